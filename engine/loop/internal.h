@@ -1,0 +1,100 @@
+/*
+ * internal.h -- what the files of loop/ share: the loop itself. Not for other rooms.
+ */
+#ifndef LOOP_INTERNAL_H
+#define LOOP_INTERNAL_H
+
+#include <stdatomic.h>
+
+#include "loop/loop.h"
+#include "loop/task.h"
+#include "loop/world.h"
+
+enum { WHEEL_SLOTS = 4096, LOOP_MAGIC = 0x6c6f6f70, TASK_MAGIC = 0x7461736b };
+
+/* Timers hash into slots of one tick (1 ms); a slot also holds timers of later rounds, told apart by `at`. */
+struct wheel {
+    struct timer *slot[WHEEL_SLOTS];
+    uint64_t busy[WHEEL_SLOTS / 64];    /* one bit per slot that is not empty */
+    int64_t tick;                       /* the last tick that was fired */
+};
+
+struct completion {
+    struct op *op;
+    int res;
+    bool more;
+    const char *data;
+    unsigned token;
+};
+
+struct context {
+    void *sp;
+    void *fake;             /* AddressSanitizer's fake stack */
+    void *fiber;            /* ThreadSanitizer's fiber */
+    const void *bottom;     /* of the stack, for AddressSanitizer */
+    size_t size;
+};
+
+enum task_state { TASK_FREE, TASK_RUNNABLE, TASK_RUNNING, TASK_WAITING };
+
+struct task {
+    uint32_t magic;
+    enum task_state state;
+    uint64_t generation;        /* grows when the task ends, so that old references find nothing */
+    struct context ctx;
+    const char *name, *doing;
+    void (*fn)(void *);
+    void *arg;
+    int shield;
+    bool cancelled, timed_out;
+    struct wake *waiting;
+    struct timer timer;
+    struct task *next;          /* run queue or free list */
+    struct loop *loop;
+};
+
+struct stack_slab {
+    struct stack_slab *next;
+    void *base;
+    size_t size;
+};
+
+struct loop {
+    uint32_t magic;
+    struct loop_options opt;
+    struct ring *ring;
+    ns_t now;
+    wall_ms_t wall;
+    struct wheel wheel;
+
+    struct completion *done;        /* queued by the ring, called after reaping */
+    size_t n_done, cap_done;
+    unsigned ops;                   /* active operations */
+
+    struct context main;
+    struct task *running;
+    struct task *run_first, **run_last;
+    struct task *free_tasks;
+    struct stack_slab *slabs;
+    unsigned tasks;
+
+    _Atomic(struct mail *) mail;
+    atomic_bool sleeping, stop;
+};
+
+extern _Thread_local struct loop *loop_current;
+
+/* loop.c */
+void loop_complete(struct op *op, int res, bool more, const char *data, unsigned token);
+/* timer.c */
+void wheel_init(struct wheel *w, ns_t now);
+void wheel_fire(struct wheel *w, ns_t now);
+ns_t wheel_next(const struct wheel *w);         /* when to look again; NS_NEVER if no timer is set */
+/* mail.c */
+bool mail_pending(struct loop *l);
+void mail_deliver(struct loop *l);
+/* task.c */
+void tasks_run(struct loop *l);                 /* runs what is runnable now; what becomes runnable meanwhile waits a turn */
+void tasks_release(struct loop *l);
+
+#endif

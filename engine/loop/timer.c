@@ -1,0 +1,125 @@
+/*
+ * timer.c -- a hashed wheel of 1 ms ticks
+ *
+ * A timer lies in slot (tick of `at`) mod 4096.  Firing walks the slots passed since last time and fires what is due;
+ * timers of later rounds stay.  A far timer costs one comparison every 4 s, setting and clearing cost O(1).
+ */
+#include "loop/internal.h"
+
+#define TICK NS_PER_MS
+
+static int64_t tick_of(ns_t at)
+{
+    if (at <= 0)
+        return 0;
+    if (at > NS_NEVER - TICK)
+        return NS_NEVER / TICK;
+    return (at + TICK - 1) / TICK;          /* up: never early */
+}
+
+void wheel_init(struct wheel *w, ns_t now)
+{
+    memset(w, 0, sizeof(*w));
+    w->tick = now / TICK;
+}
+
+static void slot_link(struct wheel *w, struct timer *t, unsigned slot)
+{
+    t->next = w->slot[slot];
+    if (t->next)
+        t->next->prev = &t->next;
+    t->prev = &w->slot[slot];
+    w->slot[slot] = t;
+    w->busy[slot / 64] |= 1ULL << (slot % 64);
+}
+
+void timer_clear(struct timer *t)
+{
+    struct loop *l;
+
+    if (!t->prev)
+        return;
+    *t->prev = t->next;
+    if (t->next)
+        t->next->prev = t->prev;
+    l = loop_self();
+    if (t->prev >= &l->wheel.slot[0] && t->prev < &l->wheel.slot[WHEEL_SLOTS] && *t->prev == NULL) {
+        unsigned slot = (unsigned)(t->prev - &l->wheel.slot[0]);
+
+        l->wheel.busy[slot / 64] &= ~(1ULL << (slot % 64));
+    }
+    t->next = NULL;
+    t->prev = NULL;
+}
+
+void timer_set(struct timer *t, ns_t at, void (*fire)(struct timer *))
+{
+    struct wheel *w = &loop_self()->wheel;
+    int64_t tick = tick_of(at);
+
+    timer_clear(t);
+    if (tick <= w->tick)
+        tick = w->tick + 1;                 /* due already: next turn, never from inside this call */
+    t->at = at;
+    t->fire = fire;
+    slot_link(w, t, (unsigned)(tick % WHEEL_SLOTS));
+}
+
+/* Takes the due timers of one slot off the wheel first, then fires them: fire() may set and clear any timer, so what is
+ * waiting to be fired hangs on a list head of its own that timer_clear() can unlink from. */
+static void slot_fire(struct wheel *w, unsigned slot, ns_t now)
+{
+    struct timer *t, *next, *due = NULL;
+
+    for (t = w->slot[slot]; t; t = next) {
+        next = t->next;
+        if (t->at > now)
+            continue;
+        timer_clear(t);
+        t->next = due;
+        if (due)
+            due->prev = &t->next;
+        t->prev = &due;
+        due = t;
+    }
+    while ((t = due)) {
+        due = t->next;
+        if (due)
+            due->prev = &due;
+        t->next = NULL;
+        t->prev = NULL;
+        t->fire(t);
+    }
+}
+
+void wheel_fire(struct wheel *w, ns_t now)
+{
+    int64_t target = now / TICK, from = w->tick + 1;
+
+    if (target <= w->tick)
+        return;
+    if (target - w->tick > WHEEL_SLOTS)
+        from = target - WHEEL_SLOTS + 1;    /* every slot once is enough */
+    w->tick = target;
+    for (int64_t tick = from; tick <= target; tick++) {
+        unsigned slot = (unsigned)(tick % WHEEL_SLOTS);
+
+        if (w->busy[slot / 64] & (1ULL << (slot % 64)))
+            slot_fire(w, slot, now);
+    }
+}
+
+ns_t wheel_next(const struct wheel *w)
+{
+    for (int64_t i = 1; i <= WHEEL_SLOTS; i++) {
+        unsigned slot = (unsigned)((w->tick + i) % WHEEL_SLOTS);
+
+        if (slot % 64 == 0 && w->busy[slot / 64] == 0) {
+            i += 63;
+            continue;
+        }
+        if (w->busy[slot / 64] & (1ULL << (slot % 64)))
+            return (w->tick + i) * TICK;
+    }
+    return NS_NEVER;
+}

@@ -1,0 +1,187 @@
+/*
+ * arena.c -- chunks of doubling size, 16-byte steps, a canary behind each chunk
+ *
+ *   chunk: [ struct arena_chunk | data, `size` bytes | canary, CANARY_LEN bytes ]
+ *
+ * The limit counts what is handed out, rounded to 16: memory held is at most the limit plus what is lost at chunk ends.
+ * Fails in one way: NULL and `overflow` (also when malloc has nothing).
+ */
+#include "base/arena.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/check.h"
+#include "base/poison.h"
+
+enum { STEP = 16, CANARY_LEN = 16, CHUNK_FIRST = 4096, CHUNK_MAX = 256 * 1024 };
+
+struct arena_chunk {
+    struct arena_chunk *older;
+    size_t size;
+};
+
+STATIC_ASSERT(sizeof(struct arena_chunk) % STEP == 0, "data must start aligned");
+
+static const uint8_t canary[CANARY_LEN] = {
+    0xa7, 0x5e, 0x11, 0xd0, 0x9b, 0x42, 0xee, 0x6c, 0x3d, 0xf8, 0x07, 0xb1, 0xc5, 0x2a, 0x94, 0x63,
+};
+
+static char *chunk_data(struct arena_chunk *c)
+{
+    return (char *)(c + 1);
+}
+
+static void chunk_check(struct arena_chunk *c)
+{
+    unpoison(chunk_data(c), c->size + CANARY_LEN);
+    ASSERT(memcmp(chunk_data(c) + c->size, canary, CANARY_LEN) == 0);
+}
+
+static void chunk_open(struct arena *a, struct arena_chunk *c)
+{
+    a->next = chunk_data(c);
+    a->end = a->next + c->size;
+    poison(chunk_data(c), c->size + CANARY_LEN);
+}
+
+void arena_init(struct arena *a, size_t max)
+{
+    *a = (struct arena){ .max = max };
+}
+
+void arena_release(struct arena *a)
+{
+    struct arena_chunk *c = a->chunks;
+
+    while (c) {
+        struct arena_chunk *older = c->older;
+
+        chunk_check(c);
+        free(c);
+        c = older;
+    }
+    arena_init(a, a->max);
+}
+
+void arena_clear(struct arena *a)
+{
+    struct arena_chunk *newest = a->chunks;
+    struct arena older = { .chunks = newest ? newest->older : NULL };
+
+    arena_release(&older);
+    arena_init(a, a->max);
+    if (!newest)
+        return;
+    chunk_check(newest);
+    newest->older = NULL;
+    a->chunks = newest;
+    chunk_open(a, newest);
+}
+
+/* A chunk that holds at least n (a multiple of STEP, within the limit). */
+static bool add_chunk(struct arena *a, size_t n)
+{
+    size_t left = (a->max - a->used) & ~(size_t)(STEP - 1);
+    size_t size = a->chunks ? a->chunks->size * 2 : CHUNK_FIRST;
+    struct arena_chunk *c;
+
+    if (size > CHUNK_MAX)
+        size = CHUNK_MAX;
+    if (size > left)
+        size = left;
+    if (size < n)
+        size = n;
+    c = malloc(sizeof(*c) + size + CANARY_LEN);
+    if (!c)
+        return false;
+    c->older = a->chunks;
+    c->size = size;
+    memcpy(chunk_data(c) + size, canary, CANARY_LEN);
+    a->chunks = c;
+    chunk_open(a, c);
+    return true;
+}
+
+void *arena_alloc(struct arena *a, size_t n)
+{
+    size_t rounded = n == 0 ? STEP : (n + STEP - 1) & ~(size_t)(STEP - 1);
+    char *p;
+
+    if (a->overflow)
+        return NULL;
+    if (rounded < n || a->used > a->max || rounded > a->max - a->used) {
+        a->overflow = true;
+        return NULL;
+    }
+    if ((size_t)(a->end - a->next) < rounded && !add_chunk(a, rounded)) {
+        a->overflow = true;
+        return NULL;
+    }
+    p = a->next;
+    a->next += rounded;
+    a->used += rounded;
+    unpoison(p, n);
+    return p;
+}
+
+void *arena_zalloc(struct arena *a, size_t n)
+{
+    void *p = arena_alloc(a, n);
+
+    if (p)
+        memset(p, 0, n);
+    return p;
+}
+
+void *arena_array(struct arena *a, size_t n, size_t size)
+{
+    size_t total;
+
+    if (__builtin_mul_overflow(n, size, &total)) {
+        a->overflow = true;
+        return NULL;
+    }
+    return arena_zalloc(a, total);
+}
+
+char *arena_z(struct arena *a, struct str s)
+{
+    char *p = NULL;
+
+    if (s.len == SIZE_MAX)
+        a->overflow = true;
+    else
+        p = arena_alloc(a, s.len + 1);
+    if (!p)
+        return NULL;
+    if (s.len > 0)
+        memcpy(p, s.p, s.len);
+    p[s.len] = 0;
+    return p;
+}
+
+struct str arena_str(struct arena *a, struct str s)
+{
+    char *p = arena_z(a, s);
+
+    return p ? str_n(p, s.len) : STR_NULL;
+}
+
+struct str arena_printf(struct arena *a, const char *fmt, ...)
+{
+    va_list ap, again;
+    char *p = NULL;
+    int n;
+
+    va_start(ap, fmt);
+    va_copy(again, ap);
+    n = vsnprintf(NULL, 0, fmt, ap);
+    ASSERT(n >= 0);     /* our own format: it cannot be at fault */
+    p = arena_alloc(a, (size_t)n + 1);
+    if (p)
+        vsnprintf(p, (size_t)n + 1, fmt, again);
+    va_end(again);
+    va_end(ap);
+    return p ? str_n(p, (size_t)n) : STR_NULL;
+}

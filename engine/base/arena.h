@@ -1,0 +1,41 @@
+/*
+ * arena.h -- memory that lives as long as one call (or one parse)
+ *
+ * A bump allocator with a hard limit.  When the limit is passed every further allocation returns NULL and `overflow`
+ * stays set; code that builds trees may go on with NULL (json's builders accept it) and the owner asks
+ * arena_overflowed() once, at the end.  Nothing is freed one by one.  A red zone behind each chunk is checked at release.
+ */
+#ifndef BASE_ARENA_H
+#define BASE_ARENA_H
+
+#include "base/str.h"
+
+struct arena_chunk;
+
+struct arena {
+    struct arena_chunk *chunks;     /* newest first */
+    char *next, *end;
+    size_t used, max;               /* bytes asked for; the limit */
+    bool overflow;
+};
+
+void arena_init(struct arena *a, size_t max);
+/* Frees everything; the arena may be used again with the same limit. */
+void arena_release(struct arena *a);
+/* Forgets everything but keeps the newest chunk for reuse. */
+void arena_clear(struct arena *a);
+static inline bool arena_overflowed(const struct arena *a) { return a->overflow; }
+
+/* Aligned to 16 bytes; contents undefined. NULL past the limit. */
+void *arena_alloc(struct arena *a, size_t n);
+void *arena_zalloc(struct arena *a, size_t n);
+#define ARENA_NEW(a, type)      ((type *)arena_zalloc((a), sizeof(type)))
+#define ARENA_ARRAY(a, type, n) ((type *)arena_array((a), (n), sizeof(type)))
+void *arena_array(struct arena *a, size_t n, size_t size);      /* zeroed; overflow of n * size is an overflow */
+
+/* Copies; the copy is followed by a NUL that is not counted. Past the limit: { NULL, 0 }. */
+struct str arena_str(struct arena *a, struct str s);
+char *arena_z(struct arena *a, struct str s);
+struct str arena_printf(struct arena *a, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+#endif

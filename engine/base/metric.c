@@ -1,0 +1,361 @@
+/*
+ * metric.c -- cells per thread, summed by the reader
+ *
+ * Each thread owns a block; a block holds pages of cells, one page for SLOTS_PER_PAGE slots of a metric, made when first
+ * written.  Only the owner writes: an add is a load and a store of a relaxed atomic, no locked instruction.  Readers
+ * walk all blocks under the lock.  A block whose thread has ended stays in the list, so nothing counted is lost, and
+ * the next new thread goes on counting in it: memory is bounded by the most threads alive at once.
+ *
+ * Slot 0 is the only slot of a metric without label, and "other" of a metric with one.  A compound label, declared
+ * "a_b", is given as "x:y" and rendered as a="x",b="y" (cut at the last ':').
+ */
+#include "base/metric.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#include "base/check.h"
+#include "base/map.h"
+
+enum {
+    SLOTS_PER_PAGE = 16,
+    PAGES = METRIC_LABELS_MAX / SLOTS_PER_PAGE,
+    VALUE_MAX = 200,                                /* bytes of a label value; longer ones are "other" */
+    BUCKETS = 24,
+    CELL_OVER = BUCKETS,                            /* observations above the last bucket */
+    CELL_SUM,                                       /* nanoseconds */
+    HISTOGRAM_CELLS,
+};
+
+static const struct {
+    int64_t ns;
+    const char *le;
+} bounds[BUCKETS] = {
+    { 1000, "0.000001" },     { 2500, "0.0000025" },    { 5000, "0.000005" },
+    { 10000, "0.00001" },     { 25000, "0.000025" },    { 50000, "0.00005" },
+    { 100000, "0.0001" },     { 250000, "0.00025" },    { 500000, "0.0005" },
+    { 1000000, "0.001" },     { 2500000, "0.0025" },    { 5000000, "0.005" },
+    { 10000000, "0.01" },     { 25000000, "0.025" },    { 50000000, "0.05" },
+    { 100000000, "0.1" },     { 250000000, "0.25" },    { 500000000, "0.5" },
+    { 1000000000, "1" },      { 2500000000, "2.5" },    { 5000000000, "5" },
+    { 10000000000, "10" },    { 30000000000, "30" },    { 60000000000, "60" },
+};
+
+static const struct {
+    const char *name;                               /* upper case, as in metrics.def */
+    enum metric_kind kind;
+    const char *label, *text;
+} table[METRIC_COUNT] = {
+#define METRIC(name, kind, label, text) { #name, METRIC_##kind, label, text },
+#include "base/metrics.def"
+#undef METRIC
+};
+
+typedef _Atomic int64_t cell_t;
+
+struct block {
+    struct block *next;                             /* all blocks, newest first; never removed */
+    bool owned;                                     /* by a living thread */
+    _Atomic(cell_t *) pages[METRIC_COUNT][PAGES];
+};
+
+struct labels {
+    struct map slots;                               /* value -> slot, as a pointer into `values` */
+    char *values[METRIC_LABELS_MAX];                /* by slot; [0] unused */
+    unsigned len;                                   /* of values; counts slot 0 once in use */
+};
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;    /* over `blocks`, `owned` and `labels` */
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static pthread_key_t block_key;
+static struct block *blocks;
+static struct labels labels[METRIC_COUNT];
+static __thread struct block *mine;
+
+static void block_leave(void *arg)
+{
+    struct block *b = arg;
+
+    mine = NULL;
+    pthread_mutex_lock(&lock);
+    b->owned = false;
+    pthread_mutex_unlock(&lock);
+}
+
+static void make_key(void)
+{
+    ASSERT(pthread_key_create(&block_key, block_leave) == 0);
+}
+
+/* The lock also hands the cells of the thread that left over to the one that comes. */
+static struct block *block_join(void)
+{
+    struct block *b;
+
+    pthread_once(&once, make_key);
+    pthread_mutex_lock(&lock);
+    for (b = blocks; b && b->owned; b = b->next)
+        ;
+    if (!b) {
+        b = calloc(1, sizeof(*b));
+        ASSERT(b);
+        b->next = blocks;
+        blocks = b;
+    }
+    b->owned = true;
+    pthread_mutex_unlock(&lock);
+    ASSERT(pthread_setspecific(block_key, b) == 0);
+    mine = b;
+    return b;
+}
+
+static size_t cells_per_slot(enum metric m)
+{
+    return table[m].kind == METRIC_HISTOGRAM ? HISTOGRAM_CELLS : 1;
+}
+
+static cell_t *my_cells(enum metric m, unsigned slot)
+{
+    struct block *b = mine ? mine : block_join();
+    _Atomic(cell_t *) *place;
+    cell_t *page;
+
+    ASSERT((unsigned)m < METRIC_COUNT && slot < METRIC_LABELS_MAX);
+    place = &b->pages[m][slot / SLOTS_PER_PAGE];
+    page = atomic_load_explicit(place, memory_order_relaxed);
+    if (__builtin_expect(!page, 0)) {
+        page = calloc(SLOTS_PER_PAGE * cells_per_slot(m), sizeof(*page));
+        ASSERT(page);
+        atomic_store_explicit(place, page, memory_order_release);
+    }
+    return page + slot % SLOTS_PER_PAGE * cells_per_slot(m);
+}
+
+static void cell_add(cell_t *c, int64_t n)
+{
+    int64_t v = (int64_t)((uint64_t)atomic_load_explicit(c, memory_order_relaxed) + (uint64_t)n);
+
+    atomic_store_explicit(c, v, memory_order_relaxed);
+}
+
+void metric_add_at(enum metric m, unsigned slot, int64_t n)
+{
+    cell_t *cell = my_cells(m, slot);
+
+    ASSERT(table[m].kind != METRIC_HISTOGRAM);
+    cell_add(cell, n);
+}
+
+void metric_add(enum metric m, int64_t n)
+{
+    metric_add_at(m, 0, n);
+}
+
+void metric_observe_at(enum metric m, unsigned slot, int64_t ns)
+{
+    cell_t *cells = my_cells(m, slot);
+    size_t low = 0, high = BUCKETS;
+
+    ASSERT(table[m].kind == METRIC_HISTOGRAM);
+    if (ns < 0)
+        ns = 0;
+    while (low < high) {
+        size_t mid = (low + high) / 2;
+
+        if (ns <= bounds[mid].ns)
+            high = mid;
+        else
+            low = mid + 1;
+    }
+    cell_add(&cells[low], 1);       /* low == CELL_OVER if no bucket holds it */
+    cell_add(&cells[CELL_SUM], ns);
+}
+
+void metric_observe(enum metric m, int64_t ns)
+{
+    metric_observe_at(m, 0, ns);
+}
+
+unsigned metric_label(enum metric m, struct str value)
+{
+    struct labels *l;
+    char **found;
+    unsigned slot = 0;
+
+    ASSERT((unsigned)m < METRIC_COUNT && table[m].label);
+    if (value.len > VALUE_MAX || !str_utf8_valid(value))
+        return 0;
+    l = &labels[m];
+    pthread_mutex_lock(&lock);
+    found = map_get(&l->slots, value);
+    if (found) {
+        slot = (unsigned)(found - l->values);
+    } else if (l->len + 1 < METRIC_LABELS_MAX) {
+        char *copy = malloc(value.len + 1);
+
+        ASSERT(copy);
+        if (value.len > 0)
+            memcpy(copy, value.p, value.len);
+        copy[value.len] = 0;
+        slot = ++l->len;
+        l->values[slot] = copy;
+        map_put(&l->slots, str_n(copy, value.len), &l->values[slot]);
+    }
+    pthread_mutex_unlock(&lock);
+    return slot;
+}
+
+/* Sums a slot's cells over all blocks. The lock is held. */
+static void sum_slot(enum metric m, unsigned slot, int64_t *sums)
+{
+    size_t n = cells_per_slot(m);
+
+    memset(sums, 0, n * sizeof(*sums));
+    for (struct block *b = blocks; b; b = b->next) {
+        cell_t *page = atomic_load_explicit(&b->pages[m][slot / SLOTS_PER_PAGE], memory_order_acquire);
+
+        for (size_t i = 0; page && i < n; i++) {
+            cell_t *c = page + slot % SLOTS_PER_PAGE * n + i;
+
+            sums[i] = (int64_t)((uint64_t)sums[i] + (uint64_t)atomic_load_explicit(c, memory_order_relaxed));
+        }
+    }
+}
+
+/* A counter's value, or how many observations a histogram holds. */
+static int64_t slot_count(enum metric m, const int64_t *sums)
+{
+    int64_t count = 0;
+
+    if (table[m].kind != METRIC_HISTOGRAM)
+        return sums[0];
+    for (size_t i = 0; i <= CELL_OVER; i++)
+        count += sums[i];
+    return count;
+}
+
+int64_t metric_sum(enum metric m)
+{
+    int64_t sums[HISTOGRAM_CELLS], total = 0;
+
+    ASSERT((unsigned)m < METRIC_COUNT);
+    pthread_mutex_lock(&lock);
+    for (unsigned slot = 0; slot <= labels[m].len; slot++) {
+        sum_slot(m, slot, sums);
+        total += slot_count(m, sums);
+    }
+    pthread_mutex_unlock(&lock);
+    return total;
+}
+
+/* ---- rendering ---- */
+
+static void add_name(struct buf *out, enum metric m)
+{
+    buf_add_z(out, "sluice_");
+    for (const char *c = table[m].name; *c; c++)
+        buf_add_c(out, *c >= 'A' && *c <= 'Z' ? (char)(*c - 'A' + 'a') : *c);
+}
+
+static void add_pair(struct buf *out, struct str name, struct str value)
+{
+    buf_add_str(out, name);
+    buf_add_z(out, "=\"");
+    for (size_t i = 0; i < value.len; i++) {
+        if (value.p[i] == '\n')
+            buf_add_z(out, "\\n");
+        else if (value.p[i] == '"' || value.p[i] == '\\')
+            buf_addf(out, "\\%c", value.p[i]);
+        else
+            buf_add_c(out, value.p[i]);
+    }
+    buf_add_c(out, '"');
+}
+
+/* name="value", or two of them for a compound label; a value without ':' (as "other") stands for both. */
+static void add_label(struct buf *out, enum metric m, unsigned slot)
+{
+    struct str value = slot == 0 ? STR("other") : str_of(labels[m].values[slot]);
+    struct str first, second, head = value, tail = value;
+    const char *colon;
+
+    if (!str_cut(str_of(table[m].label), '_', &first, &second)) {
+        add_pair(out, str_of(table[m].label), value);
+        return;
+    }
+    colon = value.len > 0 ? memrchr(value.p, ':', value.len) : NULL;
+    if (colon) {
+        head = str_n(value.p, (size_t)(colon - value.p));
+        tail = str_from(value, head.len + 1);
+    }
+    add_pair(out, first, head);
+    buf_add_c(out, ',');
+    add_pair(out, second, tail);
+}
+
+/* One sample's name and labels; le may be NULL. */
+static void add_series(struct buf *out, enum metric m, unsigned slot, const char *suffix, const char *le)
+{
+    add_name(out, m);
+    buf_add_z(out, suffix);
+    if (table[m].label || le) {
+        buf_add_c(out, '{');
+        if (table[m].label)
+            add_label(out, m, slot);
+        if (table[m].label && le)
+            buf_add_c(out, ',');
+        if (le)
+            add_pair(out, STR("le"), str_of(le));
+        buf_add_c(out, '}');
+    }
+    buf_add_c(out, ' ');
+}
+
+static void add_histogram(struct buf *out, enum metric m, unsigned slot, const int64_t *sums)
+{
+    int64_t below = 0, count = slot_count(m, sums);
+
+    for (size_t i = 0; i < BUCKETS; i++) {
+        below += sums[i];
+        add_series(out, m, slot, "_bucket", bounds[i].le);
+        buf_addf(out, "%lld\n", (long long)below);
+    }
+    add_series(out, m, slot, "_bucket", "+Inf");
+    buf_addf(out, "%lld\n", (long long)count);
+    add_series(out, m, slot, "_sum", NULL);
+    buf_addf(out, "%lld.%09lld\n", (long long)(sums[CELL_SUM] / 1000000000), (long long)(sums[CELL_SUM] % 1000000000));
+    add_series(out, m, slot, "_count", NULL);
+    buf_addf(out, "%lld\n", (long long)count);
+}
+
+static void add_metric(struct buf *out, enum metric m)
+{
+    static const char *const kinds[] = { "counter", "gauge", "histogram" };
+    int64_t sums[HISTOGRAM_CELLS];
+
+    buf_add_z(out, "# HELP ");
+    add_name(out, m);
+    buf_addf(out, " %s\n# TYPE ", table[m].text);
+    add_name(out, m);
+    buf_addf(out, " %s\n", kinds[table[m].kind]);
+    for (unsigned slot = 0; slot <= labels[m].len; slot++) {
+        sum_slot(m, slot, sums);
+        if (slot == 0 && table[m].label && slot_count(m, sums) == 0)
+            continue;               /* "other" shows only once it is used */
+        if (table[m].kind == METRIC_HISTOGRAM) {
+            add_histogram(out, m, slot, sums);
+        } else {
+            add_series(out, m, slot, "", NULL);
+            buf_addf(out, "%lld\n", (long long)sums[0]);
+        }
+    }
+}
+
+void metric_render(struct buf *out)
+{
+    pthread_mutex_lock(&lock);
+    for (unsigned m = 0; m < METRIC_COUNT; m++)
+        add_metric(out, (enum metric)m);
+    pthread_mutex_unlock(&lock);
+}

@@ -1,0 +1,287 @@
+/*
+ * str.c -- views and growing buffers
+ *
+ * A buf that has overflowed takes nothing more until it is cleared or released: what it holds is a prefix of the
+ * message, never a message with a hole.  A malloc that fails counts as overflow.
+ */
+#include "base/str.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/check.h"
+
+enum { BUF_FIRST = 256 };
+
+static unsigned char fold(char c)
+{
+    return (unsigned char)(c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c);
+}
+
+bool str_ieq(struct str a, struct str b)
+{
+    if (a.len != b.len)
+        return false;
+    for (size_t i = 0; i < a.len; i++) {
+        if (fold(a.p[i]) != fold(b.p[i]))
+            return false;
+    }
+    return true;
+}
+
+bool str_starts(struct str s, struct str prefix)
+{
+    return s.len >= prefix.len && str_eq(str_n(s.p, prefix.len), prefix);
+}
+
+bool str_ends(struct str s, struct str suffix)
+{
+    return s.len >= suffix.len && (suffix.len == 0 || str_eq(str_n(s.p + (s.len - suffix.len), suffix.len), suffix));
+}
+
+int str_cmp(struct str a, struct str b)
+{
+    size_t n = a.len < b.len ? a.len : b.len;
+    int d = n > 0 ? memcmp(a.p, b.p, n) : 0;
+
+    return d ? d : (a.len > b.len) - (a.len < b.len);
+}
+
+static bool is_blank(char c)
+{
+    return c == ' ' || c == '\t';
+}
+
+struct str str_trim(struct str s)
+{
+    while (s.len > 0 && is_blank(s.p[s.len - 1]))
+        s.len--;
+    while (s.len > 0 && is_blank(*s.p)) {
+        s.p++;
+        s.len--;
+    }
+    return s;
+}
+
+struct str str_from(struct str s, size_t off)
+{
+    if (off > s.len)
+        off = s.len;
+    return off == 0 ? s : str_n(s.p + off, s.len - off);
+}
+
+bool str_cut(struct str s, char c, struct str *head, struct str *rest)
+{
+    const char *at = s.len > 0 ? memchr(s.p, c, s.len) : NULL;
+
+    if (!at)
+        return false;
+    *head = str_n(s.p, (size_t)(at - s.p));
+    *rest = str_n(at + 1, s.len - head->len - 1);
+    return true;
+}
+
+bool str_to_u64(struct str s, uint64_t *ret)
+{
+    uint64_t v = 0;
+
+    if (s.len == 0)
+        return false;
+    for (size_t i = 0; i < s.len; i++) {
+        unsigned d = (unsigned char)s.p[i] - (unsigned)'0';
+
+        if (d > 9 || __builtin_mul_overflow(v, (uint64_t)10, &v) || __builtin_add_overflow(v, (uint64_t)d, &v))
+            return false;
+    }
+    *ret = v;
+    return true;
+}
+
+/* Length of the well-formed sequence of two to four bytes at p (n bytes are there), or 0. RFC 3629 section 4. */
+static size_t utf8_sequence(const unsigned char *p, size_t n)
+{
+    unsigned char low = 0x80, high = 0xbf;      /* bounds of the second byte */
+    size_t len;
+
+    if (p[0] >= 0xc2 && p[0] <= 0xdf) {
+        len = 2;
+    } else if (p[0] >= 0xe0 && p[0] <= 0xef) {
+        len = 3;
+        if (p[0] == 0xe0)
+            low = 0xa0;                         /* shorter forms exist below */
+        if (p[0] == 0xed)
+            high = 0x9f;                        /* surrogates above */
+    } else if (p[0] >= 0xf0 && p[0] <= 0xf4) {
+        len = 4;
+        if (p[0] == 0xf0)
+            low = 0x90;
+        if (p[0] == 0xf4)
+            high = 0x8f;                        /* nothing above U+10FFFF */
+    } else {
+        return 0;
+    }
+    if (n < len || p[1] < low || p[1] > high)
+        return 0;
+    for (size_t i = 2; i < len; i++) {
+        if ((p[i] & 0xc0) != 0x80)
+            return 0;
+    }
+    return len;
+}
+
+bool str_utf8_valid(struct str s)
+{
+    const unsigned char *p = (const unsigned char *)s.p;
+    size_t n = s.len;
+
+    while (n > 0) {
+        size_t len = 1;
+
+        if (n >= 8) {
+            uint64_t word;
+
+            memcpy(&word, p, 8);
+            if ((word & 0x8080808080808080u) == 0) {
+                p += 8;
+                n -= 8;
+                continue;
+            }
+        }
+        if (*p >= 0x80)
+            len = utf8_sequence(p, n);
+        if (len == 0)
+            return false;
+        p += len;
+        n -= len;
+    }
+    return true;
+}
+
+void buf_release(struct buf *b)
+{
+    free(b->p);
+    *b = BUF_INIT(b->max);
+}
+
+void buf_clear(struct buf *b)
+{
+    b->len = 0;
+    b->overflow = false;
+}
+
+char *buf_reserve(struct buf *b, size_t n)
+{
+    size_t want, cap;
+    char *p;
+
+    ASSERT(b->len <= b->cap);
+    if (b->overflow)
+        return NULL;
+    if (b->p && n <= b->cap - b->len)
+        return b->p + b->len;
+    if (__builtin_add_overflow(b->len, n, &want) || want > b->max) {
+        b->overflow = true;
+        return NULL;
+    }
+    cap = b->cap > b->max / 2 ? b->max : b->cap * 2;
+    if (cap < BUF_FIRST)
+        cap = b->max < BUF_FIRST ? b->max : BUF_FIRST;
+    if (cap < want)
+        cap = want;
+    /* One byte more than `cap`: vsnprintf() always writes a NUL. */
+    p = cap < SIZE_MAX ? realloc(b->p, cap + 1) : NULL;
+    if (!p) {
+        b->overflow = true;
+        return NULL;
+    }
+    b->p = p;
+    b->cap = cap;
+    return b->p + b->len;
+}
+
+void buf_add(struct buf *b, const void *p, size_t n)
+{
+    char *to;
+
+    if (n == 0)
+        return;
+    to = buf_reserve(b, n);
+    if (!to)
+        return;
+    memcpy(to, p, n);
+    b->len += n;
+}
+
+void buf_add_str(struct buf *b, struct str s)
+{
+    buf_add(b, s.p, s.len);
+}
+
+void buf_add_z(struct buf *b, const char *z)
+{
+    buf_add(b, z, strlen(z));
+}
+
+void buf_add_c(struct buf *b, char c)
+{
+    buf_add(b, &c, 1);
+}
+
+static void add_decimal(struct buf *b, bool negative, uint64_t v)
+{
+    char digits[21], *d = digits + sizeof(digits);
+
+    do {
+        *--d = (char)('0' + v % 10);
+        v /= 10;
+    } while (v > 0);
+    if (negative)
+        *--d = '-';
+    buf_add(b, d, (size_t)(digits + sizeof(digits) - d));
+}
+
+void buf_add_u64(struct buf *b, uint64_t v)
+{
+    add_decimal(b, false, v);
+}
+
+void buf_add_i64(struct buf *b, int64_t v)
+{
+    add_decimal(b, v < 0, v < 0 ? 0 - (uint64_t)v : (uint64_t)v);
+}
+
+void buf_addf(struct buf *b, const char *fmt, ...)
+{
+    va_list ap, again;
+    int n;
+
+    va_start(ap, fmt);
+    va_copy(again, ap);
+    n = vsnprintf(NULL, 0, fmt, ap);
+    ASSERT(n >= 0);
+    if (n > 0 && buf_reserve(b, (size_t)n)) {
+        vsnprintf(b->p + b->len, (size_t)n + 1, fmt, again);
+        b->len += (size_t)n;
+    }
+    va_end(again);
+    va_end(ap);
+}
+
+void buf_drop_front(struct buf *b, size_t n)
+{
+    ASSERT(n <= b->len);
+    if (n == 0)
+        return;
+    b->len -= n;
+    if (b->len > 0)
+        memmove(b->p, b->p + n, b->len);
+}
+
+char *buf_take(struct buf *b, size_t *ret_len)
+{
+    char *p = b->p;
+
+    *ret_len = b->len;
+    *b = BUF_INIT(b->max);
+    return p;
+}

@@ -54,6 +54,7 @@ enum {
     X(CODING,           400, "Transfer-Encoding other than exactly one chunked") \
     X(CODING_VERSION,   400, "Transfer-Encoding in HTTP/1.0") \
     X(CODING_STATUS,    502, "a body is announced where the status allows none") \
+    X(UPGRADE,          502, "an upgrade that nobody asked for") \
     X(BODY_FORBIDDEN,   400, "a body on a method that has none") \
     X(EXPECT,           417, "Expect other than exactly one 100-continue") \
     X(CONTENT_ENCODING, 415, "a request body must not be compressed") \
@@ -81,7 +82,7 @@ struct http_header {
     struct str name, value;             /* name as sent; value without white space around it, may be empty */
 };
 
-/* All views point into the parsed buffer. */
+/* All views point into the parsed buffer (the path of a target without one is a literal "/"). */
 struct http_head {
     /* requests */
     struct str method;
@@ -114,6 +115,11 @@ const struct http_header *http_head_find(const struct http_head *h, const char *
 bool http_head_one(const struct http_head *h, const char *name, struct str *ret);
 /* May the connection carry another message after this one? RFC 9112 9.3: version and Connection. */
 bool http_head_keeps(const struct http_head *h);
+
+bool http_is_token(struct str s);                       /* RFC 9110 5.6.2: a field name, a method */
+bool http_is_value(struct str s);                       /* no control characters but HTAB; may be empty */
+/* Does the comma separated `list` contain `word` (any case)? */
+bool http_list_has(struct str list, const char *word);
 
 /* ---- framing: where the body ends, RFC 9112 6 -------------------------------------------------------------------- */
 

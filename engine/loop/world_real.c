@@ -12,12 +12,14 @@
 #include <fcntl.h>
 #include <liburing.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -230,7 +232,8 @@ static void real_ring_wait(struct ring *r, ns_t until, void (*complete)(struct o
     int rc;
 
     if (!r->enabled) {
-        rc = io_uring_enable_rings(&r->uring);
+        /* Debian 12's liburing declares io_uring_enable_rings() but does not export it */
+        rc = (int)syscall(__NR_io_uring_register, r->uring.ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
         ASSERT(rc == 0);
         r->enabled = true;
     }

@@ -1,0 +1,1 @@
+unit_test(loop_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/loop_test.c USES sluice_loop)

@@ -1,0 +1,567 @@
+/* loop_test.c -- the loop on the real world: tasks, timers, mail, sockets and files, on kernel rings */
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "loop/loop.h"
+#include "loop/task.h"
+#include "loop/world.h"
+
+static struct loop *new_loop(unsigned tasks_max)
+{
+    struct loop_options opt = { .tasks_max = tasks_max };
+    struct errinfo info = { "" };
+    struct loop *l = NULL;
+    enum err e = loop_create(&opt, &l, &info);
+
+    if (e)
+        print_error("%s\n", info.text);
+    assert_int_equal(e, OK);
+    return l;
+}
+
+static void run(void (*start)(void *), void *arg)
+{
+    struct loop *l = new_loop(0);
+
+    loop_run(l, start, arg);
+    loop_destroy(l);
+}
+
+/* ---- tasks and timers -------------------------------------------------------------------------------------------- */
+
+static char trace[64];
+static unsigned trace_len;
+
+static void note(char c)
+{
+    assert_true(trace_len < sizeof(trace) - 1);
+    trace[trace_len++] = c;
+    trace[trace_len] = '\0';
+}
+
+static void sleeper(void *arg)
+{
+    ns_t ms = (ns_t)(uintptr_t)arg, due = loop_now() + ms * NS_PER_MS;
+
+    assert_int_equal(await_sleep(due), OK);
+    assert_true(loop_now() >= due);
+    note((char)('a' + ms / 10));
+    if (ms == 30)
+        loop_stop(loop_self());
+}
+
+static void start_sleepers(void *arg)
+{
+    (void)arg;
+    for (uintptr_t ms = 30; ms > 0; ms -= 10)
+        assert_non_null(task_spawn("sleeper", sleeper, (void *)ms));
+}
+
+static void sleeping_tasks_wake_in_order_and_never_early(void **state)
+{
+    trace_len = 0;
+    run(start_sleepers, NULL);
+    assert_string_equal(trace, "bcd");
+}
+
+static void count_down(void *arg)
+{
+    int *n = arg;
+
+    await_turn();
+    if (--*n == 0)
+        loop_stop(loop_self());
+}
+
+static int many;
+
+static void start_many(void *arg)
+{
+    many = 5000;
+    for (int i = 0; i < 5000; i++)
+        assert_non_null(task_spawn("many", count_down, &many));
+}
+
+static void thousands_of_tasks_live_at_once(void **state)
+{
+    run(start_many, NULL);
+    assert_int_equal(many, 0);
+}
+
+static void start_too_many(void *arg)
+{
+    many = 10;
+    for (int i = 0; i < 10; i++)
+        assert_non_null(task_spawn("many", count_down, &many));
+    assert_null(task_spawn("one too many", count_down, &many));
+}
+
+static void the_limit_of_tasks_holds(void **state)
+{
+    struct loop *l = new_loop(10);
+
+    loop_run(l, start_too_many, NULL);
+    loop_destroy(l);
+}
+
+/* Every kind of register must survive a switch: floating point, callee-saved integers, locals on the stack. */
+static void arithmetic(void *arg)
+{
+    int *left = arg;
+    volatile double x = (double)*left * 1.25;
+    unsigned long long h = (unsigned long long)*left;
+
+    for (int i = 0; i < 200; i++) {
+        double before = x * 3.0;
+
+        h = h * 6364136223846793005ULL + 1442695040888963407ULL;
+        await_turn();
+        assert_true(before == x * 3.0);
+    }
+    assert_true(h != 0);
+    if (--*left == 0)
+        loop_stop(loop_self());
+}
+
+static int arithmetics;
+
+static void start_arithmetic(void *arg)
+{
+    arithmetics = 50;
+    for (int i = 0; i < 50; i++)
+        task_spawn("arithmetic", arithmetic, &arithmetics);
+}
+
+static void registers_survive_switches(void **state)
+{
+    run(start_arithmetic, NULL);
+    assert_int_equal(arithmetics, 0);
+}
+
+/* ---- cancelling -------------------------------------------------------------------------------------------------- */
+
+struct cancel_case {
+    struct task *victim;
+    struct wake never;
+    enum err first, second, shielded;
+    bool cleaned;
+};
+
+static void victim(void *arg)
+{
+    struct cancel_case *c = arg;
+
+    c->first = await_wake(&c->never, NS_NEVER);
+    c->second = await_sleep(loop_now() + NS_PER_S);
+    task_shield(+1);
+    c->shielded = await_sleep(loop_now() + 5 * NS_PER_MS);
+    task_shield(-1);
+    c->cleaned = true;
+    loop_stop(loop_self());
+}
+
+static void canceller(void *arg)
+{
+    struct cancel_case *c = arg;
+
+    assert_int_equal(await_sleep(loop_now() + 2 * NS_PER_MS), OK);
+    task_cancel(c->victim);
+}
+
+static void start_cancel(void *arg)
+{
+    struct cancel_case *c = arg;
+
+    c->victim = task_spawn("victim", victim, c);
+    task_spawn("canceller", canceller, c);
+}
+
+static void a_cancelled_task_returns_and_cleans_up(void **state)
+{
+    struct cancel_case c = { 0 };
+
+    run(start_cancel, &c);
+    assert_int_equal(c.first, E_CANCELLED);
+    assert_int_equal(c.second, E_CANCELLED);
+    assert_int_equal(c.shielded, OK);
+    assert_true(c.cleaned);
+}
+
+static void short_task(void *arg)
+{
+    (void)arg;
+}
+
+static struct task_ref old_ref;
+
+static void look_back(void *arg)
+{
+    await_turn();
+    await_turn();
+    assert_null(task_deref(old_ref));
+    assert_non_null(task_spawn("again", short_task, NULL));      /* reuses the stack */
+    assert_null(task_deref(old_ref));
+    loop_stop(loop_self());
+}
+
+static void start_refs(void *arg)
+{
+    old_ref = task_ref(task_spawn("short", short_task, NULL));
+    assert_non_null(task_deref(old_ref));
+    task_spawn("look", look_back, NULL);
+}
+
+static void a_reference_to_an_ended_task_finds_nothing(void **state)
+{
+    run(start_refs, NULL);
+}
+
+/* ---- sockets ----------------------------------------------------------------------------------------------------- */
+
+struct echo {
+    int listener;
+    struct op accept, recv;
+    struct op send, close;
+    int conn;
+    size_t got, want;
+    char pending[4096];
+};
+
+static void echo_closed(struct op *op, int res)
+{
+    struct echo *s = op->owner;
+
+    (void)res;
+    op_cancel(&s->accept);
+    loop_stop(loop_self());
+}
+
+static void echo_recv(struct op *op, int res)
+{
+    struct echo *s = op->owner;
+
+    if (res > 0) {
+        for (int i = 0; i < res; i++)
+            assert_int_equal((unsigned char)op->data[i], (s->got + (size_t)i) % 251);
+        s->got += (size_t)res;
+        return;
+    }
+    assert_false(op->more);
+    assert_int_equal(res, 0);
+    s->close = (struct op){ .kind = OP_CLOSE, .fd = s->conn, .done = echo_closed, .owner = s };
+    op_submit(&s->close);
+}
+
+static void echo_accept(struct op *op, int res)
+{
+    struct echo *s = op->owner;
+
+    if (res < 0) {
+        assert_int_equal(res, -ECANCELED);
+        close(s->listener);
+        return;
+    }
+    assert_true(op->more);
+    s->conn = res;
+    s->recv = (struct op){ .kind = OP_RECV, .fd = res, .done = echo_recv, .owner = s };
+    op_submit(&s->recv);
+}
+
+static void start_echo(void *arg)
+{
+    struct echo *s = arg;
+
+    s->accept = (struct op){ .kind = OP_ACCEPT, .fd = s->listener, .done = echo_accept, .owner = s };
+    op_submit(&s->accept);
+}
+
+static void *pour(void *arg)
+{
+    struct echo *s = arg;
+    struct sockaddr_storage to;
+    socklen_t len = sizeof(to);
+    int fd;
+    char *bytes = malloc(s->want);
+    size_t put = 0;
+
+    assert_int_equal(getsockname(s->listener, (struct sockaddr *)&to, &len), 0);
+    fd = socket(to.ss_family, SOCK_STREAM, 0);
+    assert_int_equal(connect(fd, (struct sockaddr *)&to, len), 0);
+    for (size_t i = 0; i < s->want; i++)
+        bytes[i] = (char)(i % 251);
+    while (put < s->want) {
+        ssize_t n = write(fd, bytes + put, s->want - put);
+
+        assert_true(n > 0);
+        put += (size_t)n;
+    }
+    close(fd);
+    free(bytes);
+    return NULL;
+}
+
+/* 20 MB is more than all provided buffers together: the group runs dry and must come back. */
+static void a_multishot_receive_survives_running_out_of_buffers(void **state)
+{
+    struct echo s = { .want = 20 << 20 };
+    struct errinfo info;
+    pthread_t thread;
+
+    assert_int_equal(net_listen("127.0.0.1:0", true, &s.listener, &info), OK);
+    assert_int_equal(pthread_create(&thread, NULL, pour, &s), 0);
+    run(start_echo, &s);
+    pthread_join(thread, NULL);
+    assert_int_equal(s.got, s.want);
+}
+
+static void a_taken_port_is_named(void **state)
+{
+    struct errinfo info;
+    char name[64];
+    int a, b;
+
+    assert_int_equal(net_listen("127.0.0.1:0", false, &a, &info), OK);
+    net_name(a, false, name);
+    assert_int_equal(net_listen(name, false, &b, &info), E_IO);
+    assert_non_null(strstr(info.text, name));
+    assert_non_null(strstr(info.text, "another process has this port"));
+    assert_int_equal(net_listen("nonsense", false, &b, &info), E_CONFIG);
+    assert_true(net_is_loopback("127.0.0.1:7411") && net_is_loopback("localhost:1") && net_is_loopback("[::1]:1"));
+    assert_false(net_is_loopback("0.0.0.0:7411") || net_is_loopback("10.0.0.1:1") || net_is_loopback("x"));
+    close(a);
+}
+
+/* ---- waiting for operations -------------------------------------------------------------------------------------- */
+
+static void poll_task(void *arg)
+{
+    int *fds = arg, res = 0;
+    struct op op = { .kind = OP_POLL, .fd = fds[0], .events = 1 /* POLLIN */ };
+
+    assert_int_equal(await_op(&op, loop_now() + 10 * NS_PER_MS, &res), E_TIMEOUT);
+    assert_false(op_active(&op));
+    assert_int_equal(write(fds[1], "x", 1), 1);
+    assert_int_equal(await_op(&op, loop_now() + NS_PER_S, &res), OK);
+    assert_true(res & 1);
+    loop_stop(loop_self());
+}
+
+static void start_poll(void *arg)
+{
+    task_spawn("poll", poll_task, arg);
+}
+
+static void an_operation_past_its_deadline_is_cancelled(void **state)
+{
+    int fds[2];
+
+    assert_int_equal(pipe(fds), 0);
+    run(start_poll, fds);
+    close(fds[0]);
+    close(fds[1]);
+}
+
+static void file_task(void *arg)
+{
+    char back[12] = "";
+    char text[] = "hello world";
+    int fd = world->open(arg, O_RDWR | O_CREAT, 0600), res;
+    struct op op = { .kind = OP_WRITE, .fd = fd, .buf = text, .len = 11, .off = 5 };
+
+    assert_true(fd >= 0);
+    assert_int_equal(world->allocate(fd, 0, 4096), 0);
+    assert_int_equal(await_op(&op, NS_NEVER, &res), OK);
+    assert_int_equal(res, 11);
+    op = (struct op){ .kind = OP_FDATASYNC, .fd = fd };
+    assert_int_equal(await_op(&op, NS_NEVER, &res), OK);
+    assert_int_equal(res, 0);
+    op = (struct op){ .kind = OP_READ, .fd = fd, .buf = back, .len = 11, .off = 5 };
+    assert_int_equal(await_op(&op, NS_NEVER, &res), OK);
+    assert_string_equal(back, text);
+    assert_int_equal(world->size(fd), 4096);
+    world->close(fd);
+    loop_stop(loop_self());
+}
+
+static void start_file(void *arg)
+{
+    task_spawn("file", file_task, arg);
+}
+
+static void files_are_written_and_synced_through_the_ring(void **state)
+{
+    char path[] = "/tmp/sluice-loop-XXXXXX";
+    int fd = mkstemp(path);
+
+    close(fd);
+    run(start_file, path);
+    unlink(path);
+}
+
+/* ---- mail and helpers -------------------------------------------------------------------------------------------- */
+
+enum { LETTERS = 20000 };
+
+struct letter {
+    struct mail mail;
+    int from, number;
+};
+
+static int last_number[2], letters_got;
+
+static void letter_read(struct mail *m)
+{
+    struct letter *l = CONTAINER_OF(m, struct letter, mail);
+
+    assert_int_equal(l->number, last_number[l->from] + 1);       /* in order per sender */
+    last_number[l->from] = l->number;
+    free(l);
+    if (++letters_got == 2 * LETTERS)
+        loop_stop(loop_self());
+}
+
+struct sender {
+    struct loop *to;
+    int id;
+};
+
+static void *send_letters(void *arg)
+{
+    struct sender *s = arg;
+
+    for (int i = 1; i <= LETTERS; i++) {
+        struct letter *l = malloc(sizeof(*l));
+
+        *l = (struct letter){ .mail.fn = letter_read, .from = s->id, .number = i };
+        loop_post(s->to, &l->mail);
+    }
+    return NULL;
+}
+
+static void mail_arrives_once_and_in_order(void **state)
+{
+    struct loop *l = new_loop(0);
+    struct sender s[2] = { { l, 0 }, { l, 1 } };
+    pthread_t threads[2];
+
+    letters_got = last_number[0] = last_number[1] = 0;
+    for (int i = 0; i < 2; i++)
+        pthread_create(&threads[i], NULL, send_letters, &s[i]);
+    loop_run(l, NULL, NULL);
+    for (int i = 0; i < 2; i++)
+        pthread_join(threads[i], NULL);
+    loop_destroy(l);
+    assert_int_equal(letters_got, 2 * LETTERS);
+}
+
+static void blocking_fn(void *arg)
+{
+    pthread_t *who = arg;
+
+    *who = pthread_self();
+}
+
+static void blocking_task(void *arg)
+{
+    pthread_t who = pthread_self();
+
+    await_blocking(blocking_fn, &who);
+    assert_false(pthread_equal(who, pthread_self()));
+    loop_stop(loop_self());
+}
+
+static void start_blocking(void *arg)
+{
+    task_spawn("blocking", blocking_task, NULL);
+}
+
+static void what_blocks_runs_on_another_thread(void **state)
+{
+    run(start_blocking, NULL);
+}
+
+static struct task_mutex mutex;
+static int inside, passed;
+
+static void locker(void *arg)
+{
+    assert_int_equal(await_lock(&mutex, NS_NEVER), OK);
+    assert_int_equal(inside++, 0);
+    await_turn();
+    inside--;
+    task_unlock(&mutex);
+    if (++passed == 20)
+        loop_stop(loop_self());
+}
+
+static void start_lockers(void *arg)
+{
+    for (int i = 0; i < 20; i++)
+        task_spawn("locker", locker, NULL);
+}
+
+static void a_task_mutex_admits_one(void **state)
+{
+    run(start_lockers, NULL);
+    assert_int_equal(passed, 20);
+}
+
+/* ---- timers ------------------------------------------------------------------------------------------------------ */
+
+static struct timer timers[3000];
+static int fired;
+
+static void timer_fired(struct timer *t)
+{
+    assert_true(loop_now() >= t->at);
+    assert_true(loop_now() < t->at + 2 * NS_PER_S);
+    assert_false(timer_is_set(t));
+    /* clears its neighbour, which may be due in the same turn: it must then not fire */
+    if ((t - timers) % 3 == 0)
+        timer_clear(t + 1);
+    if (++fired == 2000)
+        loop_stop(loop_self());
+}
+
+static void start_timers(void *arg)
+{
+    for (int i = 0; i < 3000; i++)
+        timer_set(&timers[i], loop_now() + (ns_t)(i / 3 % 40) * NS_PER_MS + 1 + (i % 3 == 1 ? 300 * NS_PER_MS : 0), timer_fired);
+}
+
+static void cleared_timers_do_not_fire(void **state)
+{
+    run(start_timers, NULL);
+    assert_int_equal(fired, 2000);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(sleeping_tasks_wake_in_order_and_never_early),
+        cmocka_unit_test(thousands_of_tasks_live_at_once),
+        cmocka_unit_test(the_limit_of_tasks_holds),
+        cmocka_unit_test(registers_survive_switches),
+        cmocka_unit_test(a_cancelled_task_returns_and_cleans_up),
+        cmocka_unit_test(a_reference_to_an_ended_task_finds_nothing),
+        cmocka_unit_test(a_multishot_receive_survives_running_out_of_buffers),
+        cmocka_unit_test(a_taken_port_is_named),
+        cmocka_unit_test(an_operation_past_its_deadline_is_cancelled),
+        cmocka_unit_test(files_are_written_and_synced_through_the_ring),
+        cmocka_unit_test(mail_arrives_once_and_in_order),
+        cmocka_unit_test(what_blocks_runs_on_another_thread),
+        cmocka_unit_test(a_task_mutex_admits_one),
+        cmocka_unit_test(cleared_timers_do_not_fire),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,122 @@
+/*
+ * json_internal.h -- what the files of this room share and nobody else sees: flags of a node, the scan of string bytes,
+ * exact decimals.
+ */
+#ifndef JSON_INTERNAL_H
+#define JSON_INTERNAL_H
+
+#include "json/json.h"
+
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
+
+enum {
+    F_CHILD     = 1,            /* has a parent: may not be linked anywhere else */
+    F_PLAIN     = 2,            /* a string valid in UTF-8 that needs no escape: written by one copy */
+    F_KEY_PLAIN = 4,            /* the same of the key */
+};
+
+/* Up to here pairs are compared one by one; past it a table or a sort is used, so that no object costs its square. */
+#define OBJECT_SMALL 16
+
+/*
+ * The value of a number, exactly: sign, digits without zeros at either end, and where the point stands:
+ * 0.d1d2d3... * 10^point.  Zero has no digits, no sign and point 0.
+ */
+struct decimal {
+    bool negative;
+    uint32_t n;
+    int64_t point;
+    char digits[JSON_NUMBER_MAX];
+};
+
+/* `raw` follows the grammar of a JSON number and is at most JSON_NUMBER_MAX long (asserted). */
+void decimal_from(struct decimal *d, struct str raw);
+static inline bool decimal_integral(const struct decimal *d) { return d->point >= (int64_t)d->n; }
+
+/* The nearest double of number text (same conditions), whatever the locale; infinite when out of range. */
+double number_to_double(struct str raw);
+/* Appends the canonical text of a number. */
+void number_canonical(struct buf *out, const struct json *j);
+
+/* Sorts members by the UTF-16 code units of their keys. */
+void members_sort(const struct json **v, size_t n);
+
+/* The length of the well-formed UTF-8 sequence of two bytes or more at p, 0 if there is none. */
+static inline size_t utf8_multibyte(const unsigned char *p, const unsigned char *end)
+{
+    size_t left = (size_t)(end - p);
+    unsigned c = p[0];
+
+    if (left < 2 || (p[1] & 0xc0) != 0x80)
+        return 0;
+    if (c >= 0xc2 && c <= 0xdf)
+        return 2;
+    if (left < 3 || (p[2] & 0xc0) != 0x80)
+        return 0;
+    if (c == 0xe0)
+        return p[1] >= 0xa0 ? 3 : 0;
+    if (c == 0xed)
+        return p[1] <= 0x9f ? 3 : 0;           /* above are the surrogates */
+    if (c >= 0xe1 && c <= 0xef)
+        return 3;
+    if (left < 4 || (p[3] & 0xc0) != 0x80)
+        return 0;
+    if (c == 0xf0)
+        return p[1] >= 0x90 ? 4 : 0;
+    if (c == 0xf4)
+        return p[1] <= 0x8f ? 4 : 0;
+    return c >= 0xf1 && c <= 0xf3 ? 4 : 0;
+}
+
+static inline bool byte_special(unsigned char c)
+{
+    return c < 0x20 || c >= 0x80 || c == '"' || c == '\\';
+}
+
+/* Bit 7 of each byte that is special is set; bits above the lowest one set may be wrong (borrows), the lowest is right. */
+static inline uint64_t word_special(uint64_t x)
+{
+    const uint64_t ones = 0x0101010101010101u, high = 0x8080808080808080u;
+    uint64_t quote = x ^ ones * '"', slash = x ^ ones * '\\';
+
+    return (x | (x - ones * 0x20) | ((quote - ones) & ~quote) | ((slash - ones) & ~slash)) & high;
+}
+
+/*
+ * The first byte in [p, end) that a JSON string cannot simply pass over: quote, backslash, control, or the start of a
+ * multibyte sequence; `end` if there is none.  Never reads outside [p, end).
+ */
+static inline const char *scan_special(const char *p, const char *end)
+{
+#ifdef __SSE2__
+    const __m128i quote = _mm_set1_epi8('"'), slash = _mm_set1_epi8('\\'), space = _mm_set1_epi8(0x20);
+
+    for (; end - p >= 16; p += 16) {
+        __m128i v = _mm_loadu_si128((const __m128i *)(const void *)p);
+        /* the comparison is signed, so "below space" takes in everything from 0x80 */
+        __m128i hit = _mm_or_si128(_mm_or_si128(_mm_cmpeq_epi8(v, quote), _mm_cmpeq_epi8(v, slash)),
+            _mm_cmplt_epi8(v, space));
+        unsigned mask = (unsigned)_mm_movemask_epi8(hit);
+
+        if (mask)
+            return p + __builtin_ctz(mask);
+    }
+#endif
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    for (; end - p >= 8; p += 8) {
+        uint64_t x, hit;
+
+        memcpy(&x, p, 8);
+        hit = word_special(x);
+        if (hit)
+            return p + (__builtin_ctzll(hit) >> 3);
+    }
+#endif
+    while (p < end && !byte_special((unsigned char)*p))
+        p++;
+    return p;
+}
+
+#endif

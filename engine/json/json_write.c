@@ -1,0 +1,437 @@
+/*
+ * json_write.c -- tree to text: compact, pretty, canonical
+ *
+ * The three share strings and scalars.  A string known to be plain (parsed without escapes) is copied in one piece;
+ * others are scanned, and whatever they hold the output is valid: quotes, backslashes and controls are escaped in the
+ * shortest way (RFC 8785 3.2.2.2), a byte that is not UTF-8 becomes U+FFFD.
+ *
+ * Fails in one way, out->overflow: the buffer's limit, or a tree deeper than JSON_DEPTH_MAX.
+ */
+#include "json/json_internal.h"
+
+#include <stdlib.h>
+
+#include "base/check.h"
+
+/* The buffer with its end in registers: `p` runs ahead of b->len, which is set when room is asked for and at the end. */
+struct writer {
+    struct buf *b;
+    char *p, *end;
+};
+
+static void writer_start(struct writer *w, struct buf *b)
+{
+    w->b = b;
+    w->p = b->p ? b->p + b->len : NULL;
+    w->end = b->p && !b->overflow ? b->p + b->cap : w->p;
+}
+
+static void writer_stop(struct writer *w)
+{
+    if (w->p)
+        w->b->len = (size_t)(w->p - w->b->p);
+}
+
+static bool writer_grow(struct writer *w, size_t n)
+{
+    writer_stop(w);
+    if (!buf_reserve(w->b, n)) {
+        w->end = w->p;              /* nothing more is taken, not even what would fit */
+        return false;
+    }
+    writer_start(w, w->b);
+    return true;
+}
+
+static inline bool room(struct writer *w, size_t n)
+{
+    return __builtin_expect((size_t)(w->end - w->p) >= n, 1) || writer_grow(w, n);
+}
+
+/* Short copies without a call: most keys and values are a few bytes. */
+static inline char *put(char *to, const char *from, size_t n)
+{
+    uint64_t head8, tail8;
+    uint32_t head4, tail4;
+
+    if (n > 16) {
+        memcpy(to, from, n);
+    } else if (n >= 8) {
+        memcpy(&head8, from, 8);
+        memcpy(&tail8, from + n - 8, 8);
+        memcpy(to, &head8, 8);
+        memcpy(to + n - 8, &tail8, 8);
+    } else if (n >= 4) {
+        memcpy(&head4, from, 4);
+        memcpy(&tail4, from + n - 4, 4);
+        memcpy(to, &head4, 4);
+        memcpy(to + n - 4, &tail4, 4);
+    } else if (n > 0) {
+        to[0] = from[0];
+        to[n / 2] = from[n / 2];
+        to[n - 1] = from[n - 1];
+    }
+    return to + n;
+}
+
+static inline void write_bytes(struct writer *w, const char *p, size_t n)
+{
+    if (n > 0 && room(w, n))
+        w->p = put(w->p, p, n);
+}
+
+static inline void write_c(struct writer *w, char c)
+{
+    if (room(w, 1))
+        *w->p++ = c;
+}
+
+/* --- strings ------------------------------------------------------------------------------------------------ */
+
+static void write_escape(struct writer *w, unsigned char c)
+{
+    static const char hex[] = "0123456789abcdef";
+    char text[6] = { '\\', 0, '0', '0', hex[c >> 4], hex[c & 15] };
+    size_t n = 2;
+
+    switch (c) {
+    case '"':
+    case '\\': text[1] = (char)c; break;
+    case '\b': text[1] = 'b'; break;
+    case '\f': text[1] = 'f'; break;
+    case '\n': text[1] = 'n'; break;
+    case '\r': text[1] = 'r'; break;
+    case '\t': text[1] = 't'; break;
+    default:
+        text[1] = 'u';
+        n = sizeof(text);
+    }
+    write_bytes(w, text, n);
+}
+
+static void write_string_slow(struct writer *w, struct str s)
+{
+    const char *p = s.p, *end = s.p + s.len, *run;
+
+    while (p < end) {
+        run = p;
+        for (;;) {
+            size_t n;
+
+            p = scan_special(p, end);
+            if (p == end || (unsigned char)*p < 0x80)
+                break;
+            n = utf8_multibyte((const unsigned char *)p, (const unsigned char *)end);
+            if (!n)
+                break;
+            p += n;
+        }
+        write_bytes(w, run, (size_t)(p - run));
+        if (p == end)
+            break;
+        if ((unsigned char)*p < 0x80)
+            write_escape(w, (unsigned char)*p);
+        else
+            write_bytes(w, "\xef\xbf\xbd", 3);
+        p++;
+    }
+}
+
+static inline void write_string(struct writer *w, struct str s, bool plain)
+{
+    if (plain) {
+        if (!room(w, s.len + 2))
+            return;
+        *w->p++ = '"';
+        w->p = put(w->p, s.p, s.len);
+        *w->p++ = '"';
+        return;
+    }
+    write_c(w, '"');
+    write_string_slow(w, s);
+    write_c(w, '"');
+}
+
+void buf_add_json_str(struct buf *out, struct str s)
+{
+    struct writer w;
+
+    writer_start(&w, out);
+    write_string(&w, s, false);
+    writer_stop(&w);
+}
+
+/* --- values ------------------------------------------------------------------------------------------------- */
+
+static inline void write_key(struct writer *w, const struct json *j)
+{
+    write_string(w, json_key(j), j->flags & F_KEY_PLAIN);
+}
+
+/* Everything but containers; NULL is null. */
+static inline void write_scalar(struct writer *w, const struct json *j)
+{
+    switch (json_type(j)) {
+    case JSON_NULL:
+    case JSON_NONE:
+        write_bytes(w, "null", 4);
+        return;
+    case JSON_BOOL:
+        if (j->u.b)
+            write_bytes(w, "true", 4);
+        else
+            write_bytes(w, "false", 5);
+        return;
+    case JSON_INT:
+    case JSON_NUMBER:
+        write_bytes(w, j->v.raw, j->len);
+        return;
+    case JSON_STRING:
+        write_string(w, json_str(j), j->flags & F_PLAIN);
+        return;
+    case JSON_RAW:
+        write_bytes(w, j->u.s, j->len);
+        return;
+    case JSON_ARRAY:
+    case JSON_OBJECT:
+        break;
+    }
+    UNREACHABLE();
+}
+
+static inline bool is_container(const struct json *j)
+{
+    return json_is(j, JSON_OBJECT) || json_is(j, JSON_ARRAY);
+}
+
+/* Past the limit nothing more is taken: the text so far is no message. */
+static void too_deep(struct writer *w)
+{
+    w->b->overflow = true;
+    w->end = w->p;
+}
+
+static void write_compact(struct writer *w, const struct json *j, unsigned depth)
+{
+    bool object = json_is(j, JSON_OBJECT);
+    const struct json *m;
+
+    if (!is_container(j)) {
+        write_scalar(w, j);
+        return;
+    }
+    if (depth == JSON_DEPTH_MAX) {
+        too_deep(w);
+        return;
+    }
+    write_c(w, object ? '{' : '[');
+    for (m = json_first(j); m; m = m->next) {
+        if (object) {
+            write_key(w, m);
+            write_c(w, ':');
+        }
+        if (is_container(m))
+            write_compact(w, m, depth + 1);
+        else
+            write_scalar(w, m);
+        if (m->next)
+            write_c(w, ',');
+    }
+    write_c(w, object ? '}' : ']');
+}
+
+void json_write(struct buf *out, const struct json *j)
+{
+    struct writer w;
+
+    writer_start(&w, out);
+    write_compact(&w, j, 0);
+    writer_stop(&w);
+}
+
+static void write_line(struct writer *w, unsigned depth)
+{
+    write_c(w, '\n');
+    while (depth--)
+        write_bytes(w, "  ", 2);
+}
+
+static void write_pretty(struct writer *w, const struct json *j, unsigned depth)
+{
+    bool object = json_is(j, JSON_OBJECT);
+    const struct json *m;
+
+    if (!is_container(j)) {
+        write_scalar(w, j);
+        return;
+    }
+    if (depth == JSON_DEPTH_MAX) {
+        too_deep(w);
+        return;
+    }
+    write_c(w, object ? '{' : '[');
+    for (m = json_first(j); m; m = m->next) {
+        write_line(w, depth + 1);
+        if (object) {
+            write_key(w, m);
+            write_bytes(w, ": ", 2);
+        }
+        write_pretty(w, m, depth + 1);
+        if (m->next)
+            write_c(w, ',');
+    }
+    if (json_len(j))
+        write_line(w, depth);
+    write_c(w, object ? '}' : ']');
+}
+
+void json_write_pretty(struct buf *out, const struct json *j)
+{
+    struct writer w;
+
+    writer_start(&w, out);
+    write_pretty(&w, j, 0);
+    writer_stop(&w);
+}
+
+/* --- canonical ---------------------------------------------------------------------------------------------- */
+
+/*
+ * Order by UTF-16 code units is order by bytes of UTF-8 but for one thing: characters past U+FFFF (lead bytes F0 to F4)
+ * are written with surrogates, D800 to DFFF, and so come before U+E000 to U+FFFF (lead bytes EE and EF).
+ */
+static int key_order(struct str a, struct str b)
+{
+    size_t n = a.len < b.len ? a.len : b.len, i = 0;
+    unsigned char x, y;
+
+    while (i < n && a.p[i] == b.p[i])
+        i++;
+    if (i == n)
+        return (a.len > b.len) - (a.len < b.len);
+    x = (unsigned char)a.p[i];
+    y = (unsigned char)b.p[i];
+    if (x >= 0xf0 && (y == 0xee || y == 0xef))
+        return -1;
+    if (y >= 0xf0 && (x == 0xee || x == 0xef))
+        return 1;
+    return x < y ? -1 : 1;
+}
+
+static int member_order(const void *a, const void *b)
+{
+    const struct json *const *x = a, *const *y = b;
+
+    return key_order(json_key(*x), json_key(*y));
+}
+
+void members_sort(const struct json **v, size_t n)
+{
+    if (n > OBJECT_SMALL) {
+        qsort(v, n, sizeof(*v), member_order);
+        return;
+    }
+    for (size_t i = 1; i < n; i++) {
+        const struct json *m = v[i];
+        size_t k = i;
+
+        for (; k > 0 && key_order(json_key(v[k - 1]), json_key(m)) > 0; k--)
+            v[k] = v[k - 1];
+        v[k] = m;
+    }
+}
+
+/* Members of the objects being written, the innermost last: one stack for all, so that depth costs little of the task's. */
+struct members {
+    const struct json **v;
+    size_t n, cap;
+    const struct json *first[64];
+};
+
+static void members_push(struct members *ms, const struct json *obj)
+{
+    while (ms->cap - ms->n < obj->len) {
+        bool inside = ms->v == ms->first;
+        size_t cap = ms->cap * 2;
+        const struct json **v = realloc(inside ? NULL : ms->v, cap * sizeof(*v));
+
+        ASSERT(v != NULL);
+        if (inside)
+            memcpy(v, ms->first, sizeof(ms->first));
+        ms->v = v;
+        ms->cap = cap;
+    }
+    for (const struct json *m = json_first(obj); m; m = m->next)
+        ms->v[ms->n++] = m;
+}
+
+static void write_canonical(struct writer *w, struct members *ms, const struct json *j, unsigned depth);
+
+/* A fragment is whatever its maker wrote: it is read and put in order. What cannot be read cannot be canonical. */
+static void canonical_raw(struct writer *w, struct members *ms, const struct json *j, unsigned depth)
+{
+    struct arena a;
+    struct json *tree;
+
+    arena_init(&a, (size_t)j->len * 64 + 16384);
+    if (json_parse(&a, str_n(j->u.s, j->len), &(struct json_limits){ .depth_max = JSON_DEPTH_MAX }, &tree, NULL) == OK)
+        write_canonical(w, ms, tree, depth);
+    else
+        too_deep(w);
+    arena_release(&a);
+}
+
+static void canonical_object(struct writer *w, struct members *ms, const struct json *j, unsigned depth)
+{
+    size_t base = ms->n;
+
+    members_push(ms, j);
+    members_sort(ms->v + base, j->len);
+    write_c(w, '{');
+    for (size_t i = 0; i < j->len; i++) {
+        if (i)
+            write_c(w, ',');
+        write_key(w, ms->v[base + i]);
+        write_c(w, ':');
+        write_canonical(w, ms, ms->v[base + i], depth + 1);
+    }
+    write_c(w, '}');
+    ms->n = base;
+}
+
+static void write_canonical(struct writer *w, struct members *ms, const struct json *j, unsigned depth)
+{
+    if (json_is_number(j)) {
+        writer_stop(w);
+        number_canonical(w->b, j);
+        writer_start(w, w->b);
+    } else if (json_is(j, JSON_RAW)) {
+        canonical_raw(w, ms, j, depth);
+    } else if (!is_container(j)) {
+        write_scalar(w, j);
+    } else if (depth == JSON_DEPTH_MAX) {
+        too_deep(w);
+    } else if (j->type == JSON_OBJECT) {
+        canonical_object(w, ms, j, depth);
+    } else {
+        write_c(w, '[');
+        for (const struct json *m = json_first(j); m; m = m->next) {
+            write_canonical(w, ms, m, depth + 1);
+            if (m->next)
+                write_c(w, ',');
+        }
+        write_c(w, ']');
+    }
+}
+
+void json_canonical(struct buf *out, const struct json *j)
+{
+    struct members ms = { .v = ms.first, .cap = ARRAY_LEN(ms.first) };
+    struct writer w;
+
+    writer_start(&w, out);
+    write_canonical(&w, &ms, j, 0);
+    writer_stop(&w);
+    if (ms.v != ms.first)
+        free(ms.v);
+}

@@ -1,0 +1,152 @@
+/*
+ * call.h -- one request from its first byte to its reply
+ *
+ * Every request that reaches the engine becomes a struct call and goes through the steps of steps.def in call_run():
+ * tool calls through all of them, everything else (lists, discovery, prompts) through ANSWER.  Bad ones too: they leave
+ * at the step that refused them, through OUTCOME, so that each is in the journal exactly once.
+ *
+ * What stands between the wire and the call (decoding, identifying, replying in the client's era of the protocol) belongs
+ * to the room above and is reached through struct call_front: mcp/ has one for HTTP and stdio clients, tests have theirs.
+ */
+#ifndef CALL_CALL_H
+#define CALL_CALL_H
+
+#include "base/arena.h"
+#include "base/clock.h"
+#include "base/err.h"
+#include "call/engine.h"
+#include "call/registry.h"
+#include "connectors/connector.h"
+#include "identity/identity.h"
+#include "journal/journal.h"
+#include "json/json.h"
+#include "loop/task.h"
+#include "policy/policy.h"
+#include "vault/vault.h"
+
+enum step {
+    STEP_NONE,
+#define STEP(name, after, truth) STEP_##name,
+#include "call/steps.def"
+#undef STEP
+    STEP_COUNT
+};
+
+const char *step_name(enum step s);             /* "DECODE" */
+const char *step_truth(enum step s);            /* what holds on entry */
+
+struct call;
+
+/* Why decoding, identifying and answering are not here: they are the protocol's. All may set call_why(). */
+struct call_front {
+    const char *transport;                      /* "http", "stdio", "test": journal */
+    /* Fills kind, method, rpc_id and, for a tool call, tool_name, args, key, timeout_ms. E_HTTP_*, E_JSON_*, E_RPC_*. */
+    enum err (*decode)(struct call *c);
+    /* Fills caller (a reference that call_run releases). */
+    enum err (*await_identify)(struct call *c);
+    /* Everything that is no tool call: fills answer, or returns an error. */
+    enum err (*await_answer)(struct call *c);
+    /* Says it. Must not fail the call any more: the outcome is on record. */
+    void (*await_reply)(struct call *c);
+
+    /* while the body runs; all optional */
+    enum err (*await_progress)(struct call *c, double done, double total, struct str message);
+    enum err (*await_log)(struct call *c, const char *level, struct str message);
+    /* questions are in c->questions. OK: c->answers has them; E_INPUT_REQUIRED: the client comes back with them. */
+    enum err (*await_inputs)(struct call *c);
+    bool (*client_can)(struct call *c, const char *capability);
+    void (*announce)(struct call *c, const char *what);     /* "tools", "prompts", "resources" */
+};
+
+enum call_kind { CALL_OTHER, CALL_TOOL };
+
+enum { CALL_ARENA_MAX = 16 << 20, CALL_TIMEOUT_MS = 30000, CALL_KEY_MAX = 255, CALL_SIDES_MAX = 2 + CALLER_ACTORS_MAX };
+
+struct call {
+    uint32_t magic;
+    struct id id;                       /* "call_..." */
+    struct worker *worker;
+    struct registry *registry;          /* the snapshot this call lives in */
+    struct arena arena;
+    struct task *task;
+    const struct call_front *front;
+    void *front_data;
+
+    enum step step;
+    ns_t began, deadline, at[STEP_COUNT];
+    wall_ms_t began_wall;
+
+    /* DECODE */
+    enum call_kind kind;
+    struct str method;                  /* "tools/call"; empty when nothing could be decoded */
+    struct json *rpc_id;
+    struct str tool_name;
+    struct json *args;                  /* NULL: none given */
+    struct str key;                     /* the client's idempotency key, or empty */
+    int64_t timeout_ms;                 /* the client's wish, 0: none */
+    size_t bytes_in;
+    char peer[64];
+
+    /* IDENTIFY */
+    struct caller *caller;
+
+    /* RESOLVE */
+    const struct tool *tool;
+    struct vault_account account;       /* of tools that need one; id empty otherwise */
+
+    /* CHECK: the snapshot */
+    struct str frozen;                  /* canonical arguments */
+    char digest[65];                    /* SHA-256 of frozen, hex */
+    struct str resource_type, resource_id;
+
+    /* DECIDE */
+    struct policy_decision *sides;      /* user, agent, then the delegations */
+    unsigned n_sides;
+
+    /* ADMIT, INTENT */
+    bool counted;                       /* among the calls in flight */
+    struct admission *admission;
+    struct journal_room room;
+    struct once_entry *once;            /* claimed key */
+    bool intended;                      /* an intent is on record */
+    char key_text[ID_MAX];              /* what call_key() answers */
+
+    /* RUN */
+    struct json *questions;             /* { key: request } the body asks for */
+    struct json *answers;               /* { key: result } the client has given */
+    struct json *state_in, *state_out;  /* carried between rounds */
+    struct json *structured;            /* result_...() */
+    struct json *content;               /* content_...(): array of content blocks */
+    struct json *completions;
+    struct json *prompt_args;
+    unsigned exchanges, effects_sent, effects_done;
+    int last_status;
+    bool in_reconcile, replayed;
+
+    /* ANSWER */
+    struct json *answer;                /* the result of everything that is no tool call */
+
+    /* OUTCOME */
+    enum err err;
+    struct errinfo why;                 /* for the client: what happened, where, what to do */
+    int64_t retry_after_ms;
+    enum outcome outcome;
+    struct json *error_data;            /* JSON-RPC error data, or NULL */
+};
+
+/* The life of a call, on a task of its own: from DECODE to REPLY. Afterwards everything of the call is released. The
+ * front's data is the caller's. */
+void await_call(struct worker *w, const struct call_front *front, void *front_data, const char *peer, size_t bytes_in);
+
+/* Sets what the client is told, and returns e. */
+enum err call_why(struct call *c, enum err e, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+/* A request that never became a call (malformed HTTP): one REQUEST record, not waited for. */
+void call_record_bad_request(struct worker *w, enum err e, const char *why, const char *peer, size_t bytes);
+/* May this caller use this tool with some arguments? For lists (policy.h: a sound over-approximation). */
+bool call_could_allow(struct call *c, const struct tool *t);
+/* Policy for what is no tool call but has a name: prompts, resources. Action::"<provider>.<name>". */
+enum err call_decide_named(struct call *c, const struct provider_conf *p, struct str name);
+/* The result of a tool call as the tool declares it: structured and content filled; called once, before REPLY. */
+struct call *call_of_task(void);
+
+#endif

@@ -1,0 +1,62 @@
+/*
+ * engine.h -- what all calls share, and what a worker has of its own
+ *
+ * runtime/ makes one struct engine and one struct worker per core, and takes them down; the rooms below only use them.
+ */
+#ifndef CALL_ENGINE_H
+#define CALL_ENGINE_H
+
+#include <stdatomic.h>
+
+#include "base/clock.h"
+#include "base/err.h"
+
+struct fetch;
+struct identity;
+struct journal;
+struct journal_lane;
+struct loop;
+struct once_table;
+struct registry;
+struct rl;
+struct vault;
+
+/* The call's own budgets (ADMIT): 0 means no limit of that kind. */
+struct admission_rule {
+    int64_t per_minute, at_once;
+};
+
+struct engine_options {
+    unsigned calls_max;                     /* in flight per worker; 0: 16,000 */
+    struct admission_rule tenant, agent;
+    ns_t once_ttl;                          /* how long an idempotency key is remembered; 0: 24 h */
+    bool record_arguments;                  /* seal the arguments into the journal (policy replay needs them) */
+};
+
+struct engine {
+    struct engine_options opt;
+    struct vault *vault;
+    struct identity *identity;              /* NULL: --no-auth */
+    struct rl *limiter;
+    struct once_table *once;
+    struct journal *journal;
+    struct worker *workers;
+    unsigned n_workers;
+};
+
+struct worker {
+    unsigned id;
+    struct engine *engine;
+    struct loop *loop;
+    struct journal_lane *lane;
+    struct fetch *fetch;
+    struct registry *registry;              /* the current snapshot; swapped on the worker's own thread */
+    unsigned calls;                         /* in flight */
+    bool draining;
+};
+
+/* The calling thread's worker. */
+struct worker *worker_self(void);
+void worker_enter(struct worker *w);        /* at the start of its thread */
+
+#endif

@@ -1,0 +1,102 @@
+/*
+ * registry.h -- what this engine offers: providers, tools, prompts, resources, policies; one immutable snapshot
+ *
+ * Built at start and at reload from the connectors' declarations and the configuration, then only read; a call holds a
+ * reference to the snapshot it began in.  The declaration is the single source: schema, digest, policy entities, limit
+ * keys and egress origins are derived here once.
+ */
+#ifndef CALL_REGISTRY_H
+#define CALL_REGISTRY_H
+
+#include <stdatomic.h>
+
+#include "base/err.h"
+#include "base/map.h"
+#include "connectors/connector.h"
+#include "fetch/fetch.h"
+#include "json/json.h"
+#include "policy/policy.h"
+#include "vault/vault.h"
+
+struct schema;
+
+/* A limit of a provider after configuration: the connector's defaults are only that. */
+struct limit_conf {
+    const char *name;
+    enum limit_scope scope;
+    int64_t amount, window_ms, concurrency;
+};
+
+enum { LIMITS_MAX = 8, ORIGINS_MAX = 8 };
+
+/* How one provider is configured. Filled by runtime/ from the YAML, NULL or zero: the declaration's default. */
+struct provider_setup {
+    const char *name;
+    const char *base_url, *auth_url;
+    const char *client_id;
+    struct secret *client_secret;       /* borrowed: lives as long as the configuration */
+    const char *scopes;
+    struct fetch_guard guard;
+    struct limit_conf limits[LIMITS_MAX];
+    unsigned n_limits;
+};
+
+struct provider_conf {
+    const struct provider *decl;
+    struct fetch_origin origin;         /* of base_url */
+    struct str base_path;               /* path prefix of base_url, "" or "/x" */
+    struct fetch_guard guard;
+    struct limit_conf limits[LIMITS_MAX];
+    unsigned n_limits;
+    struct vault_provider vault;        /* OAuth as configured; token_url empty: static tokens only */
+    unsigned metric;                    /* label slot */
+};
+
+struct tool {
+    const struct tool_decl *decl;
+    const struct provider_conf *provider;
+    struct str name, title;
+    struct str input_schema, output_schema;         /* JSON text; output may be empty */
+    struct json *input_tree, *output_tree;
+    struct schema *input, *output;                  /* compiled */
+    char digest[65];                    /* SHA-256 over name, summary, schemas, effect: what approvals and policies mean */
+    const struct field *resource_arg;   /* the argument that names the resource, or NULL */
+    const char *resource_type;
+};
+
+struct registry {
+    atomic_uint refs;
+    struct arena arena;
+    struct provider_conf *providers;
+    size_t n_providers;
+    struct tool *tools;                 /* by name, in byte order */
+    size_t n_tools;
+    const struct prompt_decl **prompts;
+    size_t n_prompts;
+    const struct resource_decl **resources;
+    size_t n_resources;
+    struct map by_name;                 /* tool name -> struct tool */
+    struct policy_set *policy;
+    char version[65];                   /* digest over everything a list shows */
+};
+
+struct registry_options {
+    const struct provider_setup *setups;
+    size_t n_setups;
+    const char *const *enabled;         /* names of connectors, NULL-terminated; NULL: all that are no fixtures */
+    struct policy_set *policy;          /* a reference is taken */
+};
+
+/* E_CONFIG with the connector, tool and field in info: a declaration that contradicts itself, an unknown name. */
+enum err registry_build(const struct registry_options *opt, struct registry **ret, struct errinfo *info);
+struct registry *registry_ref(struct registry *r);
+void registry_unref(struct registry *r);
+const struct tool *registry_tool(const struct registry *r, struct str name);
+const struct provider_conf *registry_provider(const struct registry *r, struct str name);
+/* How many tools the linker put in: compared at start with what the build counted. */
+size_t registry_linked_tools(void);
+
+/* The JSON Schema (2020-12) of a declaration's fields, as a tree in `a`. */
+struct json *fields_schema(struct arena *a, const struct field *fields, bool strict);
+
+#endif

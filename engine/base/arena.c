@@ -14,12 +14,16 @@
 #include "base/check.h"
 #include "base/poison.h"
 
-enum { STEP = 16, CANARY_LEN = 16, CHUNK_FIRST = 4096, CHUNK_MAX = 256 * 1024 };
+enum { STEP = 16, CANARY_LEN = 16 };
+/* What malloc is asked for, so that a chunk fills a size class. */
+enum { BLOCK_FIRST = 4096, BLOCK_MAX = 256 * 1024 };
 
 struct arena_chunk {
     struct arena_chunk *older;
     size_t size;
 };
+
+enum { OVERHEAD = sizeof(struct arena_chunk) + CANARY_LEN };
 
 STATIC_ASSERT(sizeof(struct arena_chunk) % STEP == 0, "data must start aligned");
 
@@ -83,16 +87,16 @@ void arena_clear(struct arena *a)
 static bool add_chunk(struct arena *a, size_t n)
 {
     size_t left = (a->max - a->used) & ~(size_t)(STEP - 1);
-    size_t size = a->chunks ? a->chunks->size * 2 : CHUNK_FIRST;
+    size_t size = a->chunks ? (a->chunks->size + OVERHEAD) * 2 - OVERHEAD : BLOCK_FIRST - OVERHEAD;
     struct arena_chunk *c;
 
-    if (size > CHUNK_MAX)
-        size = CHUNK_MAX;
+    if (size > BLOCK_MAX - OVERHEAD)
+        size = BLOCK_MAX - OVERHEAD;
     if (size > left)
         size = left;
     if (size < n)
         size = n;
-    c = malloc(sizeof(*c) + size + CANARY_LEN);
+    c = size <= SIZE_MAX - OVERHEAD ? malloc(size + OVERHEAD) : NULL;
     if (!c)
         return false;
     c->older = a->chunks;

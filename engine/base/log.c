@@ -5,7 +5,7 @@
  *   JSON    {"ts":"<RFC 3339>","level":"<level>","msg":"<text>","<key>":"<text>","<key>":<integer>,"<key>":true}
  *
  * In both, text is escaped as in JSON: \" \\ \n \r \t, and \uXXXX for other control characters (C0, DEL, C1), line and
- * paragraph separators, and the marks that turn the direction of text; bytes that are not UTF-8 become \ufffd.  A line
+ * paragraph separators, invisible characters and the marks that turn the direction of text; bytes that are not UTF-8 become \ufffd.  A line
  * is built in place; once a piece does not fit nothing more is added, an open quote is closed and the line says cut=true.
  * What stderr does not take is lost: logging never waits and never fails.
  */
@@ -87,7 +87,7 @@ static bool is_plain(uint32_t c)
 {
     if (c < 0x20 || (c >= 0x7f && c <= 0x9f) || c == '"' || c == '\\')
         return false;
-    if (c == 0x061c || (c >= 0x200e && c <= 0x200f) || (c >= 0x2028 && c <= 0x202e) || (c >= 0x2066 && c <= 0x2069))
+    if (c == 0x061c || (c >= 0x200b && c <= 0x200f) || (c >= 0x2028 && c <= 0x202e) || (c >= 0x2066 && c <= 0x2069))
         return false;
     return c != 0xfeff && c != 0xfffd;
 }

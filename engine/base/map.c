@@ -173,20 +173,21 @@ void *map_put(struct map *m, struct str key, void *value)
 void *map_del(struct map *m, struct str key)
 {
     struct map_slot *slot = m->len > 0 ? find(m, hash_bytes(key.p, key.len), key) : NULL;
-    size_t next;
+    size_t i, mask = m->cap - 1;
     void *value;
 
     if (!slot)
         return NULL;
     value = slot->value;
-    /* Nothing is probed past this slot if the next one is empty: then no mark is needed. */
-    next = ((size_t)(slot - m->slots) + 1) & (m->cap - 1);
     *slot = (struct map_slot){ .hash = SLOT_DELETED };
-    if (m->slots[next].hash == SLOT_EMPTY) {
-        slot->hash = SLOT_EMPTY;
-        m->used--;
-    }
     m->len--;
+    /* No probe passes a deleted slot that stands before an empty one: it, and those before it, can be empty too. */
+    i = (size_t)(slot - m->slots);
+    while (m->slots[i].hash == SLOT_DELETED && m->slots[(i + 1) & mask].hash == SLOT_EMPTY) {
+        m->slots[i].hash = SLOT_EMPTY;
+        m->used--;
+        i = (i - 1) & mask;
+    }
     return value;
 }
 

@@ -177,6 +177,18 @@ void metric_observe(enum metric m, int64_t ns)
     metric_observe_at(m, 0, ns);
 }
 
+/* Values that would break the text format, or give two slots one name, share the slot "other". */
+static bool value_fits(enum metric m, struct str value)
+{
+    bool compound = strchr(table[m].label, '_') != NULL;
+
+    if (value.len > VALUE_MAX || !str_utf8_valid(value) || (value.len > 0 && memchr(value.p, 0, value.len)))
+        return false;
+    if (compound)
+        return value.len > 0 && memrchr(value.p, ':', value.len) && !str_is(value, "other:other");
+    return !str_is(value, "other");
+}
+
 unsigned metric_label(enum metric m, struct str value)
 {
     struct labels *l;
@@ -184,7 +196,7 @@ unsigned metric_label(enum metric m, struct str value)
     unsigned slot = 0;
 
     ASSERT((unsigned)m < METRIC_COUNT && table[m].label);
-    if (value.len > VALUE_MAX || !str_utf8_valid(value))
+    if (!value_fits(m, value))
         return 0;
     l = &labels[m];
     pthread_mutex_lock(&lock);
@@ -273,7 +285,7 @@ static void add_pair(struct buf *out, struct str name, struct str value)
     buf_add_c(out, '"');
 }
 
-/* name="value", or two of them for a compound label; a value without ':' (as "other") stands for both. */
+/* name="value", or two of them for a compound label, where "other" stands for both. */
 static void add_label(struct buf *out, enum metric m, unsigned slot)
 {
     struct str value = slot == 0 ? STR("other") : str_of(labels[m].values[slot]);

@@ -180,7 +180,8 @@ static void digits_shortest(double v, struct digits *out)
 
     if (digits_few(v, out))
         return;
-    for (int n = 15; n <= 17; n++) {
+    /* Normal doubles tell all texts of 15 digits apart, so one try finds every shorter text too; subnormals do not. */
+    for (int n = v < DBL_MIN ? 1 : 15; n <= 17; n++) {
         if (digits_rounded(v, n, out))
             break;
         /*

@@ -1,9 +1,9 @@
 /*
  * crypto.c -- primitives over OpenSSL 3
  *
- * OpenSSL 3 looks an algorithm up on every use unless it was fetched before, which doubles the cost of a small digest
- * (0.40 against 0.21 us for 256 bytes).  So algorithms are fetched once per process, and each thread keeps its contexts.
- * No call here can suspend a task, so a thread's contexts are never seen half used.
+ * OpenSSL 3 looks an algorithm up on every use unless it was fetched before, which doubles the cost of a small
+ * digest (0.40 against 0.21 us for 256 bytes).  So algorithms are fetched once per process, and each thread keeps its
+ * contexts.  No call here can suspend a task, so a thread's contexts are never seen half used.
  *
  * HMAC and HKDF are written over the digest, not taken from OpenSSL: its HMAC context keeps a copy of the key on the
  * ordinary heap until the next use, and that key may be the root key.  For the same reason a cipher context is reset

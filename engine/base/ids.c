@@ -29,7 +29,7 @@ static void forget_batch(void)
 
 static void watch_fork(void)
 {
-    pthread_atfork(NULL, NULL, forget_batch);
+    ASSERT(pthread_atfork(NULL, NULL, forget_batch) == 0);
 }
 
 static void draw(uint8_t out[RANDOM_LEN])

@@ -4,9 +4,10 @@
  *   logfmt  ts=<RFC 3339> level=<level> msg="<text>" <key>="<text>" <key>=<integer> <key>=true
  *   JSON    {"ts":"<RFC 3339>","level":"<level>","msg":"<text>","<key>":"<text>","<key>":<integer>,"<key>":true}
  *
- * In both, text is escaped as in JSON: \" \\ \n \r \t, and \uXXXX for other control characters (C0, DEL, C1), line and
- * paragraph separators, invisible characters and the marks that turn the direction of text; bytes that are not UTF-8 become \ufffd.  A line
- * is built in place; once a piece does not fit nothing more is added, an open quote is closed and the line says cut=true.
+ * In both, text is escaped as in JSON: \" \\ \n \r \t, and \uXXXX for other control characters (C0, DEL, C1), line
+ * and paragraph separators, invisible characters and the marks that turn the direction of text; bytes that are not
+ * UTF-8 become \ufffd.  A line is built in place; once a piece does not fit nothing more is added, an open quote is
+ * closed and the line says cut=true.
  * What stderr does not take is lost: logging never waits and never fails.
  */
 #include "base/log.h"

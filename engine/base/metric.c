@@ -1,10 +1,10 @@
 /*
  * metric.c -- cells per thread, summed by the reader
  *
- * Each thread owns a block; a block holds pages of cells, one page for SLOTS_PER_PAGE slots of a metric, made when first
- * written.  Only the owner writes: an add is a load and a store of a relaxed atomic, no locked instruction.  Readers
- * walk all blocks under the lock.  A block whose thread has ended stays in the list, so nothing counted is lost, and
- * the next new thread goes on counting in it: memory is bounded by the most threads alive at once.
+ * Each thread owns a block; a block holds pages of cells, one page for SLOTS_PER_PAGE slots of a metric, made when
+ * first written.  Only the owner writes: an add is a load and a store of a relaxed atomic, no locked instruction.
+ * Readers walk all blocks under the lock.  A block whose thread has ended stays in the list, so nothing counted is
+ * lost, and the next new thread goes on counting in it: memory is bounded by the most threads alive at once.
  *
  * Slot 0 is the only slot of a metric without label, and "other" of a metric with one.  A compound label, declared
  * "a_b", is given as "x:y" and rendered as a="x",b="y" (cut at the last ':').

@@ -6,8 +6,11 @@
  * A region is mapped from memfd_secret(2), which takes its pages out of the kernel's own map; where that is missing or
  * RLIMIT_MEMLOCK is used up, from anonymous memory that is locked if the limit allows; then unlocked, which is said
  * once in the log.  All are left out of core dumps.  A secret costs one slot of its class and a handle of 24 bytes,
- * which lies outside the region and holds nothing secret.  A slot is wiped when it is released.  One lock for all: taking a
- * secret is rare (a refresh, a start), reading one takes no lock.
+ * which lies outside the region and holds nothing secret.  A slot is wiped when it is released.  One lock for all:
+ * taking a secret is rare (a refresh, a start), reading one takes no lock.
+ *
+ * A child process gets none of it: after fork() the pages are not there, and the child starts with no regions.  Shared
+ * pages would let a child wipe its parent's secrets, and locks are not inherited.
  */
 #include "base/secret.h"
 
@@ -56,8 +59,21 @@ struct region {
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
 static struct region *open_regions[CLASSES];    /* those with a free slot; the others hang on their secrets */
 static size_t unlocked_regions;
+
+/* The child's lists point at pages it does not have; the lock may have been held by a thread it does not have. */
+static void forget_in_child(void)
+{
+    pthread_mutex_init(&lock, NULL);
+    memset(open_regions, 0, sizeof(open_regions));
+}
+
+static void watch_fork(void)
+{
+    ASSERT(pthread_atfork(NULL, NULL, forget_in_child) == 0);
+}
 
 /* Maps REGION_LEN bytes over `at`, the best way that works. */
 static bool map_pages(uint8_t *at)
@@ -70,14 +86,16 @@ static bool map_pages(uint8_t *at)
             p = mmap(at, REGION_LEN, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0);
         close(fd);
     }
-    if (p != MAP_FAILED)
+    if (p != MAP_FAILED) {
+        ASSERT(madvise(at, REGION_LEN, MADV_DONTFORK) == 0);
         return true;
+    }
     p = mmap(at, REGION_LEN, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
     if (p == MAP_FAILED)
         return false;
     if (mlock(at, REGION_LEN) != 0 && unlocked_regions++ == 0)
         LOG_WARN("secrets are kept in memory that is not locked: raise RLIMIT_MEMLOCK", LOG_I("errno", errno));
-    madvise(at, REGION_LEN, MADV_DONTDUMP);
+    ASSERT(madvise(at, REGION_LEN, MADV_DONTDUMP) == 0 && madvise(at, REGION_LEN, MADV_DONTFORK) == 0);
     return true;
 }
 
@@ -179,6 +197,7 @@ struct secret *secret_copy(const void *bytes, size_t n)
 
     if (n > SECRET_MAX)
         return NULL;
+    pthread_once(&once, watch_fork);
     pthread_mutex_lock(&lock);
     s = slot_take(n);
     if (s) {

@@ -86,8 +86,9 @@ static void test_hkdf_rfc5869(void **state)
     for (size_t i = 0; i < 32; i++)
         key[i] = (uint8_t)i;
     hkdf_sha256(key, STR("tenant/1"), out, 80);
-    assert_hex(out, 80, "f251eb2b707b15b3b3af450792c6a9565b8e612991e9f14453c1c2bf4686da59b8e70c9758f3752547acb987a54f4d9b"
-                        "ba44068ec26b51442748af99feb71ae7c784c3b661cf4d8856301f92e770e7ed");
+    assert_hex(out, 80, "f251eb2b707b15b3b3af450792c6a9565b8e612991e9f14453c1c2bf4686da59"
+                        "b8e70c9758f3752547acb987a54f4d9bba44068ec26b51442748af99feb71ae7"
+                        "c784c3b661cf4d8856301f92e770e7ed");
     hkdf_sha256(key, STR("x"), out, sizeof(out));
     hkdf_again(key, 32, STR("x"), again, sizeof(again));
     assert_memory_equal(out, again, sizeof(out));
@@ -106,12 +107,13 @@ static void test_aead_known_bytes_open(void **state)
 
     unhex("feffe9928665731c6d6a8f9467308308feffe9928665731c6d6a8f9467308308", key);
     unhex("feedfacedeadbeeffeedfacedeadbeefabaddad2", aad_bytes);
-    unhex("cafebabefacedbaddecaf888522dc1f099567d07f47f37a32a84427d643a8cdcbfe5c0c97598a2bd2555d1aa8cb08e48590dbb3da7b08b"
-          "1056828838c5f61e6393ba7a0abcc9f66276fc6ece0f4e1768cddf8853bb2d551b", sealed);
+    unhex("cafebabefacedbaddecaf888522dc1f099567d07f47f37a32a84427d643a8cdc"
+          "bfe5c0c97598a2bd2555d1aa8cb08e48590dbb3da7b08b1056828838c5f61e63"
+          "93ba7a0abcc9f66276fc6ece0f4e1768cddf8853bb2d551b", sealed);
     aad = str_n(aad_bytes, 20);
     assert_int_equal(aead_open(key, aad, sealed, sizeof(sealed), out), OK);
-    assert_hex(out, 60, "d9313225f88406e5a55909c5aff5269a86a7a9531534f7da2e4c303d8a318a721c3c0c95956809532fcf0e2449a6b525"
-                        "b16aedf5aa0de657ba637b39");
+    assert_hex(out, 60, "d9313225f88406e5a55909c5aff5269a86a7a9531534f7da2e4c303d8a318a72"
+                        "1c3c0c95956809532fcf0e2449a6b525b16aedf5aa0de657ba637b39");
     assert_int_equal(aead_open(key, STR_NULL, sealed, sizeof(sealed), out), E_TAMPERED);
 }
 
@@ -150,15 +152,15 @@ static void test_ed25519_rfc8032(void **state)
     unhex("9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60", secret);
     unhex("d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a", public_);
     ed25519_sign(secret, NULL, 0, sig);
-    assert_hex(sig, 64, "e5564300c360ac729086e2cc806e828a84877f1eb8e5d974d873e065224901555fb8821590a33bacc61e39701cf9b46b"
-                        "d25bf5f0595bbe24655141438e7a100b");
+    assert_hex(sig, 64, "e5564300c360ac729086e2cc806e828a84877f1eb8e5d974d873e06522490155"
+                        "5fb8821590a33bacc61e39701cf9b46bd25bf5f0595bbe24655141438e7a100b");
     assert_true(ed25519_verify(public_, NULL, 0, sig));
     assert_false(ed25519_verify(public_, &msg, 1, sig));
     unhex("4ccd089b28ff96da9db6c346ec114e0f5b8a319f35aba624da8cf6ed4fb8a6fb", secret);
     unhex("3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c", public_);
     ed25519_sign(secret, &msg, 1, sig);
-    assert_hex(sig, 64, "92a009a9f0d4cab8720e820b5f642540a2b27b5416503f8fb3762223ebdb69da085ac1e43e15996e458f3613d0f11d8c"
-                        "387b2eaeb4302aeeb00d291612bb0c00");
+    assert_hex(sig, 64, "92a009a9f0d4cab8720e820b5f642540a2b27b5416503f8fb3762223ebdb69da"
+                        "085ac1e43e15996e458f3613d0f11d8c387b2eaeb4302aeeb00d291612bb0c00");
     assert_true(ed25519_verify(public_, &msg, 1, sig));
     sig[40] ^= 4;
     assert_false(ed25519_verify(public_, &msg, 1, sig));
@@ -223,7 +225,8 @@ static void test_base64_vectors_rfc4648(void **state)
 static void test_base64_is_strict(void **state)
 {
     static const char *const bad[] = {
-        "Z", "Zg", "Zg=", "Zh==", "Zm9=", "Zm8", "Zm 8", "Zm8=\n", "=", "==", "===", "====", "Z===", "Zg==Zg==", "Zm9v====",
+        "Z", "Zg", "Zg=", "Zh==", "Zm9=", "Zm8", "Zm 8", "Zm8=\n", "=", "==", "===", "====", "Z===",
+        "Zg==Zg==", "Zm9v====",
         "Zm9-", "Zm9_", "Zg=a", "Zm\xc3\xa9", "Zm9v=",
     };
     static const char *const bad_url[] = { "Z", "Zh", "Zm9", "Zg==", "Zm8=", "+//+", "Zm 8", "Zm8\n", "Zm9vZ" };

@@ -23,6 +23,14 @@
 #include "base/check.h"
 #include "base/str.h"
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define SANITIZED 1
+#endif
+#endif
+
 #define assert_str(s, z) do { struct str got_ = (s); assert_int_equal(got_.len, strlen(z)); \
                               if (got_.len > 0) assert_memory_equal(got_.p, (z), got_.len); } while (0)
 

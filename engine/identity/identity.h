@@ -2,8 +2,8 @@
  * identity.h -- tokens -> caller: who is asking, on whose behalf, through which chain of delegations
  *
  * A bearer token (a signed JWT, RFC 7519, RFC 9068) is checked against the configured issuers and becomes a struct
- * caller. Verified tokens are remembered by the SHA-256 of their text, for a minute at most; expiry is checked again
- * at every use. One struct identity serves all workers (striped locks inside).  Anything about a token that is not
+ * caller.  Verified tokens are remembered by the SHA-256 of their text, for a minute at most; expiry is checked again
+ * at every use.  One struct identity serves all workers (striped locks inside).  Anything about a token that is not
  * exactly as expected is a refusal: E_TOKEN_* of errors.def.  Rules: design.md 5 (IDENTIFY), P3, P8; RFC 8725, RFC
  * 9068, RFC 8693, RFC 6750, RFC 9728.
  */
@@ -89,7 +89,8 @@ struct identity_issuer {
     const struct str *tenants;
     size_t n_tenants;
     struct str user_claim;              /* empty: "sub". sub is required in any case */
-    struct str user_prefix;             /* put before the user's name: keeps two issuers of one tenant apart */
+    /* put before the names of users and agents: keeps two issuers of one tenant apart */
+    struct str prefix;
     struct str scope_claim;             /* empty: "scope" (a string); an array of strings is accepted too */
     /* agent of tokens with neither act nor client_id/azp; empty: they are refused */
     struct str agent_default;
@@ -126,8 +127,8 @@ struct identity;
  * Reads key files and checks everything: E_CONFIG with the issuer and the reason. Blocks (files): start-up or a
  * helper thread.
  *
- * Tenants (P8): each tenant is spoken for by one issuer. Two issuers may share a tenant only if both have a
- * user_prefix and the prefixes differ; an issuer with tenant_claim and no list gets what no other issuer is
+ * Tenants (P8): each tenant is spoken for by one issuer. Two issuers may share a tenant only if both have a prefix
+ * and neither prefix begins the other; an issuer with tenant_claim and no list gets what no other issuer is
  * configured for, and there may be one such issuer. The local issuer may name any tenant: its key is the operator's.
  */
 enum err identity_create(const struct identity_config *config, struct identity **ret, struct errinfo *info);

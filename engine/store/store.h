@@ -8,7 +8,7 @@
  *
  * EVERY FUNCTION BLOCKS: call from start-up, a helper thread (await_blocking), or a command line tool, never from a
  * loop's thread (asserted).  Any number of threads may call; they are served one at a time.  A function that
- * returned OK is durable. Errors: E_STORE_UNAVAILABLE with the reason in info; E_NOT_FOUND where said.  design.md 9.
+ * returned OK is durable.  Errors: E_STORE_UNAVAILABLE with the reason in info; E_NOT_FOUND where said.  design.md 9.
  */
 #ifndef STORE_STORE_H
 #define STORE_STORE_H
@@ -58,41 +58,36 @@ struct store_grant {
  * replaced and must have the same id (E_NOT_FOUND otherwise: look it up first). grant->generation must be the stored
  * one + 1, or 1 for a new account: else nothing changes and *ret_stored is false. */
 enum err store_account_put(struct store *s, const struct store_account *a, const struct store_grant *grant,
-    bool *ret_stored,
-    struct errinfo *info);
+    bool *ret_stored, struct errinfo *info);
 enum err store_account_status(struct store *s, struct str tenant, struct str id, enum account_status status,
     struct errinfo *info);
 /* Account and grant. E_NOT_FOUND. */
 enum err store_account_delete(struct store *s, struct str tenant, struct str id, struct errinfo *info);
 /* Calls fn for each account with its grant (without the sealed bytes), ordered by creation; fn copies what it keeps
  * and must not call the store. Stops at the first error fn returns, and returns it. */
-enum err store_accounts_each(struct store *s, enum err (*fn)(const struct store_account *a,
-    const struct store_grant *g, void *arg),
-    void *arg, struct errinfo *info);
+enum err store_accounts_each(struct store *s,
+    enum err (*fn)(const struct store_account *a, const struct store_grant *g, void *arg), void *arg,
+    struct errinfo *info);
 
 /* ---- grants ------------------------------------------------------------------------------------------------------ */
 
 /* E_NOT_FOUND. */
 enum err store_grant_get(struct store *s, struct str tenant, struct str account, struct arena *a,
-    struct store_grant *ret,
-    struct errinfo *info);
+    struct store_grant *ret, struct errinfo *info);
 /* Announces that the refresh token of `generation` is about to be sent: durable before the bytes leave, so that a
  * crash is noticed afterwards. false: another generation is current, or a refresh is announced already and `again`
  * is false. */
 enum err store_refresh_begin(struct store *s, struct str tenant, struct str account, uint64_t generation,
-    wall_ms_t now, bool again,
-    bool *ret_begun, struct errinfo *info);
+    wall_ms_t now, bool again, bool *ret_begun, struct errinfo *info);
 /* Takes the announcement back: the refresh token was certainly not used. */
 enum err store_refresh_undo(struct store *s, struct str tenant, struct str account, uint64_t generation,
     struct errinfo *info);
 /* Compare-and-swap: generation `from` becomes from + 1 with these bytes, the announcement is cleared, the account is
  * CONNECTED. false: another generation is current. grant->generation is ignored. */
 enum err store_grant_swap(struct store *s, struct str tenant, struct str account, uint64_t from,
-    const struct store_grant *grant,
-    bool *ret_swapped, struct errinfo *info);
+    const struct store_grant *grant, bool *ret_swapped, struct errinfo *info);
 
-/* ---- connections being made (OAuth state)
- * ------------------------------------------------------------------------- */
+/* ---- connections being made (OAuth state) ----------------------------------------------------------------------- */
 
 enum { STORE_PENDING_PER_USER_MAX = 16 };
 
@@ -108,15 +103,13 @@ enum err store_pending_put(struct store *s, struct str key, const struct store_p
 /* Reads it, if not expired. E_NOT_FOUND. `take`: and removes it in the same transaction, so that one caller only
  * gets it. */
 enum err store_pending_get(struct store *s, struct str key, wall_ms_t now, bool take, struct arena *a,
-    struct store_pending *ret,
-    struct errinfo *info);
+    struct store_pending *ret, struct errinfo *info);
 
 /* ---- tenant keys, meta ------------------------------------------------------------------------------------------- */
 
 /* Stores `sealed` as the tenant's key unless it has one; answers the one that is stored afterwards. */
 enum err store_key_put(struct store *s, struct str tenant, struct str sealed, wall_ms_t now, struct arena *a,
-    struct str *ret_sealed,
-    struct errinfo *info);
+    struct str *ret_sealed, struct errinfo *info);
 enum err store_key_get(struct store *s, struct str tenant, struct arena *a, struct str *ret_sealed,
     struct errinfo *info);
 /* Everything sealed under it can never be opened again. E_NOT_FOUND. */

@@ -67,12 +67,18 @@ struct vault_provider {
 
 /* One POST of application/x-www-form-urlencoded to a token or revocation endpoint, answer at most 64 KiB, no
  * redirects, Accept: application/json. */
+struct vault_field {
+    struct str name, value;             /* plain text: the sender percent-encodes */
+    const struct secret *secret;        /* not NULL: instead of value */
+};
 struct vault_post {
     struct str tenant;                  /* connections are not shared between tenants */
     struct str provider;
     struct str url;
-    const struct secret *body;
-    const struct secret *authorization; /* the header's value, or NULL */
+    const struct vault_field *fields;
+    unsigned n_fields;
+    struct str basic_user;              /* with basic_secret: Authorization: Basic, both form-encoded first */
+    const struct secret *basic_secret;
     ns_t deadline;
 };
 struct vault_reply {
@@ -82,7 +88,8 @@ struct vault_reply {
 };
 /*
  * OK: an answer was read completely. Errors tell what the provider may have seen:
- *   E_UPSTREAM_DOWN, E_EGRESS_DENIED, E_DEADLINE, E_RATE_LIMITED, E_OVERLOADED: no byte of the request left
+ *   E_UPSTREAM_DOWN, E_EGRESS_DENIED, E_CONNECTOR_FAULT, E_DEADLINE, E_CANCELLED, E_DRAINING, E_OVERLOADED: no byte
+ *   of the request left
  *   everything else: it may have been received, and the answer is lost
  */
 struct vault_http {

@@ -1,0 +1,148 @@
+/*
+ * caller.c -- the immutable, counted answer to "who is asking"
+ *
+ * One block of memory: counter, struct caller, actors, scopes, then the bytes of all strings.
+ */
+#include "identity/internal.h"
+
+#include <stdlib.h>
+
+struct caller_box {
+    atomic_uint refs;
+    struct caller c;
+};
+
+const char *caller_auth_name(enum caller_auth a)
+{
+    switch (a) {
+    case CALLER_AUTH_JWT:   return "jwt";
+    case CALLER_AUTH_LOCAL: return "local";
+    case CALLER_AUTH_NONE:  return "none";
+    }
+    UNREACHABLE();
+}
+
+bool tenant_valid(struct str t)
+{
+    if (t.len == 0 || t.len > IDENTITY_TENANT_MAX || t.p[0] == '.' || t.p[0] == '-')
+        return false;
+    for (size_t i = 0; i < t.len; i++) {
+        char c = t.p[i];
+
+        if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || strchr("._-", c)) || c == 0)
+            return false;
+    }
+    return true;
+}
+
+bool principal_valid(struct str name)
+{
+    if (name.len == 0 || name.len > IDENTITY_NAME_MAX || !str_utf8_valid(name))
+        return false;
+    for (size_t i = 0; i < name.len; i++) {
+        unsigned char c = (unsigned char)name.p[i];
+
+        /* C1 controls are C2 80 to C2 9F in UTF-8. */
+        if (c < 0x20 || c == 0x7f || (c == 0xc2 && i + 1 < name.len && (unsigned char)name.p[i + 1] < 0xa0))
+            return false;
+    }
+    return true;
+}
+
+static struct str put(char **at, struct str s)
+{
+    struct str copy = { *at, s.len };
+
+    if (s.len)
+        memcpy(*at, s.p, s.len);
+    *at += s.len;
+    return copy;
+}
+
+static size_t text_size(const struct caller *d)
+{
+    size_t n = d->tenant.len + d->user.len + d->issuer.len + d->client_id.len + d->token_id.len;
+
+    for (unsigned i = 0; i < d->n_actors; i++)
+        n += d->actors[i].name.len + d->actors[i].issuer.len;
+    for (unsigned i = 0; i < d->n_scopes; i++)
+        n += d->scopes[i].len;
+    return n;
+}
+
+struct caller *caller_freeze(const struct caller *d)
+{
+    size_t actors_at = sizeof(struct caller_box);
+    size_t scopes_at = actors_at + d->n_actors * sizeof(struct caller_actor);
+    size_t text_at = scopes_at + d->n_scopes * sizeof(struct str);
+    struct caller_box *box = malloc(text_at + text_size(d));
+    struct caller_actor *actors;
+    struct str *scopes;
+    char *at;
+
+    ASSERT(box && d->n_actors >= 1 && d->n_actors <= CALLER_ACTORS_MAX && d->n_scopes <= CALLER_SCOPES_MAX);
+    actors = (struct caller_actor *)((char *)box + actors_at);
+    scopes = (struct str *)((char *)box + scopes_at);
+    at = (char *)box + text_at;
+    atomic_init(&box->refs, 1);
+    box->c = *d;
+    box->c.tenant = put(&at, d->tenant);
+    box->c.user = put(&at, d->user);
+    box->c.issuer = put(&at, d->issuer);
+    box->c.client_id = put(&at, d->client_id);
+    box->c.token_id = put(&at, d->token_id);
+    for (unsigned i = 0; i < d->n_actors; i++)
+        actors[i] = (struct caller_actor){ put(&at, d->actors[i].name), put(&at, d->actors[i].issuer) };
+    for (unsigned i = 0; i < d->n_scopes; i++)
+        scopes[i] = put(&at, d->scopes[i]);
+    box->c.actors = actors;
+    box->c.agent = actors[0].name;
+    box->c.scopes = scopes;
+    ASSERT(at == (char *)box + text_at + text_size(d));
+    return &box->c;
+}
+
+struct caller *caller_ref(struct caller *c)
+{
+    atomic_fetch_add_explicit(&CONTAINER_OF(c, struct caller_box, c)->refs, 1, memory_order_relaxed);
+    return c;
+}
+
+void caller_release(struct caller *c)
+{
+    struct caller_box *box;
+
+    if (!c)
+        return;
+    box = CONTAINER_OF(c, struct caller_box, c);
+    if (atomic_fetch_sub_explicit(&box->refs, 1, memory_order_acq_rel) == 1)
+        free(box);
+}
+
+bool caller_has_scope(const struct caller *c, struct str scope)
+{
+    for (unsigned i = 0; i < c->n_scopes; i++) {
+        if (str_eq(c->scopes[i], scope))
+            return true;
+    }
+    return false;
+}
+
+enum err caller_named(struct str tenant, struct str user, struct str agent, struct caller **ret, struct errinfo *info)
+{
+    struct caller_actor actor = { .name = agent };
+    struct caller draft = {
+        .tenant = tenant, .user = user, .actors = &actor, .n_actors = 1, .issuer = STR("none"), .expires = INT64_MAX,
+        .auth = CALLER_AUTH_NONE,
+    };
+
+    if (!tenant_valid(tenant))
+        return err_set(info, E_CONFIG, "not acceptable as a tenant (letters, digits, . _ -, at most 64): %.*s",
+            STR_ARG(tenant));
+    if (!principal_valid(user))
+        return err_set(info, E_CONFIG, "not acceptable as a user (1 to 255 printable bytes): %.*s", STR_ARG(user));
+    if (!principal_valid(agent))
+        return err_set(info, E_CONFIG, "not acceptable as an agent (1 to 255 printable bytes): %.*s", STR_ARG(agent));
+    *ret = caller_freeze(&draft);
+    return OK;
+}

@@ -1,0 +1,21 @@
+/*
+ * keyfile.h -- 32 secret bytes in a file that only we can read
+ *
+ * Form: 64 hexadecimal digits and a newline, nothing else.  Blocks: start-up only.
+ */
+#ifndef IDENTITY_KEYFILE_H
+#define IDENTITY_KEYFILE_H
+
+#include "base/err.h"
+#include "base/secret.h"
+
+/*
+ * Reads it; with `create`, makes one with random bytes when it is missing (mode 0600, written beside and renamed, so
+ * that no half-written key is ever seen). E_CONFIG with path, reason and what to do: missing, unreadable, readable
+ * by group or others, not a regular file, not of this form.
+ */
+enum err keyfile_load(const char *path, bool create, struct secret **ret, struct errinfo *info);
+/* The same form from memory; wipes nothing. `what` names the place in the error. */
+enum err keyfile_parse(const char *text, size_t n, const char *what, struct secret **ret, struct errinfo *info);
+
+#endif

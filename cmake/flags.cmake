@@ -12,7 +12,8 @@ if(SLUICE_SANITIZE)
   add_link_options(-fsanitize=${SLUICE_SANITIZE})
 else()
   target_compile_options(sluice_flags INTERFACE -fstack-protector-strong -fstack-clash-protection -fcf-protection
-    -ftrivial-auto-var-init=zero $<$<CONFIG:Release>:-D_FORTIFY_SOURCE=2>)
+    # clang 14 has it only behind a flag that says it will go away
+    $<$<C_COMPILER_ID:GNU>:-ftrivial-auto-var-init=zero> $<$<CONFIG:Release>:-D_FORTIFY_SOURCE=2>)
   add_link_options(-Wl,-z,relro,-z,now -pie)
 endif()
 if(SLUICE_FUZZ)

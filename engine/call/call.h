@@ -110,6 +110,8 @@ struct call {
     struct once_entry *once;            /* claimed key */
     bool intended;                      /* an intent is on record */
     char key_text[ID_MAX];              /* what call_key() answers */
+    char replay_of[ID_MAX];             /* the call whose recorded outcome is answered again */
+    struct str sealed_result;           /* kept with the key, in base64 */
 
     /* RUN */
     struct json *questions;             /* { key: request } the body asks for */
@@ -146,7 +148,4 @@ void call_record_bad_request(struct worker *w, enum err e, const char *why, cons
 bool call_could_allow(struct call *c, const struct tool *t);
 /* Policy for what is no tool call but has a name: prompts, resources. Action::"<provider>.<name>". */
 enum err call_decide_named(struct call *c, const struct provider_conf *p, struct str name);
-/* The result of a tool call as the tool declares it: structured and content filled; called once, before REPLY. */
-struct call *call_of_task(void);
-
 #endif

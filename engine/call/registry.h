@@ -25,6 +25,7 @@ struct limit_conf {
     const char *name;
     enum limit_scope scope;
     int64_t amount, window_ms, concurrency;
+    uint16_t rule;                      /* its number in the limiter */
 };
 
 enum { LIMITS_MAX = 8, ORIGINS_MAX = 8 };

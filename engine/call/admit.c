@@ -1,0 +1,182 @@
+/*
+ * admit.c -- ADMIT: the call's own budgets; and permits of the limiter that a task can wait for
+ *
+ * A permit is granted by hand-over on whatever thread freed it; mail brings the news to the waiter's loop.
+ */
+#include "base/check.h"
+#include "base/metric.h"
+#include "call/internal.h"
+
+struct admission {
+    struct permit_wait wait;
+};
+
+/* ---- permits ----------------------------------------------------------------------------------------------------- */
+
+static void permit_mail(struct mail *m)
+{
+    wake_fire(&CONTAINER_OF(m, struct permit_wait, mail)->wake);
+}
+
+static void permit_wake(struct rl_waiter *w)
+{
+    struct permit_wait *p = CONTAINER_OF(w, struct permit_wait, waiter);
+
+    loop_post(p->loop, &p->mail);
+}
+
+static enum err permit_result(enum rl_result r)
+{
+    switch (r) {
+    case RL_GRANTED:
+        return OK;
+    case RL_LATE:
+    case RL_NEVER:
+    case RL_TIMED_OUT:
+        return E_RATE_LIMITED;
+    case RL_BUSY:
+    case RL_TABLE_FULL:
+        return E_OVERLOADED;
+    case RL_CANCELLED:
+        return E_CANCELLED;
+    case RL_QUEUED:
+    case RL_NO_RULE:
+        break;
+    }
+    return E_INTERNAL;
+}
+
+/* Queued: waits for the decision. A cancelled task leaves the queue, or gives back what it was granted meanwhile. */
+static enum err await_granted(struct rl *rl, struct permit_wait *w)
+{
+    enum err e = await_wake(&w->wake, NS_NEVER);
+
+    if (!e)
+        return permit_result(w->waiter.result);
+    if (rl_cancel(rl, &w->waiter, loop_now()))
+        return e;
+    task_shield(+1);
+    ASSERT(await_wake(&w->wake, NS_NEVER) == OK);
+    task_shield(-1);
+    if (w->waiter.result == RL_GRANTED)
+        rl_return(rl, &w->waiter.permit, loop_now());
+    return e;
+}
+
+enum err await_permit(struct rl *rl, struct permit_wait *w, const struct rl_ask *asks, size_t n, ns_t deadline, int64_t *retry_at)
+{
+    ns_t began = loop_now();
+    enum rl_result r;
+    enum err e;
+
+    *w = (struct permit_wait){ .waiter.wake = permit_wake, .mail.fn = permit_mail, .loop = loop_self() };
+    r = rl_acquire(rl, &w->waiter, asks, n, deadline, began);
+    if (r == RL_QUEUED) {
+        metric_add(M_LIMIT_WAITING, 1);
+        e = await_granted(rl, w);
+        metric_add(M_LIMIT_WAITING, -1);
+    } else {
+        e = permit_result(r);
+    }
+    metric_observe(M_QUEUE_SECONDS, loop_now() - began);
+    *retry_at = w->waiter.retry_at;
+    return e;
+}
+
+/* ---- ADMIT ------------------------------------------------------------------------------------------------------- */
+
+static bool has_rule(const struct admission_rule *r)
+{
+    return r->per_minute > 0 || r->at_once > 0;
+}
+
+static enum err account_ready(struct call *c)
+{
+    const char *provider = c->tool->provider->decl->name;
+
+    if (c->tool->provider->decl->no_account)
+        return OK;
+    if (c->account.id.len == 0)
+        return call_why(c, E_ACCOUNT_MISSING, "no %s account is connected for %.*s; connect one with: sluice connect %s", provider,
+                        STR_ARG(c->caller->user), provider);
+    if (c->account.status != ACCOUNT_ACTIVE)
+        return call_why(c, E_RECONNECT_NEEDED, "the %s account of %.*s must be connected again: sluice connect %s", provider,
+                        STR_ARG(c->caller->user), provider);
+    return OK;
+}
+
+/* Scopes compare without case (Entra does); what was granted is one blank-separated text. */
+static bool scope_granted(struct str granted, struct str want)
+{
+    struct str one, rest = granted;
+
+    while (rest.len) {
+        if (!str_cut(rest, ' ', &one, &rest)) {
+            one = rest;
+            rest = STR_NULL;
+        }
+        if (str_ieq(one, want))
+            return true;
+    }
+    return false;
+}
+
+static enum err scopes_ready(struct call *c)
+{
+    const char *const *want = c->tool->decl->scopes;
+
+    if (!want || c->account.id.len == 0 || c->account.scopes.len == 0)
+        return OK;                  /* static tokens do not say what they may do: the provider will */
+    for (; *want; want++)
+        if (!scope_granted(c->account.scopes, str_of(*want)))
+            return call_why(c, E_RECONNECT_NEEDED, "the account was connected without the scope %s; connect it again to grant it", *want);
+    return OK;
+}
+
+enum err await_admit(struct call *c)
+{
+    struct engine *engine = c->worker->engine;
+    struct rl_ask asks[2];
+    size_t n = 0;
+    int64_t retry_at = 0;
+    enum err e;
+
+    ASSERT(c->n_sides >= 2);
+    e = account_ready(c);
+    if (!e)
+        e = scopes_ready(c);
+    if (e)
+        return e;
+    if (c->worker->calls > (engine->opt.calls_max ? engine->opt.calls_max : 16000))
+        return E_OVERLOADED;
+    if (has_rule(&engine->opt.tenant)) {
+        struct str key = arena_printf(&c->arena, "t|%.*s", STR_ARG(c->caller->tenant));
+
+        asks[n++] = (struct rl_ask){ key.p, (uint16_t)key.len, RULE_TENANT, 1 };
+    }
+    if (has_rule(&engine->opt.agent)) {
+        struct str key = arena_printf(&c->arena, "a|%.*s|%.*s", STR_ARG(c->caller->tenant), STR_ARG(c->caller->agent));
+
+        asks[n++] = (struct rl_ask){ key.p, (uint16_t)key.len, RULE_AGENT, 1 };
+    }
+    if (n == 0)
+        return OK;
+    c->admission = ARENA_NEW(&c->arena, struct admission);
+    if (!c->admission)
+        return E_CALL_TOO_LARGE;
+    e = await_permit(engine->limiter, &c->admission->wait, asks, n, c->deadline, &retry_at);
+    if (e) {
+        c->admission = NULL;
+        if (retry_at > loop_now() && retry_at != RL_FOREVER)
+            c->retry_after_ms = (retry_at - loop_now()) / NS_PER_MS + 1;
+        return e == E_RATE_LIMITED ? call_why(c, e, "the tenant's or the agent's own budget of calls is used up") : e;
+    }
+    return OK;
+}
+
+void call_unadmit(struct call *c)
+{
+    if (c->admission)
+        rl_release(c->worker->engine->limiter, &c->admission->wait.waiter.permit, loop_now());
+    c->admission = NULL;
+}

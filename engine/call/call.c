@@ -1,0 +1,293 @@
+/*
+ * call.c -- the life of a call
+ *
+ * await_call() is the one place a request passes through.  It goes through the steps of steps.def in order; each step
+ * function opens with what must hold, and call_step() asserts that the step may follow the one before.  What the order
+ * guarantees:
+ *
+ *   no upstream byte without a decision and an intent on record    (P1: RUN follows INTENT follows DECIDE)
+ *   refusals are recorded like successes                           (P6: every way out leads through OUTCOME)
+ *   nothing is said that is not on record                          (P9: REPLY follows OUTCOME)
+ *
+ * A cancelled call is cleaned up by ordinary returns; OUTCOME and REPLY run under a shield.
+ */
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/log.h"
+#include "base/metric.h"
+#include "call/internal.h"
+
+/* ---- steps ------------------------------------------------------------------------------------------------------- */
+
+#define AFTER(name) (1u << STEP_##name)
+
+static const struct {
+    const char *name, *truth;
+    unsigned after;
+} steps[STEP_COUNT] = {
+    [STEP_NONE] = { "NONE", "nothing", 0 },
+#define STEP(name, after, truth) [STEP_##name] = { #name, truth, after },
+#include "call/steps.def"
+#undef STEP
+};
+
+const char *step_name(enum step s)      { return steps[s].name; }
+const char *step_truth(enum step s)     { return steps[s].truth; }
+
+static unsigned step_metric[STEP_COUNT];
+
+static void call_step(struct call *c, enum step next)
+{
+    ns_t now = loop_now();
+
+    MAGIC_CHECK(c, CALL_MAGIC);
+    ASSERT(steps[next].after & (1u << c->step));
+    if (c->step != STEP_NONE)
+        metric_observe_at(M_STEP_SECONDS, step_metric[c->step], now - c->at[c->step]);
+    c->step = next;
+    c->at[next] = now;
+    task_doing(steps[next].name);
+}
+
+/* Labels are interned once; two workers doing it at the same time get the same slots. */
+static void metrics_name_steps(void)
+{
+    static atomic_bool named;
+
+    if (atomic_load(&named))
+        return;
+    for (int s = STEP_DECODE; s < STEP_COUNT; s++)
+        step_metric[s] = metric_label(M_STEP_SECONDS, str_of(steps[s].name));
+    atomic_store(&named, true);
+}
+
+enum err call_why(struct call *c, enum err e, const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(c->why.text, sizeof(c->why.text), fmt, ap);
+    va_end(ap);
+    return e;
+}
+
+/* ---- workers ----------------------------------------------------------------------------------------------------- */
+
+static _Thread_local struct worker *worker_current;
+
+struct worker *worker_self(void)
+{
+    ASSERT(worker_current != NULL);
+    return worker_current;
+}
+
+void worker_enter(struct worker *w)
+{
+    worker_current = w;
+}
+
+/* ---- the steps of a tool call ------------------------------------------------------------------------------------ */
+
+static enum err resolve(struct call *c)
+{
+    ASSERT(c->caller != NULL && c->kind == CALL_TOOL);
+    c->tool = registry_tool(c->registry, c->tool_name);
+    if (!c->tool)
+        return call_why(c, E_TOOL_UNKNOWN, "unknown tool: %.*s", STR_ARG(c->tool_name.len > 100 ? str_n(c->tool_name.p, 100) : c->tool_name));
+    return OK;
+}
+
+static enum err approve(struct call *c)
+{
+    for (unsigned i = 0; i < c->n_sides; i++) {
+        const struct policy_decision *d = &c->sides[i];
+
+        ASSERT(d->effect != POLICY_DENY);
+        if (d->effect == POLICY_NEEDS_APPROVAL)
+            return call_why(c, E_APPROVAL_NEEDED, "policy asks for the approval of %.*s before this may happen",
+                            STR_ARG(d->n_roles && d->roles[0].len ? d->roles[0] : STR("a person")));
+    }
+    return OK;
+}
+
+/* The declared result is a promise to clients and policies: a body that breaks it is not passed on. */
+static enum err await_run(struct call *c)
+{
+    int64_t timeout = c->tool->decl->timeout_ms_max ? c->tool->decl->timeout_ms_max : CALL_TIMEOUT_MS;
+    enum err e;
+
+    ASSERT(c->intended && c->n_sides >= 2);
+    if (c->timeout_ms && c->timeout_ms < timeout)
+        timeout = c->timeout_ms;
+    c->deadline = c->began + timeout * NS_PER_MS;
+    e = c->tool->decl->run(c);
+    if (!e && arena_overflowed(&c->arena))
+        e = c->effects_sent ? call_why(c, E_OUTCOME_UNKNOWN, "the call ran out of memory after it had begun to change things") : E_CALL_TOO_LARGE;
+    if (e == E_OUTCOME_UNKNOWN && c->tool->decl->reconcile && !task_cancelled()) {
+        c->in_reconcile = true;
+        switch (c->tool->decl->reconcile(c)) {
+        case SETTLED_DONE:      e = OK; break;
+        case SETTLED_NOT_DONE:  e = call_why(c, E_UPSTREAM_REFUSED, "the provider was asked and says that it did not happen"); break;
+        case SETTLED_UNKNOWN:   break;
+        }
+        c->in_reconcile = false;
+    }
+    return e ? e : call_check_result(c);
+}
+
+/* What the journal and the client are told: an error's own outcome, unless more is known. */
+static enum outcome outcome_of(const struct call *c)
+{
+    enum outcome o = c->err ? err_row(c->err)->outcome : OUTCOME_DONE;
+
+    ASSERT(o != OUTCOME_NONE);
+    if (c->replayed)
+        return o;
+    if (!c->err || c->kind != CALL_TOOL)
+        return o == OUTCOME_UNKNOWN ? OUTCOME_REFUSED : o;
+    if (c->effects_done > 0 || (c->effects_sent > 0 && o == OUTCOME_REFUSED))
+        return OUTCOME_UNKNOWN;         /* a part of it happened, or may have */
+    if (o == OUTCOME_UNKNOWN && c->effects_sent == 0)
+        return c->exchanges ? OUTCOME_FAILED : OUTCOME_REFUSED;
+    return o;
+}
+
+/* RESOLVE to RUN. */
+static enum err await_tool_call(struct call *c)
+{
+    bool replay = false;
+    enum err e;
+
+    call_step(c, STEP_RESOLVE);
+    e = resolve(c);
+    if (e)
+        return e;
+    call_step(c, STEP_CHECK);
+    e = call_check(c);
+    if (e)
+        return e;
+    call_step(c, STEP_DECIDE);
+    e = call_decide(c);
+    if (e)
+        return e;
+    call_step(c, STEP_APPROVE);
+    e = approve(c);
+    if (e)
+        return e;
+    call_step(c, STEP_ADMIT);
+    e = await_admit(c);
+    if (e)
+        return e;
+    call_step(c, STEP_INTENT);
+    e = await_intent(c, &replay);
+    if (e || replay)
+        return e;
+    call_step(c, STEP_RUN);
+    return await_run(c);
+}
+
+static enum err await_steps(struct call *c)
+{
+    enum err e;
+
+    call_step(c, STEP_DECODE);
+    e = c->front->decode(c);
+    if (e)
+        return e;
+    call_step(c, STEP_IDENTIFY);
+    e = c->front->await_identify(c);
+    if (e)
+        return e;
+    ASSERT(c->caller != NULL);
+    if (c->worker->draining)
+        return E_DRAINING;
+    if (c->kind == CALL_TOOL)
+        return await_tool_call(c);
+    call_step(c, STEP_ANSWER);
+    return c->front->await_answer(c);
+}
+
+/* ---- end --------------------------------------------------------------------------------------------------------- */
+
+static void count(const struct call *c)
+{
+    struct buf label = BUF_INIT(256);
+
+    if (c->err)
+        metric_add_at(M_CALL_ERRORS_TOTAL, metric_label(M_CALL_ERRORS_TOTAL, str_of(err_name(c->err))), 1);
+    if (!c->tool)
+        return;
+    buf_add_str(&label, c->tool->name);
+    buf_add_c(&label, ':');
+    buf_add_z(&label, outcome_name(c->outcome));
+    metric_add_at(M_CALLS_TOTAL, metric_label(M_CALLS_TOTAL, buf_str(&label)), 1);
+    buf_release(&label);
+}
+
+/* The outcome goes on record; if it cannot, that is what the client is told: nothing is said that is not recorded. */
+static void await_outcome(struct call *c)
+{
+    struct str sealed = STR_NULL;
+    enum err e;
+
+    ASSERT(c->step == STEP_OUTCOME);
+    c->outcome = outcome_of(c);
+    if (c->once && (c->outcome == OUTCOME_DONE || c->outcome == OUTCOME_UNKNOWN))
+        sealed = call_seal_result(c);
+    e = await_record_outcome(c);
+    if (c->once) {
+        once_settle(c->worker->engine->once, c->once, c->outcome, c->err, sealed);
+        c->once = NULL;
+    }
+    if (e) {
+        LOG_ERROR("an outcome could not be recorded", LOG_S("call", c->id.z), LOG_S("outcome", outcome_name(c->outcome)));
+        c->err = E_JOURNAL_UNWRITABLE;
+        call_why(c, c->err, c->outcome == OUTCOME_DONE ? "it happened, but its outcome could not be recorded" :
+                 "%s, and the outcome could not be recorded", err_text(c->err));
+        c->structured = c->content = NULL;
+    }
+}
+
+static void call_release(struct call *c)
+{
+    ASSERT(c->once == NULL);
+    journal_unreserve(c->worker->lane, &c->room);
+    call_unadmit(c);
+    caller_release(c->caller);
+    registry_unref(c->registry);
+    arena_release(&c->arena);
+    c->worker->calls--;
+    metric_add(M_CALLS_IN_FLIGHT, -1);
+    c->magic = 0;
+    free(c);
+}
+
+void await_call(struct worker *w, const struct call_front *front, void *front_data, const char *peer, size_t bytes_in)
+{
+    struct call *c = calloc(1, sizeof(*c));
+
+    ASSERT(c != NULL && w == worker_self());
+    metrics_name_steps();
+    *c = (struct call){ .magic = CALL_MAGIC, .id = id_new("call"), .worker = w, .registry = registry_ref(w->registry),
+                        .task = task_self(), .front = front, .front_data = front_data, .began = loop_now(),
+                        .began_wall = loop_wall_ms(), .bytes_in = bytes_in };
+    snprintf(c->peer, sizeof(c->peer), "%s", peer);
+    snprintf(c->key_text, sizeof(c->key_text), "%s", c->id.z + strlen("call_"));
+    c->deadline = c->began + CALL_TIMEOUT_MS * NS_PER_MS;
+    arena_init(&c->arena, CALL_ARENA_MAX);
+    w->calls++;
+    metric_add(M_CALLS_IN_FLIGHT, 1);
+
+    c->err = await_steps(c);
+
+    task_shield(+1);
+    call_step(c, STEP_OUTCOME);
+    await_outcome(c);
+    count(c);
+    call_step(c, STEP_REPLY);
+    task_shield(-1);
+    front->await_reply(c);      /* a client that has gone away ends the wait for it: that is what cancellation is for */
+    call_release(c);
+}

@@ -1,0 +1,50 @@
+/*
+ * intent.c -- INTENT: the key is claimed, the intent is on record
+ *
+ * Order: room in the journal for both records of the call, then the key, then the record.  What effects need is durable
+ * before await_intent() returns (P1); a read's intent travels with the next group commit.
+ */
+#include "base/check.h"
+#include "call/internal.h"
+
+enum { ROOM_BYTES = 4096 };     /* of both records beside sealed arguments and results, which are reserved for apart */
+
+static enum err await_key(struct call *c, bool *ret_replay)
+{
+    struct once_name name = { c->caller->tenant, c->caller->user, c->caller->agent, c->tool->name, c->key };
+    struct once_record old;
+    enum err e;
+
+    if (c->key.len == 0)
+        return OK;
+    e = await_once_claim(c->worker->engine->once, &name, c->digest, c->id.z, c->began_wall, c->deadline, &c->arena, &c->once, &old);
+    if (e == E_KEY_REUSED)
+        return call_why(c, e, "the idempotency key was used before with other arguments; use a new key for a new call");
+    if (e || c->once)
+        return e;
+    *ret_replay = true;
+    c->replayed = true;
+    snprintf(c->replay_of, sizeof(c->replay_of), "%s", old.call_id);
+    if (old.outcome == OUTCOME_UNKNOWN)
+        return call_why(c, E_OUTCOME_UNKNOWN, "this call was made before (%s) and nobody knows whether it happened; it was not made again", old.call_id);
+    return call_unseal_result(c, old.result);
+}
+
+enum err await_intent(struct call *c, bool *ret_replay)
+{
+    size_t bytes = ROOM_BYTES + c->frozen.len * 2;
+    enum err e;
+
+    ASSERT(!c->intended && c->room.bytes == 0);
+    if (bytes > JOURNAL_PAYLOAD_MAX / 2)
+        bytes = JOURNAL_PAYLOAD_MAX / 2;
+    e = await_journal_reserve(c->worker->lane, 2, bytes, c->deadline, &c->room);
+    if (!e)
+        e = await_key(c, ret_replay);
+    if (e || *ret_replay)
+        return e;
+    e = await_record_intent(c);
+    if (!e)
+        c->intended = true;
+    return e;
+}

@@ -1,0 +1,43 @@
+/*
+ * internal.h -- what the files of call/ share. Not for other rooms.
+ */
+#ifndef CALL_INTERNAL_H
+#define CALL_INTERNAL_H
+
+#include "call/call.h"
+#include "call/once.h"
+#include "ratelimit/ratelimit.h"
+
+enum { CALL_MAGIC = 0x63616c6c };
+
+/* check.c: CHECK. Arguments against the schema; the snapshot; the resource; the account's name. */
+enum err call_check(struct call *c);
+/* check.c: the declared result, and what else a body has left behind. */
+enum err call_check_result(struct call *c);
+/* decide.c: DECIDE, three sides. */
+enum err call_decide(struct call *c);
+/* admit.c: ADMIT, and giving it back. */
+enum err await_admit(struct call *c);
+void call_unadmit(struct call *c);
+/* intent.c: INTENT. E_KEY_REUSED...; *ret_replay: the key has been settled before, the outcome is filled in. */
+enum err await_intent(struct call *c, bool *ret_replay);
+/* record.c */
+enum err await_record_intent(struct call *c);
+enum err await_record_outcome(struct call *c);
+/* Seals the result for its key; empty when there is nothing to keep. */
+struct str call_seal_result(struct call *c);
+enum err call_unseal_result(struct call *c, struct str sealed);
+/* A permit of the limiter that a task can wait for. */
+struct permit_wait {
+    struct rl_waiter waiter;
+    struct mail mail;
+    struct wake wake;
+    struct loop *loop;
+};
+/* OK: held, return it with rl_release() or rl_return(). E_RATE_LIMITED (with *retry_at), E_OVERLOADED, E_CANCELLED. */
+enum err await_permit(struct rl *rl, struct permit_wait *w, const struct rl_ask *asks, size_t n, ns_t deadline, int64_t *retry_at);
+
+/* Rule ids of the limiter: 0 tenant, 1 agent, then those of providers, in the order of the linker. */
+enum { RULE_TENANT, RULE_AGENT, RULE_PROVIDERS };
+
+#endif

@@ -1,0 +1,300 @@
+/*
+ * once.c -- the table of idempotency keys
+ *
+ * 64 stripes, each a map and a list by age under its own mutex, held for a few instructions.  An entry that is RUNNING
+ * belongs to the call that claimed it; waiters hang on it and are told by mail to look again.
+ */
+#include <pthread.h>
+#include <stdlib.h>
+
+#include "base/check.h"
+#include "base/map.h"
+#include "call/once.h"
+#include "loop/task.h"
+
+enum { STRIPES = 64, NAME_MAX_BYTES = 2048 };
+
+struct once_waiter {
+    struct once_waiter *next, **prev;   /* prev NULL: taken off, mail is on its way or delivered */
+    struct loop *loop;
+    struct mail mail;
+    struct wake wake;
+};
+
+struct once_entry {
+    bool running;
+    enum outcome outcome;
+    enum err err;
+    wall_ms_t expires;
+    char digest[65], call_id[40];
+    struct buf result;
+    struct once_waiter *waiters;
+    struct once_entry *older, *newer;   /* by age within the stripe; settled ones only */
+    size_t name_len;
+    char name[];                        /* tenant, user, agent, tool, key; each with its length in front */
+};
+
+struct stripe {
+    pthread_mutex_t lock;
+    struct map map;
+    struct once_entry *oldest, *newest;
+};
+
+struct once_table {
+    wall_ms_t ttl_ms;
+    struct stripe stripes[STRIPES];
+};
+
+struct once_table *once_new(ns_t ttl)
+{
+    struct once_table *t = calloc(1, sizeof(*t));
+
+    if (!t)
+        return NULL;
+    t->ttl_ms = ttl / NS_PER_MS;
+    for (int i = 0; i < STRIPES; i++)
+        pthread_mutex_init(&t->stripes[i].lock, NULL);
+    return t;
+}
+
+static void entry_free(struct once_entry *e)
+{
+    ASSERT(e->waiters == NULL);
+    buf_release(&e->result);
+    free(e);
+}
+
+void once_free(struct once_table *t)
+{
+    if (!t)
+        return;
+    for (int i = 0; i < STRIPES; i++) {
+        struct map_slot *slot;
+        size_t at = 0;
+
+        while ((slot = map_next(&t->stripes[i].map, &at)))
+            entry_free(slot->value);
+        map_release(&t->stripes[i].map);
+        pthread_mutex_destroy(&t->stripes[i].lock);
+    }
+    free(t);
+}
+
+/* Lengths in front keep ("ab","c") and ("a","bc") apart. Returns 0 if the names are too long. */
+static size_t name_bytes(const struct once_name *n, char out[NAME_MAX_BYTES])
+{
+    const struct str parts[] = { n->tenant, n->user, n->agent, n->tool, n->key };
+    size_t at = 0;
+
+    for (size_t i = 0; i < ARRAY_LEN(parts); i++) {
+        if (parts[i].len > 65535 || at + 2 + parts[i].len > NAME_MAX_BYTES)
+            return 0;
+        out[at++] = (char)(parts[i].len >> 8);
+        out[at++] = (char)parts[i].len;
+        if (parts[i].len)
+            memcpy(out + at, parts[i].p, parts[i].len);
+        at += parts[i].len;
+    }
+    return at;
+}
+
+static struct stripe *stripe_of(struct once_table *t, struct str name)
+{
+    return &t->stripes[(hash_bytes(name.p, name.len) >> 7) % STRIPES];
+}
+
+static void age_unlink(struct stripe *s, struct once_entry *e)
+{
+    *(e->older ? &e->older->newer : &s->oldest) = e->newer;
+    *(e->newer ? &e->newer->older : &s->newest) = e->older;
+    e->older = e->newer = NULL;
+}
+
+static void age_link(struct stripe *s, struct once_entry *e)
+{
+    e->older = s->newest;
+    e->newer = NULL;
+    *(s->newest ? &s->newest->newer : &s->oldest) = e;
+    s->newest = e;
+}
+
+static void drop_expired(struct stripe *s, wall_ms_t now)
+{
+    struct once_entry *e;
+
+    while ((e = s->oldest) && e->expires <= now) {
+        age_unlink(s, e);
+        map_del(&s->map, str_n(e->name, e->name_len));
+        entry_free(e);
+    }
+}
+
+static struct once_entry *entry_new(struct stripe *s, struct str name, struct str digest, struct str call_id)
+{
+    struct once_entry *e = calloc(1, sizeof(*e) + name.len);
+
+    if (!e)
+        return NULL;
+    e->result = BUF_INIT(1 << 20);
+    e->name_len = name.len;
+    memcpy(e->name, name.p, name.len);
+    memcpy(e->digest, digest.p, digest.len < sizeof(e->digest) ? digest.len : sizeof(e->digest) - 1);
+    memcpy(e->call_id, call_id.p, call_id.len < sizeof(e->call_id) ? call_id.len : sizeof(e->call_id) - 1);
+    map_put(&s->map, str_n(e->name, e->name_len), e);
+    return e;
+}
+
+static void waiter_mail(struct mail *m)
+{
+    wake_fire(&CONTAINER_OF(m, struct once_waiter, mail)->wake);
+}
+
+/* Called with the lock held; returns with it released. */
+static enum err await_settled(struct stripe *s, struct once_entry *e, ns_t deadline)
+{
+    struct once_waiter w = { .loop = loop_self(), .mail.fn = waiter_mail };
+    enum err err;
+    bool mailed;
+
+    w.next = e->waiters;
+    if (w.next)
+        w.next->prev = &w.next;
+    w.prev = &e->waiters;
+    e->waiters = &w;
+    pthread_mutex_unlock(&s->lock);
+    err = await_wake(&w.wake, deadline);
+    if (!err)
+        return OK;
+    pthread_mutex_lock(&s->lock);
+    mailed = w.prev == NULL;
+    if (!mailed) {
+        *w.prev = w.next;
+        if (w.next)
+            w.next->prev = w.prev;
+    }
+    pthread_mutex_unlock(&s->lock);
+    if (mailed) {                       /* the mail names this stack frame: it must arrive first */
+        task_shield(+1);
+        ASSERT(await_wake(&w.wake, NS_NEVER) == OK);
+        task_shield(-1);
+    }
+    return err == E_TIMEOUT ? E_DEADLINE : err;
+}
+
+static enum err replay_copy(const struct once_entry *e, struct arena *a, struct once_record *ret)
+{
+    memcpy(ret->call_id, e->call_id, sizeof(ret->call_id));
+    ret->outcome = e->outcome;
+    ret->err = e->err;
+    ret->result = arena_str(a, buf_str(&e->result));
+    return arena_overflowed(a) ? E_CALL_TOO_LARGE : OK;
+}
+
+enum err await_once_claim(struct once_table *t, const struct once_name *name, const char digest[65], const char *call_id,
+                          wall_ms_t now, ns_t deadline, struct arena *a, struct once_entry **ret, struct once_record *replay)
+{
+    char bytes[NAME_MAX_BYTES];
+    struct str full = str_n(bytes, name_bytes(name, bytes));
+    struct stripe *s;
+
+    *ret = NULL;
+    if (full.len == 0)
+        return E_ARGS_INVALID;
+    s = stripe_of(t, full);
+    for (;;) {
+        struct once_entry *e;
+        enum err err = OK;
+
+        pthread_mutex_lock(&s->lock);
+        drop_expired(s, now);
+        e = map_get(&s->map, full);
+        if (!e) {
+            e = s->map.len < ONCE_ENTRIES_MAX / STRIPES ? entry_new(s, full, str_of(digest), str_of(call_id)) : NULL;
+            if (e)
+                e->running = true;
+            pthread_mutex_unlock(&s->lock);
+            *ret = e;
+            return e ? OK : E_OVERLOADED;
+        }
+        if (memcmp(e->digest, digest, sizeof(e->digest)) != 0)
+            err = E_KEY_REUSED;
+        else if (!e->running)
+            err = replay_copy(e, a, replay);
+        else {
+            err = await_settled(s, e, deadline);        /* unlocks */
+            if (err)
+                return err;
+            continue;
+        }
+        pthread_mutex_unlock(&s->lock);
+        return err;
+    }
+}
+
+void once_settle(struct once_table *t, struct once_entry *e, enum outcome outcome, enum err err, struct str sealed_result)
+{
+    struct stripe *s = stripe_of(t, str_n(e->name, e->name_len));
+    struct once_waiter *w;
+
+    pthread_mutex_lock(&s->lock);
+    ASSERT(e->running);
+    while ((w = e->waiters)) {
+        e->waiters = w->next;
+        if (w->next)
+            w->next->prev = &e->waiters;
+        w->prev = NULL;
+        loop_post(w->loop, &w->mail);
+    }
+    e->running = false;
+    if (outcome == OUTCOME_DONE || outcome == OUTCOME_UNKNOWN) {
+        e->outcome = outcome;
+        e->err = err;
+        buf_add_str(&e->result, sealed_result);
+        e->expires = loop_wall_ms() + t->ttl_ms;
+        age_link(s, e);
+    } else {
+        map_del(&s->map, str_n(e->name, e->name_len));
+        entry_free(e);
+    }
+    pthread_mutex_unlock(&s->lock);
+}
+
+void once_restore(struct once_table *t, const struct once_name *name, struct str digest, struct str call_id, wall_ms_t when,
+                  wall_ms_t now, enum outcome outcome, enum err err, struct str sealed_result)
+{
+    char bytes[NAME_MAX_BYTES];
+    struct str full = str_n(bytes, name_bytes(name, bytes));
+    struct once_entry *e;
+    struct stripe *s;
+
+    if (full.len == 0 || when + t->ttl_ms <= now)
+        return;
+    s = stripe_of(t, full);
+    pthread_mutex_lock(&s->lock);
+    e = map_get(&s->map, full);
+    if (e) {
+        age_unlink(s, e);
+        map_del(&s->map, full);
+        entry_free(e);
+    }
+    if ((outcome == OUTCOME_DONE || outcome == OUTCOME_UNKNOWN) && (e = entry_new(s, full, digest, call_id))) {
+        e->outcome = outcome;
+        e->err = err;
+        e->expires = when + t->ttl_ms;
+        buf_add_str(&e->result, sealed_result);
+        age_link(s, e);
+    }
+    pthread_mutex_unlock(&s->lock);
+}
+
+size_t once_count(struct once_table *t)
+{
+    size_t n = 0;
+
+    for (int i = 0; i < STRIPES; i++) {
+        pthread_mutex_lock(&t->stripes[i].lock);
+        n += t->stripes[i].map.len;
+        pthread_mutex_unlock(&t->stripes[i].lock);
+    }
+    return n;
+}

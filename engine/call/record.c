@@ -1,0 +1,306 @@
+/*
+ * record.c -- the records of a call: what they say, member by member
+ *
+ * INTENT (only calls that are going to act)
+ *   call, method, tool, tool_digest, effect, transport, peer, rpc_id
+ *   tenant, user, agent, delegates [..], auth, issuer, client, token (fingerprint)      who
+ *   args_digest, args (sealed, base64; left out when configured so or too large)         what
+ *   resource "Type::id", account, key
+ *   policy (version), decisions [{side, who, effect, policies [..], errors [..]}]        why
+ *
+ * OUTCOME (every tool call that was understood)
+ *   call, outcome, error, why, ms, exchanges, effects, status
+ *   replay_of: the call whose recorded outcome was answered again
+ *   result (sealed, base64): only with a key, for replays
+ *   and, when there was no INTENT, everything of INTENT that is known by then
+ *
+ * REQUEST (everything else: lists, discovery, what could not be decoded or identified)
+ *   call, method, outcome, error, why, ms, bytes, transport, peer, and who is asking as far as it is known
+ *
+ * `why` is the text the client was given.  Arguments and results are sealed under the tenant's key before they are
+ * hashed into the chain, so destroying the key erases them and breaks nothing.
+ */
+#include "base/check.h"
+#include "base/crypto.h"
+#include "base/log.h"
+#include "call/internal.h"
+
+enum { SEALED_MAX = 64 * 1024, RESULT_MAX = 256 * 1024 };
+
+/* ---- a little writer of flat JSON objects ------------------------------------------------------------------------ */
+
+struct rec {
+    struct buf b;
+};
+
+static void rec_key(struct rec *r, const char *key)
+{
+    buf_add_c(&r->b, r->b.len ? ',' : '{');
+    buf_add_json_str(&r->b, str_of(key));
+    buf_add_c(&r->b, ':');
+}
+
+static void rec_str(struct rec *r, const char *key, struct str v)
+{
+    if (v.len == 0)
+        return;
+    rec_key(r, key);
+    buf_add_json_str(&r->b, v);
+}
+
+static void rec_z(struct rec *r, const char *key, const char *v)
+{
+    rec_str(r, key, str_of(v));
+}
+
+static void rec_int(struct rec *r, const char *key, int64_t v)
+{
+    rec_key(r, key);
+    buf_add_i64(&r->b, v);
+}
+
+/* ---- sealing ----------------------------------------------------------------------------------------------------- */
+
+/* Sealed bytes in base64, or nothing: a record without them is better than no record. */
+static struct str seal64(struct call *c, const char *purpose, struct str plain)
+{
+    struct buf sealed = BUF_INIT(RESULT_MAX + 256), text = BUF_INIT(2 * RESULT_MAX);
+    struct str ret = STR_NULL;
+
+    if (!vault_seal(c->worker->engine->vault, c->caller->tenant, str_of(c->id.z), str_of(purpose), plain, &sealed)) {
+        buf_add_b64(&text, buf_str(&sealed));
+        if (!text.overflow)
+            ret = arena_str(&c->arena, buf_str(&text));
+    }
+    buf_release(&sealed);
+    buf_release(&text);
+    return ret;
+}
+
+struct str call_seal_result(struct call *c)
+{
+    struct buf plain = BUF_INIT(RESULT_MAX);
+    struct json *kept = json_object(&c->arena);
+    struct str ret = STR_NULL;
+
+    if (c->outcome != OUTCOME_DONE || c->sealed_result.len)
+        return c->sealed_result;
+    if (c->structured)
+        json_set(&c->arena, kept, "structured", json_copy(&c->arena, c->structured));
+    if (c->content)
+        json_set(&c->arena, kept, "content", json_copy(&c->arena, c->content));
+    json_write(&plain, kept);
+    if (!plain.overflow && !arena_overflowed(&c->arena))
+        ret = seal64(c, "result", buf_str(&plain));
+    buf_release(&plain);
+    c->sealed_result = ret;
+    return ret;
+}
+
+enum err call_unseal_result(struct call *c, struct str sealed)
+{
+    struct buf plain = BUF_INIT(RESULT_MAX + 256);
+    struct json *kept = NULL;
+    struct json_error where;
+    struct str bytes;
+
+    if (sealed.len == 0)
+        return call_why(c, E_NO_RESULT, "this call was made before (%s) and is done; its result was too large to be kept", c->replay_of);
+    if (b64_decode(&c->arena, sealed, &bytes) ||
+        vault_unseal(c->worker->engine->vault, c->caller->tenant, str_of(c->replay_of), STR("result"), bytes, &plain)) {
+        buf_release(&plain);
+        return call_why(c, E_NO_RESULT, "this call was made before (%s) and is done; its recorded result can no longer be read", c->replay_of);
+    }
+    bytes = arena_str(&c->arena, buf_str(&plain));
+    buf_release(&plain);
+    if (json_parse(&c->arena, bytes, NULL, &kept, &where))
+        return E_INTERNAL;
+    c->structured = json_get(kept, "structured");
+    c->content = json_get(kept, "content");
+    return OK;
+}
+
+/* ---- members ----------------------------------------------------------------------------------------------------- */
+
+static void rec_who(struct rec *r, const struct call *c)
+{
+    const struct caller *w = c->caller;
+
+    if (!w)
+        return;
+    rec_str(r, "tenant", w->tenant);
+    rec_str(r, "user", w->user);
+    rec_str(r, "agent", w->agent);
+    if (w->n_actors > 1) {
+        rec_key(r, "delegates");
+        for (unsigned i = 1; i < w->n_actors; i++) {
+            buf_add_c(&r->b, i == 1 ? '[' : ',');
+            buf_add_json_str(&r->b, w->actors[i].name);
+        }
+        buf_add_c(&r->b, ']');
+    }
+    rec_z(r, "auth", caller_auth_name(w->auth));
+    rec_str(r, "issuer", w->issuer);
+    rec_str(r, "client", w->client_id);
+    rec_z(r, "token", w->fingerprint);
+}
+
+static void rec_policies(struct rec *r, const char *key, const struct call *c, const uint32_t *numbers, uint32_t n)
+{
+    buf_addf(&r->b, ",\"%s\":[", key);
+    for (uint32_t i = 0; i < n && i < POLICY_NAMED_MAX; i++) {
+        if (i)
+            buf_add_c(&r->b, ',');
+        buf_add_json_str(&r->b, policy_set_info(c->registry->policy, numbers[i]).id);
+    }
+    buf_add_c(&r->b, ']');
+}
+
+static void rec_decisions(struct rec *r, const struct call *c)
+{
+    static const char *const effects[] = { "deny", "allow", "needs_approval" };
+
+    if (c->n_sides == 0)
+        return;
+    rec_z(r, "policy", policy_set_version(c->registry->policy));
+    rec_key(r, "decisions");
+    for (unsigned i = 0; i < c->n_sides; i++) {
+        const struct policy_decision *d = &c->sides[i];
+        uint32_t failed[POLICY_NAMED_MAX];
+
+        for (uint32_t k = 0; k < d->n_errors && k < POLICY_NAMED_MAX; k++)
+            failed[k] = d->errors[k].policy;
+        buf_addf(&r->b, "%s{\"side\":\"%s\",\"effect\":\"%s\"", i ? "," : "[", i == 0 ? "user" : i == 1 ? "agent" : "delegate", effects[d->effect]);
+        rec_policies(r, "policies", c, d->reasons, d->n_reasons);
+        if (d->n_errors)
+            rec_policies(r, "errors", c, failed, d->n_errors);
+        buf_add_c(&r->b, '}');
+    }
+    buf_add_c(&r->b, ']');
+}
+
+static void rec_what(struct rec *r, struct call *c)
+{
+    static const char *const effects[] = { "", "reads", "writes", "destroys" };
+
+    rec_str(r, "method", c->method);
+    rec_z(r, "transport", c->front->transport);
+    rec_z(r, "peer", c->peer);
+    rec_who(r, c);
+    if (!c->tool) {
+        rec_str(r, "tool", c->tool_name.len > 256 ? str_n(c->tool_name.p, 256) : c->tool_name);
+        return;
+    }
+    rec_str(r, "tool", c->tool->name);
+    rec_z(r, "tool_digest", c->tool->digest);
+    rec_z(r, "effect", effects[c->tool->decl->effect]);
+    if (c->resource_type.len) {
+        struct buf name = BUF_INIT(1024);
+
+        buf_add_str(&name, c->resource_type);
+        buf_add_z(&name, "::");
+        buf_add_str(&name, c->resource_id.len > 512 ? str_n(c->resource_id.p, 512) : c->resource_id);
+        rec_str(r, "resource", buf_str(&name));
+        buf_release(&name);
+    }
+    rec_str(r, "account", c->account.label);
+    rec_str(r, "key", c->key);
+    rec_z(r, "args_digest", c->digest);
+    if (c->worker->engine->opt.record_arguments && c->frozen.len && c->frozen.len <= SEALED_MAX)
+        rec_str(r, "args", seal64(c, "args", c->frozen));
+    rec_decisions(r, c);
+}
+
+/* ---- records ----------------------------------------------------------------------------------------------------- */
+
+static enum err rec_append(struct call *c, enum journal_type type, struct rec *r, uint64_t *ret_seq)
+{
+    enum err e;
+
+    buf_add_c(&r->b, '}');
+    e = r->b.overflow ? E_CALL_TOO_LARGE : journal_append(c->worker->lane, type, buf_str(&r->b), &c->room, ret_seq);
+    buf_release(&r->b);
+    return e;
+}
+
+enum err await_record_intent(struct call *c)
+{
+    struct rec r = { BUF_INIT(JOURNAL_PAYLOAD_MAX) };
+    uint64_t seq;
+    enum err e;
+
+    rec_z(&r, "call", c->id.z);
+    rec_what(&r, c);
+    e = rec_append(c, JOURNAL_INTENT, &r, &seq);
+    if (e || c->tool->decl->effect == EFFECT_READS)
+        return e;
+    e = await_journal_commit(c->worker->lane, seq, NS_NEVER);
+    if (e == E_CANCELLED)
+        c->intended = true;             /* the record stands: its outcome will say that nothing was sent */
+    return e;
+}
+
+static void rec_outcome(struct rec *r, struct call *c)
+{
+    rec_z(r, "outcome", outcome_name(c->outcome));
+    if (c->err) {
+        rec_z(r, "error", err_name(c->err));
+        rec_z(r, "why", c->why.text[0] ? c->why.text : err_text(c->err));
+    }
+    rec_int(r, "ms", (loop_now() - c->began) / NS_PER_MS);
+}
+
+static enum err outcome_append(struct call *c, bool call, uint64_t *ret_seq)
+{
+    struct rec r = { BUF_INIT(JOURNAL_PAYLOAD_MAX) };
+
+    rec_z(&r, "call", c->id.z);
+    if (!c->intended)
+        rec_what(&r, c);
+    rec_outcome(&r, c);
+    if (call) {
+        rec_int(&r, "exchanges", c->exchanges);
+        if (c->effects_sent)
+            rec_int(&r, "effects", c->effects_done);
+        if (c->last_status)
+            rec_int(&r, "status", c->last_status);
+        if (c->replayed)
+            rec_z(&r, "replay_of", c->replay_of);
+        rec_str(&r, "result", c->sealed_result);
+    } else {
+        rec_int(&r, "bytes", (int64_t)c->bytes_in);
+    }
+    return rec_append(c, call ? JOURNAL_OUTCOME : JOURNAL_REQUEST, &r, ret_seq);
+}
+
+enum err await_record_outcome(struct call *c)
+{
+    bool call = c->kind == CALL_TOOL && c->caller != NULL;
+    uint64_t seq;
+    enum err e = outcome_append(c, call, &seq);
+
+    if (e && c->sealed_result.len) {        /* there may be no room for the result: the outcome itself was reserved for */
+        c->sealed_result = STR_NULL;
+        e = outcome_append(c, call, &seq);
+    }
+    return e ? e : await_journal_commit(c->worker->lane, seq, NS_NEVER);
+}
+
+void call_record_bad_request(struct worker *w, enum err e, const char *why, const char *peer, size_t bytes)
+{
+    struct rec r = { BUF_INIT(4096) };
+    struct id id = id_new("call");
+    uint64_t seq;
+
+    rec_z(&r, "call", id.z);
+    rec_z(&r, "transport", "http");
+    rec_z(&r, "peer", peer);
+    rec_z(&r, "outcome", "refused");
+    rec_z(&r, "error", err_name(e));
+    rec_z(&r, "why", why);
+    rec_int(&r, "bytes", (int64_t)bytes);
+    buf_add_c(&r.b, '}');
+    if (journal_append(w->lane, JOURNAL_REQUEST, buf_str(&r.b), NULL, &seq))
+        LOG_ERROR("a refused request could not be recorded", LOG_S("peer", peer), LOG_S("error", err_name(e)));
+    buf_release(&r.b);
+}

@@ -3,10 +3,10 @@
  *
  *   json_bench [--check]
  *
- * Per message and subject: "read" is parse + look at what a server looks at + forget; "write" is compact text of a tree.
- * Both subjects read the same sums and write texts that are equal as JSON (checked first).  Rounds are interleaved (ours,
- * jansson, ours, ...), times are process CPU, the median of the rounds counts.  --check: exit 1 unless jansson needs at
- * least RATIO_MIN times our CPU for reading and for writing, over all messages.
+ * Per message and subject: "read" is parse + look at what a server looks at + forget; "write" is compact text of a
+ * tree. Both subjects read the same sums and write texts that are equal as JSON (checked first).  Rounds are
+ * interleaved (ours, jansson, ours, ...), times are process CPU, the median of the rounds counts.  --check: exit 1
+ * unless jansson needs at least RATIO_MIN times our CPU for reading and for writing, over all messages.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -104,7 +104,8 @@ static struct message call_small(void)
 {
     struct buf b = BUF_INIT(1 << 16);
 
-    buf_add_z(&b, "{\"jsonrpc\":\"2.0\",\"id\":417,\"method\":\"tools/call\",\"params\":{\"name\":\"outlook.book_meeting\","
+    buf_add_z(&b, "{\"jsonrpc\":\"2.0\",\"id\":417,\"method\":\"tools/call\","
+        "\"params\":{\"name\":\"outlook.book_meeting\","
         "\"arguments\":{\"attendees\":[\"ana@contoso.example\",\"li.wei@contoso.example\"],\"minutes\":30,"
         "\"subject\":\"Quarterly numbers\"},\"_meta\":{\"progressToken\":\"p-417\","
         "\"io.modelcontextprotocol/protocolVersion\":\"2026-07-28\"}}}");
@@ -115,7 +116,8 @@ static struct message call_mail(void)
 {
     struct buf b = BUF_INIT(1 << 16);
 
-    buf_add_z(&b, "{\"jsonrpc\":\"2.0\",\"id\":\"c1f0-22\",\"method\":\"tools/call\",\"params\":{\"name\":\"outlook.send_mail\","
+    buf_add_z(&b, "{\"jsonrpc\":\"2.0\",\"id\":\"c1f0-22\",\"method\":\"tools/call\","
+        "\"params\":{\"name\":\"outlook.send_mail\","
         "\"arguments\":{\"to\":[\"j\xc3\xbcrgen@example.org\"],\"cc\":[],\"importance\":\"normal\",\"save\":true,"
         "\"subject\":\"Angebot f\xc3\xbcr M\xc3\xa4rz \xe2\x80\x93 \xe5\x86\x85\xe9\x83\xa8\",\"body\":\"");
     for (int i = 0; i < 9; i++)
@@ -129,11 +131,13 @@ static struct message result_events(void)
 {
     struct buf b = BUF_INIT(1 << 16);
 
-    buf_add_z(&b, "{\"jsonrpc\":\"2.0\",\"id\":9,\"result\":{\"isError\":false,\"content\":[],\"structuredContent\":{\"events\":[");
+    buf_add_z(&b, "{\"jsonrpc\":\"2.0\",\"id\":9,\"result\":{\"isError\":false,\"content\":[],"
+        "\"structuredContent\":{\"events\":[");
     for (int i = 0; i < 8; i++)
-        buf_addf(&b, "%s{\"event_id\":\"AAMkAGI2TG%04dAAA=\",\"starts_at\":\"2026-03-%02dT09:30:00.000Z\",\"minutes\":%d,"
-            "\"score\":0.%d5,\"online\":%s,\"room\":%s,\"attendees\":%d}", i ? "," : "", i * 77, i + 3, 15 * (i + 1), i + 1,
-            i % 2 ? "true" : "false", i % 3 ? "null" : "\"Building 4\"", i + 2);
+        buf_addf(&b, "%s{\"event_id\":\"AAMkAGI2TG%04dAAA=\",\"starts_at\":\"2026-03-%02dT09:30:00.000Z\","
+            "\"minutes\":%d,\"score\":0.%d5,\"online\":%s,\"room\":%s,\"attendees\":%d}",
+            i ? "," : "", i * 77, i + 3, 15 * (i + 1), i + 1, i % 2 ? "true" : "false",
+            i % 3 ? "null" : "\"Building 4\"", i + 2);
     buf_add_z(&b, "],\"next_cursor\":\"eyJvZmZzZXQiOjh9\",\"total\":112}}}");
     return message("result, structured events", &b);
 }
@@ -144,9 +148,9 @@ static struct message result_text(void)
 
     buf_add_z(&b, "{\"jsonrpc\":\"2.0\",\"id\":10,\"result\":{\"content\":[{\"type\":\"text\",\"text\":\"[");
     for (int i = 0; i < 14; i++)
-        buf_addf(&b, "%s{\\\"id\\\":\\\"AAMk%05d\\\",\\\"from\\\":\\\"person%d@example.org\\\",\\\"subject\\\":\\\"Re: the plan for "
-            "week %d\\\",\\\"received\\\":\\\"2026-02-%02dT11:0%d:00Z\\\",\\\"unread\\\":true}", i ? "," : "", i * 7919, i,
-            i + 2, i + 1, i % 10);
+        buf_addf(&b, "%s{\\\"id\\\":\\\"AAMk%05d\\\",\\\"from\\\":\\\"person%d@example.org\\\","
+            "\\\"subject\\\":\\\"Re: the plan for week %d\\\",\\\"received\\\":\\\"2026-02-%02dT11:0%d:00Z\\\","
+            "\\\"unread\\\":true}", i ? "," : "", i * 7919, i, i + 2, i + 1, i % 10);
     buf_add_z(&b, "]\"}],\"isError\":false}}");
     return message("result, JSON inside text", &b);
 }
@@ -157,11 +161,14 @@ static struct message result_tools(void)
 
     buf_add_z(&b, "{\"jsonrpc\":\"2.0\",\"id\":2,\"result\":{\"tools\":[");
     for (int i = 0; i < 6; i++)
-        buf_addf(&b, "%s{\"name\":\"github.tool_%d\",\"title\":\"Tool %d\",\"description\":\"Creates an issue with labels that "
-            "are found by name, and assigns it.\",\"inputSchema\":{\"type\":\"object\",\"properties\":{\"repository\":{\"type\":"
-            "\"string\",\"minLength\":3,\"maxLength\":140,\"description\":\"owner/name\"},\"title\":{\"type\":\"string\","
-            "\"minLength\":1,\"maxLength\":255},\"labels\":{\"type\":\"array\",\"items\":{\"type\":\"string\"},\"maxItems\":20}},"
-            "\"required\":[\"repository\",\"title\"],\"additionalProperties\":false},\"annotations\":{\"readOnlyHint\":false,"
+        buf_addf(&b, "%s{\"name\":\"github.tool_%d\",\"title\":\"Tool %d\","
+            "\"description\":\"Creates an issue with labels that are found by name, and assigns it.\","
+            "\"inputSchema\":{\"type\":\"object\",\"properties\":{"
+            "\"repository\":{\"type\":\"string\",\"minLength\":3,\"maxLength\":140,\"description\":\"owner/name\"},"
+            "\"title\":{\"type\":\"string\",\"minLength\":1,\"maxLength\":255},"
+            "\"labels\":{\"type\":\"array\",\"items\":{\"type\":\"string\"},\"maxItems\":20}},"
+            "\"required\":[\"repository\",\"title\"],\"additionalProperties\":false},"
+            "\"annotations\":{\"readOnlyHint\":false,"
             "\"destructiveHint\":false,\"idempotentHint\":true}}", i ? "," : "", i, i);
     buf_add_z(&b, "]}}");
     return message("result, tools/list", &b);
@@ -246,7 +253,8 @@ static bool same_work(const struct message *m)
     arena_clear(&arena);
     return json_parse(&arena, str_n(text[0], len[0]), NULL, &a, NULL) == OK &&
         json_parse(&arena, str_n(text[1], len[1]), NULL, &b, NULL) == OK &&
-        json_parse(&arena, str_n(m->text, m->len), NULL, &given, NULL) == OK && json_equal(a, given) && json_equal(b, given);
+        json_parse(&arena, str_n(m->text, m->len), NULL, &given, NULL) == OK &&
+        json_equal(a, given) && json_equal(b, given);
 }
 
 int main(int argc, char **argv)
@@ -257,7 +265,8 @@ int main(int argc, char **argv)
 
     arena_init(&arena, 16 << 20);
     arena_init(&kept_arena, 16 << 20);
-    struct message messages[] = { call_small(), call_mail(), result_events(), call_pretty(), result_text(), result_tools() };
+    struct message messages[] = { call_small(), call_mail(), result_events(), call_pretty(), result_text(),
+        result_tools() };
 
     printf("%-30s %6s %6s %10s %10s %7s\n", "message", "bytes", "", "sluice ns", "jansson ns", "ratio");
     for (size_t i = 0; i < ARRAY_LEN(messages); i++) {
@@ -267,8 +276,8 @@ int main(int argc, char **argv)
         }
         for (int write = 0; write < 2; write++) {
             measure(&messages[i], write, ns);
-            printf("%-30s %6zu %6s %10.0f %10.0f %7.1f\n", messages[i].name, messages[i].len, write ? "write" : "read", ns[0],
-                ns[1], ns[1] / ns[0]);
+            printf("%-30s %6zu %6s %10.0f %10.0f %7.1f\n", messages[i].name, messages[i].len,
+                write ? "write" : "read", ns[0], ns[1], ns[1] / ns[0]);
             sum[write][0] += ns[0];
             sum[write][1] += ns[1];
         }
@@ -276,7 +285,8 @@ int main(int argc, char **argv)
     for (int write = 0; write < 2; write++) {
         double ratio = sum[write][1] / sum[write][0];
 
-        printf("%-30s %6s %6s %10.0f %10.0f %7.1f\n", "all", "", write ? "write" : "read", sum[write][0], sum[write][1], ratio);
+        printf("%-30s %6s %6s %10.0f %10.0f %7.1f\n", "all", "", write ? "write" : "read", sum[write][0],
+            sum[write][1], ratio);
         enough = enough && ratio >= RATIO_MIN;
     }
     for (size_t i = 0; i < ARRAY_LEN(messages); i++)

@@ -1,10 +1,10 @@
 /*
  * json.c -- the tree: reading, building, comparing, copying
  *
- * Children are a singly linked list with first and last in the parent.  A node has one parent at most (F_CHILD), which is
- * why linking a node that has one links a copy instead: otherwise the next sibling of one tree would lead into another.
- * What is built here can fail in one way, the arena's limit; what is compared or copied is bounded by JSON_DEPTH_MAX,
- * so a ring (a node put under itself) ends there too.
+ * Children are a singly linked list with first and last in the parent.  A node has one parent at most (F_CHILD),
+ * which is why linking a node that has one links a copy instead: otherwise the next sibling of one tree would lead
+ * into another. What is built here can fail in one way, the arena's limit; what is compared or copied is bounded by
+ * JSON_DEPTH_MAX, so a ring (a node put under itself) ends there too.
  */
 #include "json/json_internal.h"
 

@@ -6,7 +6,8 @@
  *
  * The parser is strict: duplicate keys (compared after unescaping), invalid UTF-8, lone surrogates (raw or as \u
  * escapes), U+0000 in keys, a byte order mark, bytes after the value, numbers beyond the range of a double and anything
- * past a limit are refused.  No number is ever rounded: its text is kept, written back as it came, and compared exactly.
+ * past a limit are refused.  No number is ever rounded: its text is kept, written back as it came, and compared
+ * exactly.
  *
  * Accessors accept NULL and nodes of another type and answer "nothing"; builders accept NULL and do nothing, so that a
  * message is built in straight lines and the owner asks arena_overflowed() once.  Not thread safe; a tree that nobody
@@ -161,8 +162,11 @@ bool json_is_integral(const struct json *j);
 /* Exact comparison of two numbers, any size and form: <0, 0, >0. Both must be numbers (asserted). */
 int json_num_cmp(const struct json *a, const struct json *b);
 
-/* Deep equality: numbers by mathematical value (1 = 1.0 = 10e-1, 0 = -0), objects whatever their order, strings by code
- * points. Trees deeper than JSON_DEPTH_MAX are equal to nothing; a JSON_RAW equals only the same bytes. NULL equals NULL. */
+/*
+ * Deep equality: numbers by mathematical value (1 = 1.0 = 10e-1, 0 = -0), objects whatever their order, strings by code
+ * points. Trees deeper than JSON_DEPTH_MAX are equal to nothing; a JSON_RAW equals only the same bytes. NULL equals
+ * NULL.
+ */
 bool json_equal(const struct json *a, const struct json *b);
 
 /* --- building ----------------------------------------------------------------------------------------------- */
@@ -182,9 +186,10 @@ struct json *json_null_new(struct arena *a);
 struct json *json_raw(struct arena *a, struct str fragment);
 
 /*
- * Makes `node` the member `key` of `obj`, replacing a member of that name in its place. The key is not copied: a literal,
- * or bytes that outlive the tree. A node that already has a parent is copied first (deeply), so a part of one tree may be
- * put into another. NULL obj or node, or an obj of another type: nothing happens. Cost: linear in the members.
+ * Makes `node` the member `key` of `obj`, replacing a member of that name in its place. The key is not copied: a
+ * literal, or bytes that outlive the tree. A node that already has a parent is copied first (deeply), so a part of
+ * one tree may be put into another. NULL obj or node, or an obj of another type: nothing happens. Cost: linear in the
+ * members.
  */
 void json_set(struct arena *a, struct json *obj, const char *key, struct json *node);
 /* The same with a key that is copied into the arena; a key past JSON_KEY_MAX overflows the arena. */
@@ -213,9 +218,9 @@ void json_write(struct buf *out, const struct json *j);
 void json_write_pretty(struct buf *out, const struct json *j);
 /*
  * The canonical form, RFC 8785: no white space, members sorted by the UTF-16 code units of their keys, strings with the
- * shortest escapes, numbers as ECMAScript prints the nearest double. One departure, so that two different integers never
- * have one form: an integer whose ECMAScript text would spell another integer (possible past 2^53 only) is written as
- * its exact decimal digits. Text produced here parses and canonicalises to itself.
+ * shortest escapes, numbers as ECMAScript prints the nearest double. One departure, so that two different integers
+ * never have one form: an integer whose ECMAScript text would spell another integer (possible past 2^53 only) is
+ * written as its exact decimal digits. Text produced here parses and canonicalises to itself.
  */
 void json_canonical(struct buf *out, const struct json *j);
 /* A string literal with its quotes. */

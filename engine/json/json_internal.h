@@ -7,7 +7,9 @@
 
 #include "json/json.h"
 
-#ifdef __SSE2__
+/* JSON_PORTABLE leaves the vector code out: a test runs the other way on the machines that have it. */
+#if defined(__SSE2__) && !defined(JSON_PORTABLE)
+#define JSON_SSE2 1
 #include <emmintrin.h>
 #endif
 
@@ -75,7 +77,7 @@ static inline bool byte_special(unsigned char c)
     return c < 0x20 || c >= 0x80 || c == '"' || c == '\\';
 }
 
-/* Bit 7 of each byte that is special is set; bits above the lowest one set may be wrong (borrows), the lowest is right. */
+/* Bit 7 of each special byte is set; of the bits set only the lowest is sure to be right (a borrow may set others). */
 static inline uint64_t word_special(uint64_t x)
 {
     const uint64_t ones = 0x0101010101010101u, high = 0x8080808080808080u;
@@ -84,21 +86,27 @@ static inline uint64_t word_special(uint64_t x)
     return (x | (x - ones * 0x20) | ((quote - ones) & ~quote) | ((slash - ones) & ~slash)) & high;
 }
 
+#ifdef JSON_SSE2
+/* Bit i is set if byte i of the 16 is special. */
+static inline unsigned special_mask(__m128i v)
+{
+    __m128i quote = _mm_cmpeq_epi8(v, _mm_set1_epi8('"')), slash = _mm_cmpeq_epi8(v, _mm_set1_epi8('\\'));
+    /* the comparison is signed, so "below space" takes in everything from 0x80 */
+    __m128i other = _mm_cmplt_epi8(v, _mm_set1_epi8(0x20));
+
+    return (unsigned)_mm_movemask_epi8(_mm_or_si128(_mm_or_si128(quote, slash), other));
+}
+#endif
+
 /*
  * The first byte in [p, end) that a JSON string cannot simply pass over: quote, backslash, control, or the start of a
  * multibyte sequence; `end` if there is none.  Never reads outside [p, end).
  */
 static inline const char *scan_special(const char *p, const char *end)
 {
-#ifdef __SSE2__
-    const __m128i quote = _mm_set1_epi8('"'), slash = _mm_set1_epi8('\\'), space = _mm_set1_epi8(0x20);
-
+#ifdef JSON_SSE2
     for (; end - p >= 16; p += 16) {
-        __m128i v = _mm_loadu_si128((const __m128i *)(const void *)p);
-        /* the comparison is signed, so "below space" takes in everything from 0x80 */
-        __m128i hit = _mm_or_si128(_mm_or_si128(_mm_cmpeq_epi8(v, quote), _mm_cmpeq_epi8(v, slash)),
-            _mm_cmplt_epi8(v, space));
-        unsigned mask = (unsigned)_mm_movemask_epi8(hit);
+        unsigned mask = special_mask(_mm_loadu_si128((const __m128i *)(const void *)p));
 
         if (mask)
             return p + __builtin_ctz(mask);

@@ -1,8 +1,8 @@
 /*
  * json_number.c -- numbers: exact decimals, the nearest double, ECMAScript's text of a double
  *
- * How ECMAScript prints a double (Number::toString, RFC 8785 3.2.2.3).  Let d1..dk be the shortest digits that read back
- * as the same double (the closest to it where there is a choice) and 0.d1..dk * 10^point its value:
+ * How ECMAScript prints a double (Number::toString, RFC 8785 3.2.2.3).  Let d1..dk be the shortest digits that read
+ * back as the same double (the closest to it where there is a choice) and 0.d1..dk * 10^point its value:
  *
  *   k <= point <= 21      digits, then point - k zeros                 1e20  -> 100000000000000000000
  *   0 < point <= 21       digits with a point after `point` of them    1.5
@@ -105,9 +105,9 @@ struct digits {
 };
 
 /*
- * Most doubles that people write have few digits.  If v = m / 10^k with m <= 10^15 and k <= 22, both are doubles exactly
- * and the division is correctly rounded, so the text "m / 10^k" reads back as v; and no two texts of 15 digits or less
- * read as one double, so with the smallest k (no zero at the end) it is the shortest.
+ * Most doubles that people write have few digits.  If v = m / 10^k with m <= 10^15 and k <= 22, both are doubles
+ * exactly and the division is correctly rounded, so the text "m / 10^k" reads back as v; and no two texts of 15
+ * digits or less read as one double, so with the smallest k (no zero at the end) it is the shortest.
  */
 static bool digits_few(double v, struct digits *out)
 {
@@ -185,8 +185,8 @@ static void digits_shortest(double v, struct digits *out)
         if (digits_rounded(v, n, out))
             break;
         /*
-         * The doubles below a power of two are twice as dense as those above: the nearest n digits may lie below it, out
-         * of reach, when the next ones above still read back.
+         * The doubles below a power of two are twice as dense as those above: the nearest n digits may lie below it,
+         * out of reach, when the next ones above still read back.
          */
         if (power_of_two && digits_up(out) && digits_read_as(out, v))
             break;
@@ -252,7 +252,8 @@ size_t json_double_text(double v, char out[JSON_DOUBLE_TEXT])
 
 static bool decimal_equal(const struct decimal *a, const struct decimal *b)
 {
-    return a->negative == b->negative && a->n == b->n && a->point == b->point && memcmp(a->digits, b->digits, a->n) == 0;
+    return a->negative == b->negative && a->n == b->n && a->point == b->point &&
+        memcmp(a->digits, b->digits, a->n) == 0;
 }
 
 /*

@@ -240,14 +240,10 @@ static inline const char *copy_plain(const char *p, const char *end, char **to)
 {
     char *out = *to;
 
-#ifdef __SSE2__
-    const __m128i quote = _mm_set1_epi8('"'), slash = _mm_set1_epi8('\\'), blank = _mm_set1_epi8(0x20);
-
+#ifdef JSON_SSE2
     for (; end - p >= 16; p += 16, out += 16) {
         __m128i v = _mm_loadu_si128((const __m128i *)(const void *)p);
-        __m128i hit = _mm_or_si128(_mm_or_si128(_mm_cmpeq_epi8(v, quote), _mm_cmpeq_epi8(v, slash)),
-            _mm_cmplt_epi8(v, blank));
-        unsigned mask = (unsigned)_mm_movemask_epi8(hit), n;
+        unsigned mask = special_mask(v), n;
 
         _mm_storeu_si128((__m128i *)(void *)out, v);
         if (mask) {
@@ -364,8 +360,8 @@ static const char *exponent(struct parser *ps, const char *p, int64_t *ret)
 /* m * 10^exponent is exact in doubles, and rounded once, when both factors are. Everything else goes the long way. */
 static double nearest(const struct mantissa *m, struct str raw, bool negative)
 {
-    static const double power[] = { 1, 10, 100, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16,
-        1e17, 1e18, 1e19, 1e20, 1e21, 1e22 };
+    static const double power[] = { 1, 10, 100, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14,
+        1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22 };
     double d;
 
     if (FLT_EVAL_METHOD != 0 || m->n > 19 || m->v > (uint64_t)1 << 53 || m->exponent < -22 || m->exponent > 22)
@@ -436,8 +432,8 @@ static inline bool same_key(const struct json *a, const struct json *b)
 /* A cheap mark of 64: keys with different marks differ, and most objects are done after one look at each key. */
 static inline uint64_t key_mark(const struct json *m)
 {
-    unsigned n = m->key_len;
-    unsigned h = n ? n * 7 + (unsigned char)m->key[0] * 5 + (unsigned char)m->key[n / 2] * 3 + (unsigned char)m->key[n - 1] : 0;
+    const unsigned char *k = (const unsigned char *)m->key;
+    unsigned n = m->key_len, h = n ? n * 7u + k[0] * 5u + k[n / 2] * 3u + k[n - 1] : 0;
 
     return (uint64_t)1 << (h & 63);
 }
@@ -548,7 +544,7 @@ static const char *word(struct parser *ps, const char *p, const char *text, size
 }
 
 /* Opens a container: it becomes the top, unless it is empty and closed at once. */
-static inline const char *open(struct parser *ps, const char *p, struct json *j, enum json_type type)
+static inline const char *container(struct parser *ps, const char *p, struct json *j, enum json_type type)
 {
     char close = type == JSON_OBJECT ? '}' : ']';
 
@@ -647,7 +643,7 @@ static const char *document(struct parser *ps, const char *p)
         if (!j)
             return NULL;
         if (*p == '{' || *p == '[') {
-            p = open(ps, p, j, *p == '{' ? JSON_OBJECT : JSON_ARRAY);
+            p = container(ps, p, j, *p == '{' ? JSON_OBJECT : JSON_ARRAY);
             if (ps->top == j)
                 continue;
         } else {

@@ -13,7 +13,7 @@
 
 #include "base/check.h"
 
-/* The buffer with its end in registers: `p` runs ahead of b->len, which is set when room is asked for and at the end. */
+/* The buffer's ends at hand: `p` runs ahead of b->len, which is set when more room is asked for, and when done. */
 struct writer {
     struct buf *b;
     char *p, *end;
@@ -341,7 +341,7 @@ void members_sort(const struct json **v, size_t n)
     }
 }
 
-/* Members of the objects being written, the innermost last: one stack for all, so that depth costs little of the task's. */
+/* Members of the objects being written, the innermost last: one heap stack, so that depth costs little of a task's. */
 struct members {
     const struct json **v;
     size_t n, cap;

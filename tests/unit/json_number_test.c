@@ -104,8 +104,8 @@ static void test_types_and_values(void **state)
 
 static void test_grammar_and_range(void **state)
 {
-    static const char *const bad[] = { "01", "-01", "-", "+1", ".5", "1.", "1.e3", "1e", "1e+", "1e-", "0x10", "1_0", "Infinity",
-        "-Infinity", "NaN", "00", "- 1", "1.2.3", "1e2e3", "1e1.5", "\xef\xbc\x91" };
+    static const char *const bad[] = { "01", "-01", "-", "+1", ".5", "1.", "1.e3", "1e", "1e+", "1e-", "0x10", "1_0",
+        "Infinity", "-Infinity", "NaN", "00", "- 1", "1.2.3", "1e2e3", "1e1.5", "\xef\xbc\x91" };
     char text[JSON_NUMBER_MAX + 10];
 
     for (size_t i = 0; i < ARRAY_LEN(bad); i++)
@@ -130,12 +130,14 @@ static void test_grammar_and_range(void **state)
 static void test_compare_exactly(void **state)
 {
     /* each is less than the next one */
-    static const char *const rising[] = { "-1e300", "-9223372036854775809", "-9223372036854775808", "-9223372036854775807.5",
-        "-1.5", "-1.25", "-1e-400", "0", "1e-99999999999", "1e-400", "0.1", "0.1000000000000000055", "0.11", "1", "1.0000000001",
-        "9007199254740992", "9007199254740993", "9007199254740993.5", "9223372036854775807", "9223372036854775808", "1e19",
+    static const char *const rising[] = { "-1e300", "-9223372036854775809", "-9223372036854775808",
+        "-9223372036854775807.5", "-1.5", "-1.25", "-1e-400", "0", "1e-99999999999", "1e-400", "0.1",
+        "0.1000000000000000055", "0.11", "1", "1.0000000001", "9007199254740992", "9007199254740993",
+        "9007199254740993.5", "9223372036854775807", "9223372036854775808", "1e19",
         "1.00000000000000000000000000001e19" };
-    static const char *const same[][2] = { { "1", "1.0" }, { "1", "10e-1" }, { "0", "-0" }, { "0", "-0.00e17" }, { "100", "1e2" },
-        { "0.001", "1e-3" }, { "12300", "123e2" }, { "-5.50", "-5.5" }, { "9223372036854775808", "9.223372036854775808E+18" } };
+    static const char *const same[][2] = { { "1", "1.0" }, { "1", "10e-1" }, { "0", "-0" }, { "0", "-0.00e17" },
+        { "100", "1e2" }, { "0.001", "1e-3" }, { "12300", "123e2" }, { "-5.50", "-5.5" },
+        { "9223372036854775808", "9.223372036854775808E+18" } };
 
     for (size_t i = 0; i < ARRAY_LEN(rising); i++) {
         for (size_t k = 0; k < ARRAY_LEN(rising); k++) {
@@ -324,7 +326,8 @@ static void test_random_texts(void **state)
 /* In a locale whose decimal point is a comma nothing changes. */
 static void test_locale(void **state)
 {
-    static const char *const names[] = { "de_DE.UTF-8", "de_DE.utf8", "fr_FR.UTF-8", "fr_FR.utf8", "de_DE", "ru_RU.UTF-8" };
+    static const char *const names[] = { "de_DE.UTF-8", "de_DE.utf8", "fr_FR.UTF-8", "fr_FR.utf8", "de_DE",
+        "ru_RU.UTF-8" };
     const char *found = NULL;
     double v = 0;
 

@@ -62,9 +62,7 @@ static void refuse(const char *text, const char *message, size_t offset)
     refuse_str(str_of(text), message, offset);
 }
 
-typedef void write_fn(struct buf *, const struct json *);
-
-static struct str written(write_fn *f, const struct json *j)
+static struct str written(void (*f)(struct buf *, const struct json *), const struct json *j)
 {
     struct buf b = BUF_INIT(64 << 20);
     struct str s;
@@ -267,7 +265,8 @@ static void test_utf8_like_base(void **state)
 /* Cut anywhere, a message is refused, and nothing behind the cut is read: the next page is not there. */
 static void test_cut_anywhere(void **state)
 {
-    static const char text[] = "{\"k\\u00e9y\" : [ -1.5e+3 , \"a\\ud834\\udd1e long enough to need two steps \xe2\x82\xac\",true ,null,"
+    static const char text[] = "{\"k\\u00e9y\" : [ -1.5e+3 , \"a\\ud834\\udd1e long enough to need two steps "
+        "\xe2\x82\xac\",true ,null,"
         "{\"deep\":{\"er\":[[]]}}, 12345678901234567890, \"tail\" ]}";
     size_t page = (size_t)sysconf(_SC_PAGESIZE), n = sizeof(text) - 1;
     char *p = mmap(NULL, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -369,7 +368,8 @@ static void test_size_limits(void **state)
 /* Whatever the arena's limit: the tree, or "too large"; never a crash, never a part of a tree. */
 static void test_arena_limit(void **state)
 {
-    struct str text = STR("{\"a\":[1,2.5,\"x\\ny\",{\"\\u0061\":null}],\"b\":\"plain\",\"c\":[[],[],[]],\"d\":[1,2,3,4,5,6,7,8,9]}");
+    struct str text = STR("{\"a\":[1,2.5,\"x\\ny\",{\"\\u0061\":null}],\"b\":\"plain\",\"c\":[[],[],[]],"
+        "\"d\":[1,2,3,4,5,6,7,8,9]}");
     size_t enough = 0;
 
     for (size_t max = 0; max < 4000; max += 8) {
@@ -452,9 +452,11 @@ static void test_build(void **state)
     json_set_bool(&arena, o, "yes", true);
     json_set_int(&arena, o, "n", 1);
     json_add(&arena, o, STR("last"), json_array(&arena));
-    assert_written(o, "{\"list\":[-3,0.25,false,null,{\"raw\": [1]},\"ref\",null],\"name\":{},\"z\":\"v\",\"s\":\"a\\\"b\","
+    assert_written(o, "{\"list\":[-3,0.25,false,null,{\"raw\": [1]},\"ref\",null],\"name\":{},\"z\":\"v\","
+        "\"s\":\"a\\\"b\","
         "\"yes\":true,\"n\":1,\"last\":[]}");
-    assert_true(str_is(written(json_canonical, o), "{\"last\":[],\"list\":[-3,0.25,false,null,{\"raw\":[1]},\"ref\",null],"
+    assert_true(str_is(written(json_canonical, o), "{\"last\":[],\"list\":[-3,0.25,false,null,{\"raw\":[1]},\"ref\","
+        "null],"
         "\"n\":1,\"name\":{},\"s\":\"a\\\"b\",\"yes\":true,\"z\":\"v\"}"));
     assert_true(json_equal(o, json_copy(&arena, o)));
 }
@@ -486,7 +488,8 @@ static void test_set_replaces_and_deletes(void **state)
 /* A part of one tree put into another leaves the first as it was. */
 static void test_parts_are_copied(void **state)
 {
-    struct json *from = parse("{\"a\":{\"x\":[1,\"\\n\"]},\"b\":2}"), *to = json_object(&arena), *list = json_array(&arena);
+    struct json *from = parse("{\"a\":{\"x\":[1,\"\\n\"]},\"b\":2}"), *to = json_object(&arena),
+        *list = json_array(&arena);
 
     json_set(&arena, to, "copy", json_get(from, "a"));
     json_set(&arena, to, "again", json_get(from, "b"));
@@ -582,14 +585,17 @@ static void test_escapes(void **state)
     for (int i = 0; i < 0x20; i++)
         all[i] = (char)i;
     buf_add_json_str(&b, str_n(all, sizeof(all)));
-    assert_true(str_is(buf_str(&b), "\"\\u0000\\u0001\\u0002\\u0003\\u0004\\u0005\\u0006\\u0007\\b\\t\\n\\u000b\\f\\r\\u000e\\u000f"
-        "\\u0010\\u0011\\u0012\\u0013\\u0014\\u0015\\u0016\\u0017\\u0018\\u0019\\u001a\\u001b\\u001c\\u001d\\u001e\\u001f\""));
+    assert_true(str_is(buf_str(&b),
+        "\"\\u0000\\u0001\\u0002\\u0003\\u0004\\u0005\\u0006\\u0007\\b\\t\\n\\u000b\\f\\r\\u000e\\u000f"
+        "\\u0010\\u0011\\u0012\\u0013\\u0014\\u0015\\u0016\\u0017"
+        "\\u0018\\u0019\\u001a\\u001b\\u001c\\u001d\\u001e\\u001f\""));
     buf_clear(&b);
     buf_add_json_str(&b, STR("\"\\/\x7f\xe2\x80\xa8\xf0\x9f\x98\x80"));
     assert_true(str_is(buf_str(&b), "\"\\\"\\\\/\x7f\xe2\x80\xa8\xf0\x9f\x98\x80\""));
     buf_clear(&b);
     buf_add_json_str(&b, STR("a\xff" "b\xc3(\xed\xa0\x80\xe2\x82"));
-    assert_true(str_is(buf_str(&b), "\"a\xef\xbf\xbd" "b\xef\xbf\xbd(\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\""));
+    assert_true(str_is(buf_str(&b),
+        "\"a\xef\xbf\xbd" "b\xef\xbf\xbd(\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\""));
     assert_true(str_utf8_valid(buf_str(&b)));
     buf_clear(&b);
     buf_add_json_str(&b, STR_NULL);
@@ -608,7 +614,8 @@ static void test_pretty(void **state)
 static void test_canonical_order(void **state)
 {
     /* by UTF-16 code units: the emoji (D83D DE00) comes before U+FB33 and U+E000, though its UTF-8 bytes are greater */
-    assert_true(str_is(written(json_canonical, parse("{\"\\ufb33\":7,\"\\ud83d\\ude00\":6,\"\\u20ac\":5,\"\\u00f6\":4,\"\\u0080\":3,"
+    assert_true(str_is(written(json_canonical, parse("{\"\\ufb33\":7,\"\\ud83d\\ude00\":6,\"\\u20ac\":5,"
+        "\"\\u00f6\":4,\"\\u0080\":3,"
         "\"1\":2,\"\\r\":1,\"\":0,\"\\ue000\":8,\"\\ud7ff\":9,\"11\":10}")),
         "{\"\":0,\"\\r\":1,\"1\":2,\"11\":10,\"\xc2\x80\":3,\"\xc3\xb6\":4,\"\xe2\x82\xac\":5,\"\xed\x9f\xbf\":9,"
         "\"\xf0\x9f\x98\x80\":6,\"\xee\x80\x80\":8,\"\xef\xac\xb3\":7}"));
@@ -641,8 +648,9 @@ static void test_canonical_refuses_bad_fragments(void **state)
 /* Whatever the buffer's limit: the whole text, or overflow and a prefix of it. */
 static void test_buffer_limit(void **state)
 {
-    struct json *j = parse("{\"b\":[1,2.50,12345678901234567890,\"x\\n\xc3\xa9\\u0001 and a longer tail\"],\"a\":{\"c\":null,\"d\":true}}");
-    write_fn *const forms[] = { json_write, json_write_pretty, json_canonical };
+    struct json *j = parse("{\"b\":[1,2.50,12345678901234567890,\"x\\n\xc3\xa9\\u0001 and a longer tail\"],"
+        "\"a\":{\"c\":null,\"d\":true}}");
+    void (*const forms[])(struct buf *, const struct json *) = { json_write, json_write_pretty, json_canonical };
 
     json_set_str(&arena, j, "bad", STR("\xff"));
     for (size_t f = 0; f < ARRAY_LEN(forms); f++) {
@@ -664,10 +672,11 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_tree), T(test_accessors_of_nothing), T(test_syntax_refused), T(test_strings_refused), T(test_error_place),
-        T(test_every_byte_everywhere), T(test_utf8_like_base), T(test_cut_anywhere), T(test_duplicate_keys), T(test_depth),
-        T(test_size_limits), T(test_arena_limit), T(test_large_objects), T(test_build), T(test_set_replaces_and_deletes),
-        T(test_parts_are_copied), T(test_copy_stands_alone), T(test_builders_of_nothing), T(test_equal), T(test_escapes),
+        T(test_tree), T(test_accessors_of_nothing), T(test_syntax_refused), T(test_strings_refused),
+        T(test_error_place), T(test_every_byte_everywhere), T(test_utf8_like_base), T(test_cut_anywhere),
+        T(test_duplicate_keys), T(test_depth), T(test_size_limits), T(test_arena_limit), T(test_large_objects),
+        T(test_build), T(test_set_replaces_and_deletes), T(test_parts_are_copied), T(test_copy_stands_alone),
+        T(test_builders_of_nothing), T(test_equal), T(test_escapes),
         T(test_pretty), T(test_canonical_order), T(test_canonical_refuses_bad_fragments), T(test_buffer_limit),
     };
 

@@ -127,6 +127,7 @@ enum fetch_sent {
  *   E_CONNECTOR_FAULT       the request itself is malformed: path, method, a header, a secret          (NOT_SENT)
  *   E_UPSTREAM_DOWN         never connected, or the connection was gone before anything left           (NOT_SENT)
  *   E_DEADLINE, E_CANCELLED before anything left                                                       (NOT_SENT)
+ *   E_OVERLOADED            memory is out                                                              (NOT_SENT)
  *   E_DRAINING              after fetch_drain()                                                        (NOT_SENT)
  *   E_OUTCOME_UNKNOWN       bytes left; closed, timed out or cancelled before the answer was complete  (SENT, ANSWERED)
  *   E_UPSTREAM_GARBLED      the answer breaks HTTP's rules; info says which                            (SENT, ANSWERED)
@@ -169,7 +170,8 @@ struct fetch_impl {
                       enum fetch_sent *ret_sent, struct errinfo *info);
 };
 void fetch_use(const struct fetch_impl *impl);
-/* For implementations: the bytes of a body with its secrets in place, in the arena. Tests and simulated upstreams only. */
-struct str fetch_body_bytes(const struct fetch_request *req, struct arena *arena);
+/* For implementations: the whole request as it would be written, secrets in place, in the arena (wipe it). Empty if the
+ * request is malformed or the arena too small. */
+struct str fetch_wire(const struct fetch_request *req, struct arena *arena);
 
 #endif

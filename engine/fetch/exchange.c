@@ -1,0 +1,198 @@
+/*
+ * exchange.c -- one request and its answer on a connection: the hot path
+ *
+ * Send the bytes, read until the answer is complete.  The connection goes back to the pool only if nothing about it is in
+ * doubt: the whole request left before the answer began, the answer ended by its own framing with not a byte behind it, and
+ * neither side said close.  Everything else closes it.
+ *
+ * `sent` is set before bytes can have left, never after: with TLS a record may be half written when libcurl says AGAIN.
+ */
+#include <poll.h>
+
+#include "base/check.h"
+#include "fetch/internal.h"
+
+enum {
+    PIECE = 64 * 1024,                  /* handed to libcurl at once */
+    PIECES_PER_TURN = 16,               /* then the other tasks of the worker get their turn */
+    DIRECT = 16 * 1024,                 /* bodies with at least this much to come are received in place */
+};
+
+struct exchange {
+    struct conn *c;
+    const struct fetch_request *req;
+    struct wire wire;
+    size_t off;                         /* bytes handed over */
+    struct reader r;
+    enum fetch_sent sent;
+    ns_t sent_at;
+    bool early;                         /* the answer began before the request had left */
+    bool behind;                        /* bytes behind the answer */
+};
+
+static size_t wire_total(const struct wire *w) { return w->len + w->rest.len; }
+
+/* Lets others run; E_TIMEOUT, E_CANCELLED. */
+static enum err await_breath(const struct exchange *x)
+{
+    await_turn();
+    return loop_now() >= x->req->deadline ? E_TIMEOUT : await_sleep(0);
+}
+
+/* One receive. *ret_more: there may be more to read at once. E_CLOSED: the peer is gone and the answer is not complete. */
+static enum err receive(struct exchange *x, bool *ret_more)
+{
+    struct fetch *f = x->c->x.f;
+    size_t size = 0, n = 0, used;
+    char *room = reader_room(&x->r, &size);
+    bool direct = room && size >= DIRECT;
+    CURLcode rc = curl_easy_recv(x->c->x.easy, direct ? room : f->scratch, direct ? size : sizeof(f->scratch), &n);
+    enum err e;
+
+    *ret_more = rc == CURLE_OK;
+    if (rc == CURLE_AGAIN)
+        return OK;
+    if (rc != CURLE_OK)
+        return E_CLOSED;
+    if (n == 0)
+        return reader_eof(&x->r);
+    if (direct)
+        return reader_filled(&x->r, n);
+    e = reader_feed(&x->r, str_n(f->scratch, n), &used);
+    if (!e)
+        x->behind = used < n;
+    return e;
+}
+
+/* The socket takes nothing. Waits until it does, or until the peer says something: then x->early, or an error. */
+static enum err await_writable(struct exchange *x)
+{
+    struct op op = { .kind = OP_POLL, .fd = x->c->fd, .events = POLLIN | POLLOUT };
+    bool more = true;
+    int events;
+    enum err e = await_op(&op, x->req->deadline, &events);
+
+    if (e)
+        return e;
+    if (events < 0)
+        return E_CLOSED;
+    if (!(events & ~POLLOUT))
+        return OK;
+    while (!e && more && !reader_done(&x->r) && !x->r.any)
+        e = receive(x, &more);
+    x->early = x->r.any;
+    return e;
+}
+
+static enum err await_send(struct exchange *x)
+{
+    const struct wire *w = &x->wire;
+    unsigned pieces = 0;
+    enum err e = OK;
+
+    x->sent_at = loop_now();
+    while (!e && !x->early && x->off < wire_total(w)) {
+        bool head = x->off < w->len;
+        const char *p = head ? w->p + x->off : w->rest.p + (x->off - w->len);
+        size_t left = head ? w->len - x->off : wire_total(w) - x->off, n = 0;
+        CURLcode rc = curl_easy_send(x->c->x.easy, p, left < PIECE ? left : PIECE, &n);
+
+        if (rc != CURLE_OK && rc != CURLE_AGAIN)
+            return E_CLOSED;
+        if (n > 0 || x->c->tls)
+            x->sent = FETCH_SENT;
+        x->off += n;
+        if (rc == CURLE_AGAIN || n == 0)
+            e = await_writable(x);
+        else if (++pieces % PIECES_PER_TURN == 0)
+            e = await_breath(x);
+    }
+    return e;
+}
+
+static enum err await_receive(struct exchange *x)
+{
+    bool more = x->early;               /* else there is nothing yet: ask the kernel first */
+    unsigned pieces = 0;
+    enum err e = OK;
+
+    while (!e && !reader_done(&x->r)) {
+        if (!more)
+            e = await_readable(x->c, x->req->deadline);
+        else if (++pieces % PIECES_PER_TURN == 0)
+            e = await_breath(x);
+        if (!e)
+            e = receive(x, &more);
+    }
+    return e;
+}
+
+/* A peer that stops reading often has said why: a send that failed is followed by a look at what came in. */
+static enum err await_both(struct exchange *x)
+{
+    enum err e = await_send(x);
+
+    if (e && (e != E_CLOSED || x->sent == FETCH_NOT_SENT))
+        return e;
+    x->early = x->early || e == E_CLOSED;
+    return await_receive(x);
+}
+
+static enum err outcome(const struct exchange *x, enum err e, struct errinfo *info)
+{
+    const char *host = x->req->origin->host;
+    bool left = x->sent != FETCH_NOT_SENT;
+
+    switch (e) {
+    case OK:
+        return OK;
+    case E_TIMEOUT:
+        return err_set(info, left ? E_OUTCOME_UNKNOWN : E_DEADLINE, "%s: %s", host,
+                       left ? "sent, but no complete answer came before the deadline" : "not sent before the deadline");
+    case E_CANCELLED:
+        return left ? err_set(info, E_OUTCOME_UNKNOWN, "%s: given up after the request was sent", host) : e;
+    case E_CLOSED:
+        if (!x->r.any)
+            return err_set(info, E_CLOSED, "%s: closed the connection without an answer", host);
+        return err_set(info, E_OUTCOME_UNKNOWN, "%s: closed the connection within its answer", host);
+    case E_UPSTREAM_GARBLED:
+    case E_UPSTREAM_TOO_LARGE:
+        return err_set(info, e, "%s: %s", host, x->r.why);
+    default:
+        UNREACHABLE();
+    }
+}
+
+enum err await_exchange(struct conn *c, const struct fetch_request *req, struct arena *arena, struct fetch_reply *ret,
+                        enum fetch_sent *ret_sent, struct errinfo *info)
+{
+    struct exchange x = { .c = c, .req = req };
+    bool keep;
+    enum err e = await_sleep(0);        /* a kept connection came without a wait: cancelled before that? */
+
+    if (!e && loop_now() >= req->deadline)
+        e = E_TIMEOUT;
+    reader_init(&x.r, arena, req->reply_max, str_is(req->method, "HEAD"));
+    if (!e && !wire_build(&x.wire, req)) {
+        conn_release(c, true);
+        return err_set(info, E_OVERLOADED, "no memory for a request");
+    }
+    if (!e)
+        e = await_both(&x);
+    keep = e ? x.sent == FETCH_NOT_SENT && e != E_CLOSED
+             : x.r.keeps && !x.early && !x.behind && x.off == wire_total(&x.wire);
+    wire_wipe(&x.wire);
+    if (!e)
+        e = reader_finish(&x.r, ret);
+    conn_release(c, keep);
+    if (reader_has_head(&x.r))
+        x.sent = FETCH_ANSWERED;
+    if (e)
+        *ret = (struct fetch_reply){ .status = x.r.reply.status };
+    ret->sent_at = x.sent_at;
+    ret->answered_at = loop_now();
+    *ret_sent = x.sent;
+    e = outcome(&x, e, info);
+    reader_release(&x.r);
+    return e;
+}

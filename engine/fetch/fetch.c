@@ -1,0 +1,142 @@
+/*
+ * fetch.c -- the front: one function to exchange, birth, drain and death of a worker's connections
+ */
+#include <stdlib.h>
+
+#include "base/check.h"
+#include "fetch/internal.h"
+
+static const struct fetch_impl *other_world;
+
+void fetch_use(const struct fetch_impl *impl)
+{
+    other_world = impl;
+}
+
+/* On a kept connection, else on a new one; once more on a new one when a kept one was dead and that is harmless. */
+static enum err await_on_connection(struct fetch *f, const struct fetch_request *req, const struct fetch_guard *guard,
+                                    struct arena *arena, struct fetch_reply *ret, enum fetch_sent *ret_sent, struct errinfo *info)
+{
+    enum fetch_sent first = FETCH_NOT_SENT;
+
+    for (bool fresh = false;; fresh = true) {
+        struct conn *c;
+        bool reused;
+        enum err e = await_conn(f, req, guard, fresh, &c, &reused, info);
+
+        if (!e)
+            e = await_exchange(c, req, arena, ret, ret_sent, info);
+        if (!e)
+            ret->reused = reused;
+        if (e == E_CLOSED && reused && !fresh && (*ret_sent == FETCH_NOT_SENT || fetch_is_safe(req))) {
+            first = *ret_sent;
+            *ret_sent = FETCH_NOT_SENT;
+            continue;
+        }
+        if (*ret_sent == FETCH_NOT_SENT && first != FETCH_NOT_SENT) {
+            *ret_sent = first;          /* the second try went nowhere: what the first one did stays unknown */
+            return E_OUTCOME_UNKNOWN;
+        }
+        if (e == E_CLOSED)
+            e = *ret_sent == FETCH_NOT_SENT ? E_UPSTREAM_DOWN : E_OUTCOME_UNKNOWN;
+        return e;
+    }
+}
+
+enum err await_fetch(struct fetch *f, const struct fetch_request *req, struct arena *arena, struct fetch_reply *ret,
+                     enum fetch_sent *ret_sent, struct errinfo *info)
+{
+    const struct fetch_guard *guard = req->guard ? req->guard : f ? &f->opt.guard : NULL;
+    enum err e;
+
+    *ret = (struct fetch_reply){ 0 };
+    *ret_sent = FETCH_NOT_SENT;
+    e = fetch_request_check(req, info);
+    if (!e && guard)
+        e = fetch_origin_allowed(req->origin, guard, info);
+    if (e)
+        return e;
+    if (other_world)
+        return other_world->await(f, req, arena, ret, ret_sent, info);
+    MAGIC_CHECK(f, FETCH_MAGIC);
+    if (f->draining)
+        return err_set(info, E_DRAINING, "the engine is stopping");
+    f->n_exchanges++;
+    if (req->flags & (FETCH_FULL | FETCH_HTTP2))
+        e = await_full(f, req, guard, arena, ret, ret_sent, info);
+    else
+        e = await_on_connection(f, req, guard, arena, ret, ret_sent, info);
+    f->n_exchanges--;
+    return e;
+}
+
+/* ---- birth and death ----------------------------------------------------------------------------------------------- */
+
+static bool strings_copy(struct fetch *f, const struct fetch_options *opt)
+{
+    f->ca_file = opt->ca_file ? strdup(opt->ca_file) : NULL;
+    f->proxy = opt->proxy ? strdup(opt->proxy) : NULL;
+    for (const char *const *r = opt->resolve; r && *r; r++) {
+        struct curl_slist *grown = curl_slist_append(f->resolve, *r);
+
+        if (!grown)
+            return false;
+        f->resolve = grown;
+    }
+    return (!opt->ca_file || f->ca_file) && (!opt->proxy || f->proxy);
+}
+
+enum err fetch_create(const struct fetch_options *opt, struct fetch **ret, struct errinfo *info)
+{
+    struct fetch *f;
+    enum err e = curl_setup(info);
+
+    if (e)
+        return e;
+    f = calloc(1, sizeof(*f));
+    if (!f)
+        return err_set(info, E_OVERLOADED, "no memory for fetch");
+    f->magic = FETCH_MAGIC;
+    f->opt = *opt;
+    f->opt.connect_timeout = opt->connect_timeout ? opt->connect_timeout : 5 * NS_PER_S;
+    f->opt.idle_timeout = opt->idle_timeout ? opt->idle_timeout : 60 * NS_PER_S;
+    f->opt.per_origin_max = opt->per_origin_max ? opt->per_origin_max : 256;
+    f->opt.idle_max = opt->idle_max ? opt->idle_max : 4096;
+    f->opt.ca_file = f->opt.proxy = NULL;               /* the copies count */
+    f->opt.resolve = NULL;
+    f->share = curl_share_init();
+    if (!f->share || !strings_copy(f, opt)) {
+        fetch_destroy(f);
+        return err_set(info, E_OVERLOADED, "no memory for fetch");
+    }
+    curl_share_setopt(f->share, CURLSHOPT_SHARE, CURL_LOCK_DATA_DNS);
+    *ret = f;
+    return OK;
+}
+
+void fetch_drain(struct fetch *f)
+{
+    MAGIC_CHECK(f, FETCH_MAGIC);
+    if (f->draining)
+        return;
+    f->draining = true;
+    pool_drain(f);
+    multis_drain(f);
+}
+
+void fetch_destroy(struct fetch *f)
+{
+    if (!f)
+        return;
+    MAGIC_CHECK(f, FETCH_MAGIC);
+    ASSERT(f->n_exchanges == 0 && f->n_conns == 0 && f->n_socks == 0 && f->n_idle == 0);
+    ASSERT(!f->roomy && !f->full && f->groups.len == 0);
+    map_release(&f->groups);
+    if (f->share)
+        curl_share_cleanup(f->share);
+    curl_slist_free_all(f->resolve);
+    free(f->ca_file);
+    free(f->proxy);
+    f->magic = 0;
+    free(f);
+}

@@ -1,0 +1,206 @@
+/*
+ * internal.h -- what the files of fetch/ share. Not for other rooms (unit tests of the pure parts include it).
+ *
+ * From the ground up: origin.c (hosts, networks), request.c (a request's bytes), reply.c and inflate.c (an answer's bytes)
+ * are pure.  multi.c runs libcurl on the loop.  pool.c keeps connections and queues for them.  exchange.c and full.c carry
+ * one exchange, each in its way.  fetch.c is the front.
+ */
+#ifndef FETCH_INTERNAL_H
+#define FETCH_INTERNAL_H
+
+#include <curl/curl.h>
+#include <sys/socket.h>
+
+#include "base/map.h"
+#include "fetch/fetch.h"
+#include "http/parse.h"
+#include "loop/loop.h"
+#include "loop/task.h"
+
+/* ---- origin.c ------------------------------------------------------------------------------------------------------ */
+
+enum fetch_net { FETCH_NET_PUBLIC, FETCH_NET_LOOPBACK, FETCH_NET_PRIVATE, FETCH_NET_NEVER };
+
+enum fetch_net fetch_net_of(const struct sockaddr *sa);        /* families other than IPv4 and IPv6: NEVER */
+bool fetch_guard_allows(const struct fetch_guard *g, enum fetch_net net);
+bool fetch_origin_valid(const struct fetch_origin *o);
+/* Scheme, and the address if the host is one. */
+enum err fetch_origin_allowed(const struct fetch_origin *o, const struct fetch_guard *g, struct errinfo *info);
+
+/* ---- request.c ----------------------------------------------------------------------------------------------------- */
+
+bool fetch_path_valid(struct str path);
+/* E_CONNECTOR_FAULT with the reason, naming the field, never its value. */
+enum err fetch_request_check(const struct fetch_request *req, struct errinfo *info);
+static inline bool fetch_is_safe(const struct fetch_request *req) { return str_is(req->method, "GET") || str_is(req->method, "HEAD"); }
+
+/* The bytes to send: `p` (on the heap, secrets in place) and then `rest`, the caller's. */
+struct wire {
+    char *p;
+    size_t len;
+    struct str rest;
+};
+
+/* The request must have passed fetch_request_check(). False when memory is out. */
+bool wire_build(struct wire *w, const struct fetch_request *req);
+/* Only the fields a full transfer adds itself, each ended by '\0'; the body alone. */
+bool wire_build_fields(struct wire *w, const struct fetch_request *req);
+bool wire_build_body(struct wire *w, const struct fetch_request *req);
+void wire_wipe(struct wire *w);         /* overwrites, then frees */
+
+/* ---- reply.c ------------------------------------------------------------------------------------------------------- */
+
+/* Reads one answer from pieces of any size; what it keeps lies in the arena, or in `part` until finished. */
+struct reader {
+    struct arena *arena;
+    size_t max;
+    bool was_head;
+    enum { READER_HEAD, READER_LENGTH, READER_CHUNKED, READER_UNTIL_CLOSE, READER_DONE } state;
+    struct buf part;                    /* an incomplete head, or a body of unknown length */
+    size_t parsed;                      /* bytes of an incomplete head that were looked at */
+    unsigned interim;
+    char *body;                         /* READER_LENGTH: in the arena */
+    size_t body_len, body_size;
+    struct http_chunked chunked;
+    bool any;                           /* a byte of the answer was seen */
+    bool keeps;                         /* HTTP says that the connection may go on */
+    struct fetch_reply reply;
+    const char *why;                    /* static text behind E_UPSTREAM_GARBLED and E_UPSTREAM_TOO_LARGE */
+};
+
+void reader_init(struct reader *r, struct arena *arena, size_t max, bool was_head);
+/* OK: *ret_used bytes were taken; fewer than in.len only when the answer is complete (bytes behind it are nobody's). */
+enum err reader_feed(struct reader *r, struct str in, size_t *ret_used);
+/* The peer closed. OK: that was the end of the body. E_CLOSED: it was not. */
+enum err reader_eof(struct reader *r);
+/* Where the next bytes of the body can be received directly, without a copy; NULL when there is no such place. */
+char *reader_room(struct reader *r, size_t *ret_size);
+enum err reader_filled(struct reader *r, size_t n);
+static inline bool reader_done(const struct reader *r) { return r->state == READER_DONE; }
+static inline bool reader_has_head(const struct reader *r) { return r->reply.status != 0; }
+/* After reader_done(): unpacks the body if it is packed, and hands the reply out. */
+enum err reader_finish(struct reader *r, struct fetch_reply *ret);
+void reader_release(struct reader *r);
+
+/* Content-Encoding of `reply` taken off its body, in the arena. E_UPSTREAM_GARBLED or E_UPSTREAM_TOO_LARGE, *why says more. */
+enum err reply_unpack(struct fetch_reply *reply, struct arena *arena, size_t max, const char **why);
+/* inflate.c: gzip (RFC 1952) or zlib (RFC 1950), exactly one stream. */
+enum err inflate_bounded(struct str in, bool gzip, size_t max, struct buf *out, const char **why);
+
+/* ---- multi.c: libcurl on the loop ---------------------------------------------------------------------------------- */
+
+enum {
+    MULTI_CONNECTIONS = 64,             /* libcurl looks a connection up by walking all of its multi: keep that short */
+    SCRATCH_SIZE = 64 * 1024,
+    FETCH_MAGIC = 0x66657463, CONN_MAGIC = 0x636f6e6e,
+};
+
+/* A multi with the timer and the sockets libcurl wants watched. */
+struct multi {
+    CURLM *curl;
+    struct fetch *f;
+    unsigned n;                         /* easy handles in it */
+    struct timer timer;
+    struct mail kick;                   /* instead of a timer of 0 ms */
+    bool kicked;
+    struct multi *next, **prev;         /* f->roomy while n < MULTI_CONNECTIONS; f->full otherwise; NULL prev: a group's */
+};
+
+/* An easy handle at work. The owner embeds it; it must stay where it is until xfer_close(). */
+struct xfer {
+    struct fetch *f;
+    CURL *easy;
+    struct multi *multi;
+    struct fetch_guard guard;
+    bool proxied;
+    bool denied;                        /* the guard refused an address */
+    bool resent;                        /* prereq: libcurl wanted to send the request a second time and was stopped */
+    bool safe;                          /* the request may be sent a second time */
+    unsigned sends;                     /* how often a connection was about to get the request */
+    bool done;
+    CURLcode result;
+    struct wake *wake;
+    char why[CURL_ERROR_SIZE];
+};
+
+struct multi *multi_open(struct fetch *f);
+struct multi *multi_roomy(struct fetch *f);     /* for one more CONNECT_ONLY connection */
+void multi_close(struct multi *m);      /* no easy handle in it */
+void multis_drain(struct fetch *f);     /* closes those nobody uses; the others close with their last handle */
+/* An easy handle with everything set that both kinds of transfer share. False when memory is out. */
+bool xfer_open(struct xfer *x, struct fetch *f, const struct fetch_origin *o, const struct fetch_guard *g, const char *url);
+bool xfer_start(struct xfer *x, struct multi *m);
+/* OK when libcurl is done with it (x->result), E_TIMEOUT, E_CANCELLED. */
+enum err await_xfer(struct xfer *x, ns_t deadline);
+void xfer_close(struct xfer *x);        /* closes its connection too when it is CONNECT_ONLY */
+enum err curl_setup(struct errinfo *info);
+bool fetch_guard_peer(const struct xfer *x, int fd);            /* is the connected peer one that is allowed? */
+
+/* ---- pool.c -------------------------------------------------------------------------------------------------------- */
+
+struct conn {
+    uint32_t magic;
+    struct xfer x;
+    struct group *group;
+    int fd;
+    struct op poll;                     /* readable; stays armed while idle, so that a close is noticed */
+    bool readable;                      /* poll fired since it was last armed */
+    bool dead;                          /* closed; only waits for poll to end */
+    bool tls;
+    struct wake *wake;                  /* the exchange that waits for readable */
+    ns_t idle_since;
+    struct conn *below, *above;         /* LIFO of the group */
+    struct conn *older, *newer;         /* all idle ones of the worker */
+    bool idle;
+};
+
+/* All that belongs to one tenant, one origin and one guard. A place is the right to one connection (or full transfer). */
+struct group {
+    struct fetch *f;
+    struct fetch_origin origin;
+    struct fetch_guard guard;
+    struct str key;                     /* behind the group */
+    unsigned places;                    /* taken: connections, idle ones included, and full transfers */
+    struct conn *idle;                  /* newest first */
+    struct waiter *first, *last;        /* in line for a place; then nothing is idle */
+    struct multi *full;                 /* for full transfers: HTTP/2 connections are kept inside */
+    unsigned full_users;
+    struct timer full_timer;
+};
+
+struct fetch {
+    uint32_t magic;
+    struct fetch_options opt;
+    char *ca_file, *proxy;
+    struct curl_slist *resolve;
+    CURLSH *share;                      /* the DNS cache, for all multis of this worker */
+    struct multi *roomy, *full;
+    struct map groups;
+    struct conn *oldest, *newest;       /* idle */
+    unsigned n_idle, n_conns, n_exchanges;
+    unsigned n_socks;                   /* polls whose end is awaited: of libcurl's sockets, and of closed connections */
+    struct timer idle_timer;
+    bool draining;
+    char scratch[SCRATCH_SIZE];         /* received into and emptied before anything waits */
+};
+
+/* A connection for the request: kept (`*ret_reused`) or new; `fresh`: new whatever is kept. Errors as await_fetch(). */
+enum err await_conn(struct fetch *f, const struct fetch_request *req, const struct fetch_guard *g, bool fresh,
+                    struct conn **ret, bool *ret_reused, struct errinfo *info);
+void conn_release(struct conn *c, bool keep);
+enum err await_readable(struct conn *c, ns_t deadline);
+/* A place for a full transfer, and the group's multi to run it in. */
+enum err await_place(struct fetch *f, const struct fetch_request *req, const struct fetch_guard *g, struct group **ret,
+                     struct errinfo *info);
+void full_release(struct group *g);
+void pool_drain(struct fetch *f);
+
+/* ---- exchange.c, full.c -------------------------------------------------------------------------------------------- */
+
+/* E_CLOSED: the connection was gone and not one byte of an answer had come; the caller decides what that means. */
+enum err await_exchange(struct conn *c, const struct fetch_request *req, struct arena *arena, struct fetch_reply *ret,
+                        enum fetch_sent *ret_sent, struct errinfo *info);
+enum err await_full(struct fetch *f, const struct fetch_request *req, const struct fetch_guard *g, struct arena *arena,
+                    struct fetch_reply *ret, enum fetch_sent *ret_sent, struct errinfo *info);
+
+#endif

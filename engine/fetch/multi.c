@@ -1,0 +1,471 @@
+/*
+ * multi.c -- libcurl driven by the loop: sockets become polls, timeouts become timers
+ *
+ * libcurl tells which sockets it wants watched (on_socket) and when it wants to be called (on_timer).  A socket is a struct
+ * sock with one OP_POLL, armed again after each action as long as libcurl wants it.  After each action the messages of
+ * the multi are read and the owners' wakes fired.
+ *
+ * What must hold: no easy handle is removed, and no multi closed, from inside a libcurl callback.  Callbacks run only inside
+ * curl_multi_socket_action(), _add_handle() and _remove_handle(); they set timers, start and cancel polls, and fire
+ * nothing that runs a task at once.
+ *
+ * Memory libcurl frees is overwritten first: it holds copies of header lines with credentials (full transfers).
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <malloc.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/check.h"
+#include "base/crypto.h"
+#include "base/metric.h"
+#include "fetch/internal.h"
+
+/* ---- libcurl's memory ---------------------------------------------------------------------------------------------- */
+
+static void wiping_free(void *p)
+{
+    if (!p)
+        return;
+    bytes_wipe(p, malloc_usable_size(p));
+    free(p);
+}
+
+static void *wiping_realloc(void *old, size_t n)
+{
+    size_t had = old ? malloc_usable_size(old) : 0;
+    void *p;
+
+    if (old && n <= had && n >= had / 2)
+        return old;
+    p = malloc(n);
+    if (p && old) {
+        memcpy(p, old, had < n ? had : n);
+        wiping_free(old);
+    }
+    return p;
+}
+
+static pthread_once_t global_once = PTHREAD_ONCE_INIT;
+static CURLcode global_result;
+
+static void global_init(void)
+{
+    global_result = curl_global_init_mem(CURL_GLOBAL_DEFAULT, malloc, wiping_free, wiping_realloc, strdup, calloc);
+}
+
+enum err curl_setup(struct errinfo *info)
+{
+    const curl_version_info_data *v;
+
+    pthread_once(&global_once, global_init);
+    if (global_result != CURLE_OK)
+        return err_set(info, E_CONFIG, "libcurl could not be set up: %s", curl_easy_strerror(global_result));
+    v = curl_version_info(CURLVERSION_NOW);
+    if (v->version_num < 0x075800)
+        return err_set(info, E_CONFIG, "libcurl %s is too old; sluice needs 7.88 or later", v->version);
+    if (!(v->features & CURL_VERSION_SSL) || !(v->features & CURL_VERSION_ASYNCHDNS))
+        return err_set(info, E_CONFIG, "this libcurl (%s) has no TLS or resolves names by blocking", v->version);
+    return OK;
+}
+
+/* ---- sockets ------------------------------------------------------------------------------------------------------- */
+
+struct sock {
+    struct op op;
+    struct multi *m;
+    struct fetch *f;            /* outlives m */
+    unsigned want;              /* POLLIN | POLLOUT */
+    bool dead;                  /* libcurl is done with it; freed when the poll has ended */
+    bool acting;                /* inside curl_multi_socket_action() for it */
+};
+
+static void sock_done(struct op *op, int res);
+
+static void sock_free(struct sock *s)
+{
+    ASSERT(s->f->n_socks > 0);
+    s->f->n_socks--;
+    free(s);
+}
+
+static void sock_arm(struct sock *s)
+{
+    s->op.events = s->want;
+    s->op.done = sock_done;
+    op_submit(&s->op);
+}
+
+static void messages_read(struct multi *m)
+{
+    CURLMsg *msg;
+    int left;
+
+    while ((msg = curl_multi_info_read(m->curl, &left))) {
+        struct xfer *x = NULL;
+
+        curl_easy_getinfo(msg->easy_handle, CURLINFO_PRIVATE, (char **)&x);
+        if (msg->msg != CURLMSG_DONE)
+            continue;
+        ASSERT(x && x->multi == m && !x->done);
+        x->result = msg->data.result;
+        x->done = true;
+        if (x->wake)
+            wake_fire(x->wake);
+    }
+}
+
+static void sock_done(struct op *op, int res)
+{
+    struct sock *s = CONTAINER_OF(op, struct sock, op);
+    int events = 0, running;
+    struct multi *m = s->m;
+
+    if (s->dead) {
+        sock_free(s);
+        return;
+    }
+    if (res >= 0) {
+        events |= res & (POLLIN | POLLHUP) ? CURL_CSELECT_IN : 0;
+        events |= res & POLLOUT ? CURL_CSELECT_OUT : 0;
+        events |= res & (POLLERR | POLLNVAL) ? CURL_CSELECT_ERR : 0;
+    } else if (res != -ECANCELED) {
+        events = CURL_CSELECT_ERR;
+    }
+    if (events) {
+        s->acting = true;
+        curl_multi_socket_action(m->curl, op->fd, events, &running);
+        s->acting = false;
+        messages_read(m);
+    }
+    if (s->dead)
+        sock_free(s);
+    else if (s->want && !op_active(&s->op))
+        sock_arm(s);
+}
+
+static unsigned poll_events(int what)
+{
+    switch (what) {
+    case CURL_POLL_IN:
+        return POLLIN;
+    case CURL_POLL_OUT:
+        return POLLOUT;
+    case CURL_POLL_INOUT:
+        return POLLIN | POLLOUT;
+    default:
+        return 0;
+    }
+}
+
+static int on_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *sock_arg)
+{
+    struct multi *m = arg;
+    struct sock *s = sock_arg;
+
+    if (what == CURL_POLL_REMOVE) {
+        if (!s)
+            return 0;
+        s->dead = true;
+        if (op_active(&s->op))
+            op_cancel(&s->op);
+        else if (!s->acting)
+            sock_free(s);
+        return 0;
+    }
+    if (!s) {
+        s = calloc(1, sizeof(*s));
+        if (!s)
+            return -1;
+        s->m = m;
+        s->f = m->f;
+        s->op.kind = OP_POLL;
+        s->op.fd = fd;
+        m->f->n_socks++;
+        curl_multi_assign(m->curl, fd, s);
+    }
+    s->want = poll_events(what);
+    if (op_active(&s->op) && s->op.events != s->want)
+        op_cancel(&s->op);                              /* sock_done() arms it again */
+    else if (!op_active(&s->op) && !s->acting && s->want)
+        sock_arm(s);
+    return 0;
+}
+
+static void multi_act(struct multi *m)
+{
+    int running;
+
+    curl_multi_socket_action(m->curl, CURL_SOCKET_TIMEOUT, 0, &running);
+    messages_read(m);
+}
+
+static void multi_fire(struct timer *t)
+{
+    multi_act(CONTAINER_OF(t, struct multi, timer));
+}
+
+static void multi_kicked(struct mail *mail)
+{
+    struct multi *m = CONTAINER_OF(mail, struct multi, kick);
+
+    m->kicked = false;
+    if (m->curl)
+        multi_act(m);
+    else
+        free(m);                        /* closed meanwhile */
+}
+
+static int on_timer(CURLM *curl, long ms, void *arg)
+{
+    struct multi *m = arg;
+
+    timer_clear(&m->timer);
+    if (ms == 0 && !m->kicked) {        /* a timer would take until the next tick */
+        m->kicked = true;
+        m->kick.fn = multi_kicked;
+        loop_post(loop_self(), &m->kick);
+    }
+    if (ms > 0)
+        timer_set(&m->timer, loop_now() + (ns_t)ms * NS_PER_MS, multi_fire);
+    return 0;
+}
+
+/* ---- multis -------------------------------------------------------------------------------------------------------- */
+
+struct multi *multi_open(struct fetch *f)
+{
+    struct multi *m = calloc(1, sizeof(*m));
+
+    if (!m)
+        return NULL;
+    m->f = f;
+    m->curl = curl_multi_init();
+    if (!m->curl) {
+        free(m);
+        return NULL;
+    }
+    curl_multi_setopt(m->curl, CURLMOPT_SOCKETFUNCTION, on_socket);
+    curl_multi_setopt(m->curl, CURLMOPT_SOCKETDATA, m);
+    curl_multi_setopt(m->curl, CURLMOPT_TIMERFUNCTION, on_timer);
+    curl_multi_setopt(m->curl, CURLMOPT_TIMERDATA, m);
+    /* above what it will ever hold: libcurl must not close a connection of ours to make room */
+    curl_multi_setopt(m->curl, CURLMOPT_MAXCONNECTS, (long)MULTI_CONNECTIONS * 4);
+    return m;
+}
+
+static void multi_link(struct multi **list, struct multi *m)
+{
+    m->next = *list;
+    m->prev = list;
+    if (m->next)
+        m->next->prev = &m->next;
+    *list = m;
+}
+
+static void multi_unlink(struct multi *m)
+{
+    *m->prev = m->next;
+    if (m->next)
+        m->next->prev = m->prev;
+}
+
+void multi_close(struct multi *m)
+{
+    ASSERT(m->n == 0);
+    if (m->prev)
+        multi_unlink(m);
+    curl_multi_setopt(m->curl, CURLMOPT_TIMERFUNCTION, NULL);
+    curl_multi_cleanup(m->curl);
+    m->curl = NULL;
+    timer_clear(&m->timer);
+    if (!m->kicked)
+        free(m);
+}
+
+/* Multis are kept when they empty: each has read the CA file. While draining they are not. */
+struct multi *multi_roomy(struct fetch *f)
+{
+    struct multi *m;
+
+    if (!f->roomy) {
+        m = multi_open(f);
+        if (!m)
+            return NULL;
+        multi_link(&f->roomy, m);
+    }
+    return f->roomy;
+}
+
+static void multi_count(struct multi *m, int delta)
+{
+    m->n += (unsigned)delta;
+    if (!m->prev)
+        return;                         /* a group's: that decides */
+    if (m->n == 0 && m->f->draining) {
+        multi_close(m);
+        return;
+    }
+    if ((delta > 0 && m->n == MULTI_CONNECTIONS) || (delta < 0 && m->n == MULTI_CONNECTIONS - 1)) {
+        multi_unlink(m);
+        multi_link(m->n == MULTI_CONNECTIONS ? &m->f->full : &m->f->roomy, m);
+    }
+}
+
+void multis_drain(struct fetch *f)
+{
+    struct multi *m, *next;
+
+    for (m = f->roomy; m; m = next) {
+        next = m->next;
+        if (m->n == 0)
+            multi_close(m);
+    }
+}
+
+/* ---- transfers ----------------------------------------------------------------------------------------------------- */
+
+/* Every socket to a provider is made here, after its address was looked at. */
+static curl_socket_t on_open(void *arg, curlsocktype purpose, struct curl_sockaddr *a)
+{
+    struct xfer *x = arg;
+    int fd, one = 1;
+
+    if (purpose != CURLSOCKTYPE_IPCXN || (!x->proxied && !fetch_guard_allows(&x->guard, fetch_net_of(&a->addr)))) {
+        x->denied = true;
+        return CURL_SOCKET_BAD;
+    }
+    fd = socket(a->family, a->socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, a->protocol);
+    if (fd < 0)
+        return CURL_SOCKET_BAD;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+    return fd;
+}
+
+/* The connection stands and is about to be used: once, or again only where that is harmless. */
+static int on_ready(void *arg, char *peer, char *local, int peer_port, int local_port)
+{
+    struct xfer *x = arg;
+    struct sockaddr_in a4 = { .sin_family = AF_INET };
+    struct sockaddr_in6 a6 = { .sin6_family = AF_INET6 };
+    enum fetch_net net = FETCH_NET_NEVER;
+
+    if (inet_pton(AF_INET, peer, &a4.sin_addr) == 1)
+        net = fetch_net_of((const struct sockaddr *)&a4);
+    else if (inet_pton(AF_INET6, peer, &a6.sin6_addr) == 1)
+        net = fetch_net_of((const struct sockaddr *)&a6);
+    if (!x->proxied && !fetch_guard_allows(&x->guard, net)) {
+        x->denied = true;
+        return CURL_PREREQFUNC_ABORT;
+    }
+    x->sends++;
+    if (x->sends > 1 && !x->safe) {
+        x->resent = true;
+        return CURL_PREREQFUNC_ABORT;
+    }
+    return CURL_PREREQFUNC_OK;
+}
+
+bool fetch_guard_peer(const struct xfer *x, int fd)
+{
+    struct sockaddr_storage peer;
+    socklen_t n = sizeof(peer);
+
+    if (x->proxied)
+        return true;
+    return getpeername(fd, (struct sockaddr *)&peer, &n) == 0 &&
+           fetch_guard_allows(&x->guard, fetch_net_of((const struct sockaddr *)&peer));
+}
+
+static bool common_options(struct xfer *x, const struct fetch_origin *o, const char *url)
+{
+    const struct fetch *f = x->f;
+    CURL *c = x->easy;
+    CURLcode rc = CURLE_OK;
+
+#define SET(option, value) (rc = rc ? rc : curl_easy_setopt(c, option, value))
+    SET(CURLOPT_URL, url);
+    SET(CURLOPT_PRIVATE, x);
+    SET(CURLOPT_ERRORBUFFER, x->why);
+    SET(CURLOPT_NOSIGNAL, 1L);
+    SET(CURLOPT_PROTOCOLS_STR, o->tls ? "https" : "http");
+    SET(CURLOPT_FOLLOWLOCATION, 0L);
+    SET(CURLOPT_NETRC, (long)CURL_NETRC_IGNORED);
+    SET(CURLOPT_PROXY, f->proxy ? f->proxy : "");       /* "": not even the environment's */
+    SET(CURLOPT_NOPROXY, "");
+    SET(CURLOPT_HTTPPROXYTUNNEL, f->proxy ? 1L : 0L);
+    SET(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
+    SET(CURLOPT_SHARE, f->share);
+    SET(CURLOPT_RESOLVE, f->resolve);
+    SET(CURLOPT_OPENSOCKETFUNCTION, on_open);
+    SET(CURLOPT_OPENSOCKETDATA, x);
+    SET(CURLOPT_PREREQFUNCTION, on_ready);
+    SET(CURLOPT_PREREQDATA, x);
+    SET(CURLOPT_CONNECTTIMEOUT_MS, (long)(f->opt.connect_timeout / NS_PER_MS));
+    SET(CURLOPT_QUICK_EXIT, 1L);                        /* a lookup under way is left behind, never waited for */
+    SET(CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
+    SET(CURLOPT_SSL_VERIFYPEER, 1L);
+    SET(CURLOPT_SSL_VERIFYHOST, 2L);
+    SET(CURLOPT_TCP_KEEPALIVE, 1L);
+    if (f->ca_file)
+        SET(CURLOPT_CAINFO, f->ca_file);
+#undef SET
+    return rc == CURLE_OK;
+}
+
+bool xfer_open(struct xfer *x, struct fetch *f, const struct fetch_origin *o, const struct fetch_guard *g, const char *url)
+{
+    *x = (struct xfer){ .f = f, .guard = *g, .proxied = f->proxy != NULL };
+    x->easy = curl_easy_init();
+    if (!x->easy)
+        return false;
+    return common_options(x, o, url);
+}
+
+bool xfer_start(struct xfer *x, struct multi *m)
+{
+    if (curl_multi_add_handle(m->curl, x->easy) != CURLM_OK)
+        return false;
+    x->multi = m;
+    multi_count(m, +1);
+    return true;
+}
+
+enum err await_xfer(struct xfer *x, ns_t deadline)
+{
+    struct wake w = { 0 };
+    enum err e;
+
+    if (x->done)
+        return await_sleep(0);          /* cancelled meanwhile? */
+    x->wake = &w;
+    e = await_wake(&w, deadline);
+    x->wake = NULL;
+    if (e == E_TIMEOUT && x->done)
+        e = OK;
+    ASSERT(e != OK || x->done);
+    return e;
+}
+
+void xfer_close(struct xfer *x)
+{
+    struct multi *m = x->multi;
+
+    ASSERT(x->wake == NULL);
+    if (m) {
+        CURLMcode rc = curl_multi_remove_handle(m->curl, x->easy);
+
+        ASSERT(rc == CURLM_OK);
+    }
+    curl_easy_cleanup(x->easy);
+    x->easy = NULL;
+    x->multi = NULL;
+    if (m)
+        multi_count(m, -1);
+}

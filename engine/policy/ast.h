@@ -1,0 +1,102 @@
+/*
+ * ast.h -- policies as trees: what the parsers make and the compiler reads (room-private)
+ *
+ * A tree lives in one arena together with its unquoted strings; names and identifiers point into the policy text, which
+ * the policy set keeps.  Every node knows where it stands.  What a policy means is here only once: JSON policies, links of
+ * templates and the validator work on these trees too.
+ */
+#ifndef POLICY_AST_H
+#define POLICY_AST_H
+
+#include "base/arena.h"
+#include "base/err.h"
+#include "policy/value.h"
+
+enum ast_op {
+    AST_BOOL, AST_LONG, AST_STRING, AST_ENTITY, AST_VAR,
+    AST_AND, AST_OR,                    /* two or more operands */
+    AST_NOT, AST_NEG, AST_IF,
+    AST_EQ, AST_NE, AST_LT, AST_LE, AST_GT, AST_GE, AST_ADD, AST_SUB, AST_MUL, AST_IN,
+    AST_HAS,                            /* pieces: the path, at least one name */
+    AST_LIKE,                           /* pieces: what stands between the wildcards */
+    AST_IS,                             /* text: the type; a second operand: `is T in e` */
+    AST_ATTR,                           /* text: the attribute */
+    AST_CONTAINS, AST_CONTAINS_ALL, AST_CONTAINS_ANY, AST_IS_EMPTY, AST_GET_TAG, AST_HAS_TAG,
+    AST_SET, AST_RECORD,                /* the operands of a record carry their keys */
+    AST_EXT,                            /* number: an enum ext_fn */
+};
+
+enum ast_var { VAR_PRINCIPAL, VAR_ACTION, VAR_RESOURCE, VAR_CONTEXT };
+
+struct ast {
+    uint8_t op;                 /* enum ast_op */
+    uint16_t depth;             /* of the tree below, this node included */
+    uint32_t n;                 /* operands */
+    uint32_t line, column;
+    struct ast *first, *last, *next;
+    struct str key;             /* of a record's attribute */
+    struct str text;
+    union {
+        bool b;
+        int64_t number;         /* AST_LONG; an enum ast_var; an enum ext_fn */
+        struct policy_uid uid;
+        struct {
+            struct str *p;
+            size_t n;
+        } pieces;
+    } u;
+};
+
+enum scope_kind { SCOPE_ANY, SCOPE_EQ, SCOPE_IN, SCOPE_IS, SCOPE_IS_IN };
+
+/* One of the three constraints of a policy's head. */
+struct ast_scope {
+    uint8_t kind;               /* enum scope_kind; for the action ANY, EQ or IN */
+    struct str type;            /* IS, IS_IN */
+    struct policy_uid *uids;    /* EQ, IS_IN and IN: one; action IN: n, perhaps none */
+    size_t n;
+};
+
+struct ast_annotation {
+    struct str key, value;      /* without a value: "" */
+    struct ast_annotation *next;
+};
+
+struct ast_condition {
+    bool unless;
+    struct ast *expr;
+    struct ast_condition *next;
+};
+
+struct ast_policy {
+    bool forbid;
+    uint32_t file, line, column;
+    struct str id;
+    struct ast_annotation *annotations;
+    struct ast_scope principal, action, resource;
+    struct ast_condition *conditions;
+    struct ast_policy *next;
+};
+
+/* Deeper expressions are refused: parser and compiler recurse, and must fit a thread's stack with sanitizers on. */
+enum { POLICY_NEST_MAX = 200, POLICY_DEPTH_MAX = 1000 };
+
+struct ast_file {
+    struct ast_policy *first;
+    size_t n;
+};
+
+/*
+ * Parses one file of policies. `tokens` (may be NULL) receives the text of every token and a line feed after each: the
+ * normal form that the version digest covers. Policies get no ids here.
+ * E_CONFIG: `info` holds file:line:column and what was expected; E_CALL_TOO_LARGE: the arena is full.
+ */
+enum err ast_parse(struct arena *a, struct str file, struct str text, struct buf *tokens, struct ast_file *ret,
+    struct errinfo *info);
+
+struct ast *ast_new(struct arena *a, enum ast_op op, uint32_t line, uint32_t column);
+void ast_add(struct ast *parent, struct ast *kid);
+/* The value of an annotation; NULL if the policy has none of that key. */
+const struct str *ast_annotation(const struct ast_policy *p, const char *key);
+
+#endif

@@ -1,0 +1,291 @@
+/*
+ * decide.c -- a request through the index, the heads and the conditions to a decision
+ *
+ * Every policy whose head matches is evaluated, also after a forbid was found: the decision names all that decided and
+ * all that failed, in an order that depends on the set alone.
+ */
+#include "policy/program.h"
+
+#include "base/check.h"
+
+enum match { NO, MAYBE, YES };
+
+struct walk {
+    struct eval eval;
+    const struct scope_index *index;
+    struct policy_uid resource_type;            /* of a resource that is not known */
+    struct policy_decision *decision;           /* NULL in policy_could_allow */
+    uint32_t n_plain;                           /* permits that hold and need no approval */
+    bool could_permit, must_forbid;
+};
+
+const char *policy_fault_text(enum policy_fault fault)
+{
+    switch (fault) {
+    case POLICY_FAULT_NONE:
+        return "none";
+    case POLICY_FAULT_TYPE:
+        return "an operand has another type than the operation takes";
+    case POLICY_FAULT_OVERFLOW:
+        return "the result does not fit 64 bits";
+    case POLICY_FAULT_NO_ENTITY:
+        return "the entity does not exist";
+    case POLICY_FAULT_NO_ATTR:
+        return "the attribute does not exist";
+    case POLICY_FAULT_NO_TAG:
+        return "the tag does not exist";
+    case POLICY_FAULT_ARITY:
+        return "wrong number of arguments";
+    case POLICY_FAULT_FORMAT:
+        return "the text is not in the form the function takes";
+    }
+    UNREACHABLE();
+}
+
+/* --- heads ------------------------------------------------------------------------------------------------------ */
+
+static bool type_is(const struct policy_uid *uid, const struct scope *s)
+{
+    return uid->type_hash == s->type_hash && str_eq(uid->type, s->type);
+}
+
+static enum match match_scope(const struct scope *s, const struct policy_uid *uid, const struct policy_entity *entity)
+{
+    switch ((enum scope_kind)s->kind) {
+    case SCOPE_ANY:
+        return YES;
+    case SCOPE_EQ:
+        return policy_uid_eq(uid, s->uid) ? YES : NO;
+    case SCOPE_IN:
+        return eval_in(uid, entity, s->uid) ? YES : NO;
+    case SCOPE_IS:
+        return type_is(uid, s) ? YES : NO;
+    case SCOPE_IS_IN:
+        return type_is(uid, s) && eval_in(uid, entity, s->uid) ? YES : NO;
+    }
+    UNREACHABLE();
+}
+
+/* A resource of which at most the type is known. */
+static enum match match_unknown(const struct scope *s, const struct policy_uid *type)
+{
+    if (s->kind == SCOPE_ANY)
+        return YES;
+    if (type->type.len == 0)
+        return MAYBE;
+    switch ((enum scope_kind)s->kind) {
+    case SCOPE_EQ:
+        return str_eq(s->uid->type, type->type) ? MAYBE : NO;
+    case SCOPE_IS:
+        return type_is(type, s) ? YES : NO;
+    case SCOPE_IS_IN:
+        return type_is(type, s) ? MAYBE : NO;
+    default:
+        return MAYBE;
+    }
+}
+
+static enum match match_action(const struct walk *w, const struct action_scope *s, uint32_t via)
+{
+    const struct policy_uid *action = w->eval.request->action;
+
+    if (s->kind == SCOPE_ANY)
+        return YES;
+    for (uint32_t i = 0; i < s->n; i++) {
+        bool hit = s->kind == SCOPE_EQ ? policy_uid_eq(action, &s->uids[i]) : eval_in(action, w->eval.action, &s->uids[i]);
+
+        if (hit)
+            return via == INDEX_NONE || via == i ? YES : NO;
+    }
+    return NO;
+}
+
+static enum match match_head(const struct walk *w, const struct program_policy *p, uint32_t via)
+{
+    const struct policy_request *r = w->eval.request;
+
+    if (match_scope(&p->principal, r->principal, w->eval.principal) == NO || match_action(w, &p->action, via) == NO)
+        return NO;
+    if (r->resource_unknown)
+        return match_unknown(&p->resource, &w->resource_type);
+    return match_scope(&p->resource, r->resource, w->eval.resource);
+}
+
+/* --- one policy --------------------------------------------------------------------------------------------------- */
+
+static void add_role(struct policy_decision *d, struct str role)
+{
+    for (uint32_t i = 0; i < d->n_roles && i < POLICY_ROLES_MAX; i++)
+        if (str_eq(d->roles[i], role))
+            return;
+    if (d->n_roles < POLICY_ROLES_MAX)
+        d->roles[d->n_roles] = role;
+    d->n_roles++;
+}
+
+static void note_error(struct walk *w, uint32_t number, const struct program_policy *p)
+{
+    struct policy_decision *d = w->decision;
+
+    d->n_forbid_errors += p->forbid;
+    if (d->n_errors < POLICY_NAMED_MAX) {
+        const struct place *at = &w->eval.set->places[w->eval.fault_at];
+
+        d->errors[d->n_errors] = (struct policy_error){ number, w->eval.fault, at->line, at->column };
+    }
+    d->n_errors++;
+}
+
+static void note_reason(struct walk *w, uint32_t number, const struct program_policy *p)
+{
+    struct policy_decision *d = w->decision;
+
+    if (p->forbid != (d->effect == POLICY_DENY)) {
+        /* The first forbid takes the place of the permits gathered so far; permits after it do not count. */
+        if (!p->forbid)
+            return;
+        d->effect = POLICY_DENY;
+        d->n_reasons = 0;
+        d->n_roles = 0;
+    }
+    if (d->n_reasons < POLICY_NAMED_MAX)
+        d->reasons[d->n_reasons] = number;
+    d->n_reasons++;
+    if (!p->forbid) {
+        w->n_plain += !p->approval;
+        if (p->approval)
+            add_role(d, p->role);
+    }
+}
+
+static void weigh(struct walk *w, struct index_entry entry)
+{
+    const struct program_policy *p = &w->eval.set->policies[entry.policy];
+    enum match head = match_head(w, p, entry.via);
+    enum policy_verdict v;
+
+    if (head == NO)
+        return;
+    v = eval_policy(&w->eval, p);
+    if (w->eval.request->observe)
+        w->eval.request->observe(w->eval.request->observe_arg, entry.policy, (int)v);
+    if (!w->decision) {
+        if (p->forbid)
+            w->must_forbid |= head == YES && v == POLICY_IS_TRUE;
+        else
+            w->could_permit |= v == POLICY_IS_TRUE || v == POLICY_IS_UNKNOWN;
+        return;
+    }
+    ASSERT(v != POLICY_IS_UNKNOWN);
+    if (v == POLICY_IS_ERROR)
+        note_error(w, entry.policy, p);
+    else if (v == POLICY_IS_TRUE)
+        note_reason(w, entry.policy, p);
+}
+
+/* --- the walk ----------------------------------------------------------------------------------------------------- */
+
+static void visit(struct walk *w, uint32_t at);
+
+static void visit_key(struct walk *w, uint32_t at, uint64_t key)
+{
+    uint32_t child = index_child(w->index, at, key);
+
+    if (child != INDEX_NONE)
+        visit(w, child);
+}
+
+/* Recursion is at most four deep: a node per dimension and a leaf. */
+static void visit(struct walk *w, uint32_t at)
+{
+    const struct index_node *node = &w->index->nodes[at];
+    const struct policy_request *r = w->eval.request;
+    const struct policy_entity *entity;
+    const struct policy_uid *uid;
+
+    if (node->dim == DIM_LEAF) {
+        for (uint32_t i = 0; i < node->n; i++)
+            weigh(w, w->index->entries[node->first + i]);
+        return;
+    }
+    if (node->any != INDEX_NONE)
+        visit(w, node->any);
+    if (node->dim == DIM_RESOURCE && r->resource_unknown) {
+        for (uint32_t i = 0; i < node->n; i++)
+            visit(w, w->index->kids[node->first + i].node);
+        return;
+    }
+    uid = node->dim == DIM_PRINCIPAL ? r->principal : node->dim == DIM_ACTION ? r->action : r->resource;
+    entity = node->dim == DIM_PRINCIPAL ? w->eval.principal : node->dim == DIM_ACTION ? w->eval.action : w->eval.resource;
+    visit_key(w, at, uid->hash);
+    if (node->dim != DIM_ACTION)
+        visit_key(w, at, uid->type_hash);
+    for (uint32_t i = 0; entity && i < entity->n_ancestors; i++)
+        visit_key(w, at, entity->ancestors[i].hash);
+}
+
+static void start(struct walk *w, const struct policy_set *set, const struct policy_request *r)
+{
+    w->index = &set->index;
+    w->eval.set = set;
+    w->eval.request = r;
+    w->eval.principal = policy_layer_find(r->entities, r->principal);
+    w->eval.action = policy_layer_find(r->entities, r->action);
+    w->eval.resource = r->resource_unknown ? NULL : policy_layer_find(r->entities, r->resource);
+    w->eval.vars[VAR_PRINCIPAL] = policy_entity_value(r->principal);
+    w->eval.vars[VAR_ACTION] = policy_entity_value(r->action);
+    w->eval.vars[VAR_CONTEXT] = r->context;
+    w->eval.vars[VAR_RESOURCE] = r->resource_unknown ? policy_unknown() : policy_entity_value(r->resource);
+    if (r->resource_unknown && r->resource_type.len) {
+        w->resource_type = policy_uid(r->resource_type, STR(""));
+        w->eval.vars[VAR_RESOURCE].u.uid = &w->resource_type;
+    }
+}
+
+/* The walk's order is the index's; what is reported is in the order of the policies. */
+static void sort_numbers(uint32_t *v, uint32_t n)
+{
+    if (n > POLICY_NAMED_MAX)
+        n = POLICY_NAMED_MAX;
+    for (uint32_t i = 1; i < n; i++) {
+        uint32_t t = v[i], j = i;
+
+        for (; j > 0 && v[j - 1] > t; j--)
+            v[j] = v[j - 1];
+        v[j] = t;
+    }
+}
+
+enum err policy_decide(const struct policy_set *set, const struct policy_request *request, struct policy_decision *ret)
+{
+    struct walk w = { .decision = ret };
+
+    MAGIC_CHECK(set, POLICY_SET_MAGIC);
+    ASSERT(!request->resource_unknown && !(request->context.flags & POLICY_PARTIAL));
+    if (request->context.kind != POLICY_RECORD)
+        return E_CALL_TOO_LARGE;
+    start(&w, set, request);
+    ret->effect = POLICY_ALLOW;             /* until a forbid holds; "no permit" is seen at the end */
+    ret->n_reasons = ret->n_errors = ret->n_forbid_errors = ret->n_roles = 0;
+    visit(&w, 0);
+    if (w.eval.out_of_memory)
+        return E_CALL_TOO_LARGE;
+    if (ret->n_reasons == 0)
+        ret->effect = POLICY_DENY;
+    else if (ret->effect == POLICY_ALLOW && w.n_plain == 0)
+        ret->effect = POLICY_NEEDS_APPROVAL;
+    if (ret->effect != POLICY_NEEDS_APPROVAL)
+        ret->n_roles = 0;
+    sort_numbers(ret->reasons, ret->n_reasons);
+    return OK;
+}
+
+bool policy_could_allow(const struct policy_set *set, const struct policy_request *request)
+{
+    struct walk w = { 0 };
+
+    MAGIC_CHECK(set, POLICY_SET_MAGIC);
+    start(&w, set, request);
+    visit(&w, 0);
+    return w.eval.out_of_memory || request->context.kind == POLICY_NONE || (w.could_permit && !w.must_forbid);
+}

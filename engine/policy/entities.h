@@ -1,0 +1,79 @@
+/*
+ * entities.h -- who and what policies speak of: entities, their attributes, and what they are in
+ *
+ * A store (struct policy_entities) is made once, from Cedar's JSON format or entity by entity, then frozen: membership is
+ * closed transitively and looked up in one step.  A layer is a handful of entities of one request (the user from the
+ * token, the agent, the resource a call names) put over a store; making one parses nothing.
+ */
+#ifndef POLICY_ENTITIES_H
+#define POLICY_ENTITIES_H
+
+#include "policy/value.h"
+
+struct policy_ancestor {
+    uint64_t hash;              /* of uid, here to be scanned */
+    const struct policy_uid *uid;
+};
+
+struct policy_entity {
+    struct policy_uid uid;
+    const struct policy_attr *attrs, *tags;     /* as in a record: sorted by key */
+    uint32_t n_attrs, n_tags, n_ancestors;
+    const struct policy_ancestor *ancestors;    /* everything above, transitively, without itself; ascending by hash */
+};
+
+/* --- stores ----------------------------------------------------------------------------------------------------- */
+
+struct policy_entities;
+
+/* An empty store that can be added to. */
+struct policy_entities *policy_entities_new(void);
+/*
+ * Adds one entity; everything is copied. attrs and tags are records (or POLICY_NONE for none). E_CONFIG: it is there
+ * already; E_CALL_TOO_LARGE: more than 1 GiB in the store.
+ */
+enum err policy_entities_add(struct policy_entities *store, const struct policy_uid *uid, struct policy_value attrs,
+    struct policy_value tags, const struct policy_uid *parents, size_t n_parents, struct errinfo *info);
+/* Adds the entities of a JSON array in Cedar's format: [{"uid", "attrs", "parents", "tags"}]. E_FORMAT, and as above. */
+enum err policy_entities_add_json(struct policy_entities *store, struct str json, struct errinfo *info);
+/*
+ * Closes membership; from here on the store is immutable and can be shared. Parents need not exist as entities.
+ * E_CONFIG: an entity would be above itself; E_CALL_TOO_LARGE.
+ */
+enum err policy_entities_freeze(struct policy_entities *store, struct errinfo *info);
+struct policy_entities *policy_entities_ref(struct policy_entities *store);
+struct policy_entities *policy_entities_unref(struct policy_entities *store);     /* accepts NULL, returns NULL */
+size_t policy_entities_count(const struct policy_entities *store);
+/* NULL if there is none. The store must be frozen. */
+const struct policy_entity *policy_entities_find(const struct policy_entities *store, const struct policy_uid *uid);
+
+/* --- layers ----------------------------------------------------------------------------------------------------- */
+
+enum { POLICY_LAYER_MAX = 16 };
+
+struct policy_layer {
+    const struct policy_entities *base;         /* frozen, outlives the layer; may be NULL */
+    uint32_t n;
+    struct policy_entity items[POLICY_LAYER_MAX];
+};
+
+/* Only n and base need setting: items are not cleared. */
+static inline void policy_layer_init(struct policy_layer *l, const struct policy_entities *base)
+{
+    l->base = base;
+    l->n = 0;
+}
+
+/*
+ * Puts an entity into the layer, where it hides one of the same uid in the base. Its ancestors are the n parents and
+ * everything above those in the layer so far and in the base: add what stands higher first. attrs is a record, or
+ * POLICY_NONE for none. Nothing is copied: attributes and the parents' uids (`parents` itself not) must outlive the
+ * layer; the list of ancestors is in `a`. A duplicate, more than POLICY_LAYER_MAX or a full arena: E_CALL_TOO_LARGE.
+ */
+enum err policy_layer_add(struct policy_layer *l, struct arena *a, struct policy_uid uid, struct policy_value attrs,
+    const struct policy_uid *const *parents, size_t n_parents);
+
+/* NULL if there is none; `l` may be NULL. */
+const struct policy_entity *policy_layer_find(const struct policy_layer *l, const struct policy_uid *uid);
+
+#endif

@@ -1,0 +1,130 @@
+/*
+ * policy.h -- Cedar policies: text -> program -> decision
+ *
+ * A policy set is parsed and compiled once, is immutable, counted, and may be used by many threads; reload means making
+ * another one and swapping the pointer.  A decision reads the set, the entities and the request, and allocates nothing
+ * but scratch from the request's arena.  The language and its error semantics are those of Cedar 4: a policy whose
+ * condition errors is skipped and reported, forbid overrides permit, and nothing is allowed that no policy permits.
+ *
+ * Not here yet: templates and their links, policies in JSON, schemas and the validator (templates are refused by name).
+ */
+#ifndef POLICY_POLICY_H
+#define POLICY_POLICY_H
+
+#include "policy/entities.h"
+#include "policy/value.h"
+
+struct policy_set;
+
+struct policy_source {
+    struct str name;            /* a file name, for messages and ids; empty for a lone unnamed text */
+    struct str text;            /* UTF-8; copied */
+};
+
+enum {
+    POLICY_IDS_POSITIONAL = 1,  /* ignore @id: policies are policy0, policy1, ... through all sources */
+};
+
+/*
+ * Parses and compiles n sources into one set with one reference. The id of a policy is the value of its @id annotation if
+ * it has one that is not empty; else "<name>#<k>", k counting the policies of the file from 0; else, without a name,
+ * "policy<k>". No sources, or empty ones: a set that denies everything. Needs up to 1 MiB of stack: not for a task's.
+ * E_CONFIG: `info` holds file:line:column and what was expected (two policies of one id are an error too);
+ * E_CALL_TOO_LARGE: more than 256 MiB of program.
+ */
+enum err policy_set_parse(const struct policy_source *sources, size_t n, unsigned flags, struct policy_set **ret,
+    struct errinfo *info);
+struct policy_set *policy_set_ref(struct policy_set *set);
+/* Frees the set with its last reference; accepts NULL. Returns NULL. */
+struct policy_set *policy_set_unref(struct policy_set *set);
+
+/* SHA-256, in hex, of the names and tokens of the sources in order: white space and comments do not count. */
+const char *policy_set_version(const struct policy_set *set);
+size_t policy_set_count(const struct policy_set *set);
+
+/* What is known of a policy, by its number (below policy_set_count). Valid as long as the set. */
+struct policy_info {
+    struct str id, file;
+    uint32_t line, column;
+    bool forbid;
+    bool approval;              /* a permit with @approval: role says whose approval; may be empty: anyone's who may approve */
+    struct str role;
+};
+struct policy_info policy_set_info(const struct policy_set *set, size_t number);
+/* The value of an annotation; { NULL, 0 } if the policy has none of that key. */
+struct str policy_set_annotation(const struct policy_set *set, size_t number, const char *key);
+
+/* --- deciding ------------------------------------------------------------------------------------------------- */
+
+struct policy_request {
+    const struct policy_uid *principal, *action, *resource;
+    struct policy_value context;            /* a record */
+    const struct policy_layer *entities;    /* may be NULL: no entity exists */
+    /*
+     * Only what a condition builds or parses at run time takes memory here (at most some KiB for ordinary policies); the
+     * owner clears it. When it overflows the decision fails as a whole.
+     */
+    struct arena *scratch;
+    /* For policy_could_allow(): which resource is not known, except perhaps that it is of resource_type (may be empty). */
+    bool resource_unknown;
+    struct str resource_type;
+    /* Called for every policy that was evaluated, if not NULL; for tests and explanations. */
+    void (*observe)(void *arg, uint32_t policy, int verdict);
+    void *observe_arg;
+};
+
+enum policy_verdict { POLICY_IS_FALSE, POLICY_IS_TRUE, POLICY_IS_ERROR, POLICY_IS_UNKNOWN };
+
+/* Why a policy's condition failed to evaluate. */
+enum policy_fault {
+    POLICY_FAULT_NONE,
+    POLICY_FAULT_TYPE,          /* an operand of another type than the operation takes */
+    POLICY_FAULT_OVERFLOW,      /* a result beyond 64 bits */
+    POLICY_FAULT_NO_ENTITY,     /* an attribute or tag of an entity that does not exist */
+    POLICY_FAULT_NO_ATTR,
+    POLICY_FAULT_NO_TAG,
+    POLICY_FAULT_ARITY,         /* an extension function called with the wrong number of arguments */
+    POLICY_FAULT_FORMAT,        /* text that is no decimal, address, datetime or duration */
+};
+
+const char *policy_fault_text(enum policy_fault fault);
+
+enum { POLICY_NAMED_MAX = 16, POLICY_ROLES_MAX = 4 };
+
+struct policy_decision {
+    enum { POLICY_DENY, POLICY_ALLOW, POLICY_NEEDS_APPROVAL } effect;
+    /*
+     * The policies that decided, by number: for ALLOW and NEEDS_APPROVAL the permits that hold, for DENY the forbids that
+     * hold (none: no permit did). n_reasons counts all of them, reasons[] holds the first POLICY_NAMED_MAX.
+     */
+    uint32_t n_reasons;
+    uint32_t reasons[POLICY_NAMED_MAX];
+    /* The policies that failed to evaluate, likewise, and how many of them are forbids: one that errs does not forbid. */
+    uint32_t n_errors, n_forbid_errors;
+    struct policy_error {
+        uint32_t policy;
+        enum policy_fault fault;
+        uint32_t line, column;
+    } errors[POLICY_NAMED_MAX];
+    /*
+     * NEEDS_APPROVAL: only permits with @approval hold; the approval of any one of these roles is enough. Distinct;
+     * n_roles counts all, roles[] holds the first POLICY_ROLES_MAX. They live as long as the set.
+     */
+    uint32_t n_roles;
+    struct str roles[POLICY_ROLES_MAX];
+};
+
+/*
+ * Decides a request for one principal. E_CALL_TOO_LARGE: scratch overflowed (or the context is POLICY_NONE, which says
+ * that building it did); there is no decision then, and the caller must refuse. No heap, no waiting; thread safe.
+ */
+enum err policy_decide(const struct policy_set *set, const struct policy_request *request, struct policy_decision *ret);
+
+/*
+ * Could this request be allowed (or await approval), if what is unknown in it took some value? Unknown are the resource,
+ * if resource_unknown says so, and whatever policy_unknown() stands for in the context. Never false when some values
+ * would be allowed; may be true when none would. Scratch overflow answers true.
+ */
+bool policy_could_allow(const struct policy_set *set, const struct policy_request *request);
+
+#endif

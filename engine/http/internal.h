@@ -1,0 +1,139 @@
+/*
+ * internal.h -- what the files of http/ share: servers, connections, requests. Not for other rooms.
+ *
+ * Who owns what: the server owns its connections (each on one of its lists), a connection its request.  A connection is freed
+ * when its socket is closed, no operation on it is active and no handler runs; a server when it was stopped and its last connection
+ * is gone.  Nothing else is counted.
+ */
+#ifndef HTTP_INTERNAL_H
+#define HTTP_INTERNAL_H
+
+#include <sys/queue.h>
+
+#include "http/http.h"
+
+enum {
+    SERVER_MAGIC = 0x73727672, CONN_MAGIC = 0x636f6e6e, REQUEST_MAGIC = 0x72657131,
+
+    PIECE = 64 * 1024,                  /* bytes per send: the grain of the write deadline */
+    OUT_HIGH = 256 * 1024,              /* a stream's writer waits above this */
+    OUT_MAX = HTTP_REPLY_MAX + (1 << 20),
+    PIPELINE_HIGH = 32 * 1024,          /* bytes of further requests read while one is handled; then reading pauses */
+    /* A paused connection still gets what the ring had received: at most all of its buffers. */
+    IN_MAX = HTTP_HEAD_MAX + PIPELINE_HIGH + 8 * 1024 * 1024,
+    RATE_WINDOW_S = 5,
+    PEER_MAX = 64,
+};
+
+TAILQ_HEAD(conn_list, conn);
+
+struct http_server {
+    uint32_t magic;
+    struct http_server_options opt;     /* defaults filled in; opt.listen is not kept */
+    int fd;                             /* listener; -1 when drained */
+    struct op accept, close;
+    struct timer retry;                 /* accepting again after the process ran out of descriptors */
+    struct http_tls *tls;
+    struct conn_list idle, busy, dying; /* idle: between requests, longest idle first; dying: CLOSED, not yet freed */
+    unsigned n_conns;
+    bool draining, stopped;
+    int64_t date_s;                     /* the second `date` is of */
+    char date[40];
+    unsigned short slots[600];          /* metric slot by status; 0: not asked yet, else slot + 1 */
+};
+
+enum phase {
+    HANDSHAKE,      /* TLS, no request yet */
+    HEAD,           /* waiting for a request, or in the middle of its head */
+    BODY,           /* head read, body not complete */
+    HANDLING,       /* a handler runs, or its reply is not out yet */
+    LINGER,         /* the last answer is going out; input is dropped */
+    CLOSED,         /* on its way to being freed */
+};
+
+struct conn {
+    uint32_t magic;
+    enum phase phase;
+    struct http_server *srv;
+    int fd;
+    struct op recv, send, close;
+    struct timer timer;                 /* the deadline of the phase */
+    struct timer stall;                 /* the write deadline */
+    TAILQ_ENTRY(conn) link;
+    struct conn_list *list;             /* which one it is on */
+
+    struct buf in;                      /* bytes of heads not complete, and of pipelined requests; no memory while idle */
+    size_t in_seen;                     /* how much of it was parsed in vain */
+    struct buf sending, pending;        /* in flight (from sent on), and next */
+    size_t sent;
+    bool eof;                           /* the peer sends no more */
+    bool paused;                        /* not receiving, to bound `in` */
+    bool closing;                       /* no further request */
+    bool flushed_fin;                   /* LINGER: our side is shut down */
+    unsigned requests;
+    ns_t started;                       /* first byte of the request being read */
+    wall_ms_t started_wall;
+    ns_t window_end;                    /* BODY: the minimum rate is checked then */
+    size_t window_bytes;
+
+    struct http_request *rq;            /* from its head on, until its handler returned */
+    struct tls_conn *tls;               /* NULL: plain */
+    char peer[PEER_MAX];
+};
+
+struct http_request {
+    uint32_t magic;
+    struct conn *conn;
+    struct task_ref task;
+    struct http_body framing;
+    struct http_chunked chunked;
+    struct buf body;
+    ns_t arrived;
+    wall_ms_t arrived_wall;
+    bool keep;                          /* what the client asked for */
+    bool gone, cancel_on_gone;
+    bool replied, streaming, chunks, headless;  /* headless: HEAD, or a status without body */
+    bool waiting;                       /* its task waits on `room` */
+    struct wake room;
+    struct timer cancel;
+    size_t head_len;
+    struct http_head head;              /* views into head_bytes */
+    char head_bytes[];
+};
+
+/* conn.c */
+void conn_accept(struct http_server *srv, int fd);
+void conn_input(struct conn *c, struct str bytes);  /* plain bytes of the peer */
+void conn_ready(struct conn *c);                    /* HANDSHAKE is over */
+void conn_eof(struct conn *c);                      /* the peer sends no more */
+void conn_out(struct conn *c, struct str bytes);    /* plain bytes for the peer; copied */
+void conn_flush(struct conn *c);                    /* sends what is pending */
+size_t conn_out_len(const struct conn *c);          /* bytes not yet taken by the kernel */
+void conn_abort(struct conn *c);                    /* closes now; what is pending is lost */
+void conn_linger(struct conn *c);                   /* closes once all is out and the peer had time to read it */
+void conn_request_done(struct conn *c);             /* the handler has returned; c->rq is gone */
+/* server.c */
+void server_conn_gone(struct http_server *srv);
+void server_count(struct http_server *srv, int status);
+const char *server_date(struct http_server *srv);
+/* request.c */
+struct http_request *request_new(struct conn *c, const struct http_head *head, struct str bytes);
+bool request_start(struct http_request *rq);        /* spawns the handler's task */
+void request_gone(struct http_request *rq);         /* the peer went away */
+void request_room(struct http_request *rq);         /* output has drained, or will never */
+void request_free(struct http_request *rq);
+/* reply.c */
+const char *status_text(int status);
+void reply_refusal(struct conn *c, enum http_fault why);
+
+/* tls.c */
+struct tls_conn *tls_open(struct http_tls *tls, struct conn *c);
+void tls_close(struct tls_conn *t);
+/* Ciphertext in: hands plain bytes to conn_input(). False: the connection cannot go on (an alert may be pending). */
+bool tls_input(struct tls_conn *t, struct str bytes);
+bool tls_output(struct tls_conn *t, struct str bytes);
+void tls_shutdown(struct tls_conn *t);              /* queues close_notify */
+struct http_tls *tls_hold(struct http_tls *tls);
+const struct http_client_cert *tls_client_cert(const struct tls_conn *t);
+
+#endif

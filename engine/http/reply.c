@@ -1,0 +1,316 @@
+/*
+ * reply.c -- answers: head, body, streams, server-sent events, refusals
+ *
+ *   reply   = status line, Date, the caller's fields, Content-Length, [Connection], empty line, body
+ *   stream  = the same with Transfer-Encoding: chunked (HTTP/1.1) or ended by close (HTTP/1.0)
+ *
+ * Everything is copied to the connection at once, so that nothing of the handler's has to outlive it.  Framing fields are
+ * written here only: no caller can make a message whose end is in doubt.
+ */
+#include <stdio.h>
+
+#include "base/log.h"
+#include "http/internal.h"
+
+const char *status_text(int status)
+{
+    switch (status) {
+    case 200: return "OK";
+    case 201: return "Created";
+    case 202: return "Accepted";
+    case 204: return "No Content";
+    case 301: return "Moved Permanently";
+    case 302: return "Found";
+    case 303: return "See Other";
+    case 304: return "Not Modified";
+    case 307: return "Temporary Redirect";
+    case 308: return "Permanent Redirect";
+    case 400: return "Bad Request";
+    case 401: return "Unauthorized";
+    case 403: return "Forbidden";
+    case 404: return "Not Found";
+    case 405: return "Method Not Allowed";
+    case 406: return "Not Acceptable";
+    case 408: return "Request Timeout";
+    case 409: return "Conflict";
+    case 410: return "Gone";
+    case 413: return "Content Too Large";
+    case 414: return "URI Too Long";
+    case 415: return "Unsupported Media Type";
+    case 417: return "Expectation Failed";
+    case 421: return "Misdirected Request";
+    case 422: return "Unprocessable Content";
+    case 429: return "Too Many Requests";
+    case 431: return "Request Header Fields Too Large";
+    case 499: return "Client Closed Request";
+    case 500: return "Internal Server Error";
+    case 501: return "Not Implemented";
+    case 502: return "Bad Gateway";
+    case 503: return "Service Unavailable";
+    case 504: return "Gateway Timeout";
+    case 505: return "HTTP Version Not Supported";
+    default:  return "";
+    }
+}
+
+/* ---- heads ------------------------------------------------------------------------------------------------------- */
+
+static bool is_ours(struct str name)
+{
+    return str_ieq(name, STR("content-length")) || str_ieq(name, STR("transfer-encoding")) ||
+           str_ieq(name, STR("connection")) || str_ieq(name, STR("date"));
+}
+
+static enum err check_fields(const struct http_header *headers, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++) {
+        ASSERT(http_is_token(headers[i].name) && !is_ours(headers[i].name));
+        if (!http_is_value(headers[i].value))
+            return E_FORMAT;
+    }
+    return OK;
+}
+
+static void add_start(struct conn *c, struct buf *b, int status, const struct http_header *headers, unsigned n)
+{
+    buf_add_z(b, "HTTP/1.1 ");
+    buf_add_u64(b, (uint64_t)status);
+    buf_add_c(b, ' ');
+    buf_add_z(b, status_text(status));
+    buf_add_z(b, "\r\nDate: ");
+    buf_add_z(b, server_date(c->srv));
+    buf_add_z(b, "\r\n");
+    for (unsigned i = 0; i < n; i++) {
+        buf_add_str(b, headers[i].name);
+        buf_add_z(b, ": ");
+        buf_add_str(b, headers[i].value);
+        buf_add_z(b, "\r\n");
+    }
+}
+
+/* Connection, where the version's default is not what will happen, and the end of the head. */
+static void add_end(struct http_request *rq, struct buf *b)
+{
+    struct conn *c = rq->conn;
+
+    if (!rq->keep || c->srv->draining || c->requests >= c->srv->opt.requests_max)
+        c->closing = true;
+    if (c->closing)
+        buf_add_z(b, "Connection: close\r\n");
+    else if (rq->head.minor == 0)
+        buf_add_z(b, "Connection: keep-alive\r\n");
+    buf_add_z(b, "\r\n");
+}
+
+/* May a reply begin? Marks it as begun when it may. */
+static enum err begin(struct http_request *rq, int status, const struct http_header *headers, unsigned n)
+{
+    enum err e;
+
+    MAGIC_CHECK(rq, REQUEST_MAGIC);
+    ASSERT(!rq->replied && status >= 200 && status <= 599);
+    e = check_fields(headers, n);
+    if (e)
+        return e;
+    rq->replied = true;
+    if (rq->conn->phase != HANDLING)
+        return E_CLOSED;
+    server_count(rq->conn->srv, status);
+    return OK;
+}
+
+static void send_buf(struct conn *c, struct buf *b)
+{
+    ASSERT(!b->overflow);
+    conn_out(c, buf_str(b));
+    buf_release(b);
+}
+
+/* ---- replies ----------------------------------------------------------------------------------------------------- */
+
+enum err await_http_reply(struct http_request *rq, int status, const struct http_header *headers, unsigned n, struct str body)
+{
+    bool bodyless = status == 204 || status == 304;
+    struct conn *c = rq->conn;
+    struct buf b = BUF_INIT(1 << 20);
+    enum err e;
+
+    if (body.len > HTTP_REPLY_MAX)
+        return E_CALL_TOO_LARGE;
+    e = begin(rq, status, headers, n);
+    if (e)
+        return e;
+    add_start(c, &b, status, headers, n);
+    if (!bodyless) {
+        buf_add_z(&b, "Content-Length: ");
+        buf_add_u64(&b, body.len);
+        buf_add_z(&b, "\r\n");
+    }
+    add_end(rq, &b);
+    if (b.overflow) {
+        LOG_ERROR("a reply's fields are larger than 1 MB");
+        buf_release(&b);
+        conn_abort(c);
+        return E_CLOSED;
+    }
+    if (bodyless || str_is(rq->head.method, "HEAD"))
+        body = STR_NULL;
+    if (body.len <= 4096) {
+        buf_add_str(&b, body);      /* one TLS record, one copy */
+        body = STR_NULL;
+    }
+    send_buf(c, &b);
+    conn_out(c, body);
+    conn_flush(c);
+    return c->phase == HANDLING ? OK : E_CLOSED;
+}
+
+enum err await_http_stream_begin(struct http_request *rq, int status, const struct http_header *headers, unsigned n)
+{
+    struct conn *c = rq->conn;
+    struct buf b = BUF_INIT(1 << 20);
+    enum err e = begin(rq, status, headers, n);
+
+    ASSERT(status != 204 && status != 304);
+    if (e)
+        return e;
+    rq->streaming = true;
+    rq->headless = str_is(rq->head.method, "HEAD");
+    rq->chunks = rq->head.minor == 1;
+    add_start(c, &b, status, headers, n);
+    if (rq->chunks)
+        buf_add_z(&b, "Transfer-Encoding: chunked\r\n");
+    else
+        rq->keep = false;
+    add_end(rq, &b);
+    if (b.overflow) {
+        LOG_ERROR("a reply's fields are larger than 1 MB");
+        buf_release(&b);
+        conn_abort(c);
+        return E_CLOSED;
+    }
+    send_buf(c, &b);
+    conn_flush(c);
+    return c->phase == HANDLING ? OK : E_CLOSED;
+}
+
+/* Waits until the peer has taken enough of what was written before. */
+static enum err await_room(struct http_request *rq)
+{
+    struct conn *c = rq->conn;
+
+    while (c->phase == HANDLING && conn_out_len(c) > OUT_HIGH) {
+        enum err e;
+
+        rq->room = (struct wake){ 0 };
+        rq->waiting = true;
+        e = await_wake(&rq->room, NS_NEVER);
+        rq->waiting = false;
+        if (e)
+            return e;
+    }
+    return c->phase == HANDLING ? OK : E_CLOSED;
+}
+
+enum err await_http_stream_write(struct http_request *rq, struct str bytes)
+{
+    struct conn *c = rq->conn;
+
+    MAGIC_CHECK(rq, REQUEST_MAGIC);
+    ASSERT(rq->streaming);
+    while (bytes.len > 0) {
+        struct str piece = str_n(bytes.p, bytes.len < PIECE ? bytes.len : PIECE);
+        struct buf b = BUF_INIT(PIECE + 64);
+        enum err e = await_room(rq);
+
+        if (e)
+            return e;
+        bytes = str_from(bytes, piece.len);
+        if (rq->headless)
+            continue;
+        if (rq->chunks)
+            buf_addf(&b, "%zx\r\n", piece.len);
+        buf_add_str(&b, piece);
+        if (rq->chunks)
+            buf_add_z(&b, "\r\n");
+        send_buf(c, &b);
+        conn_flush(c);
+    }
+    return c->phase == HANDLING ? OK : E_CLOSED;
+}
+
+enum err await_http_stream_end(struct http_request *rq)
+{
+    struct conn *c = rq->conn;
+
+    MAGIC_CHECK(rq, REQUEST_MAGIC);
+    ASSERT(rq->streaming);
+    rq->streaming = false;
+    if (rq->chunks && !rq->headless)
+        conn_out(c, STR("0\r\n\r\n"));
+    conn_flush(c);
+    return c->phase == HANDLING ? OK : E_CLOSED;
+}
+
+/* What a request gets that never reached a handler. */
+void reply_refusal(struct conn *c, enum http_fault why)
+{
+    static const struct http_header plain[] = { { STR("Content-Type"), STR("text/plain; charset=utf-8") } };
+    const char *text = http_fault_text(why);
+    struct buf b = BUF_INIT(4096);
+
+    add_start(c, &b, http_fault_status(why), plain, 1);
+    buf_addf(&b, "Content-Length: %zu\r\nConnection: close\r\n\r\n%s\n", strlen(text) + 1, text);
+    server_count(c->srv, http_fault_status(why));
+    send_buf(c, &b);
+}
+
+/* ---- server-sent events ------------------------------------------------------------------------------------------ */
+
+static bool one_line(struct str s)
+{
+    for (size_t i = 0; i < s.len; i++)
+        if (s.p[i] == '\r' || s.p[i] == '\n' || s.p[i] == '\0')
+            return false;
+    return true;
+}
+
+void http_sse_event(struct buf *b, struct str event, struct str id, struct str data)
+{
+    size_t at = 0;
+
+    ASSERT(one_line(event) && one_line(id));
+    if (event.p) {
+        buf_add_z(b, "event: ");
+        buf_add_str(b, event);
+        buf_add_c(b, '\n');
+    }
+    if (id.p) {
+        buf_add_z(b, "id: ");
+        buf_add_str(b, id);
+        buf_add_c(b, '\n');
+    }
+    do {
+        size_t end = at;
+
+        while (end < data.len && data.p[end] != '\n' && data.p[end] != '\r')
+            end++;
+        buf_add_z(b, "data: ");
+        buf_add_str(b, str_from(str_n(data.p, end), at));
+        buf_add_c(b, '\n');
+        at = end + 1;
+        if (end + 1 < data.len && data.p[end] == '\r' && data.p[end + 1] == '\n')
+            at++;
+    } while (at <= data.len && data.len > 0);
+    buf_add_c(b, '\n');
+}
+
+void http_sse_retry(struct buf *b, unsigned ms)
+{
+    buf_addf(b, "retry: %u\n\n", ms);
+}
+
+void http_sse_ping(struct buf *b)
+{
+    buf_add_z(b, ":\n\n");
+}

@@ -251,7 +251,7 @@ struct json *js_parse(struct call *call, const char *text);
 struct json *js_get(const struct json *obj, const char *path);      /* "a.b.c" goes down members */
 struct json *js_at(const struct json *arr, size_t i);
 size_t js_len(const struct json *v);                                /* items or members; 0 for anything else */
-const char *js_str(const struct json *obj, const char *path);       /* "" if absent or no string */
+const char *js_str(struct call *call, const struct json *obj, const char *path);     /* "" if absent or no string */
 int64_t js_int(const struct json *obj, const char *path, int64_t otherwise);
 bool js_bool(const struct json *obj, const char *path);             /* false if absent */
 /* For arrays: `for (struct json *it = js_first(list); it; it = js_next(it))`. */

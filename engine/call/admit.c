@@ -99,7 +99,7 @@ static enum err account_ready(struct call *c)
     if (c->account.id.len == 0)
         return call_why(c, E_ACCOUNT_MISSING, "no %s account is connected for %.*s; connect one with: sluice connect %s", provider,
                         STR_ARG(c->caller->user), provider);
-    if (c->account.status != ACCOUNT_ACTIVE)
+    if (c->account.status != ACCOUNT_CONNECTED)
         return call_why(c, E_RECONNECT_NEEDED, "the %s account of %.*s must be connected again: sluice connect %s", provider,
                         STR_ARG(c->caller->user), provider);
     return OK;

@@ -89,6 +89,14 @@ static enum err arguments_fit(struct call *c)
     return OK;
 }
 
+/* From here on the call runs on what was frozen, not on what was sent: two spellings of a number are one value now. */
+static enum err thaw(struct call *c)
+{
+    struct json_error where;
+
+    return json_parse(&c->arena, c->frozen, NULL, &c->args, &where) ? E_CALL_TOO_LARGE : OK;
+}
+
 static enum err freeze(struct call *c)
 {
     struct buf bytes = BUF_INIT(CALL_ARENA_MAX / 2), hex = BUF_INIT(65);
@@ -106,7 +114,7 @@ static enum err freeze(struct call *c)
         return E_CALL_TOO_LARGE;
     }
     buf_release(&bytes);
-    return OK;
+    return thaw(c);
 }
 
 /* Which mailbox, repository or channel this is about: what policies call the resource. */
@@ -140,8 +148,10 @@ enum err call_check(struct call *c)
         if (e && e != E_ACCOUNT_MISSING)
             return e;
     }
-    name_resource(c);
-    return freeze(c);
+    e = freeze(c);
+    if (!e)
+        name_resource(c);
+    return e;
 }
 
 /* ---- result ------------------------------------------------------------------------------------------------------ */

@@ -12,6 +12,7 @@
 
 #include "base/err.h"
 #include "base/map.h"
+#include "call/engine.h"
 #include "connectors/connector.h"
 #include "fetch/fetch.h"
 #include "json/json.h"
@@ -94,6 +95,8 @@ struct registry *registry_ref(struct registry *r);
 void registry_unref(struct registry *r);
 const struct tool *registry_tool(const struct registry *r, struct str name);
 const struct provider_conf *registry_provider(const struct registry *r, struct str name);
+/* Sets every rule of the snapshot in the limiter; what was used stays used. */
+void registry_apply_limits(const struct registry *r, struct rl *rl, const struct engine_options *opt, ns_t now);
 /* How many tools the linker put in: compared at start with what the build counted. */
 size_t registry_linked_tools(void);
 

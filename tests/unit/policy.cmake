@@ -1,0 +1,1 @@
+unit_test(policy_corpus_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/policy_corpus_test.c USES sluice_policy)

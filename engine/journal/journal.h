@@ -54,6 +54,7 @@ enum {
     JOURNAL_SEGMENT_MIN = 16 * 1024,            /* tests */
     JOURNAL_SEGMENT_DEFAULT = 64 * 1024 * 1024,
     JOURNAL_CHECKPOINT_DEFAULT = 1024,
+    JOURNAL_TAIL_MAX = 10000,
 };
 
 const char *journal_type_name(enum journal_type t);         /* "intent" */
@@ -62,7 +63,7 @@ const char *journal_type_name(enum journal_type t);         /* "intent" */
 
 struct journal_options {
     const char *dir;                /* created if missing (its parent must exist) */
-    const char *key_path;           /* Ed25519 seed as 64 hex digits, mode 0600; NULL: DIR/signing.key; made if missing */
+    const char *key_path;           /* Ed25519 signing key, mode 0600; NULL: DIR/signing.key; made if missing */
     const char *build;              /* named in OPEN records; NULL: this program's version */
     int64_t segment_bytes;          /* 0: JOURNAL_SEGMENT_DEFAULT; a multiple of 4096, at least JOURNAL_SEGMENT_MIN */
     unsigned checkpoint_every;      /* records; 0: JOURNAL_CHECKPOINT_DEFAULT */
@@ -214,7 +215,7 @@ enum err journal_checkpoint_print(const char *dir, struct buf *out, struct errin
 
 /* One record as a line: time, lane:seq, type, payload. Control characters, bidi marks and bad UTF-8 are escaped. */
 void journal_record_line(const struct journal_record *r, struct buf *out);
-/* The newest n (<= 100000) records of all lanes, by time, as lines. */
+/* The newest n (at most JOURNAL_TAIL_MAX) records of all lanes, by time, as lines. */
 enum err journal_tail(const char *dir, unsigned n, struct buf *out, struct errinfo *info);
 /* All records of a call (payload member "call" equals id), or the one named "lane:seq", with payloads spread over lines.
  * E_NOT_FOUND if there is none. */

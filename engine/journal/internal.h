@@ -1,0 +1,149 @@
+/*
+ * internal.h -- what the files of journal/ share. Not for other rooms.
+ */
+#ifndef JOURNAL_INTERNAL_H
+#define JOURNAL_INTERNAL_H
+
+#include <pthread.h>
+
+#include "base/check.h"
+#include "journal/files.h"
+#include "journal/manifest.h"
+#include "loop/task.h"
+#include "loop/world.h"
+
+enum { JOURNAL_MAGIC = 0x6a726e6c, LANE_MAGIC = 0x6c616e65 };
+
+/* Where a lane stands on disk, and goes on. */
+struct lane_head {
+    unsigned lane;
+    bool open;                      /* a struct journal_lane has it */
+    bool failed;                    /* it ended without order: the next start recovers it */
+    bool torn, crashed;             /* during recovery: the tail is to be cut; the lane was left without order */
+    bool segment;                   /* false: the next record needs a new segment */
+    uint64_t first_seq, number;     /* of the segment; number 0: there has never been one */
+    int64_t segment_bytes;
+    int64_t off;
+    uint64_t next_seq;
+    uint8_t link[HASH_LEN];         /* of the next record: the last one's hash, or that of a fresh segment's header */
+    uint8_t last[HASH_LEN];         /* the last record's hash; the genesis before the first */
+};
+
+/* Immutable but for what the mutex guards: manifest and heads (start, stop and failure of lanes only). */
+struct journal {
+    uint32_t magic;
+    struct journal_options opt;     /* strings are ours, zeros replaced by defaults */
+    char dir[JOURNAL_PATH_MAX];
+    int lock_fd;
+    struct signer signer;
+    struct journal_recovery recovery;
+    pthread_mutex_t mutex;
+    struct manifest manifest;
+    struct lane_head heads[JOURNAL_LANES_MAX];
+    unsigned n_heads;
+};
+
+/* ---- segment.c: blocking; all answer 0 or -errno ------------------------------------------------------------------ */
+
+void lane_path(const struct journal *j, unsigned lane, char path[JOURNAL_PATH_MAX]);
+void segment_path(const struct journal *j, unsigned lane, uint64_t first_seq, char path[JOURNAL_PATH_MAX]);
+/* Allocates the lane's file `next`, replacing what an earlier process left. -ENOSPC, -EDQUOT, -EFBIG: no room. */
+int next_allocate(const struct journal *j, unsigned lane, int *ret_fd);
+void next_discard(const struct journal *j, unsigned lane);
+/* Makes `next` (open at fd) the lane's segment behind `head`, and moves head there. */
+int next_adopt(const struct journal *j, int fd, struct lane_head *head, wall_ms_t now);
+/* Moves what stands between from and the last byte that is not zero into a .torn file; zeros stay behind. Durable. */
+int segment_cut(struct seg_file *f, const char *lane_dir, uint64_t first_seq, int64_t from, int64_t *ret_cut, struct buf *ret_name);
+/* Gives a lane whose last segment is full (or that has none) a new one. */
+int head_new_segment(const struct journal *j, struct lane_head *head);
+/* Appends a record where no loop runs. Durable. */
+int head_append(const struct journal *j, struct lane_head *head, enum journal_type type, struct str payload);
+
+/* ---- recover.c ---------------------------------------------------------------------------------------------------- */
+
+/* Brings every lane of the manifest into order, fills j->heads and j->recovery. */
+enum err journal_recover(struct journal *j, struct errinfo *info);
+/* What a segment's header has to say, from where it was found and what stands before it. */
+struct seg_place {
+    unsigned lane;
+    uint64_t named;             /* by its file name */
+    uint64_t seq;               /* the next record of the lane */
+    uint64_t number;            /* of the segment before; 0: none, or not known */
+    const uint8_t *link;        /* the hash it has to follow; NULL: not known */
+};
+/* NULL, or why the header does not fit there. */
+const char *header_misfit(const struct manifest *m, const struct seg_place *place, const struct seg_header *h);
+/* E_TAMPERED with one line that names the place and says what to do. */
+enum err refuse(struct errinfo *info, const char *file, int64_t off, uint64_t seq, const char *why);
+
+/* ---- journal.c ----------------------------------------------------------------------------------------------------- */
+
+struct lane_head *journal_head(struct journal *j, unsigned lane);      /* NULL if unknown. Under the mutex */
+/* Writes the manifest with what the heads say now. Under the mutex; blocks. */
+enum err journal_manifest_update(struct journal *j, struct errinfo *info);
+
+/* ---- scan.c -------------------------------------------------------------------------------------------------------- */
+
+/* journal_scan for one lane, from the segment that begins with record `from` on. */
+enum err segments_scan(const char *dir, unsigned lane, uint64_t from, journal_record_fn *fn, void *arg, struct errinfo *info);
+
+/* ---- lane.c, writer.c ---------------------------------------------------------------------------------------------- */
+
+enum next_state { NEXT_NONE, NEXT_READY, NEXT_PROMISED };
+
+struct commit_waiter {
+    uint64_t seq;
+    struct wake wake;
+    struct commit_waiter *next, **prev;
+};
+
+struct journal_lane {
+    uint32_t magic;
+    struct journal *j;
+    unsigned number;
+    enum journal_state state;           /* READY, FAILED or CLOSED: the rest is derived */
+    bool stalled, closing, hung;        /* hung: given up while the device did not answer; never freed */
+
+    /* on disk: where the writer stands */
+    struct lane_head head;
+    int fd;
+    uint64_t committed;
+
+    /* queued: where the next record will go, behind everything pending */
+    struct buf pending, writing;
+    unsigned pending_records;
+    int64_t tail_off, tail_bytes;       /* offset in, and length of, the segment the tail will be in */
+    uint64_t next_seq;
+    unsigned unsigned_records;          /* since the last checkpoint */
+    size_t reserved;                    /* bytes promised to rooms */
+
+    /* the segment ahead */
+    enum next_state next;
+    int next_fd;
+    int space_error;                    /* errno of the last attempt; 0 while none failed */
+    bool told_full;                     /* this shortage is on record */
+    struct wake next_wanted;
+    struct commit_waiter *room_waiters;
+
+    struct wake work;
+    unsigned last_batch;                /* records */
+    struct timer stall;
+    struct commit_waiter *waiters;
+    struct wake writer_gone, next_gone;
+};
+
+/* Wakes all waiters in the list; they look for themselves. */
+void waiters_wake(struct commit_waiter *list, uint64_t up_to);
+void waiter_link(struct commit_waiter **list, struct commit_waiter *w);
+void waiter_unlink(struct commit_waiter *w);
+
+/* Queues a record of the journal's own, digging into the floor if it must; false if even that is full. */
+bool lane_note(struct journal_lane *lane, enum journal_type type, struct str payload);
+/* Room left for records that have no reservation, and for those of the journal itself. */
+int64_t lane_room(const struct journal_lane *lane);
+
+/* The lane's two tasks. */
+void writer_main(void *lane);
+void next_main(void *lane);
+
+#endif

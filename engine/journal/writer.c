@@ -1,0 +1,292 @@
+/*
+ * writer.c -- a lane's two tasks: one commits batch after batch, one keeps a segment allocated ahead
+ *
+ * One write is in flight per lane; what arrives meanwhile is the next batch.  A batch is sealed (numbers in the batch, hash
+ * chain, signatures, checksums) just before it is written, so that it is known where it begins: recovery depends on a
+ * batch being started only after the one before it was durable.
+ *
+ * A write or fdatasync that fails is never tried again: the kernel may have dropped the pages and call the next one a
+ * success.  The lane is over, and so is the process.
+ */
+#include <errno.h>
+#include <stdio.h>
+
+#include "base/log.h"
+#include "base/metric.h"
+#include "journal/internal.h"
+
+enum {
+    BATCH_MAX = 1024 * 1024,        /* a commit's bytes; one record may be larger */
+    BUSY_RECORDS = 8,               /* so many in the last commit: company may be worth waiting for */
+};
+
+static void lane_fail(struct journal_lane *lane, const char *what, int error)
+{
+    char path[JOURNAL_PATH_MAX], why[JOURNAL_PATH_MAX + 100];
+
+    ASSERT(lane->state == JOURNAL_READY && error > 0);
+    segment_path(lane->j, lane->number, lane->head.first_seq, path);
+    snprintf(why, sizeof(why), "%s: %s: %s", path, what, strerror(error));
+    lane->state = JOURNAL_FAILED;
+    LOG_ERROR("the journal can no longer be written; nothing more is acknowledged", LOG_I("lane", lane->number), LOG_S("why", why));
+    waiters_wake(lane->waiters, UINT64_MAX);
+    waiters_wake(lane->room_waiters, UINT64_MAX);
+    if (lane->j->opt.failed)
+        lane->j->opt.failed(lane->j->opt.failed_arg, lane->number, why);
+}
+
+/* ---- a batch ----------------------------------------------------------------------------------------------------- */
+
+struct batch {
+    unsigned records;
+    uint64_t last_seq;
+    bool rolls;
+};
+
+/* Moves what goes into the next commit from pending to writing: up to a ROLL record, or to a size. */
+static struct batch batch_take(struct journal_lane *lane)
+{
+    struct batch b = { 0 };
+    size_t n = 0;
+
+    while (n < lane->pending.len && !b.rolls && n < BATCH_MAX) {
+        size_t size;
+        enum journal_type type;
+
+        frame_peek((const uint8_t *)lane->pending.p + n, &size, &b.last_seq, &type);
+        b.records++;
+        b.rolls = type == JOURNAL_ROLL;
+        n += size;
+    }
+    buf_clear(&lane->writing);
+    if (n == lane->pending.len) {
+        struct buf swap = lane->writing;
+
+        lane->writing = lane->pending;
+        lane->pending = swap;
+    } else {
+        buf_add(&lane->writing, lane->pending.p, n);
+        ASSERT(!lane->writing.overflow);
+        buf_drop_front(&lane->pending, n);
+    }
+    ASSERT(b.records > 0 && lane->pending_records >= b.records);
+    lane->pending_records -= b.records;
+    return b;
+}
+
+static void sign(struct journal_lane *lane, uint8_t *frame, uint64_t seq)
+{
+    const struct journal *j = lane->j;
+    struct buf text = BUF_INIT(512);
+    uint8_t signature[64];
+
+    checkpoint_text(j->manifest.id, lane->number, seq - 1, lane->head.last, j->signer.key, &text);
+    ASSERT(!text.overflow);
+    signer_sign(&j->signer, buf_str(&text), signature);
+    checkpoint_put(frame_payload(frame), lane->head.last, j->signer.key, signature);
+    buf_release(&text);
+}
+
+static void batch_seal(struct journal_lane *lane)
+{
+    size_t size;
+
+    for (size_t at = 0, behind = 0; at < lane->writing.len; at += size, behind++) {
+        uint8_t *frame = (uint8_t *)lane->writing.p + at;
+        enum journal_type type;
+        uint64_t seq;
+
+        frame_peek(frame, &size, &seq, &type);
+        ASSERT(seq == lane->head.next_seq);
+        if (type == JOURNAL_CHECKPOINT || type == JOURNAL_CLOSE)
+            sign(lane, frame, seq);
+        frame_seal(frame, (uint32_t)behind, lane->head.link);
+        memcpy(lane->head.last, lane->head.link, HASH_LEN);
+        lane->head.next_seq++;
+    }
+}
+
+/* Both awaits run without a deadline: the kernel has the buffer until it is done. Those who wait have deadlines of their own. */
+static bool await_batch_written(struct journal_lane *lane)
+{
+    struct op write = { .kind = OP_WRITE, .fd = lane->fd, .buf = lane->writing.p, .len = lane->writing.len, .off = lane->head.off };
+    struct op sync = { .kind = OP_FDATASYNC, .fd = lane->fd };
+    int res = 0;
+
+    ASSERT(lane->head.off + (int64_t)lane->writing.len <= lane->head.segment_bytes);
+    ALWAYS(await_op(&write, NS_NEVER, &res) == OK);
+    if (res < 0 || (size_t)res != lane->writing.len) {
+        lane_fail(lane, "write", res < 0 ? -res : EIO);
+        return false;
+    }
+    res = 0;
+    ALWAYS(await_op(&sync, NS_NEVER, &res) == OK);
+    if (res < 0) {
+        lane_fail(lane, "fdatasync", -res);
+        return false;
+    }
+    lane->head.off += (int64_t)lane->writing.len;
+    return true;
+}
+
+/* ---- the next segment -------------------------------------------------------------------------------------------- */
+
+struct roll {
+    struct journal_lane *lane;
+    wall_ms_t now;
+    int rc;
+};
+
+static void roll_run(void *arg)
+{
+    struct roll *r = arg;
+
+    r->rc = next_adopt(r->lane->j, r->lane->next_fd, &r->lane->head, r->now);
+    if (r->rc == 0)
+        world->close(r->lane->fd);      /* all of it is on disk */
+}
+
+static bool await_roll(struct journal_lane *lane)
+{
+    struct roll r = { .lane = lane, .now = loop_wall_ms() };
+
+    ASSERT(lane->next == NEXT_PROMISED && lane->next_fd >= 0);
+    lane->head.segment = false;
+    await_blocking(roll_run, &r);
+    if (r.rc < 0) {
+        lane_fail(lane, "beginning the next segment", -r.rc);
+        return false;
+    }
+    lane->fd = lane->next_fd;
+    lane->next_fd = -1;
+    lane->next = NEXT_NONE;
+    wake_fire(&lane->next_wanted);
+    return true;
+}
+
+/* ---- the writer -------------------------------------------------------------------------------------------------- */
+
+static void stalled(struct timer *t)
+{
+    struct journal_lane *lane = CONTAINER_OF(t, struct journal_lane, stall);
+
+    lane->stalled = true;
+    LOG_ERROR("the journal's device does not answer; new calls are refused", LOG_I("lane", lane->number));
+}
+
+static bool await_commit(struct journal_lane *lane)
+{
+    struct batch b = batch_take(lane);
+    ns_t began = loop_now();
+    bool good;
+
+    batch_seal(lane);
+    timer_set(&lane->stall, began + lane->j->opt.commit_timeout, stalled);
+    good = await_batch_written(lane);
+    if (good) {
+        ASSERT(b.last_seq > lane->committed && lane->head.next_seq == b.last_seq + 1);
+        lane->committed = b.last_seq;
+        lane->last_batch = b.records;
+        metric_add(M_JOURNAL_COMMITS_TOTAL, 1);
+        metric_observe(M_JOURNAL_COMMIT_SECONDS, loop_now() - began);
+        waiters_wake(lane->waiters, b.last_seq);
+        if (b.rolls)
+            good = await_roll(lane);
+    }
+    timer_clear(&lane->stall);
+    if (good && lane->stalled)
+        LOG_WARN("the journal's device answers again", LOG_I("lane", lane->number), LOG_I("ms", (loop_now() - began) / NS_PER_MS));
+    lane->stalled = false;
+    waiters_wake(lane->room_waiters, UINT64_MAX);
+    return good;
+}
+
+/* Lets those who are about to append do so. */
+static void await_company(struct journal_lane *lane)
+{
+    if (lane->j->opt.group_ms > 0 && lane->last_batch >= BUSY_RECORDS && !lane->closing)
+        await_sleep(loop_now() + lane->j->opt.group_ms * NS_PER_MS);
+    else
+        await_turn();
+}
+
+void writer_main(void *arg)
+{
+    struct journal_lane *lane = arg;
+
+    task_shield(+1);
+    for (;;) {
+        while (lane->pending.len == 0 && !lane->closing) {
+            task_doing("waiting for records");
+            lane->work = (struct wake){ 0 };
+            await_wake(&lane->work, NS_NEVER);
+        }
+        if (lane->pending.len == 0)
+            break;
+        task_doing("committing");
+        await_company(lane);
+        if (!await_commit(lane))
+            break;
+    }
+    task_shield(-1);
+    wake_fire(&lane->writer_gone);
+}
+
+/* ---- the segment ahead ------------------------------------------------------------------------------------------- */
+
+struct allocation {
+    struct journal_lane *lane;
+    int fd, rc;
+};
+
+static void allocation_run(void *arg)
+{
+    struct allocation *a = arg;
+
+    a->rc = next_allocate(a->lane->j, a->lane->number, &a->fd);
+}
+
+static void await_next(struct journal_lane *lane)
+{
+    struct allocation a = { .lane = lane, .fd = -1 };
+
+    await_blocking(allocation_run, &a);
+    if (a.rc < 0) {
+        if (lane->space_error != -a.rc)
+            LOG_WARN("the journal's next segment could not be allocated; trying again", LOG_I("lane", lane->number),
+                     LOG_S("why", strerror(-a.rc)));
+        lane->space_error = -a.rc;
+    } else {
+        lane->next_fd = a.fd;
+        lane->next = NEXT_READY;
+        lane->space_error = 0;
+        if (lane->told_full) {
+            LOG_INFO("the journal has room again", LOG_I("lane", lane->number));
+            lane_note(lane, JOURNAL_ADMIN, STR("{\"event\":\"journal_has_room\"}"));
+            lane->told_full = false;
+        }
+    }
+    waiters_wake(lane->room_waiters, UINT64_MAX);
+}
+
+void next_main(void *arg)
+{
+    struct journal_lane *lane = arg;
+
+    task_shield(+1);
+    while (!lane->closing) {
+        ns_t until = NS_NEVER;
+
+        if (lane->next == NEXT_NONE && !lane->space_error) {
+            await_next(lane);
+            continue;
+        }
+        if (lane->space_error)
+            until = loop_now() + lane->j->opt.space_retry;
+        lane->next_wanted = (struct wake){ 0 };
+        if (await_wake(&lane->next_wanted, until) == E_TIMEOUT && !lane->closing)
+            await_next(lane);
+    }
+    task_shield(-1);
+    wake_fire(&lane->next_gone);
+}

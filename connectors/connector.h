@@ -89,7 +89,6 @@ struct oauth {
     const char *auth_url;           /* default; configuration may replace it */
     bool basic_auth;                /* client credentials in an Authorization header, else in the body */
     bool rotates;                   /* a refresh invalidates the refresh token it used */
-    bool errors_in_200;             /* failures come as HTTP 200 with an "error" member */
     const char *scope_separator;    /* NULL: space */
     const char *extra_authorize;    /* appended to the authorize query, e.g. "access_type=offline&prompt=consent" */
 };

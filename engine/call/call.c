@@ -203,6 +203,9 @@ static enum err await_steps(struct call *c)
     ASSERT(c->caller != NULL);
     if (c->worker->draining)
         return E_DRAINING;
+    e = await_vault_tenant(c->worker->engine->vault, c->caller->tenant, &c->why);       /* its key, for sealing: a lookup */
+    if (e)
+        return e;
     if (c->kind == CALL_TOOL)
         return await_tool_call(c);
     call_step(c, STEP_ANSWER);

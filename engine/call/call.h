@@ -14,6 +14,7 @@
 #include "base/arena.h"
 #include "base/clock.h"
 #include "base/err.h"
+#include "base/ids.h"
 #include "call/engine.h"
 #include "call/registry.h"
 #include "connectors/connector.h"

@@ -13,6 +13,7 @@
  * P1 is asserted here, where bytes would leave: a decision of every side, and an intent on record.
  */
 #include "base/check.h"
+#include "base/crypto.h"
 #include "base/metric.h"
 #include "call/exchange.h"
 #include "call/internal.h"

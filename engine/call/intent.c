@@ -4,10 +4,27 @@
  * Order: room in the journal for both records of the call, then the key, then the record.  What effects need is durable
  * before await_intent() returns (P1); a read's intent travels with the next group commit.
  */
+#include <stdio.h>
+
 #include "base/check.h"
+#include "base/crypto.h"
 #include "call/internal.h"
 
 enum { ROOM_BYTES = 4096 };     /* of both records beside sealed arguments and results, which are reserved for apart */
+
+/* What call_key() answers in every repeat: 26 characters of base32 out of the names and the key. */
+static void name_key(struct call *c)
+{
+    static const char digits[] = "0123456789abcdefghjkmnpqrstvwxyz";
+    const struct str zero = { "", 1 };
+    const struct str parts[] = { c->caller->tenant, zero, c->caller->user, zero, c->caller->agent, zero, c->tool->name, zero, c->key };
+    uint8_t hash[SHA256_LEN];
+
+    sha256_parts(parts, ARRAY_LEN(parts), hash);
+    for (unsigned i = 0; i < 26; i++)
+        c->key_text[i] = digits[hash[i] & 31];
+    c->key_text[26] = '\0';
+}
 
 static enum err await_key(struct call *c, bool *ret_replay)
 {
@@ -17,6 +34,7 @@ static enum err await_key(struct call *c, bool *ret_replay)
 
     if (c->key.len == 0)
         return OK;
+    name_key(c);
     e = await_once_claim(c->worker->engine->once, &name, c->digest, c->id.z, c->began_wall, c->deadline, &c->arena, &c->once, &old);
     if (e == E_KEY_REUSED)
         return call_why(c, e, "the idempotency key was used before with other arguments; use a new key for a new call");

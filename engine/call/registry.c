@@ -299,7 +299,6 @@ static void provider_oauth(struct registry *r, struct provider_conf *p, const st
     p->vault.scopes = str_of(s ? s->scopes : NULL);
     p->vault.scope_separator = o->scope_separator ? o->scope_separator[0] : 0;
     p->vault.rotation = o->rotates ? VAULT_ROTATES_ONCE : VAULT_ROTATES_NO;
-    p->vault.error_in_200 = o->errors_in_200;
 }
 
 /* "a=b&c=d" of the declaration, as parameters. */

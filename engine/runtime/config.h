@@ -1,0 +1,73 @@
+/*
+ * config.h -- what an operator may say, and how: one YAML file
+ *
+ * The file is the table in config.c; docs/configuration.md is made of the same words.  Unknown keys are refused, every
+ * error names file, line and column.  Secrets are never in the file: they are references, "env:NAME" or "file:PATH"
+ * ("credential:NAME" where systemd hands them over).  Without a file, config_default() is the embedded default.
+ */
+#ifndef RUNTIME_CONFIG_H
+#define RUNTIME_CONFIG_H
+
+#include "base/arena.h"
+#include "base/err.h"
+#include "base/log.h"
+#include "call/engine.h"
+#include "call/registry.h"
+#include "identity/identity.h"
+
+enum { CONFIG_LIST_MAX = 64, CONFIG_PROVIDERS_MAX = 32 };
+
+struct config_issuer {
+    const char *issuer, *algorithm, *jwks;      /* jwks: "file:PATH" or an https URL */
+    const char *audiences[CONFIG_LIST_MAX], *tenants[CONFIG_LIST_MAX];
+    const char *tenant, *tenant_claim, *user_claim, *user_prefix, *scope_claim, *agent_default;
+    bool typ_jwt;
+    int64_t lifetime_s;
+};
+
+struct config {
+    struct arena arena;
+    const char *path;                           /* of the file; NULL: the embedded default */
+
+    const char *listen, *public_url;
+    const char *hosts[CONFIG_LIST_MAX], *origins[CONFIG_LIST_MAX];      /* accepted beside the listen address */
+    int64_t workers;                            /* 0: one per core */
+    const char *data;                           /* directory */
+    int64_t drain_s;
+
+    const char *tls_cert, *tls_key, *tls_client_ca;
+    bool tls_client_required;
+
+    bool no_auth;                               /* only on loopback */
+    const char *tenant, *user, *agent;          /* who callers are without auth */
+    bool local_issuer;
+    const char *audiences[CONFIG_LIST_MAX];     /* of tokens of the local issuer; none: the URL of the endpoint */
+    struct config_issuer issuers[IDENTITY_ISSUERS_MAX];
+    size_t n_issuers;
+
+    const char *policies[CONFIG_LIST_MAX];      /* files or directories of *.cedar */
+    const char *connectors[CONFIG_LIST_MAX];    /* enabled; none: all but fixtures */
+    struct provider_setup providers[CONFIG_PROVIDERS_MAX];
+    size_t n_providers;
+
+    const char *root_key;                       /* "file:", "env:" or "credential:" */
+    int64_t segment_mb;
+    bool record_arguments;
+    struct engine_options engine;
+    int64_t calls_max;
+
+    enum log_level log_level;
+    enum log_format log_format;
+
+    const char *sandbox_listen;                 /* the built-in provider; NULL: not started */
+};
+
+/* E_CONFIG with "file:line:column: what is wrong, what was expected". Blocks. Secrets that are referenced are read. */
+enum err config_load(const char *path, struct config **ret, struct errinfo *info);
+/* The embedded default: loopback, SQLite and journal under ./sluice-data, local issuer, sandbox as provider. */
+enum err config_default(struct config **ret, struct errinfo *info);
+/* What holds between keys (no auth only on loopback, TLS elsewhere): after overrides from the command line. */
+enum err config_check(const struct config *c, struct errinfo *info);
+void config_free(struct config *c);
+
+#endif

@@ -71,7 +71,9 @@ static void request_main(void *arg)
 
     c->srv->opt.handler(rq, c->srv->opt.arg);
     MAGIC_CHECK(rq, REQUEST_MAGIC);
-    if (!rq->replied && c->phase == HANDLING) {
+    if (!rq->replied && rq->gone) {
+        conn_abort(c);          /* nobody left to answer */
+    } else if (!rq->replied && c->phase == HANDLING) {
         LOG_ERROR("a handler returned without a reply", LOG_SV("path", rq->head.path));
         await_http_reply(rq, 500, NULL, 0, STR_NULL);
     } else if (rq->streaming) {

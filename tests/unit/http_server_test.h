@@ -1,0 +1,69 @@
+/*
+ * http_server_test.h -- a server on a loop thread of its own, and a blocking client, for the tests of the HTTP server
+ */
+#ifndef HTTP_SERVER_TEST_H
+#define HTTP_SERVER_TEST_H
+
+#include <stdarg.h>
+#include <setjmp.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <cmocka.h>
+#include <openssl/ssl.h>
+#include <pthread.h>
+#include <semaphore.h>
+
+#include "http/http.h"
+
+struct fixture {
+    struct http_server_options opt;
+    struct loop *loop;
+    struct http_server *srv;
+    pthread_t thread;
+    sem_t ready, event, released;
+    char name[64];
+    atomic_uint handled, bad, cancelled;
+    atomic_int last_fault;
+    struct buf bad_bytes;
+    struct wake release;            /* lets /slow go on */
+    atomic_bool stopped;
+};
+
+/* The handler of all tests; its paths are listed above it. opt.handler, arg and listen are filled in. */
+void server_start(struct fixture *f, const struct http_server_options *opt);
+void server_stop(struct fixture *f);
+/* Runs fn(f) on the server's loop and waits until it has run. */
+void on_loop(struct fixture *f, void (*fn)(struct fixture *f));
+/* Waits for a post of `event` or fails. */
+void await_event(sem_t *s);
+
+struct client {
+    int fd;
+    SSL_CTX *ctx;
+    SSL *ssl;
+    struct buf in;
+};
+
+struct answer {
+    int status;
+    struct http_head head;          /* views are stale */
+    bool closes;                    /* the server will close */
+    char type[64];                  /* Content-Type */
+    struct http_body framing;
+    struct buf body;
+    bool complete;                  /* false: the connection ended before the message */
+};
+
+void client_open(struct client *c, struct fixture *f);
+void client_close(struct client *c);
+void client_send(struct client *c, struct str s);
+/* Reads one answer. False if the connection ended before its head. */
+bool client_answer(struct client *c, bool was_head, struct answer *a);
+/* Reads to the end of the connection: true if it ended with no further byte. */
+bool client_at_end(struct client *c);
+void answer_release(struct answer *a);
+
+/* One exchange on a fresh or kept connection: the status, and the body compared when not NULL. */
+int ask(struct client *c, const char *request, const char *expected_body);
+
+#endif

@@ -30,7 +30,7 @@ struct loop_options {
 
 /* E_IO with the reason (and what to do) in info when io_uring is not available. */
 enum err loop_create(const struct loop_options *opt, struct loop **ret, struct errinfo *info);
-/* All tasks must have ended and all operations be done (asserted). */
+/* All tasks must have ended and all operations be done (asserted). Mail that came after the end is not delivered. */
 void loop_destroy(struct loop *loop);
 
 /* Runs on the calling thread, which becomes the loop's, until loop_stop() was called and no task is alive.

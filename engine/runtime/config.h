@@ -26,6 +26,7 @@ struct config_issuer {
 };
 
 struct config {
+    struct config *next;                        /* the runtime's */
     struct arena arena;
     const char *path;                           /* of the file; NULL: the embedded default */
 

@@ -1,0 +1,165 @@
+/*
+ * recover.c -- the journal read back at start
+ *
+ * An INTENT without an OUTCOME is a call whose process ended in the middle: an effect's outcome is unknown (it is never
+ * run again), a read's is failed.  An INTENT with a key and its OUTCOME restore that key; an open effect with a key
+ * restores it as unknown, so that a repeat is told so instead of being executed.
+ */
+#include <stdlib.h>
+
+#include "base/check.h"
+#include "base/map.h"
+#include "journal/journal.h"
+#include "json/json.h"
+#include "runtime/recover.h"
+
+struct open_intent {
+    struct open_intent *next;
+    struct arena arena;
+    struct str call, tenant, user, agent, tool, key, digest;
+    bool effect, settled;
+    wall_ms_t when;
+};
+
+struct recovery {
+    struct map open;                    /* call id -> struct open_intent */
+    struct once_table *once;
+    wall_ms_t now;
+};
+
+static struct str kept(struct arena *a, const struct json *j, const char *name)
+{
+    return arena_str(a, json_str(json_get(j, name)));
+}
+
+static void restore(struct recovery *r, const struct open_intent *o, enum outcome outcome, enum err err, struct str result)
+{
+    struct once_name name = { o->tenant, o->user, o->agent, o->tool, o->key };
+
+    if (o->key.len)
+        once_restore(r->once, &name, o->digest, o->call, o->when, r->now, outcome, err, result);
+}
+
+static void intent_free(struct open_intent *o)
+{
+    arena_release(&o->arena);
+    free(o);
+}
+
+static void see_intent(struct recovery *r, const struct journal_record *rec, const struct json *j)
+{
+    struct open_intent *o = calloc(1, sizeof(*o));
+    struct open_intent *old;
+
+    ASSERT(o != NULL);
+    arena_init(&o->arena, 64 * 1024);
+    o->call = kept(&o->arena, j, "call");
+    o->tenant = kept(&o->arena, j, "tenant");
+    o->user = kept(&o->arena, j, "user");
+    o->agent = kept(&o->arena, j, "agent");
+    o->tool = kept(&o->arena, j, "tool");
+    o->key = kept(&o->arena, j, "key");
+    o->digest = kept(&o->arena, j, "args_digest");
+    o->effect = !str_is(json_str(json_get(j, "effect")), "reads");
+    o->when = rec->time;
+    old = map_put(&r->open, o->call, o);
+    if (old)
+        intent_free(old);
+}
+
+static enum outcome outcome_named(struct str s)
+{
+    for (int o = OUTCOME_DONE; o <= OUTCOME_UNKNOWN; o++)
+        if (str_is(s, outcome_name((enum outcome)o)))
+            return (enum outcome)o;
+    return OUTCOME_NONE;
+}
+
+static void see_outcome(struct recovery *r, const struct json *j)
+{
+    struct open_intent *o = map_del(&r->open, json_str(json_get(j, "call")));
+    enum outcome outcome = outcome_named(json_str(json_get(j, "outcome")));
+
+    if (!o)
+        return;
+    restore(r, o, outcome, outcome == OUTCOME_UNKNOWN ? E_OUTCOME_UNKNOWN : OK, json_str(json_get(j, "result")));
+    intent_free(o);
+}
+
+static bool see(const struct journal_record *rec, void *arg)
+{
+    struct recovery *r = arg;
+    struct json_error where;
+    struct json *j = NULL;
+    struct arena a;
+
+    arena_init(&a, 8 << 20);
+    if (!json_parse(&a, rec->payload, NULL, &j, &where)) {
+        if (rec->type == JOURNAL_INTENT)
+            see_intent(r, rec, j);
+        else
+            see_outcome(r, j);
+    }
+    arena_release(&a);
+    return true;
+}
+
+enum err recover_scan(const char *dir, struct once_table *once, wall_ms_t now, struct recovery **ret, struct errinfo *info)
+{
+    struct journal_scan_options opt = { .types = (1u << JOURNAL_INTENT) | (1u << JOURNAL_OUTCOME), .lane = -1 };
+    struct recovery *r = calloc(1, sizeof(*r));
+    enum err e;
+
+    ASSERT(r != NULL);
+    r->once = once;
+    r->now = now;
+    e = journal_scan(dir, &opt, see, r, info);
+    if (e) {
+        recover_free(r);
+        return e;
+    }
+    *ret = r;
+    return OK;
+}
+
+size_t recover_open(const struct recovery *r)
+{
+    return r->open.len;
+}
+
+enum err recover_settle(struct recovery *r, enum err (*append)(void *arg, struct str payload), void *arg)
+{
+    struct map_slot *slot;
+    size_t at = 0;
+
+    while ((slot = map_next(&r->open, &at))) {
+        struct open_intent *o = slot->value;
+        struct buf b = BUF_INIT(4096);
+        enum err e;
+
+        buf_add_z(&b, "{\"call\":");
+        buf_add_json_str(&b, o->call);
+        buf_addf(&b, ",\"outcome\":\"%s\",\"error\":\"%s\",\"why\":\"the engine stopped before the outcome was recorded\",\"recovered\":true}",
+                 o->effect ? "unknown" : "failed", o->effect ? "outcome_unknown" : "cancelled");
+        e = append(arg, buf_str(&b));
+        buf_release(&b);
+        if (e)
+            return e;
+        if (o->effect)
+            restore(r, o, OUTCOME_UNKNOWN, E_OUTCOME_UNKNOWN, STR_NULL);
+    }
+    return OK;
+}
+
+void recover_free(struct recovery *r)
+{
+    struct map_slot *slot;
+    size_t at = 0;
+
+    if (!r)
+        return;
+    while ((slot = map_next(&r->open, &at)))
+        intent_free(slot->value);
+    map_release(&r->open);
+    free(r);
+}

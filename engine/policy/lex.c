@@ -118,7 +118,7 @@ static struct token lex_string(struct lexer *l, struct token t)
 
 static enum token_kind two(char a, char b)
 {
-    switch (a << 8 | b) {
+    switch ((unsigned char)a << 8 | (unsigned char)b) {
     case ':' << 8 | ':': return TOK_PATH;
     case '=' << 8 | '=': return TOK_EQ;
     case '!' << 8 | '=': return TOK_NE;

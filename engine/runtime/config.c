@@ -315,7 +315,7 @@ static const struct key issuer_keys[] = {
     ISSUER("tenant_claim", K_TEXT, tenant_claim),
     ISSUER("tenants", K_LIST, tenants),
     ISSUER("user_claim", K_TEXT, user_claim),
-    ISSUER("user_prefix", K_TEXT, user_prefix),
+    ISSUER("prefix", K_TEXT, prefix),
     ISSUER("scope_claim", K_TEXT, scope_claim),
     ISSUER("agent_default", K_TEXT, agent_default),
     ISSUER("typ_jwt_allowed", K_BOOL, typ_jwt),

@@ -20,7 +20,7 @@ enum { CONFIG_LIST_MAX = 64, CONFIG_PROVIDERS_MAX = 32 };
 struct config_issuer {
     const char *issuer, *algorithm, *jwks;      /* jwks: "file:PATH" or an https URL */
     const char *audiences[CONFIG_LIST_MAX], *tenants[CONFIG_LIST_MAX];
-    const char *tenant, *tenant_claim, *user_claim, *user_prefix, *scope_claim, *agent_default;
+    const char *tenant, *tenant_claim, *user_claim, *prefix, *scope_claim, *agent_default;
     bool typ_jwt;
     int64_t lifetime_s;
 };

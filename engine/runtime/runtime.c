@@ -289,9 +289,10 @@ static void swap_mail(struct mail *m)
         seat->worker->registry = registry_ref(seat->swap_to);
         if (seat->swap_tls && seat->http)
             http_server_reload_tls(seat->http, seat->swap_tls);
-        if (seat->worker->id == 0)
+        if (seat->worker->id == 0) {
             record_admin(seat, "reload");
-        mcp_announce(seat->rt->mcp, "tools");
+            mcp_announce(seat->rt->mcp, STR_NULL, "tools");
+        }
     }
     pthread_mutex_lock(&seat->rt->lock);
     seat->rt->swaps_done++;
@@ -345,7 +346,7 @@ static void issuers_of(struct runtime *rt, const struct config *c, struct issuer
 
         *to = (struct identity_issuer){ .issuer = str_of(f->issuer), .audiences = out->strs[i], .tenants = out->strs[i] + CONFIG_LIST_MAX,
                                         .tenant = str_of(f->tenant), .tenant_claim = str_of(f->tenant_claim), .user_claim = str_of(f->user_claim),
-                                        .user_prefix = str_of(f->user_prefix), .scope_claim = str_of(f->scope_claim),
+                                        .prefix = str_of(f->prefix), .scope_claim = str_of(f->scope_claim),
                                         .agent_default = str_of(f->agent_default), .typ_jwt_allowed = f->typ_jwt,
                                         .lifetime_max = f->lifetime_s * NS_PER_S };
         identity_alg_parse(str_of(f->algorithm), &to->alg);
@@ -543,7 +544,7 @@ static enum err bind_endpoint(struct runtime *rt, struct errinfo *info)
 static enum err open_mcp(struct runtime *rt, struct errinfo *info)
 {
     const struct config *c = rt->config;
-    struct mcp_options opt = { .engine = &rt->engine, .url = rt->mcp_url, .listen = rt->address, .hosts = c->hosts, .origins = c->origins,
+    struct mcp_options opt = { .engine = &rt->engine, .public_url = c->public_url, .listen = rt->address, .hosts = c->hosts, .origins = c->origins,
                                .no_auth = c->no_auth, .tenant = c->tenant, .user = c->user, .agent = c->agent };
 
     return mcp_new(&opt, &rt->mcp, info);

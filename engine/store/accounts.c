@@ -72,15 +72,30 @@ enum err store_account_put(struct store *s, const struct store_account *a, const
     return e;
 }
 
-enum err store_account_status(struct store *s, struct str tenant, struct str id, enum account_status status,
+enum err store_account_dead(struct store *s, struct str tenant, struct str id, uint64_t generation,
     struct errinfo *info)
 {
     int changed = 0;
     enum err e;
 
-    ASSERT(status != ACCOUNT_DISCONNECTED);
     sql_enter(s);
-    e = sql_run(s, info, &changed, "UPDATE accounts SET status = ? WHERE tenant = ? AND id = ?", "itt", (int64_t)status,
+    e = sql_run(s, info, &changed,
+        "UPDATE accounts SET status = ? WHERE tenant = ? AND id = ? AND EXISTS (SELECT 1 FROM grants g"
+        " WHERE g.tenant = accounts.tenant AND g.account = accounts.id AND g.generation = ?)",
+        "itti", (int64_t)ACCOUNT_RECONNECT_NEEDED, tenant, id, (int64_t)generation);
+    sql_leave(s);
+    return e ? e : changed ? OK : E_NOT_FOUND;
+}
+
+enum err store_account_describe(struct store *s, struct str tenant, struct str id, struct str external_id,
+    struct errinfo *info)
+{
+    int changed = 0;
+    enum err e;
+
+    sql_enter(s);
+    e = sql_run(s, info, &changed, "UPDATE accounts SET external_id = ? WHERE tenant = ? AND id = ?", "ttt",
+        external_id,
         tenant, id);
     sql_leave(s);
     return e ? e : changed ? OK : E_NOT_FOUND;

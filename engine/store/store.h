@@ -59,8 +59,11 @@ struct store_grant {
  * one + 1, or 1 for a new account: else nothing changes and *ret_stored is false. */
 enum err store_account_put(struct store *s, const struct store_account *a, const struct store_grant *grant,
     bool *ret_stored, struct errinfo *info);
-enum err store_account_status(struct store *s, struct str tenant, struct str id, enum account_status status,
+/* RECONNECT_NEEDED, if `generation` is still the current one: E_NOT_FOUND otherwise. */
+enum err store_account_dead(struct store *s, struct str tenant, struct str id, uint64_t generation,
     struct errinfo *info);
+enum err store_account_describe(struct store *s, struct str tenant, struct str id, struct str external_id,
+    struct errinfo *info);              /* E_NOT_FOUND */
 /* Account and grant. E_NOT_FOUND. */
 enum err store_account_delete(struct store *s, struct str tenant, struct str id, struct errinfo *info);
 /* Calls fn for each account with its grant (without the sealed bytes), ordered by creation; fn copies what it keeps

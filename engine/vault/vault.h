@@ -47,7 +47,8 @@ struct vault_provider {
     struct str name;                    /* the provider's name in accounts: "github" */
     struct str authorize_url, token_url;
     struct str revoke_url;              /* RFC 7009; empty: the provider has none */
-    /* expected iss of authorization answers (RFC 9207); empty: not checked, unless an iss comes */
+    /* iss that authorization answers must carry (RFC 9207); empty: the provider sends none, and one that comes is
+     * refused */
     struct str issuer;
     struct str client_id;
     const struct secret *client_secret; /* NULL with VAULT_AUTH_NONE */
@@ -57,8 +58,7 @@ struct vault_provider {
     enum vault_rotation rotation;
     ns_t replay_grace;                  /* ROTATES_ONCE: how long the provider accepts a lost refresh again; 0: never */
     ns_t default_ttl;                   /* life of an access token without expires_in; 0: it does not expire */
-    /* errors come with status 200 and an "error" member (GitHub), or "ok": false (Slack) */
-    bool error_in_200;
+    /* Errors in answers of status 200 ("error", or "ok": false) are understood from every provider. */
     const struct vault_param *authorize_params, *token_params;      /* extra parameters */
     size_t n_authorize_params, n_token_params;
 };
@@ -107,7 +107,7 @@ struct vault_config {
     struct store *store;                /* must outlive the vault */
     const struct secret *root;          /* copied */
     struct vault_http http;
-    size_t accounts_max;                /* 0: 1,000,000 */
+    size_t accounts_max;                /* 0: 1,000,000; then E_OVERLOADED for new ones */
     /* a token with less life left is refreshed before use; 0: 60 s (at most half its life) */
     ns_t refresh_margin;
     ns_t refresh_timeout;               /* one request to a token endpoint; 0: 20 s */
@@ -175,6 +175,11 @@ enum err await_vault_account_put(struct vault *v, const struct vault_static *s, 
     struct errinfo *info);
 /* Blocks. */
 enum err vault_account_put(struct vault *v, const struct vault_static *s, struct arena *a, struct str *ret_id,
+    struct errinfo *info);
+
+/* What the account is called at the provider (mailbox, workspace, login), once somebody has asked it.
+ * E_ACCOUNT_MISSING. */
+enum err await_vault_account_describe(struct vault *v, struct str tenant, struct str id, struct str external_id,
     struct errinfo *info);
 
 /* Revokes the tokens at the provider (when `p` is given and has a revoke_url), then forgets the account. The account

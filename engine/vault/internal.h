@@ -1,0 +1,218 @@
+/*
+ * internal.h -- what the files of vault/ share: slots (accounts in memory), tenant keys, grants, OAuth messages
+ *
+ * Locks, each held for a few lines and never over a wait (accounts_lock only on helper threads, over the store's work):
+ *   tenants_lock   the table of tenant keys; then the key's own lock
+ *   owner shard    which accounts (tenant, user, provider) has
+ *   id shard       the table of accounts by (tenant, id), and everything in a slot that can change
+ * An owner shard's lock may be held when an id shard's is taken, not the other way round.
+ */
+#ifndef VAULT_INTERNAL_H
+#define VAULT_INTERNAL_H
+
+#include "base/check.h"
+#include "base/map.h"
+#include "identity/flight.h"
+#include "identity/identity.h"
+#include "vault/vault.h"
+
+#include <stdatomic.h>
+
+enum {
+    VAULT_MAGIC = 0x5661756c, SLOT_MAGIC = 0x536c6f74,
+    SHARDS = 64,
+    TOKEN_TEXT_MAX = 8192,              /* bytes of one access or refresh token */
+    GRANT_MAX = 2 * TOKEN_TEXT_MAX + 64,
+    SEALED_MAX = GRANT_MAX + VAULT_SEAL_OVERHEAD,
+    ID_TEXT_MAX = 64, PROVIDER_TEXT_MAX = 64, LABEL_TEXT_MAX = 128, EXTERNAL_TEXT_MAX = 255, SCOPES_TEXT_MAX = 4096,
+};
+
+#define USABLE_MIN_MS   5000            /* a token with less life left is not handed out at all */
+#define REJECT_PAUSE    (30 * NS_PER_S) /* a token refused so soon after its refresh is not refreshed again */
+#define STATIC_PAUSE    (60 * NS_PER_S) /* how long a refused static token is held back */
+#define BACKOFF_MAX     (300 * NS_PER_S)
+#define CLIENT_PAUSE    (60 * NS_PER_S)
+#define CONNECT_MS      (600 * 1000)    /* how long a state works */
+
+/* ---- tenant keys: seal.c ----------------------------------------------------------------------------------------- */
+
+struct tenant_key {
+    pthread_mutex_t lock;
+    struct secret *master;              /* NULL: not loaded, or shredded */
+    struct secret *epoch;               /* derived from master and salt; what new bytes are sealed under */
+    uint8_t salt[16];
+    uint64_t sealed;                    /* under this epoch */
+    char tenant[];
+};
+
+void seal_release(struct vault *v);     /* wipes all keys */
+
+/* ---- accounts in memory ------------------------------------------------------------------------------------------ */
+
+/* An opened access token, shared by all leases of one generation. Guarded by the slot's shard. */
+struct vault_token {
+    struct secret *secret;
+    uint64_t generation;
+    unsigned leases;
+};
+
+/* A grant that was received from the provider and could not be stored yet. */
+struct unsaved {
+    char *sealed;
+    size_t len;
+    uint64_t from;                      /* the generation it replaces */
+    wall_ms_t obtained, expires;
+    bool refreshable;
+    char *access;                       /* sealed for memory, as in the slot */
+    size_t access_len;
+};
+
+struct vault_slot {
+    uint32_t magic;
+    atomic_uint refs;                   /* tables (one for both), users, leases */
+    struct vault_slot *next;            /* accounts of the same owner, oldest first; owner shard */
+
+    /* never change; one block behind the struct */
+    struct str tenant, id, user, provider, label;
+    struct str id_key, owner_key;       /* "tenant\0id", "tenant\0user\0provider" */
+    wall_ms_t created;
+
+    /* id shard */
+    bool gone;                          /* disconnected */
+    bool refreshable;                   /* has a refresh token (known once loaded) */
+    /* the answer to a refresh of this generation was lost: the store has the mark */
+    bool lost;
+    uint8_t status;                     /* enum account_status */
+    uint8_t failures;
+    char *external_id, *scopes;
+    uint64_t generation;
+    uint64_t rejected;                  /* upstream refused this generation; 0: none */
+    uint64_t mark_void;                 /* the store's mark on this generation is known not to count; 0: none */
+    wall_ms_t obtained, expires;
+    ns_t published_at;                  /* loop time; 0: before this process */
+    ns_t retry_after;                   /* no attempt before; with `failure` */
+    enum err failure;
+    char *access;                       /* sealed access token of `generation`; NULL: cold */
+    size_t access_len;
+    struct vault_token *current;        /* opened; NULL while nobody holds a lease */
+    struct unsaved *unsaved;
+    struct flight flight;
+};
+
+struct shard {
+    pthread_mutex_t lock;
+    struct map map;
+} __attribute__((aligned(64)));
+
+struct vault {
+    uint32_t magic;
+    struct store *store;
+    struct secret *root;
+    struct vault_http http;
+    size_t accounts_max;
+    ns_t refresh_margin, refresh_timeout;
+    bool early_refresh;
+    void (*crash_point)(const char *where);
+    pthread_mutex_t accounts_lock;      /* storing and removing accounts; held while the store works */
+    atomic_size_t n_accounts;
+    pthread_rwlock_t tenants_lock;
+    struct map tenants;                 /* name -> struct tenant_key; entries are never removed */
+    struct shard by_id[SHARDS], by_owner[SHARDS];
+    unsigned label_ok, label_transient, label_lost, label_dead, label_client, label_conflict, label_unsaved;
+};
+
+/* accounts.c. slot_find: with a reference, or NULL. */
+struct vault_slot *slot_find(struct vault *v, struct str tenant, struct str id);
+void slot_release(struct vault_slot *s);
+pthread_mutex_t *slot_lock(struct vault *v, const struct vault_slot *s);
+/* Makes the slot of a new account and puts it into the tables; or answers the one that is there. With a reference. */
+struct vault_slot *slot_make(struct vault *v, const struct store_account *a);
+/* Out of the tables; leases stay valid. */
+void slot_remove(struct vault *v, struct vault_slot *s);
+/* The account with exactly this label. With a reference, or NULL. */
+struct vault_slot *slot_by_owner(struct vault *v, struct str tenant, struct str user, struct str provider,
+    struct str label,
+    bool any_label);
+void slot_set_details(struct vault_slot *s, struct str external_id, struct str scopes);     /* lock held */
+enum err check_names(struct str tenant, struct str user, struct str provider, struct str label, struct errinfo *info);
+
+/* ---- grants: token.c --------------------------------------------------------------------------------------------- */
+
+/* What a grant consists of. */
+struct grant {
+    struct secret *access, *refresh;    /* refresh may be NULL */
+    wall_ms_t obtained, expires;
+};
+void grant_release(struct grant *g);
+/* Seals for the store. Tenant loaded. */
+enum err grant_seal(struct vault *v, struct str tenant, struct str account, const struct grant *g, struct buf *out);
+enum err grant_open(struct vault *v, struct str tenant, struct str account, struct str sealed, struct grant *ret);
+/* Seals the access token for memory. */
+enum err access_seal(struct vault *v, struct str tenant, struct str account, const struct secret *access,
+    struct buf *out);
+/* Opens sealed bytes straight into a secret. */
+enum err unseal_secret(struct vault *v, struct str tenant, struct str account, struct str purpose, struct str sealed,
+    struct secret **ret);
+/* Makes a stored grant the one that calls use. Lock held. Takes the heap bytes of `access`. Wakes nobody. */
+void slot_publish(struct vault_slot *s, uint64_t generation, wall_ms_t obtained, wall_ms_t expires, bool refreshable,
+    char *access, size_t access_len, ns_t now);
+/* Enough life left to be handed out, and not refused upstream? Lock held. */
+bool slot_usable(const struct vault_slot *s, wall_ms_t now);
+/* Must be refreshed before use? Lock held. */
+bool slot_needs_refresh(const struct vault *v, const struct vault_slot *s, wall_ms_t now);
+
+/* Stores a new grant for (tenant, user, provider, label), replacing an older one. *ret_id in `a`. */
+struct new_account {
+    struct str tenant, user, provider, label, external_id, scopes;
+    const struct grant *grant;
+};
+enum err account_store(struct vault *v, const struct new_account *n, wall_ms_t now, struct arena *a, struct str *ret_id,
+    struct errinfo *info);              /* Blocks. */
+
+/* ---- refreshing: refresh.c --------------------------------------------------------------------------------------- */
+
+/* Leads the flight and starts the task that loads, and refreshes when needed. Lock held. */
+enum err refresh_start(struct vault *v, struct vault_slot *s, const struct vault_provider *p, bool early);
+
+/* ---- OAuth messages: oauth.c (pure) ------------------------------------------------------------------------------ */
+
+enum { FORM_MAX = 40 };
+
+struct form {
+    struct vault_field fields[FORM_MAX];
+    unsigned n;
+    bool overflow;
+};
+void form_add(struct form *f, struct str name, struct str value);
+void form_add_secret(struct form *f, struct str name, const struct secret *secret);
+/* The client's part: basic in `post`, or fields; then the provider's extra parameters. */
+void form_finish(struct form *f, const struct vault_provider *p, struct vault_post *post);
+
+enum oauth_verdict {
+    OAUTH_TOKENS,       /* success */
+    OAUTH_DEAD,         /* the code or refresh token is not (or no longer) valid: a definite answer */
+    OAUTH_CLIENT,       /* our client is not accepted, or the request is wrong: the operator's */
+    OAUTH_LATER,        /* limited or broken for now, and nothing was done */
+    OAUTH_LOST,         /* something may have been done, and we do not have what came of it */
+};
+
+struct oauth_answer {
+    struct secret *access, *refresh;    /* with OAUTH_TOKENS; refresh may be NULL */
+    int64_t expires_in_s;               /* -1: not said */
+    char scopes[SCOPES_TEXT_MAX];       /* "" : not said */
+    char error[64];                     /* the provider's word, made printable */
+};
+/* Reads an answer; wipes the body. */
+enum oauth_verdict oauth_read(struct vault_reply *reply, struct oauth_answer *ret);
+void oauth_answer_release(struct oauth_answer *a);
+/* When does a token obtained at `now` expire? */
+wall_ms_t oauth_expiry(const struct vault_provider *p, int64_t expires_in_s, wall_ms_t now);
+/* Did an error of await_post leave the request unsent? */
+bool oauth_unsent(enum err e);
+/* Percent-encoding of RFC 3986's unreserved set. */
+void buf_add_percent(struct buf *out, struct str s);
+/* A copy that stands alone; free with provider_free. */
+struct vault_provider *provider_copy(const struct vault_provider *p);
+void provider_free(struct vault_provider *p);
+
+#endif

@@ -145,7 +145,7 @@ static enum err segment_check(struct lane_recovery *r, uint64_t named, bool last
     if (at >= 0) {
         why = !last ? "bytes behind the segment's last record" : tail_verdict(r, &w, why_text);
         if (why) {
-            e = refuse(r->info, path, end == WALK_BAD ? w.off : at, w.seq, why);
+            e = refuse(r->info, path, at, w.seq, why);
             goto out;
         }
     }

@@ -167,7 +167,8 @@ static void segment_walk(struct verify *v, struct seg_file *f, bool last)
     if (f->error) {
         tell(v, true, f->path, w.off, w.seq, strerror(f->error));
     } else if (end == WALK_BAD || at >= 0) {
-        tell(v, true, f->path, end == WALK_BAD ? w.off : at, w.seq, end == WALK_BAD ? w.reason : "bytes where zeros belong, behind the last record");
+        /* the first byte that is not zero: a record's own beginning, unless a block of it is gone */
+        tell(v, true, f->path, at < 0 ? w.off : at, w.seq, end == WALK_BAD ? w.reason : "bytes where zeros belong, behind the last record");
     } else if (!last && !w.rolled) {
         tell(v, true, f->path, w.off, w.seq, "records are missing at the end of the segment");
     } else {

@@ -55,7 +55,7 @@ static enum err receive(struct exchange *x, bool *ret_more)
     if (rc != CURLE_OK)
         return E_CLOSED;
     if (n == 0)
-        return reader_eof(&x->r);
+        return x->c->tls && !xfer_said_goodbye(&x->c->x) ? E_CLOSED : reader_eof(&x->r);
     if (direct)
         return reader_filled(&x->r, n);
     e = reader_feed(&x->r, str_n(f->scratch, n), &used);

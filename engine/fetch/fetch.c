@@ -74,7 +74,6 @@ enum err await_fetch(struct fetch *f, const struct fetch_request *req, struct ar
 
 static bool strings_copy(struct fetch *f, const struct fetch_options *opt)
 {
-    f->ca_file = opt->ca_file ? strdup(opt->ca_file) : NULL;
     f->proxy = opt->proxy ? strdup(opt->proxy) : NULL;
     for (const char *const *r = opt->resolve; r && *r; r++) {
         struct curl_slist *grown = curl_slist_append(f->resolve, *r);
@@ -83,7 +82,7 @@ static bool strings_copy(struct fetch *f, const struct fetch_options *opt)
             return false;
         f->resolve = grown;
     }
-    return (!opt->ca_file || f->ca_file) && (!opt->proxy || f->proxy);
+    return !opt->proxy || f->proxy;
 }
 
 enum err fetch_create(const struct fetch_options *opt, struct fetch **ret, struct errinfo *info)
@@ -110,6 +109,11 @@ enum err fetch_create(const struct fetch_options *opt, struct fetch **ret, struc
         return err_set(info, E_OVERLOADED, "no memory for fetch");
     }
     curl_share_setopt(f->share, CURLSHOPT_SHARE, CURL_LOCK_DATA_DNS);
+    e = trust_load(f, opt->ca_file, info);
+    if (e) {
+        fetch_destroy(f);
+        return e;
+    }
     *ret = f;
     return OK;
 }
@@ -135,7 +139,7 @@ void fetch_destroy(struct fetch *f)
     if (f->share)
         curl_share_cleanup(f->share);
     curl_slist_free_all(f->resolve);
-    free(f->ca_file);
+    X509_STORE_free(f->trust);
     free(f->proxy);
     f->magic = 0;
     free(f);

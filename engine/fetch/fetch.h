@@ -154,7 +154,7 @@ struct fetch_options {
 };
 
 /* On the thread of the loop that will use it, or before that loop runs. Strings in opt are copied. E_CONFIG if libcurl
- * lacks what is needed (TLS, a resolver that does not block). */
+ * lacks what is needed (TLS by OpenSSL, a resolver that does not block) or ca_file holds no certificate. */
 enum err fetch_create(const struct fetch_options *opt, struct fetch **ret, struct errinfo *info);
 /* From now on: E_DRAINING for newcomers and for those in line; idle connections close now, busy ones after their exchange. */
 void fetch_drain(struct fetch *f);

@@ -201,14 +201,28 @@ static enum err outcome(const struct full *t, enum err e, struct errinfo *info)
     }
 }
 
+/* libcurl takes a TLS connection that was cut off for the end of a body without a length: then nobody knows. */
+static bool ends_unproved(const struct full *t)
+{
+    struct str value;
+    long version = 0;
+
+    curl_easy_getinfo(t->x.easy, CURLINFO_HTTP_VERSION, &version);
+    return t->req->origin->tls && t->in.len > 0 && version < CURL_HTTP_VERSION_2_0 &&
+           !fetch_reply_header(&t->reply, "content-length", &value) && !fetch_reply_header(&t->reply, "transfer-encoding", &value);
+}
+
 static enum err finish(struct full *t, struct fetch_reply *ret, struct errinfo *info)
 {
     long opened = 0;
     const char *why = "";
     enum err e;
 
+    t->reply.fields = t->field;
     if (t->reply.status < 200)
         return err_set(info, E_UPSTREAM_GARBLED, "%s: no answer but interim ones", t->req->origin->host);
+    if (ends_unproved(t))
+        return err_set(info, E_OUTCOME_UNKNOWN, "%s: an answer without a length may have been cut off", t->req->origin->host);
     t->reply.body = t->in.len > 0 ? arena_str(t->arena, buf_str(&t->in)) : STR("");
     t->reply.fields = ARENA_ARRAY(t->arena, struct fetch_field, t->reply.n_fields);
     if (!t->reply.body.p || (!t->reply.fields && t->reply.n_fields > 0))

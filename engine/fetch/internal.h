@@ -9,6 +9,7 @@
 #define FETCH_INTERNAL_H
 
 #include <curl/curl.h>
+#include <openssl/ssl.h>
 #include <sys/socket.h>
 
 #include "base/map.h"
@@ -133,7 +134,9 @@ bool xfer_start(struct xfer *x, struct multi *m);
 /* OK when libcurl is done with it (x->result), E_TIMEOUT, E_CANCELLED. */
 enum err await_xfer(struct xfer *x, ns_t deadline);
 void xfer_close(struct xfer *x);        /* closes its connection too when it is CONNECT_ONLY */
+bool xfer_said_goodbye(const struct xfer *x);   /* TLS: did the peer end the connection, rather than somebody else? */
 enum err curl_setup(struct errinfo *info);
+enum err trust_load(struct fetch *f, const char *ca_file, struct errinfo *info);
 bool fetch_guard_peer(const struct xfer *x, int fd);            /* is the connected peer one that is allowed? */
 
 /* ---- pool.c -------------------------------------------------------------------------------------------------------- */
@@ -171,7 +174,8 @@ struct group {
 struct fetch {
     uint32_t magic;
     struct fetch_options opt;
-    char *ca_file, *proxy;
+    char *proxy;
+    X509_STORE *trust;
     struct curl_slist *resolve;
     CURLSH *share;                      /* the DNS cache, for all multis of this worker */
     struct multi *roomy, *full;

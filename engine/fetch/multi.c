@@ -16,6 +16,8 @@
 #include <malloc.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <openssl/err.h>
+#include <openssl/ssl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -24,6 +26,7 @@
 
 #include "base/check.h"
 #include "base/crypto.h"
+#include "base/log.h"
 #include "base/metric.h"
 #include "fetch/internal.h"
 
@@ -70,8 +73,30 @@ enum err curl_setup(struct errinfo *info)
     v = curl_version_info(CURLVERSION_NOW);
     if (v->version_num < 0x075800)
         return err_set(info, E_CONFIG, "libcurl %s is too old; sluice needs 7.88 or later", v->version);
+    if (!v->ssl_version || !str_starts(str_of(v->ssl_version), STR("OpenSSL/")))
+        return err_set(info, E_CONFIG, "this libcurl (%s) does its TLS with something else than OpenSSL", v->version);
     if (!(v->features & CURL_VERSION_SSL) || !(v->features & CURL_VERSION_ASYNCHDNS))
         return err_set(info, E_CONFIG, "this libcurl (%s) has no TLS or resolves names by blocking", v->version);
+    return OK;
+}
+
+enum err trust_load(struct fetch *f, const char *ca_file, struct errinfo *info)
+{
+    const curl_version_info_data *v = curl_version_info(CURLVERSION_NOW);
+    bool given = ca_file != NULL;
+
+    f->trust = X509_STORE_new();
+    if (!f->trust)
+        return err_set(info, E_OVERLOADED, "no memory for fetch");
+    X509_STORE_set_flags(f->trust, X509_V_FLAG_TRUSTED_FIRST | X509_V_FLAG_PARTIAL_CHAIN);
+    if (!given)
+        ca_file = v->cainfo ? v->cainfo : X509_get_default_cert_file();
+    if (X509_STORE_load_file(f->trust, ca_file) == 1)
+        return OK;
+    ERR_clear_error();
+    if (given)
+        return err_set(info, E_CONFIG, "%s: no certificates could be read from this file", ca_file);
+    LOG_WARN("no trusted certificates: no provider can be reached over TLS; install ca-certificates or name a file", LOG_S("file", ca_file));
     return OK;
 }
 
@@ -289,7 +314,7 @@ void multi_close(struct multi *m)
         free(m);
 }
 
-/* Multis are kept when they empty: each has read the CA file. While draining they are not. */
+/* Multis are kept when they empty, until the worker drains. */
 struct multi *multi_roomy(struct fetch *f)
 {
     struct multi *m;
@@ -383,6 +408,27 @@ bool fetch_guard_peer(const struct xfer *x, int fd)
            fetch_guard_allows(&x->guard, fetch_net_of((const struct sockaddr *)&peer));
 }
 
+/* libcurl reports a TLS connection cut off without close_notify like one that was closed in order: ask OpenSSL. */
+bool xfer_said_goodbye(const struct xfer *x)
+{
+    struct curl_tlssessioninfo *tls = NULL;
+
+    if (curl_easy_getinfo(x->easy, CURLINFO_TLS_SSL_PTR, &tls) != CURLE_OK || !tls || tls->backend != CURLSSLBACKEND_OPENSSL ||
+        !tls->internals)
+        return false;
+    return (SSL_get_shutdown(tls->internals) & SSL_RECEIVED_SHUTDOWN) != 0;
+}
+
+/* All connections of a worker share one store of trusted certificates: reading the file takes tens of milliseconds, which
+ * libcurl would spend on the loop, once per multi. It is given no file, so that it adds nothing to ours. */
+static CURLcode on_tls(CURL *easy, void *ctx, void *arg)
+{
+    const struct xfer *x = arg;
+
+    SSL_CTX_set1_cert_store(ctx, x->f->trust);
+    return CURLE_OK;
+}
+
 static bool common_options(struct xfer *x, const struct fetch_origin *o, const char *url)
 {
     const struct fetch *f = x->f;
@@ -413,8 +459,10 @@ static bool common_options(struct xfer *x, const struct fetch_origin *o, const c
     SET(CURLOPT_SSL_VERIFYPEER, 1L);
     SET(CURLOPT_SSL_VERIFYHOST, 2L);
     SET(CURLOPT_TCP_KEEPALIVE, 1L);
-    if (f->ca_file)
-        SET(CURLOPT_CAINFO, f->ca_file);
+    SET(CURLOPT_CAINFO, NULL);
+    SET(CURLOPT_CAPATH, NULL);
+    SET(CURLOPT_SSL_CTX_FUNCTION, on_tls);
+    SET(CURLOPT_SSL_CTX_DATA, x);
 #undef SET
     return rc == CURLE_OK;
 }

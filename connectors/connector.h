@@ -246,6 +246,7 @@ void js_push(struct call *call, struct json *arr, struct json *value);
 void js_push_str(struct call *call, struct json *arr, const char *value);
 /* A JSON text as a value, for constants; a text that is no JSON is a fault of the connector. */
 struct json *js_parse(struct call *call, const char *text);
+const char *js_write(struct call *call, const struct json *v);      /* compact; "null" for NULL */
 
 struct json *js_get(const struct json *obj, const char *path);      /* "a.b.c" goes down members */
 struct json *js_at(const struct json *arr, size_t i);
@@ -320,7 +321,7 @@ enum err await_pause(struct call *call, int64_t ms);
  * Where the client's revision of the protocol is stateless the body runs again from its beginning once answers came, so
  * answers are looked up by key and what must be kept between rounds goes into state_set(). */
 void ask_form(struct call *call, const char *key, const char *message, const char *schema);
-void ask_model(struct call *call, const char *key, const char *sampling_params);
+void ask_model(struct call *call, const char *key, struct json *sampling_params);
 void ask_roots(struct call *call, const char *key);
 enum err await_answers(struct call *call);          /* OK: all are there; E_INPUT_REQUIRED, E_CAPABILITY_MISSING: pass it on */
 struct json *answer(struct call *call, const char *key);            /* the bare result; NULL if not answered (yet) */

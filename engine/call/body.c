@@ -150,6 +150,19 @@ struct json *js_parse(struct call *c, const char *z)
     return ret;
 }
 
+const char *js_write(struct call *c, const struct json *v)
+{
+    struct buf b = BUF_INIT(CALL_ARENA_MAX);
+    char *z;
+
+    if (!v)
+        return "null";
+    json_write(&b, v);
+    z = arena_z(&c->arena, buf_str(&b));
+    buf_release(&b);
+    return z ? z : "";
+}
+
 struct json *js_get(const struct json *obj, const char *path)
 {
     struct str rest = str_of(path), head;
@@ -502,9 +515,9 @@ void ask_form(struct call *c, const char *key, const char *message, const char *
     ask(c, key, "elicitation/create", params);
 }
 
-void ask_model(struct call *c, const char *key, const char *sampling_params)
+void ask_model(struct call *c, const char *key, struct json *sampling_params)
 {
-    ask(c, key, "sampling/createMessage", js_parse(c, sampling_params));
+    ask(c, key, "sampling/createMessage", sampling_params);
 }
 
 void ask_roots(struct call *c, const char *key)

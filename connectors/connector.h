@@ -297,6 +297,10 @@ void result_bool(struct call *call, const char *name, bool value);
 void result_time(struct call *call, const char *name, int64_t ms);
 void result_json(struct call *call, const char *name, struct json *value);
 
+/* Text a body keeps for its own reconcile: which draft, which slot. "" if nothing was kept under the name. */
+void keep_str(struct call *call, const char *name, const char *value);
+const char *kept_str(struct call *call, const char *name);
+
 /* Ends the call with an error of errors.def and words for the model: `return fail(call, E_NO_RESULT, "no such channel");` */
 enum err fail(struct call *call, enum err e, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 

@@ -403,6 +403,18 @@ void result_bool(struct call *c, const char *name, bool value)              { js
 void result_time(struct call *c, const char *name, int64_t ms)              { json_set_z(&c->arena, result(c), name, text_time(c, ms)); }
 void result_json(struct call *c, const char *name, struct json *value)      { js_set(c, result(c), name, value); }
 
+void keep_str(struct call *c, const char *name, const char *value)
+{
+    if (!c->kept)
+        c->kept = json_object(&c->arena);
+    json_set_z(&c->arena, c->kept, name, value);
+}
+
+const char *kept_str(struct call *c, const char *name)
+{
+    return text_of(c, json_get(c->kept, name));
+}
+
 enum err fail(struct call *c, enum err e, const char *fmt, ...)
 {
     va_list ap;

@@ -122,6 +122,7 @@ struct call {
     struct json *content;               /* content_...(): array of content blocks */
     struct json *completions;
     struct json *prompt_args;
+    struct json *kept;                  /* what the body keeps for its reconcile */
     unsigned exchanges, effects_sent, effects_done;
     int last_status;
     bool in_reconcile, replayed;

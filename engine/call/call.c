@@ -19,6 +19,8 @@
 #include "base/metric.h"
 #include "call/internal.h"
 
+enum { RECONCILE_MS = 10000 };
+
 /* ---- steps ------------------------------------------------------------------------------------------------------- */
 
 #define AFTER(name) (1u << STEP_##name)
@@ -127,6 +129,7 @@ static enum err await_run(struct call *c)
         e = c->effects_sent ? call_why(c, E_OUTCOME_UNKNOWN, "the call ran out of memory after it had begun to change things") : E_CALL_TOO_LARGE;
     if (e == E_OUTCOME_UNKNOWN && c->tool->decl->reconcile && !task_cancelled()) {
         c->in_reconcile = true;
+        c->deadline = loop_now() + RECONCILE_MS * NS_PER_MS;    /* the call's own may be what ran out */
         switch (c->tool->decl->reconcile(c)) {
         case SETTLED_DONE:      e = OK; break;
         case SETTLED_NOT_DONE:  e = call_why(c, E_UPSTREAM_REFUSED, "the provider was asked and says that it did not happen"); break;

@@ -104,6 +104,7 @@ struct multi {
     struct timer timer;
     struct mail kick;                   /* instead of a timer of 0 ms */
     bool kicked;
+    struct xfer *nudged;                /* to be looked at, although libcurl does not ask for it */
     struct multi *next, **prev;         /* f->roomy while n < MULTI_CONNECTIONS; f->full otherwise; NULL prev: a group's */
 };
 
@@ -121,6 +122,8 @@ struct xfer {
     bool done;
     CURLcode result;
     struct wake *wake;
+    bool nudged;
+    struct xfer *next_nudged;
     char why[CURL_ERROR_SIZE];
 };
 

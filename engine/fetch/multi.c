@@ -236,15 +236,43 @@ static void multi_fire(struct timer *t)
     multi_act(CONTAINER_OF(t, struct multi, timer));
 }
 
+/* After an address that fails at once libcurl 7.88 moves on to the next one and then waits, without a socket to wait for, until
+ * half of the connect timeout has passed. Pausing and going on is the public way to have a transfer looked at soon. */
+static void nudge(struct multi *m)
+{
+    struct xfer *x;
+
+    while ((x = m->nudged)) {
+        m->nudged = x->next_nudged;
+        x->nudged = false;
+        if (x->done)
+            continue;
+        curl_easy_pause(x->easy, CURLPAUSE_RECV);
+        curl_easy_pause(x->easy, CURLPAUSE_CONT);
+    }
+}
+
 static void multi_kicked(struct mail *mail)
 {
     struct multi *m = CONTAINER_OF(mail, struct multi, kick);
 
     m->kicked = false;
-    if (m->curl)
-        multi_act(m);
-    else
-        free(m);                        /* closed meanwhile */
+    if (!m->curl) {                     /* closed meanwhile */
+        free(m);
+        return;
+    }
+    nudge(m);
+    multi_act(m);
+}
+
+/* libcurl wants to be called now: a timer would take until the next tick. */
+static void multi_kick(struct multi *m)
+{
+    if (m->kicked)
+        return;
+    m->kicked = true;
+    m->kick.fn = multi_kicked;
+    loop_post(loop_self(), &m->kick);
 }
 
 static int on_timer(CURLM *curl, long ms, void *arg)
@@ -252,11 +280,8 @@ static int on_timer(CURLM *curl, long ms, void *arg)
     struct multi *m = arg;
 
     timer_clear(&m->timer);
-    if (ms == 0 && !m->kicked) {        /* a timer would take until the next tick */
-        m->kicked = true;
-        m->kick.fn = multi_kicked;
-        loop_post(loop_self(), &m->kick);
-    }
+    if (ms == 0)
+        multi_kick(m);
     if (ms > 0)
         timer_set(&m->timer, loop_now() + (ns_t)ms * NS_PER_MS, multi_fire);
     return 0;
@@ -364,6 +389,12 @@ static curl_socket_t on_open(void *arg, curlsocktype purpose, struct curl_sockad
 
     if (purpose != CURLSOCKTYPE_IPCXN || (!x->proxied && !fetch_guard_allows(&x->guard, fetch_net_of(&a->addr)))) {
         x->denied = true;
+        if (!x->nudged) {
+            x->nudged = true;
+            x->next_nudged = x->multi->nudged;
+            x->multi->nudged = x;
+            multi_kick(x->multi);
+        }
         return CURL_SOCKET_BAD;
     }
     fd = socket(a->family, a->socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, a->protocol);
@@ -506,6 +537,13 @@ void xfer_close(struct xfer *x)
     struct multi *m = x->multi;
 
     ASSERT(x->wake == NULL);
+    for (struct xfer **at = m ? &m->nudged : NULL; x->nudged; at = &(*at)->next_nudged) {
+        if (*at == x) {
+            *at = x->next_nudged;
+            x->nudged = false;
+            break;
+        }
+    }
     if (m) {
         CURLMcode rc = curl_multi_remove_handle(m->curl, x->easy);
 

@@ -86,10 +86,7 @@ static void tls_setup(struct upstream *u)
 static void *peer_main(void *arg)
 {
     struct peer *p = arg;
-    unsigned now = atomic_fetch_add(&p->up->now, 1) + 1, max = atomic_load(&p->up->now_max);
 
-    while (now > max && !atomic_compare_exchange_weak(&p->up->now_max, &max, now))
-        ;
     p->in = calloc(1, PEER_BUF);
     if (p->up->speaks_tls) {
         p->ssl = SSL_new(p->up->tls);
@@ -97,7 +94,6 @@ static void *peer_main(void *arg)
     }
     if (!p->ssl || SSL_accept(p->ssl) == 1)
         p->up->serve(p);
-    atomic_fetch_sub(&p->up->now, 1);
     pthread_mutex_lock(&p->up->lock);
     p->open = false;
     SSL_free(p->ssl);

@@ -36,7 +36,8 @@ struct upstream {
     uint16_t port;
     char ca_file[64];           /* of the CA made for this run */
     void *arg;
-    atomic_uint accepted, requests, now, now_max;
+    atomic_uint accepted, requests;
+    atomic_uint now, now_max;   /* the script's */
     /* private */
     int fd;
     SSL_CTX *tls;

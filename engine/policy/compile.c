@@ -1,6 +1,9 @@
 /*
  * compile.c -- trees to code
  *
+ * Names of attributes and entities occur in many policies: each is kept once, an entity beside its bytes, so that the
+ * policies of a large set share what they share in the cache.
+ *
  * Literals of sets and records, and calls like ip("10.0.0.0/8"), whose parts are constant become constants here, so that a
  * decision does not build them again.  A constant call that fails (ip("x")) stays code: it must fail when evaluated.
  *
@@ -9,6 +12,7 @@
 #include "policy/program.h"
 
 #include "base/check.h"
+#include "base/map.h"
 #include "policy/ext.h"
 
 /* A table that grows by doubling inside the set's arena. */
@@ -20,6 +24,9 @@ struct table {
 struct compiler {
     struct policy_set *set;
     struct table code, places, consts, keys, patterns;
+    struct map uids;            /* type, NUL, id -> struct policy_uid */
+    struct map known;           /* a key -> 1 + its place in keys */
+    struct buf name;            /* a key of uids in the making */
     uint32_t depth, deepest;    /* values on the stack here, and at most in this policy */
     bool full;
 };
@@ -87,12 +94,46 @@ static uint32_t add_const(struct compiler *c, struct policy_value v)
 
 static uint32_t add_keys(struct compiler *c, const struct str *keys, size_t n)
 {
-    struct str *at = grow(c, &c->keys, n);
+    uintptr_t known = n == 1 ? (uintptr_t)map_get(&c->known, keys[0]) : 0;
+    struct str *at = known ? NULL : grow(c, &c->keys, n);
 
+    if (known)
+        return (uint32_t)(known - 1);
     if (!at)
         return 0;
     memcpy(at, keys, n * sizeof(*keys));
+    if (n == 1)
+        map_put(&c->known, keys[0], (void *)(uintptr_t)c->keys.n);
     return (uint32_t)(c->keys.n - n);
+}
+
+/* The one copy of an entity's name; its bytes stand behind it. */
+static const struct policy_uid *intern(struct compiler *c, struct policy_uid uid)
+{
+    struct policy_uid *found;
+    struct str name;
+    char *bytes;
+
+    buf_clear(&c->name);
+    buf_add_str(&c->name, uid.type);
+    buf_add_c(&c->name, '\0');
+    buf_add_str(&c->name, uid.id);
+    name = buf_str(&c->name);
+    found = map_get(&c->uids, name);
+    if (found)
+        return found;
+    found = c->name.overflow ? NULL : arena_alloc(&c->set->arena, sizeof(*found) + name.len);
+    if (!found) {
+        c->full = true;
+        return NULL;
+    }
+    bytes = (char *)(found + 1);
+    memcpy(bytes, name.p, name.len);
+    *found = uid;
+    found->type.p = bytes;
+    found->id.p = bytes + uid.type.len + 1;
+    map_put(&c->uids, str_n(bytes, name.len), found);
+    return found;
 }
 
 static void emit_const(struct compiler *c, const struct ast *n, struct policy_value v)
@@ -251,14 +292,9 @@ static void compile_attr(struct compiler *c, const struct ast *n)
 
 static void compile_is(struct compiler *c, const struct ast *n)
 {
-    struct policy_uid *type = ARENA_NEW(&c->set->arena, struct policy_uid);
+    const struct policy_uid *type = intern(c, policy_uid(n->text, STR("")));
     uint32_t skip;
 
-    if (!type) {
-        c->full = true;
-        return;
-    }
-    *type = policy_uid(n->text, STR(""));
     compile(c, n->first);
     emit(c, n, (struct insn){ .op = OP_IS, .a = n->n == 2, .c = add_const(c, policy_entity_value(type)) }, 0);
     if (n->n == 1)
@@ -299,7 +335,7 @@ static void compile_leaf(struct compiler *c, const struct ast *n)
         emit_const(c, n, policy_string(n->text));
         break;
     case AST_ENTITY:
-        emit_const(c, n, policy_entity_value(&n->u.uid));
+        emit_const(c, n, policy_entity_value(intern(c, n->u.uid)));
         break;
     default:
         ASSERT(n->op == AST_VAR);
@@ -382,30 +418,44 @@ static uint32_t compile_conjuncts(struct compiler *c, const struct ast *n)
     return 1;
 }
 
-static struct scope compile_scope(const struct ast_scope *s)
+static struct scope compile_scope(struct compiler *c, const struct ast_scope *s)
 {
-    struct scope out = { .kind = s->kind, .uid = s->n ? s->uids : NULL, .type = s->type };
+    struct scope out = { .kind = s->kind };
 
-    if (s->kind == SCOPE_IS || s->kind == SCOPE_IS_IN)
-        out.type_hash = policy_uid(s->type, STR("")).type_hash;
+    if (s->kind == SCOPE_IS || s->kind == SCOPE_IS_IN) {
+        out.type = intern(c, policy_uid(s->type, STR("")));
+        out.hash = out.type ? out.type->type_hash : 0;
+    }
+    if (s->n) {
+        out.uid = intern(c, s->uids[0]);
+        out.hash = s->uids[0].hash;
+    }
     return out;
 }
 
-static void compile_policy(struct compiler *c, const struct ast_policy *from, struct program_policy *to)
+static struct action_scope compile_actions(struct compiler *c, const struct ast_scope *s)
+{
+    struct action_scope out = { .kind = s->kind, .n = (uint32_t)s->n, .uids = s->uids };
+
+    if (s->n == 1)
+        out.uids = intern(c, s->uids[0]);
+    return out;
+}
+
+static void compile_policy(struct compiler *c, const struct ast_policy *from, struct program_policy *to,
+    struct program_name *name)
 {
     static const struct ast nowhere;
     const struct str *role = ast_annotation(from, "approval");
     uint32_t made = 0;
 
     c->depth = c->deepest = 0;
-    to->ast = from;
-    to->id = from->id;
     to->forbid = from->forbid;
     to->approval = role && !from->forbid;
-    to->role = to->approval ? *role : STR_NULL;
-    to->principal = compile_scope(&from->principal);
-    to->resource = compile_scope(&from->resource);
-    to->action = (struct action_scope){ from->action.kind, (uint32_t)from->action.n, from->action.uids };
+    *name = (struct program_name){ from->id, to->approval ? *role : STR_NULL, from };
+    to->principal = compile_scope(c, &from->principal);
+    to->resource = compile_scope(c, &from->resource);
+    to->action = compile_actions(c, &from->action);
     to->code = here(c);
     for (const struct ast_condition *k = from->conditions; k; k = k->next) {
         if (!k->unless) {
@@ -430,11 +480,16 @@ enum err program_compile(struct policy_set *set, const struct ast_policy *first,
     };
     size_t i = 0;
 
+    c.name = BUF_INIT(1 << 24);
     set->policies = ARENA_ARRAY(&set->arena, struct program_policy, n ? n : 1);
-    if (!set->policies || n >= INDEX_NONE)
+    set->names = ARENA_ARRAY(&set->arena, struct program_name, n ? n : 1);
+    if (!set->policies || !set->names || n >= INDEX_NONE)
         c.full = true;
     for (const struct ast_policy *p = first; p && !c.full; p = p->next, i++)
-        compile_policy(&c, p, &set->policies[i]);
+        compile_policy(&c, p, &set->policies[i], &set->names[i]);
+    map_release(&c.uids);
+    map_release(&c.known);
+    buf_release(&c.name);
     if (c.full)
         return err_set(info, E_CALL_TOO_LARGE, "the policies need more memory than allowed");
     ASSERT(i == n);

@@ -46,7 +46,7 @@ const char *policy_fault_text(enum policy_fault fault)
 
 static bool type_is(const struct policy_uid *uid, const struct scope *s)
 {
-    return uid->type_hash == s->type_hash && str_eq(uid->type, s->type);
+    return uid->type_hash == s->type->type_hash && str_eq(uid->type, s->type->type);
 }
 
 static enum match match_scope(const struct scope *s, const struct policy_uid *uid, const struct policy_entity *entity)
@@ -55,13 +55,13 @@ static enum match match_scope(const struct scope *s, const struct policy_uid *ui
     case SCOPE_ANY:
         return YES;
     case SCOPE_EQ:
-        return policy_uid_eq(uid, s->uid) ? YES : NO;
+        return uid->hash == s->hash && policy_uid_eq(uid, s->uid) ? YES : NO;
     case SCOPE_IN:
-        return eval_in(uid, entity, s->uid) ? YES : NO;
+        return eval_in_hash(uid, entity, s->uid, s->hash) ? YES : NO;
     case SCOPE_IS:
-        return type_is(uid, s) ? YES : NO;
+        return uid->type_hash == s->hash && type_is(uid, s) ? YES : NO;
     case SCOPE_IS_IN:
-        return type_is(uid, s) && eval_in(uid, entity, s->uid) ? YES : NO;
+        return eval_in_hash(uid, entity, s->uid, s->hash) && type_is(uid, s) ? YES : NO;
     }
     UNREACHABLE();
 }
@@ -154,7 +154,7 @@ static void note_reason(struct walk *w, uint32_t number, const struct program_po
     if (!p->forbid) {
         w->n_plain += !p->approval;
         if (p->approval)
-            add_role(d, p->role);
+            add_role(d, w->eval.set->names[number].role);
     }
 }
 

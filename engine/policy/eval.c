@@ -14,12 +14,13 @@
 
 enum { STACK_LOCAL = 32 };
 
-bool eval_in(const struct policy_uid *self, const struct policy_entity *entity, const struct policy_uid *uid)
+bool eval_in_hash(const struct policy_uid *self, const struct policy_entity *entity, const struct policy_uid *uid,
+    uint64_t hash)
 {
     const struct policy_ancestor *a;
     size_t lo = 0, hi;
 
-    if (policy_uid_eq(self, uid))
+    if (self->hash == hash && policy_uid_eq(self, uid))
         return true;
     if (!entity || entity->n_ancestors == 0)
         return false;
@@ -29,16 +30,21 @@ bool eval_in(const struct policy_uid *self, const struct policy_entity *entity, 
         while (lo < hi) {
             size_t mid = lo + (hi - lo) / 2;
 
-            if (a[mid].hash < uid->hash)
+            if (a[mid].hash < hash)
                 lo = mid + 1;
             else
                 hi = mid;
         }
     }
-    for (; lo < entity->n_ancestors && a[lo].hash <= uid->hash; lo++)
-        if (a[lo].hash == uid->hash && policy_uid_eq(a[lo].uid, uid))
+    for (; lo < entity->n_ancestors && a[lo].hash <= hash; lo++)
+        if (a[lo].hash == hash && policy_uid_eq(a[lo].uid, uid))
             return true;
     return false;
+}
+
+bool eval_in(const struct policy_uid *self, const struct policy_entity *entity, const struct policy_uid *uid)
+{
+    return eval_in_hash(self, entity, uid, uid->hash);
 }
 
 static const struct policy_entity *find_entity(const struct eval *e, const struct policy_uid *uid)
@@ -239,11 +245,19 @@ static bool like(const struct pattern *p, struct str s)
     return true;
 }
 
+/* An unknown that an operation answered may stand for its failure, so what is built of it is unknown as a whole. */
+static bool any_unknown(const struct policy_value *v, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        if (v[i].kind == POLICY_UNKNOWN)
+            return true;
+    return false;
+}
+
 static int ext_op(struct eval *e, const struct insn *i, const struct policy_value *args, struct policy_value *ret)
 {
-    for (uint32_t k = 0; k < i->c; k++)
-        if (args[k].kind == POLICY_UNKNOWN)
-            return UNKNOWN;
+    if (any_unknown(args, i->c))
+        return UNKNOWN;
     switch (ext_call((enum ext_fn)i->a, args, i->c, e->request->scratch, ret)) {
     case EXT_OK:
         return DONE;
@@ -263,8 +277,11 @@ static int ext_op(struct eval *e, const struct insn *i, const struct policy_valu
 
 static int make_set(struct eval *e, const struct policy_value *elems, uint32_t n, struct policy_value *ret)
 {
-    struct policy_value *kept = n ? arena_alloc(e->request->scratch, n * sizeof(*kept)) : NULL;
+    struct policy_value *kept;
 
+    if (any_unknown(elems, n))
+        return UNKNOWN;
+    kept = n ? arena_alloc(e->request->scratch, n * sizeof(*kept)) : NULL;
     if (n && !kept)
         return MEMORY;
     if (n)
@@ -276,8 +293,11 @@ static int make_set(struct eval *e, const struct policy_value *elems, uint32_t n
 static int make_record(struct eval *e, const struct str *keys, const struct policy_value *values, uint32_t n,
     struct policy_value *ret)
 {
-    struct policy_attr *kept = n ? arena_alloc(e->request->scratch, n * sizeof(*kept)) : NULL;
+    struct policy_attr *kept;
 
+    if (any_unknown(values, n))
+        return UNKNOWN;
+    kept = n ? arena_alloc(e->request->scratch, n * sizeof(*kept)) : NULL;
     if (n && !kept)
         return MEMORY;
     for (uint32_t i = 0; i < n; i++)

@@ -100,7 +100,7 @@ static uint64_t key_of(const struct program_policy *p, enum index_dim dim, uint3
 
     if (dim == DIM_ACTION)
         return p->action.uids[k].hash;
-    return s->kind == SCOPE_IS ? s->type_hash : s->uid->hash;
+    return s->hash;
 }
 
 static int by_key(const void *a, const void *b)

@@ -55,28 +55,36 @@ struct pattern {
     size_t n;
 };
 
-/* A constraint of the head. `uid` is the entity of EQ, IN and IS_IN. */
+/*
+ * A constraint of the head. Its hash is here so that most policies are passed over without touching another cache line:
+ * of the type for a plain `is`, else of the entity.
+ */
 struct scope {
-    uint8_t kind;               /* enum scope_kind */
-    const struct policy_uid *uid;
-    struct str type;
-    uint64_t type_hash;
+    uint8_t kind;                   /* enum scope_kind */
+    uint64_t hash;
+    const struct policy_uid *uid;   /* EQ, IN, IS_IN */
+    const struct policy_uid *type;  /* IS, IS_IN: an entity of the type, with an empty id */
 };
 
 struct action_scope {
-    uint8_t kind;               /* SCOPE_ANY, SCOPE_EQ or SCOPE_IN */
+    uint8_t kind;                   /* SCOPE_ANY, SCOPE_EQ or SCOPE_IN */
     uint32_t n;
     const struct policy_uid *uids;
 };
 
+/* What deciding reads. */
 struct program_policy {
     struct scope principal, resource;
     struct action_scope action;
     bool forbid;
-    bool unconditional;         /* no condition: the scope alone decides */
-    bool approval;              /* a permit with @approval */
-    uint32_t code;              /* its first instruction */
-    uint32_t stack;             /* values its code has on the stack at most */
+    bool unconditional;             /* no condition: the scope alone decides */
+    bool approval;                  /* a permit with @approval */
+    uint32_t code;                  /* its first instruction */
+    uint32_t stack;                 /* values its code has on the stack at most */
+};
+
+/* What people are told. */
+struct program_name {
     struct str id, role;
     const struct ast_policy *ast;
 };
@@ -123,6 +131,7 @@ struct policy_set {
     _Atomic uint32_t refs;
     struct arena arena;         /* owns all below */
     struct program_policy *policies;
+    struct program_name *names;     /* of the policies */
     uint32_t n_policies;
     struct insn *code;
     struct place *places;       /* one per instruction */
@@ -180,5 +189,8 @@ struct eval {
 enum policy_verdict eval_policy(struct eval *e, const struct program_policy *p);
 /* Whether `entity` is, or is below, `uid`. `self` names it even when it is not in the store (entity NULL). */
 bool eval_in(const struct policy_uid *self, const struct policy_entity *entity, const struct policy_uid *uid);
+/* The same for callers that have uid->hash at hand. */
+bool eval_in_hash(const struct policy_uid *self, const struct policy_entity *entity, const struct policy_uid *uid,
+    uint64_t hash);
 
 #endif

@@ -183,12 +183,12 @@ size_t policy_set_count(const struct policy_set *set)
 
 struct policy_info policy_set_info(const struct policy_set *set, size_t number)
 {
-    const struct program_policy *p = &set->policies[number];
+    const struct program_name *n = &set->names[number];
 
     ASSERT(number < set->n_policies);
     return (struct policy_info){
-        .id = p->id, .file = set->files[p->ast->file], .line = p->ast->line, .column = p->ast->column,
-        .forbid = p->forbid, .approval = p->approval, .role = p->role,
+        .id = n->id, .file = set->files[n->ast->file], .line = n->ast->line, .column = n->ast->column,
+        .forbid = n->ast->forbid, .approval = set->policies[number].approval, .role = n->role,
     };
 }
 
@@ -197,6 +197,6 @@ struct str policy_set_annotation(const struct policy_set *set, size_t number, co
     const struct str *value;
 
     ASSERT(number < set->n_policies);
-    value = ast_annotation(set->policies[number].ast, key);
+    value = ast_annotation(set->names[number].ast, key);
     return value ? *value : STR_NULL;
 }

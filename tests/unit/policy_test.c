@@ -813,6 +813,8 @@ static void test_could_allow(void **state)
         { false, "permit(principal, action, resource) when { resource is S };" }, { true, "permit(principal, action, resource) when { resource is R };" },
         { true, "permit(principal, action, resource) when { if context.args.b then false else false };" },
         { true, "@approval(\"x\") permit(principal, action, resource);" },
+        { true, "permit(principal, action, resource); forbid(principal, action, resource) unless { [context.args.zz].isEmpty() };" },
+        { true, "permit(principal, action, resource); forbid(principal, action, resource) when { {a: context.args.zz, b: 1}.b == 1 };" },
         { false, "permit(principal, action == Action::\"other\", resource) when { context.args.n > 3 };" },
         { true, "permit(principal, action, resource) when { [context.args.a, 1] == [2] && {a: context.args}.a.b && context == {} };" },
         { true, "permit(principal, action, resource) when { ip(context.args.ip).isLoopback() && context.args.s like \"a*\" && context.args has b.c };" },

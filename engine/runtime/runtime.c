@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "admin/admin.h"
+#include "admin/memory.h"
 #include "base/check.h"
 #include "base/log.h"
 #include "base/metric.h"
@@ -22,7 +23,6 @@
 #include "mcp/mcp.h"
 #include "ratelimit/ratelimit.h"
 #include "runtime/egress.h"
-#include "runtime/memory.h"
 #include "runtime/recover.h"
 #include "runtime/runtime.h"
 #include "store/store.h"

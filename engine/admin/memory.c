@@ -3,7 +3,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
-#include "runtime/memory.h"
+#include "admin/memory.h"
 
 #ifdef SLUICE_JEMALLOC
 #include <jemalloc/jemalloc.h>

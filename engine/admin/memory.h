@@ -2,8 +2,8 @@
  * memory.h -- jemalloc: an arena per worker, and its figures for the metrics. Sanitizer builds have their own allocator: then
  * these do nothing.
  */
-#ifndef RUNTIME_MEMORY_H
-#define RUNTIME_MEMORY_H
+#ifndef ADMIN_MEMORY_H
+#define ADMIN_MEMORY_H
 
 #include "base/str.h"
 

@@ -1,0 +1,82 @@
+/* admin.c -- health, readiness, metrics; the rest is accounts.c */
+#include "admin/internal.h"
+#include "admin/memory.h"
+#include "base/check.h"
+#include "base/metric.h"
+#include "call/call.h"
+#include "journal/journal.h"
+
+enum { METRICS_MAX = 8 << 20 };
+
+bool admin_serves(struct str path)
+{
+    return str_is(path, "/healthz") || str_is(path, "/readyz") || str_is(path, "/metrics") || str_starts(path, STR("/v1/")) ||
+           str_is(path, "/connect/callback");
+}
+
+void await_answer_text(struct http_request *rq, int status, const char *text)
+{
+    const struct http_header headers[] = { { STR("Content-Type"), STR("text/plain; charset=utf-8") }, { STR("Cache-Control"), STR("no-store") } };
+
+    await_http_reply(rq, status, headers, 2, str_of(text));
+}
+
+void await_answer_json(struct http_request *rq, int status, struct arena *a, struct json *body)
+{
+    const struct http_header headers[] = { { STR("Content-Type"), STR("application/json") }, { STR("Cache-Control"), STR("no-store") } };
+    struct buf b = BUF_INIT(1 << 20);
+
+    json_write(&b, body);
+    await_http_reply(rq, b.overflow || arena_overflowed(a) ? 500 : status, headers, 2, buf_str(&b));
+    buf_release(&b);
+}
+
+static void await_ready(struct http_request *rq, struct worker *w)
+{
+    if (w->draining)
+        await_answer_text(rq, 503, "draining\n");
+    else if (journal_lane_ready(w->lane))
+        await_answer_text(rq, 503, "the journal takes no new calls\n");
+    else
+        await_answer_text(rq, 200, "ready\n");
+}
+
+static bool from_loopback(struct http_request *rq)
+{
+    struct str peer = str_of(http_peer(rq));
+
+    return str_starts(peer, STR("127.")) || str_starts(peer, STR("[::1]"));
+}
+
+/* Names of tools and providers are in there: for the machine's own scraper, not for whoever reaches the port. */
+static void await_metrics(struct http_request *rq)
+{
+    const struct http_header type = { STR("Content-Type"), STR("text/plain; version=0.0.4; charset=utf-8") };
+    struct buf b = BUF_INIT(METRICS_MAX);
+
+    if (!from_loopback(rq)) {
+        await_answer_text(rq, 403, "metrics are served to loopback only\n");
+        return;
+    }
+    metric_render(&b);
+    memory_render(&b);
+    await_http_reply(rq, 200, &type, 1, buf_str(&b));
+    buf_release(&b);
+}
+
+void admin_handle(struct http_request *rq, struct worker *w)
+{
+    struct str path = http_path(rq);
+    bool get = str_is(http_method(rq), "GET");
+
+    if (str_starts(path, STR("/v1/")) || str_is(path, "/connect/callback"))
+        accounts_handle(rq, w);
+    else if (!get)
+        await_answer_text(rq, 405, "GET only\n");
+    else if (str_is(path, "/healthz"))
+        await_answer_text(rq, 200, "ok\n");
+    else if (str_is(path, "/readyz"))
+        await_ready(rq, w);
+    else
+        await_metrics(rq);
+}

@@ -2,8 +2,8 @@
  * ast.h -- policies as trees: what the parsers make and the compiler reads (room-private)
  *
  * A tree lives in one arena together with its unquoted strings; names and identifiers point into the policy text, which
- * the policy set keeps.  Every node knows where it stands.  What a policy means is here only once: JSON policies, links of
- * templates and the validator work on these trees too.
+ * the policy set keeps.  Every node knows where it stands.  What a policy means is here only once: JSON policies,
+ * links of templates and the validator work on these trees too.
  */
 #ifndef POLICY_AST_H
 #define POLICY_AST_H

@@ -4,8 +4,9 @@
  * Names of attributes and entities occur in many policies: each is kept once, an entity beside its bytes, so that the
  * policies of a large set share what they share in the cache.
  *
- * Literals of sets and records, and calls like ip("10.0.0.0/8"), whose parts are constant become constants here, so that a
- * decision does not build them again.  A constant call that fails (ip("x")) stays code: it must fail when evaluated.
+ * Literals of sets and records, and calls like ip("10.0.0.0/8"), whose parts are constant become constants here, so
+ * that a decision does not build them again.  A constant call that fails (ip("x")) stays code: it must fail when
+ * evaluated.
  *
  * Recursion follows the tree, whose depth the parser bounds (POLICY_DEPTH_MAX).
  */
@@ -348,7 +349,8 @@ static void compile(struct compiler *c, const struct ast *n)
 {
     static const uint8_t plain[] = {
         [AST_NOT] = OP_NOT, [AST_NEG] = OP_NEG, [AST_EQ] = OP_EQ, [AST_NE] = OP_NE, [AST_LT] = OP_LT, [AST_LE] = OP_LE,
-        [AST_GT] = OP_GT, [AST_GE] = OP_GE, [AST_ADD] = OP_ADD, [AST_SUB] = OP_SUB, [AST_MUL] = OP_MUL, [AST_IN] = OP_IN,
+        [AST_GT] = OP_GT, [AST_GE] = OP_GE, [AST_ADD] = OP_ADD, [AST_SUB] = OP_SUB, [AST_MUL] = OP_MUL,
+        [AST_IN] = OP_IN,
         [AST_CONTAINS] = OP_CONTAINS, [AST_CONTAINS_ALL] = OP_CONTAINS_ALL, [AST_CONTAINS_ANY] = OP_CONTAINS_ANY,
         [AST_IS_EMPTY] = OP_IS_EMPTY, [AST_GET_TAG] = OP_GET_TAG, [AST_HAS_TAG] = OP_HAS_TAG,
     };
@@ -476,7 +478,8 @@ enum err program_compile(struct policy_set *set, const struct ast_policy *first,
 {
     struct compiler c = {
         .set = set, .code.size = sizeof(struct insn), .places.size = sizeof(struct place),
-        .consts.size = sizeof(struct policy_value), .keys.size = sizeof(struct str), .patterns.size = sizeof(struct pattern),
+        .consts.size = sizeof(struct policy_value), .keys.size = sizeof(struct str),
+        .patterns.size = sizeof(struct pattern),
     };
     size_t i = 0;
 

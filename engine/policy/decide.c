@@ -92,7 +92,8 @@ static enum match match_action(const struct walk *w, const struct action_scope *
     if (s->kind == SCOPE_ANY)
         return YES;
     for (uint32_t i = 0; i < s->n; i++) {
-        bool hit = s->kind == SCOPE_EQ ? policy_uid_eq(action, &s->uids[i]) : eval_in(action, w->eval.action, &s->uids[i]);
+        bool hit = s->kind == SCOPE_EQ ? policy_uid_eq(action, &s->uids[i])
+            : eval_in(action, w->eval.action, &s->uids[i]);
 
         if (hit)
             return via == INDEX_NONE || via == i ? YES : NO;
@@ -216,7 +217,8 @@ static void visit(struct walk *w, uint32_t at)
         return;
     }
     uid = node->dim == DIM_PRINCIPAL ? r->principal : node->dim == DIM_ACTION ? r->action : r->resource;
-    entity = node->dim == DIM_PRINCIPAL ? w->eval.principal : node->dim == DIM_ACTION ? w->eval.action : w->eval.resource;
+    entity = node->dim == DIM_PRINCIPAL ? w->eval.principal
+        : node->dim == DIM_ACTION ? w->eval.action : w->eval.resource;
     visit_key(w, at, uid->hash);
     if (node->dim != DIM_ACTION)
         visit_key(w, at, uid->type_hash);

@@ -226,9 +226,10 @@ enum err policy_entities_add(struct policy_entities *s, const struct policy_uid 
 
     MAGIC_CHECK(s, ENTITIES_MAGIC);
     ASSERT(!s->frozen);
-    ASSERT((attrs.kind == POLICY_RECORD || attrs.kind == POLICY_NONE) && (tags.kind == POLICY_RECORD || tags.kind == POLICY_NONE));
-    if (n && same_record(n->entity.attrs, n->entity.n_attrs, &attrs) && same_record(n->entity.tags, n->entity.n_tags, &tags)
-        && same_parents(n, parents, n_parents))
+    ASSERT(attrs.kind == POLICY_RECORD || attrs.kind == POLICY_NONE);
+    ASSERT(tags.kind == POLICY_RECORD || tags.kind == POLICY_NONE);
+    if (n && same_record(n->entity.attrs, n->entity.n_attrs, &attrs)
+        && same_record(n->entity.tags, n->entity.n_tags, &tags) && same_parents(n, parents, n_parents))
         return OK;
     if (n)
         return uid_error(info, E_CONFIG, "this entity is given twice, differently", uid);

@@ -1,9 +1,9 @@
 /*
  * entities.h -- who and what policies speak of: entities, their attributes, and what they are in
  *
- * A store (struct policy_entities) is made once, from Cedar's JSON format or entity by entity, then frozen: membership is
- * closed transitively and looked up in one step.  A layer is a handful of entities of one request (the user from the
- * token, the agent, the resource a call names) put over a store; making one parses nothing.
+ * A store (struct policy_entities) is made once, from Cedar's JSON format or entity by entity, then frozen:
+ * membership is closed transitively and looked up in one step.  A layer is a handful of entities of one request (the
+ * user from the token, the agent, the resource a call names) put over a store; making one parses nothing.
  */
 #ifndef POLICY_ENTITIES_H
 #define POLICY_ENTITIES_H
@@ -34,7 +34,9 @@ struct policy_entities *policy_entities_new(void);
  */
 enum err policy_entities_add(struct policy_entities *store, const struct policy_uid *uid, struct policy_value attrs,
     struct policy_value tags, const struct policy_uid *parents, size_t n_parents, struct errinfo *info);
-/* Adds the entities of a JSON array in Cedar's format: [{"uid", "attrs", "parents", "tags"}]. E_FORMAT, and as above. */
+/*
+ * Adds the entities of a JSON array in Cedar's format: [{"uid", "attrs", "parents", "tags"}]. E_FORMAT, and as above.
+ */
 enum err policy_entities_add_json(struct policy_entities *store, struct str json, struct errinfo *info);
 /*
  * Closes membership; from here on the store is immutable and can be shared. Parents need not exist as entities.

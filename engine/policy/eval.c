@@ -1,11 +1,12 @@
 /*
  * eval.c -- the stack machine that runs conditions
  *
- * Errors are exact: what Cedar calls an error ends the policy with POLICY_IS_ERROR, and nothing else does.  Memory is not
- * such an error: a forbid must not be skipped because scratch ran out, so e->out_of_memory fails the whole decision.
+ * Errors are exact: what Cedar calls an error ends the policy with POLICY_IS_ERROR, and nothing else does.  Memory
+ * is not such an error: a forbid must not be skipped because scratch ran out, so e->out_of_memory fails the whole
+ * decision.
  *
- * Unknowns (policy_could_allow) spread: an operation that meets one where its answer could depend on it answers unknown,
- * even where it might have failed, so that the answer covers every possibility.
+ * Unknowns (policy_could_allow) spread: an operation that meets one where its answer could depend on it answers
+ * unknown, even where it might have failed, so that the answer covers every possibility.
  */
 #include "policy/program.h"
 
@@ -124,7 +125,8 @@ static int tag_of(const struct eval *e, const struct policy_value *v, const stru
     return DONE;
 }
 
-static int in_op(const struct eval *e, const struct policy_value *l, const struct policy_value *r, struct policy_value *ret)
+static int in_op(const struct eval *e, const struct policy_value *l, const struct policy_value *r,
+    struct policy_value *ret)
 {
     const struct policy_entity *ent;
     bool yes = false;
@@ -384,8 +386,8 @@ static int is_op(const struct eval *e, const struct insn *i, const struct policy
 }
 
 /*
- * Runs from `pc` to the end. The stack has room for what the compiler counted, above its lowest place, which is not used. A loop over a dispatch table: long because
- * there are many instructions.
+ * Runs from `pc` to the end. The stack has room for what the compiler counted, above its lowest place, which is not
+ * used. A loop over a dispatch table: long because there are many instructions.
  */
 static enum policy_verdict run(struct eval *e, uint32_t pc, struct policy_value *stack)
 {

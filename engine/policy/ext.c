@@ -3,8 +3,8 @@
  *
  *   decimal    -?D+.D{1,4}, as a count of ten-thousandths in 64 bits
  *   ipaddr     IPv4 a.b.c.d without leading zeros, or IPv6 groups with one "::"; then optionally /N, N without leading
- *              zeros, at most 32 or 128. IPv4 inside IPv6 is refused. The address is kept unmasked: ip("10.0.0.1/8") and
- *              ip("10.0.0.2/8") differ, and are in each other's range.
+ *              zeros, at most 32 or 128. IPv4 inside IPv6 is refused. The address is kept unmasked: ip("10.0.0.1/8")
+ *              and ip("10.0.0.2/8") differ, and are in each other's range.
  *   datetime   YYYY-MM-DD, or YYYY-MM-DDThh:mm:ss[.mmm](Z|(+|-)hhmm); no leap second; offset below 24h00
  *   duration   -?(D+d)?(D+h)?(D+m)?(D+s)?(D+ms)?, at least one part, in milliseconds in 64 bits
  *
@@ -317,7 +317,8 @@ bool datetime_parse(struct str s, int64_t *ret)
     int64_t east, t;
     size_t i = 0;
 
-    if (!digits(s, &i, 4, &y) || !eat(s, &i, '-') || !digits(s, &i, 2, &mo) || !eat(s, &i, '-') || !digits(s, &i, 2, &d))
+    if (!digits(s, &i, 4, &y) || !eat(s, &i, '-') || !digits(s, &i, 2, &mo) || !eat(s, &i, '-')
+        || !digits(s, &i, 2, &d))
         return false;
     if (mo < 1 || mo > 12 || d < 1 || d > days_in_month(y, mo))
         return false;

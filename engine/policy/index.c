@@ -1,11 +1,12 @@
 /*
  * index.c -- which policies a request can reach: a tree over the heads of policies
  *
- * A node splits its policies by one of the three dimensions (principal, action, resource), by key: the hash of the entity
- * that ==, `in` and `is T in e` name, or of the type of a plain `is`.  Policies that leave the dimension open go to the
- * child `any`.  A request walks, in each node, to `any` and to the children of its own keys: its uid, its type, and all
- * of its ancestors.  A node is a leaf when few policies are left or no split helps; decide.c compares the heads there, so
- * the tree only has to be complete, never exact: equal hashes or an == below an ancestor cost a comparison, not a mistake.
+ * A node splits its policies by one of the three dimensions (principal, action, resource), by key: the hash of the
+ * entity that ==, `in` and `is T in e` name, or of the type of a plain `is`.  Policies that leave the dimension open
+ * go to the child `any`.  A request walks, in each node, to `any` and to the children of its own keys: its uid, its
+ * type, and all of its ancestors.  A node is a leaf when few policies are left or no split helps; decide.c compares
+ * the heads there, so the tree only has to be complete, never exact: equal hashes or an == below an ancestor cost a
+ * comparison, not a mistake.
  *
  * What is reached for certain: every policy whose head matches has, in each dimension, no constraint (-> any) or a key
  * among the request's.  A policy with a list of actions stands under each of them; `via` says which, so that it is
@@ -141,7 +142,8 @@ static struct item *spread(struct builder *b, const struct index_entry *entries,
 
         if (keys == 0 && (dim != DIM_ACTION || p->action.kind == SCOPE_ANY))
             items[out++] = (struct item){ 0, entries[i], true };
-        for (uint32_t k = 0; k < keys; k++) {       /* `action in []` has none: it matches nothing and is dropped here */
+        /* `action in []` has none: it matches nothing and is dropped here */
+        for (uint32_t k = 0; k < keys; k++) {
             struct index_entry e = entries[i];
 
             if (dim == DIM_ACTION && e.via == INDEX_NONE)

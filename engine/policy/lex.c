@@ -5,8 +5,8 @@
  *   identifier    [_a-zA-Z][_a-zA-Z0-9]*
  *   integer       [0-9]+
  *   string        '"' ( any character but '"' and '\' | '\' any character but LF )* '"', and no bare CR
- *   escapes       \n \r \t \0 \\ \' \"  \xHH (to 7F)  \u{H...} (1 to 6 digits, underscores after the first, a scalar value);
- *                 in a pattern also \* for a literal star
+ *   escapes       \n \r \t \0 \\ \' \"  \xHH (to 7F)  \u{H...} (1 to 6 digits, underscores after the first, a scalar
+ *                 value); in a pattern also \* for a literal star
  */
 #include "policy/lex.h"
 

@@ -49,7 +49,10 @@ bool lex_reserved(struct str ident);
  * E_CONFIG: not a legal escape (`bad` is the offending part of the token); E_CALL_TOO_LARGE: the arena is full.
  */
 enum err lex_unquote(struct arena *a, struct str token, struct str *ret, struct str *bad);
-/* The same for a pattern, where a star is a wildcard and \* a star: the ret_n pieces between the wildcards, at least one. */
+/*
+ * The same for a pattern, where a star is a wildcard and \* a star: the ret_n pieces between the wildcards, at least
+ * one.
+ */
 enum err lex_pattern(struct arena *a, struct str token, struct str **ret, size_t *ret_n, struct str *bad);
 
 #endif

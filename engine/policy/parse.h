@@ -1,8 +1,8 @@
 /*
  * parse.h -- what parse.c (policies) and parse_expr.c (expressions) share (room-private)
  *
- * Errors are sticky: the first one fills `info` and sets `err`; from then on the current token is TOK_BAD, which no rule
- * accepts, so that the descent unwinds by itself.
+ * Errors are sticky: the first one fills `info` and sets `err`; from then on the current token is TOK_BAD, which no
+ * rule accepts, so that the descent unwinds by itself.
  */
 #ifndef POLICY_PARSE_H
 #define POLICY_PARSE_H
@@ -26,7 +26,8 @@ bool parse_eat(struct parser *p, enum token_kind kind);
 /* Reports "expected WHAT, found ..." unless the current token is of that kind, which is then passed. */
 bool parse_expect(struct parser *p, enum token_kind kind, const char *what);
 /* Each reports (the first report wins) and answers NULL. */
-void *parse_fail(struct parser *p, const struct token *where, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+void *parse_fail(struct parser *p, const struct token *where, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
 void *parse_wanted(struct parser *p, const char *what);
 void *parse_memory(struct parser *p);
 

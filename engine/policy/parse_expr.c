@@ -129,7 +129,8 @@ static struct ast *parse_function(struct parser *p, struct str name, const struc
     int fn = ext_find(name);
 
     if (fn < 0)
-        return parse_fail(p, where, "`%.*s` is no function; there are decimal, ip, datetime and duration", STR_ARG(name));
+        return parse_fail(p, where, "`%.*s` is no function; there are decimal, ip, datetime and duration",
+            STR_ARG(name));
     if (ext_rows[fn].method)
         return parse_fail(p, where, "`%.*s` is a method: write `value.%.*s(...)`", STR_ARG(name), STR_ARG(name));
     parse_advance(p);

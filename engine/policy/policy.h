@@ -26,11 +26,11 @@ enum {
 };
 
 /*
- * Parses and compiles n sources into one set with one reference. The id of a policy is the value of its @id annotation if
- * it has one that is not empty; else "<name>#<k>", k counting the policies of the file from 0; else, without a name,
- * "policy<k>". No sources, or empty ones: a set that denies everything. Needs up to 1 MiB of stack: not for a task's.
- * E_CONFIG: `info` holds file:line:column and what was expected (two policies of one id are an error too);
- * E_CALL_TOO_LARGE: more than 256 MiB of program.
+ * Parses and compiles n sources into one set with one reference. The id of a policy is the value of its @id
+ * annotation if it has one that is not empty; else "<name>#<k>", k counting the policies of the file from 0; else,
+ * without a name, "policy<k>". No sources, or empty ones: a set that denies everything. Needs up to 1 MiB of stack:
+ * not for a task's. E_CONFIG: `info` holds file:line:column and what was expected (two policies of one id are an
+ * error too); E_CALL_TOO_LARGE: more than 256 MiB of program.
  */
 enum err policy_set_parse(const struct policy_source *sources, size_t n, unsigned flags, struct policy_set **ret,
     struct errinfo *info);
@@ -47,7 +47,8 @@ struct policy_info {
     struct str id, file;
     uint32_t line, column;
     bool forbid;
-    bool approval;              /* a permit with @approval: role says whose approval; may be empty: anyone's who may approve */
+    /* a permit with @approval: role says whose approval; may be empty: anyone's who may approve */
+    bool approval;
     struct str role;
 };
 struct policy_info policy_set_info(const struct policy_set *set, size_t number);
@@ -61,11 +62,14 @@ struct policy_request {
     struct policy_value context;            /* a record */
     const struct policy_layer *entities;    /* may be NULL: no entity exists */
     /*
-     * Only what a condition builds or parses at run time takes memory here (at most some KiB for ordinary policies); the
-     * owner clears it. When it overflows the decision fails as a whole.
+     * Only what a condition builds or parses at run time takes memory here (at most some KiB for ordinary policies);
+     * the owner clears it. When it overflows the decision fails as a whole.
      */
     struct arena *scratch;
-    /* For policy_could_allow(): which resource is not known, except perhaps that it is of resource_type (may be empty). */
+    /*
+     * For policy_could_allow(): which resource is not known, except perhaps that it is of resource_type (may be
+     * empty).
+     */
     bool resource_unknown;
     struct str resource_type;
     /* Called for every policy that was evaluated, if not NULL; for tests and explanations. */
@@ -94,12 +98,15 @@ enum { POLICY_NAMED_MAX = 16, POLICY_ROLES_MAX = 4 };
 struct policy_decision {
     enum { POLICY_DENY, POLICY_ALLOW, POLICY_NEEDS_APPROVAL } effect;
     /*
-     * The policies that decided, by number: for ALLOW and NEEDS_APPROVAL the permits that hold, for DENY the forbids that
-     * hold (none: no permit did). n_reasons counts all of them, reasons[] holds the first POLICY_NAMED_MAX.
+     * The policies that decided, by number: for ALLOW and NEEDS_APPROVAL the permits that hold, for DENY the forbids
+     * that hold (none: no permit did). n_reasons counts all of them, reasons[] holds the first POLICY_NAMED_MAX.
      */
     uint32_t n_reasons;
     uint32_t reasons[POLICY_NAMED_MAX];
-    /* The policies that failed to evaluate, likewise, and how many of them are forbids: one that errs does not forbid. */
+    /*
+     * The policies that failed to evaluate, likewise, and how many of them are forbids: one that errs does not
+     * forbid.
+     */
     uint32_t n_errors, n_forbid_errors;
     struct policy_error {
         uint32_t policy;
@@ -121,9 +128,9 @@ struct policy_decision {
 enum err policy_decide(const struct policy_set *set, const struct policy_request *request, struct policy_decision *ret);
 
 /*
- * Could this request be allowed (or await approval), if what is unknown in it took some value? Unknown are the resource,
- * if resource_unknown says so, and whatever policy_unknown() stands for in the context. Never false when some values
- * would be allowed; may be true when none would. Scratch overflow answers true.
+ * Could this request be allowed (or await approval), if what is unknown in it took some value? Unknown are the
+ * resource, if resource_unknown says so, and whatever policy_unknown() stands for in the context. Never false when
+ * some values would be allowed; may be true when none would. Scratch overflow answers true.
  */
 bool policy_could_allow(const struct policy_set *set, const struct policy_request *request);
 

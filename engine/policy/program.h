@@ -29,8 +29,8 @@ enum op {
     OP_EQ, OP_NE, OP_LT, OP_LE, OP_GT, OP_GE, OP_ADD, OP_SUB, OP_MUL, OP_IN,
     OP_LIKE,            /* top: whether it matches patterns[c] */
     /*
-     * top: whether its type is consts[c] (an entity whose id is empty stands for the type). With a = 1, for `is T in e`:
-     * if it is, top stays and the next instruction (a jump past the `in`) is left out.
+     * top: whether its type is consts[c] (an entity whose id is empty stands for the type). With a = 1, for `is T in
+     * e`: if it is, top stays and the next instruction (a jump past the `in`) is left out.
      */
     OP_IS,
     OP_CONTAINS, OP_CONTAINS_ALL, OP_CONTAINS_ANY, OP_IS_EMPTY, OP_GET_TAG, OP_HAS_TAG,

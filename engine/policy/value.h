@@ -30,7 +30,8 @@ enum policy_kind {
     POLICY_DATETIME,            /* u.i: milliseconds since 1970-01-01T00:00:00Z */
     POLICY_DURATION,            /* u.i: milliseconds */
     POLICY_IP,                  /* an address with a prefix length, kept as written (not masked) */
-    POLICY_OPAQUE,              /* JSON that Cedar has no value for (null, 1.00001): equal to nothing but the same text */
+    /* JSON that Cedar has no value for (null, 1.00001): equal to nothing but the same text */
+    POLICY_OPAQUE,
     POLICY_UNKNOWN,             /* for policy_could_allow() only: stands for any value */
 };
 
@@ -80,8 +81,14 @@ static inline bool policy_uid_eq(const struct policy_uid *a, const struct policy
 /* A Cedar name: identifiers joined by "::", none of them reserved, no spaces. */
 bool policy_type_valid(struct str type);
 
-static inline struct policy_value policy_bool(bool b)   { return (struct policy_value){ .kind = POLICY_BOOL, .u.b = b }; }
-static inline struct policy_value policy_long(int64_t i) { return (struct policy_value){ .kind = POLICY_LONG, .u.i = i }; }
+static inline struct policy_value policy_bool(bool b)
+{
+    return (struct policy_value){ .kind = POLICY_BOOL, .u.b = b };
+}
+static inline struct policy_value policy_long(int64_t i)
+{
+    return (struct policy_value){ .kind = POLICY_LONG, .u.i = i };
+}
 static inline struct policy_value policy_datetime(wall_ms_t t)
 {
     return (struct policy_value){ .kind = POLICY_DATETIME, .u.i = t };
@@ -108,8 +115,8 @@ static inline struct str policy_value_str(struct policy_value v)
 }
 
 /*
- * Makes a set of the n values in `elems`, which is reordered in place and becomes part of the set: it must live as long.
- * Never fails, except that a POLICY_NONE among the elements makes the set POLICY_NONE.
+ * Makes a set of the n values in `elems`, which is reordered in place and becomes part of the set: it must live as
+ * long. Never fails, except that a POLICY_NONE among the elements makes the set POLICY_NONE.
  */
 struct policy_value policy_set_of(struct policy_value *elems, size_t n);
 /* The same for a record; a key that occurs twice makes it POLICY_NONE (the caller promises distinct keys). */
@@ -126,18 +133,22 @@ static inline bool policy_value_eq(const struct policy_value *a, const struct po
 
 enum policy_json {
     /*
-     * Data of a caller (a call's arguments): an object is a record, whatever its keys, so nobody can smuggle in an entity.
-     * null makes an attribute absent (an element of an array: OPAQUE). A number with a fraction is a decimal if it has
-     * at most four places ("1.50" is decimal 1.5), otherwise OPAQUE: every operation on it but == and != is an error.
+     * Data of a caller (a call's arguments): an object is a record, whatever its keys, so nobody can smuggle in an
+     * entity. null makes an attribute absent (an element of an array: OPAQUE). A number with a fraction is a decimal
+     * if it has at most four places ("1.50" is decimal 1.5), otherwise OPAQUE: every operation on it but == and !=
+     * is an error.
      */
     POLICY_JSON_PLAIN,
-    /* Cedar's own format: {"__entity": {"type", "id"}} and {"__extn": {"fn", "arg"}} are escapes; null and fractions refused. */
+    /*
+     * Cedar's own format: {"__entity": {"type", "id"}} and {"__extn": {"fn", "arg"}} are escapes; null and fractions
+     * refused.
+     */
     POLICY_JSON_CEDAR,
 };
 
 /*
- * JSON to a value. The result refers to the tree's text, which must outlive it. E_FORMAT: not a value (`info` says what);
- * E_CALL_TOO_LARGE: the arena is full or the nesting passes 128.
+ * JSON to a value. The result refers to the tree's text, which must outlive it. E_FORMAT: not a value (`info` says
+ * what); E_CALL_TOO_LARGE: the arena is full or the nesting passes 128.
  */
 enum err policy_value_from_json(struct arena *a, const struct json *j, enum policy_json mode, struct policy_value *ret,
     struct errinfo *info);

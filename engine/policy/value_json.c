@@ -1,9 +1,10 @@
 /*
  * value_json.c -- JSON to values
  *
- * Cedar's own format, as the reference reads it: an object whose only key is "__entity", holding an object with the strings
- * "type" and "id", is an entity; one whose only key is "__extn", holding a string "fn" and "arg" or an array "args", is
- * the result of that extension function.  Anything else that looks like one is a record.  "__expr" is refused.
+ * Cedar's own format, as the reference reads it: an object whose only key is "__entity", holding an object with the
+ * strings "type" and "id", is an entity; one whose only key is "__extn", holding a string "fn" and "arg" or an array
+ * "args", is the result of that extension function.  Anything else that looks like one is a record.  "__expr" is
+ * refused.
  *
  * The plain form (arguments of a call) has no escapes at all: what a caller sends is data.
  */

@@ -40,11 +40,13 @@ static struct policy_value read_context(struct arena *a, struct str text, enum p
     return v;
 }
 
-static void decide(const struct policy_set *set, const struct policy_layer *layer, struct policy_value context, struct arena *a)
+static void decide(const struct policy_set *set, const struct policy_layer *layer, struct policy_value context,
+    struct arena *a)
 {
     struct policy_uid who = policy_uid(STR("User"), STR("alice")), what = policy_uid(STR("Action"), STR("view")),
         which = policy_uid(STR("Photo"), STR("beach"));
-    struct policy_request r = { .principal = &who, .action = &what, .resource = &which, .context = context, .entities = layer,
+    struct policy_request r = { .principal = &who, .action = &what, .resource = &which, .context = context,
+        .entities = layer,
         .scratch = a };
     struct policy_decision d, again;
     enum err e = policy_decide(set, &r, &d);
@@ -56,7 +58,8 @@ static void decide(const struct policy_set *set, const struct policy_layer *laye
     ASSERT(d.effect == again.effect && d.n_reasons == again.n_reasons && d.n_errors == again.n_errors);
     ASSERT(d.effect == POLICY_DENY || d.n_reasons > 0);
     for (uint32_t i = 0; i < d.n_errors && i < POLICY_NAMED_MAX; i++)
-        ASSERT(d.errors[i].policy < policy_set_count(set) && d.errors[i].line > 0 && d.errors[i].fault != POLICY_FAULT_NONE);
+        ASSERT(d.errors[i].policy < policy_set_count(set) && d.errors[i].line > 0
+            && d.errors[i].fault != POLICY_FAULT_NONE);
     if (d.effect == POLICY_DENY)
         return;
     ASSERT(policy_could_allow(set, &r));
@@ -71,7 +74,8 @@ static void decide(const struct policy_set *set, const struct policy_layer *laye
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    struct str rest = str_n(data, size), policies = next_part(&rest), entities = next_part(&rest), context = next_part(&rest);
+    struct str rest = str_n(data, size), policies = next_part(&rest), entities = next_part(&rest),
+        context = next_part(&rest);
     struct policy_entities *store = policy_entities_new();
     struct policy_source source = { STR("f"), policies };
     struct policy_set *set = NULL;

@@ -1,5 +1,6 @@
 /*
- * policy_corpus_test.c -- public cases of the reference implementation: decision, deciding policies and failing policies
+ * policy_corpus_test.c -- public cases of the reference implementation: decision, deciding policies and failing
+ * policies
  *
  * Read from $SLUICE_CORPORA, else ../shared/corpora; without them the test is skipped, with one line that says so.
  */
@@ -59,7 +60,8 @@ static struct policy_uid uid_of(const struct json *j)
 }
 
 /* The ids in `wanted` are exactly those of the n numbers. */
-static bool same_ids(const struct policy_set *set, const struct json *wanted, uint32_t n, uint32_t (*number)(const void *, uint32_t),
+static bool same_ids(const struct policy_set *set, const struct json *wanted, uint32_t n,
+    uint32_t (*number)(const void *, uint32_t),
     const void *arg)
 {
     assert_true(n <= POLICY_NAMED_MAX);
@@ -117,7 +119,8 @@ static void run_request(struct arena *a, const struct policy_set *set, const str
     if (!right) {
         n->wrong++;
         print_message("%s: %.*s: got %s, %u reasons, %u errors (first: %s at %u:%u)\n", name,
-            STR_ARG(json_str(json_get(j, "description"))), d.effect == POLICY_ALLOW ? "allow" : "deny", d.n_reasons, d.n_errors,
+            STR_ARG(json_str(json_get(j, "description"))), d.effect == POLICY_ALLOW ? "allow" : "deny", d.n_reasons,
+                d.n_errors,
             d.n_errors ? policy_fault_text(d.errors[0].fault) : "-", d.n_errors ? d.errors[0].line : 0,
             d.n_errors ? d.errors[0].column : 0);
     }
@@ -148,7 +151,8 @@ static bool needs_schema(const char *name)
     return false;
 }
 
-static void run_requests(struct arena *a, const struct policy_set *set, struct str entities, const struct json *requests,
+static void run_requests(struct arena *a, const struct policy_set *set, struct str entities,
+    const struct json *requests,
     const char *name, struct counts *n)
 {
     struct policy_entities *store = policy_entities_new();

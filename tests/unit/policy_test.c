@@ -22,11 +22,14 @@ static struct policy_layer layer;
 
 static const char entities_json[] =
     "[{\"uid\": {\"type\": \"U\", \"id\": \"a\"}, \"attrs\": {\"n\": 1, \"s\": \"text\", \"r\": {\"a\": {\"b\": 2}},"
-    " \"ip\": {\"__extn\": {\"fn\": \"ip\", \"arg\": \"10.1.2.3\"}}, \"friend\": {\"__entity\": {\"type\": \"U\", \"id\": \"b\"}}},"
+    " \"ip\": {\"__extn\": {\"fn\": \"ip\", \"arg\": \"10.1.2.3\"}}, \"friend\": {\"__entity\": {\"type\": \"U\", "
+    "\"id\": \"b\"}}},"
     " \"parents\": [{\"type\": \"G\", \"id\": \"staff\"}], \"tags\": {\"team\": \"red\"}},"
     " {\"uid\": {\"type\": \"U\", \"id\": \"b\"}, \"attrs\": {}, \"parents\": []},"
-    " {\"uid\": {\"type\": \"G\", \"id\": \"staff\"}, \"attrs\": {}, \"parents\": [{\"type\": \"G\", \"id\": \"all\"}]},"
-    " {\"uid\": {\"type\": \"Action\", \"id\": \"send\"}, \"attrs\": {}, \"parents\": [{\"type\": \"Action\", \"id\": \"writes\"}]}]";
+    " {\"uid\": {\"type\": \"G\", \"id\": \"staff\"}, \"attrs\": {}, \"parents\": [{\"type\": \"G\", \"id\": "
+    "\"all\"}]},"
+    " {\"uid\": {\"type\": \"Action\", \"id\": \"send\"}, \"attrs\": {}, \"parents\": [{\"type\": \"Action\", "
+    "\"id\": \"writes\"}]}]";
 
 static int setup(void **state)
 {
@@ -142,7 +145,8 @@ static void test_entities_in_expressions(void **state)
 {
     static const struct expected e[] = {
         { 'a', "principal in G::\"staff\"" }, { 'a', "principal in G::\"all\"" }, { 'd', "principal in G::\"other\"" },
-        { 'a', "principal in [G::\"x\", G::\"all\"]" }, { 'd', "principal in []" }, { 'e', "principal in [principal, 1]" },
+        { 'a', "principal in [G::\"x\", G::\"all\"]" }, { 'd', "principal in []" },
+        { 'e', "principal in [principal, 1]" },
         { 'e', "principal in [1]" }, { 'e', "1 in [1]" }, { 'e', "principal in {}" }, { 'e', "principal in \"a\"" },
         { 'a', "U::\"zz\" in U::\"zz\"" }, { 'a', "action in Action::\"writes\"" },
         { 'a', "principal is U" }, { 'd', "principal is U::V" }, { 'a', "principal is U in G::\"all\"" },
@@ -151,18 +155,22 @@ static void test_entities_in_expressions(void **state)
         { 'a', "principal.n == 1" }, { 'a', "principal[\"n\"] == 1" }, { 'a', "principal.r[\"a\"].b == 2" },
         { 'e', "principal.zz == 1" }, { 'e', "principal.n.m" }, { 'e', "U::\"zz\".n == 1" }, { 'e', "resource.n == 1" },
         { 'e', "{}.a" }, { 'e', "principal.friend.n == 1" }, { 'a', "principal.friend == U::\"b\"" },
-        { 'a', "principal has n" }, { 'd', "principal has zz" }, { 'd', "U::\"zz\" has n" }, { 'a', "principal has \"n\"" },
+        { 'a', "principal has n" }, { 'd', "principal has zz" }, { 'd', "U::\"zz\" has n" },
+        { 'a', "principal has \"n\"" },
         { 'a', "principal has r.a.b" }, { 'd', "principal has r.a.z" }, { 'd', "principal has zz.a" },
         { 'e', "principal has n.a" }, { 'd', "principal has friend.n" }, { 'e', "1 has a" }, { 'e', "\"a\" has b" },
         { 'd', "context has principal" }, { 'a', "{permit: 1} has permit" },
-        { 'a', "principal.hasTag(\"team\")" }, { 'd', "principal.hasTag(\"zz\")" }, { 'a', "principal.getTag(\"team\") == \"red\"" },
-        { 'e', "principal.getTag(\"zz\") == 1" }, { 'd', "U::\"zz\".hasTag(\"a\")" }, { 'e', "U::\"zz\".getTag(\"a\")" },
+        { 'a', "principal.hasTag(\"team\")" }, { 'd', "principal.hasTag(\"zz\")" },
+        { 'a', "principal.getTag(\"team\") == \"red\"" },
+        { 'e', "principal.getTag(\"zz\") == 1" }, { 'd', "U::\"zz\".hasTag(\"a\")" },
+        { 'e', "U::\"zz\".getTag(\"a\")" },
         { 'e', "principal.hasTag(1)" }, { 'e', "context.hasTag(\"a\")" },
         { 'a', "[1, 2].contains(1)" }, { 'd', "[1].contains(\"1\")" }, { 'e', "1.contains(1)" },
         { 'a', "[1, 2, 3].containsAll([3, 1])" }, { 'd', "[1].containsAll([1, 2])" }, { 'a', "[1].containsAll([])" },
         { 'a', "[1, 2].containsAny([3, 2])" }, { 'd', "[1].containsAny([])" }, { 'e', "[1].containsAll(1)" },
         { 'a', "[].isEmpty()" }, { 'd', "[1].isEmpty()" }, { 'e', "\"\".isEmpty()" },
-        { 'a', "[9,8,7,6,5,4,3,2,1,0,principal.n].contains(9)" }, { 'd', "[9,8,7,6,5,4,3,2,1,0,principal.n].contains(10)" },
+        { 'a', "[9,8,7,6,5,4,3,2,1,0,principal.n].contains(9)" },
+        { 'd', "[9,8,7,6,5,4,3,2,1,0,principal.n].contains(10)" },
     };
 
     check_all(e, ARRAY_LEN(e));
@@ -171,7 +179,8 @@ static void test_entities_in_expressions(void **state)
 static void test_like(void **state)
 {
     static const struct expected e[] = {
-        { 'a', "\"\" like \"\"" }, { 'd', "\"a\" like \"\"" }, { 'a', "\"\" like \"*\"" }, { 'a', "\"abc\" like \"*\"" },
+        { 'a', "\"\" like \"\"" }, { 'd', "\"a\" like \"\"" }, { 'a', "\"\" like \"*\"" },
+        { 'a', "\"abc\" like \"*\"" },
         { 'a', "\"abc\" like \"a*c\"" }, { 'a', "\"ac\" like \"a*c\"" }, { 'd', "\"a\" like \"a*a\"" },
         { 'a', "\"a-b-c\" like \"*-*-*\"" }, { 'd', "\"a-b\" like \"*-*-*\"" }, { 'a', "\"aab\" like \"*ab\"" },
         { 'a', "\"abab\" like \"*ab\"" }, { 'a', "\"abcabd\" like \"*ab**d\"" }, { 'd', "\"abc\" like \"abc*d\"" },
@@ -196,7 +205,8 @@ static void test_decimal_and_ip(void **state)
         { 'a', "decimal(\"1.0\").greaterThanOrEqual(decimal(\"1.0\"))" }, { 'e', "ip() == 1" },
         { 'e', "decimal(\"1.0\").lessThan(decimal(\"1.0\"), decimal(\"1.0\"))" }, { 'd', "decimal(\"1.0\") == 1" },
         { 'a', "ip(\"127.0.0.1\") == ip(\"127.0.0.1/32\")" }, { 'd', "ip(\"10.0.0.1/8\") == ip(\"10.0.0.2/8\")" },
-        { 'e', "ip(\"1.2.3.4/33\").isIpv4()" }, { 'e', "ip(\"1.2.3.4/08\").isIpv4()" }, { 'a', "ip(\"1.2.3.4/0\").isIpv4()" },
+        { 'e', "ip(\"1.2.3.4/33\").isIpv4()" }, { 'e', "ip(\"1.2.3.4/08\").isIpv4()" },
+        { 'a', "ip(\"1.2.3.4/0\").isIpv4()" },
         { 'e', "ip(\"1.2.3.4/\").isIpv4()" }, { 'e', "ip(\"01.2.3.4\").isIpv4()" }, { 'e', "ip(\"1.2.3\").isIpv4()" },
         { 'e', "ip(\"1.2.3.4.5\").isIpv4()" }, { 'e', "ip(\"256.2.3.4\").isIpv4()" }, { 'e', "ip(\"\").isIpv4()" },
         { 'e', "ip(\"::ffff:1.2.3.4\").isIpv6()" }, { 'a', "ip(\"::\").isIpv6()" }, { 'a', "ip(\"1::\").isIpv6()" },
@@ -204,13 +214,17 @@ static void test_decimal_and_ip(void **state)
         { 'a', "ip(\"::2:3:4:5:6:7:8\").isIpv6()" }, { 'e', "ip(\"1:2:3:4:5:6:7::8\").isIpv6()" },
         { 'e', "ip(\"1:2:3:4:5:6:7\").isIpv6()" }, { 'e', "ip(\"12345::\").isIpv6()" }, { 'e', "ip(\":::\").isIpv6()" },
         { 'e', "ip(\"::1::\").isIpv6()" }, { 'e', "ip(\"1:2:\").isIpv6()" }, { 'e', "ip(\":1::2\").isIpv6()" },
-        { 'e', "ip(\"::1/129\").isIpv6()" }, { 'e', "ip(\"::/000\").isIpv6()" }, { 'a', "ip(\"A:b:C:d::\") == ip(\"a:B:c:D:0::\")" },
-        { 'a', "ip(\"::1\").isLoopback()" }, { 'd', "ip(\"::1/127\").isLoopback()" }, { 'a', "ip(\"127.9.9.9/8\").isLoopback()" },
+        { 'e', "ip(\"::1/129\").isIpv6()" }, { 'e', "ip(\"::/000\").isIpv6()" },
+        { 'a', "ip(\"A:b:C:d::\") == ip(\"a:B:c:D:0::\")" },
+        { 'a', "ip(\"::1\").isLoopback()" }, { 'd', "ip(\"::1/127\").isLoopback()" },
+        { 'a', "ip(\"127.9.9.9/8\").isLoopback()" },
         { 'd', "ip(\"127.0.0.1/7\").isLoopback()" }, { 'a', "ip(\"224.0.0.1/4\").isMulticast()" },
         { 'd', "ip(\"224.0.0.1/3\").isMulticast()" }, { 'a', "ip(\"ff00::1/8\").isMulticast()" },
         { 'a', "principal.ip.isInRange(ip(\"10.0.0.0/8\"))" }, { 'd', "principal.ip.isInRange(ip(\"10.1.2.4/31\"))" },
-        { 'a', "principal.ip.isInRange(ip(\"10.1.2.2/31\"))" }, { 'd', "ip(\"10.0.0.0/7\").isInRange(ip(\"10.0.0.0/8\"))" },
-        { 'd', "ip(\"::1\").isInRange(ip(\"0.0.0.0/0\"))" }, { 'a', "[ip(\"1.1.1.1\"), ip(\"1.1.1.1/32\")] == [ip(\"1.1.1.1\")]" },
+        { 'a', "principal.ip.isInRange(ip(\"10.1.2.2/31\"))" },
+        { 'd', "ip(\"10.0.0.0/7\").isInRange(ip(\"10.0.0.0/8\"))" },
+        { 'd', "ip(\"::1\").isInRange(ip(\"0.0.0.0/0\"))" },
+        { 'a', "[ip(\"1.1.1.1\"), ip(\"1.1.1.1/32\")] == [ip(\"1.1.1.1\")]" },
     };
 
     check_all(e, ARRAY_LEN(e));
@@ -225,8 +239,10 @@ static void test_datetime_and_duration(void **state)
         { 'a', "datetime(\"2024-01-01T00:00:00.123-0100\") == datetime(\"2024-01-01T01:00:00.123Z\")" },
         { 'e', "datetime(\"2024-01-01T00:00:00+01:00\") == 1" }, { 'e', "datetime(\"2024-01-01T00:00:00+2400\") == 1" },
         { 'e', "datetime(\"2024-01-01T00:00:00+0060\") == 1" }, { 'e', "datetime(\"2024-01-01T23:59:60Z\") == 1" },
-        { 'e', "datetime(\"2023-02-29\") == 1" }, { 'e', "datetime(\"1900-02-29\") == 1" }, { 'd', "datetime(\"2000-02-29\") == 1" },
-        { 'e', "datetime(\"2024-00-01\") == 1" }, { 'e', "datetime(\"2024-1-01\") == 1" }, { 'e', "datetime(\"2024-01-01Z\") == 1" },
+        { 'e', "datetime(\"2023-02-29\") == 1" }, { 'e', "datetime(\"1900-02-29\") == 1" },
+        { 'd', "datetime(\"2000-02-29\") == 1" },
+        { 'e', "datetime(\"2024-00-01\") == 1" }, { 'e', "datetime(\"2024-1-01\") == 1" },
+        { 'e', "datetime(\"2024-01-01Z\") == 1" },
         { 'e', "datetime(\"2024-01-01t00:00:00z\") == 1" }, { 'd', "datetime(\"0000-01-01\") == 1" },
         { 'a', "datetime(\"1970-01-01\").offset(duration(\"1d\")) == datetime(\"1970-01-02\")" },
         { 'a', "datetime(\"0000-01-01\").durationSince(datetime(\"1970-01-01\")) == duration(\"-62167219200000ms\")" },
@@ -234,21 +250,26 @@ static void test_datetime_and_duration(void **state)
         { 'a', "datetime(\"2000-03-01\").durationSince(datetime(\"2000-02-28\")) == duration(\"2d\")" },
         { 'a', "datetime(\"2100-03-01\").durationSince(datetime(\"2100-02-28\")) == duration(\"1d\")" },
         { 'e', "datetime(\"1970-01-02\").offset(duration(\"9223372036854775807ms\")) == 1" },
-        { 'e', "datetime(\"1969-12-31\").durationSince(datetime(\"1970-01-01\").offset(duration(\"9223372036854775807ms\"))) == 1" },
+        { 'e', "datetime(\"1969-12-31\")"
+            ".durationSince(datetime(\"1970-01-01\").offset(duration(\"9223372036854775807ms\"))) == 1" },
         { 'a', "datetime(\"1970-01-01\").offset(duration(\"-1ms\")).toDate() == datetime(\"1969-12-31\")" },
         { 'a', "datetime(\"1970-01-01\").offset(duration(\"-1ms\")).toTime() == duration(\"23h59m59s999ms\")" },
         { 'a', "datetime(\"1969-12-31\").toDate() == datetime(\"1969-12-31\")" },
         { 'e', "datetime(\"1970-01-01\").offset(duration(\"-9223372036854775808ms\")).toDate() == 1" },
         { 'a', "datetime(\"1970-01-01\").offset(duration(\"-9223372036854775808ms\")).toTime() > duration(\"0ms\")" },
-        { 'e', "duration(\"\") == 1" }, { 'e', "duration(\"-\") == 1" }, { 'e', "duration(\"1\") == 1" }, { 'e', "duration(\"d\") == 1" },
+        { 'e', "duration(\"\") == 1" }, { 'e', "duration(\"-\") == 1" }, { 'e', "duration(\"1\") == 1" },
+        { 'e', "duration(\"d\") == 1" },
         { 'e', "duration(\"1h1d\") == 1" }, { 'e', "duration(\"1dd\") == 1" }, { 'e', "duration(\"1 d\") == 1" },
         { 'e', "duration(\"1d1d\") == 1" }, { 'e', "duration(\"1d-1h\") == 1" }, { 'e', "duration(\"1D\") == 1" },
-        { 'a', "duration(\"1m1ms\").toMilliseconds() == 60001" }, { 'a', "duration(\"-1d1h1m1s1ms\").toMilliseconds() == -90061001" },
+        { 'a', "duration(\"1m1ms\").toMilliseconds() == 60001" },
+        { 'a', "duration(\"-1d1h1m1s1ms\").toMilliseconds() == -90061001" },
         { 'e', "duration(\"9223372036854775808ms\") == 1" }, { 'd', "duration(\"-9223372036854775808ms\") == 1" },
         { 'a', "duration(\"-106751991167d7h12m55s808ms\").toMilliseconds() == -9223372036854775808" },
         { 'e', "duration(\"-106751991168d\") == 1" }, { 'a', "duration(\"-1999ms\").toSeconds() == -1" },
-        { 'a', "duration(\"61s\").toMinutes() == 1 && duration(\"61m\").toHours() == 1 && duration(\"-25h\").toDays() == -1" },
-        { 'a', "duration(\"1d\") > duration(\"1h\")" }, { 'e', "duration(\"1d\") > 5" }, { 'e', "duration(\"1d\") > datetime(\"1970-01-01\")" },
+        { 'a', "duration(\"61s\").toMinutes() == 1 && duration(\"61m\").toHours() == 1 && "
+        "duration(\"-25h\").toDays() == -1" },
+        { 'a', "duration(\"1d\") > duration(\"1h\")" }, { 'e', "duration(\"1d\") > 5" },
+        { 'e', "duration(\"1d\") > datetime(\"1970-01-01\")" },
     };
 
     check_all(e, ARRAY_LEN(e));
@@ -257,24 +278,34 @@ static void test_datetime_and_duration(void **state)
 static void test_grammar(void **state)
 {
     static const struct expected e[] = {
-        { 'p', "true && if true then true else true" }, { 'p', "1 < 2 < 3" }, { 'p', "1 == 1 == true" }, { 'p', "!!!!!true" },
+        { 'p', "true && if true then true else true" }, { 'p', "1 < 2 < 3" }, { 'p', "1 == 1 == true" },
+        { 'p', "!!!!!true" },
         { 'p', "-----1 == -1" }, { 'p', "!-1 == 1" }, { 'p', "-!true" }, { 'p', "9223372036854775808 == 1" },
-        { 'p', "-9223372036854775809 == 1" }, { 'p', "-(9223372036854775808) == 1" }, { 'p', "-9223372036854775808.a == 1" },
+        { 'p', "-9223372036854775809 == 1" }, { 'p', "-(9223372036854775808) == 1" },
+        { 'p', "-9223372036854775808.a == 1" },
         { 'e', "-1.a == 1" }, { 'p', "principal.if == 1" }, { 'e', "principal.permit == 1" }, { 'p', "{if: 1} == 1" },
-        { 'd', "{\"if\": 1} == 1" }, { 'p', "{a: 1, \"a\": 2} == 1" }, { 'a', "{a: 1,} == {a: 1}" }, { 'a', "[1,] == [1]" },
+        { 'd', "{\"if\": 1} == 1" }, { 'p', "{a: 1, \"a\": 2} == 1" }, { 'a', "{a: 1,} == {a: 1}" },
+        { 'a', "[1,] == [1]" },
         { 'p', "[,] == 1" }, { 'p', "{,} == 1" }, { 'p', "principal has \"r\".a" }, { 'p', "principal has (n)" },
-        { 'p', "principal has if" }, { 'p', "principal has n == true" }, { 'a', "\"a\\u{1_0}\" != \"a\"" }, { 'p', "\"\\x80\" == 1" },
-        { 'p', "\"\\e\" == 1" }, { 'p', "\"\\u{d800}\" == 1" }, { 'p', "\"\\u{110000}\" == 1" }, { 'p', "\"\\u{}\" == 1" },
-        { 'p', "\"\\u{_1}\" == 1" }, { 'p', "\"\\*\" == 1" }, { 'p', "\"a\" like principal" }, { 'p', "\"a\" like (\"a\")" },
+        { 'p', "principal has if" }, { 'p', "principal has n == true" }, { 'a', "\"a\\u{1_0}\" != \"a\"" },
+        { 'p', "\"\\x80\" == 1" },
+        { 'p', "\"\\e\" == 1" }, { 'p', "\"\\u{d800}\" == 1" }, { 'p', "\"\\u{110000}\" == 1" },
+        { 'p', "\"\\u{}\" == 1" },
+        { 'p', "\"\\u{_1}\" == 1" }, { 'p', "\"\\*\" == 1" }, { 'p', "\"a\" like principal" },
+        { 'p', "\"a\" like (\"a\")" },
         { 'p', "principal is \"U\"" }, { 'p', "principal is __cedar::U" }, { 'p', "principal.__cedar" },
         { 'e', "principal[\"__cedar\"]" }, { 'p', "principal[\"r\" + \"a\"]" }, { 'e', "principal.contains == 1" },
         { 'p', "[1].contains(1, 2)" }, { 'p', "[1].contains()" }, { 'p', "[].isEmpty(1)" }, { 'p', "[1].foo(1)" },
-        { 'p', "foo(1)" }, { 'p', "isIpv4(ip(\"1.1.1.1\"))" }, { 'p', "\"1.1.1.1\".ip()" }, { 'p', "A::ip(\"1\")" }, { 'p', "ip" },
-        { 'd', "ip::\"a\" == 1" }, { 'd', "principal::\"a\" == 1" }, { 'd', "context::A::\"a\" == 1" }, { 'p', "if::\"a\" == 1" },
+        { 'p', "foo(1)" }, { 'p', "isIpv4(ip(\"1.1.1.1\"))" }, { 'p', "\"1.1.1.1\".ip()" }, { 'p', "A::ip(\"1\")" },
+        { 'p', "ip" },
+        { 'd', "ip::\"a\" == 1" }, { 'd', "principal::\"a\" == 1" }, { 'd', "context::A::\"a\" == 1" },
+        { 'p', "if::\"a\" == 1" },
         { 'a', "U :: \"a\" == principal" }, { 'p', "U::\"a\\*\" == 1" }, { 'p', "U::{a: 1}" }, { 'p', "A::b.c" },
         { 'p', "1 = 1" }, { 'p', "1 / 2" }, { 'p', "1 % 2" }, { 'p', "a" }, { 'p', "1a == 1" }, { 'p', "principal()" },
-        { 'p', "(principal.contains)(1)" }, { 'p', "?principal == principal" }, { 'p', "unknown(\"x\")" }, { 'p', "'a'" },
-        { 'p', "true & true" }, { 'p', "\"a" }, { 'p', "principal is U in U::\"a\" in U::\"b\"" }, { 'e', "1 in 2 + 3" },
+        { 'p', "(principal.contains)(1)" }, { 'p', "?principal == principal" }, { 'p', "unknown(\"x\")" },
+        { 'p', "'a'" },
+        { 'p', "true & true" }, { 'p', "\"a" }, { 'p', "principal is U in U::\"a\" in U::\"b\"" },
+        { 'e', "1 in 2 + 3" },
         { 'p', "if true then 1" }, { 'p', "\"a\rb\" == 1" }, { 'a', "\"a\nb\" like \"a*b\"" }, { 'p', "/* x */ true" },
         { 'a', "true // comment\n" }, { 'a', "\xe2\x80\xa8true\xc2\xa0" }, { 'p', "" },
     };
@@ -296,10 +327,13 @@ static void test_policy_grammar(void **state)
 {
     static const char *const good[] = {
         "", " // nothing\n", "permit(principal,action,resource);", "permit(principal,action,resource,);",
-        "permit(principal==U::\"a\",action==Action::\"a\",resource==R::\"b\");", "permit(principal,action in [],resource);",
-        "permit(principal,action in [Action::\"a\",X::Action::\"b\",],resource);", "permit(principal,action in Action::\"a\",resource);",
+        "permit(principal==U::\"a\",action==Action::\"a\",resource==R::\"b\");",
+        "permit(principal,action in [],resource);",
+        "permit(principal,action in [Action::\"a\",X::Action::\"b\",],resource);",
+        "permit(principal,action in Action::\"a\",resource);",
         "permit(principal is U,action,resource is R in R::\"b\");", "permit(principal == (U::\"a\"),action,resource);",
-        "permit(principal,action,resource) when {true} unless {false} when {1 == 1};", "@if @permit(\"\") @__cedar(\"x\") permit(principal,action,resource);",
+        "permit(principal,action,resource) when {true} unless {false} when {1 == 1};",
+        "@if @permit(\"\") @__cedar(\"x\") permit(principal,action,resource);",
         "permit(principal is principal,action,resource);", "permit(principal == permit::\"a\",action,resource);",
         "permit(principal,action,resource);forbid(principal,action,resource);",
     };
@@ -313,7 +347,8 @@ static void test_policy_grammar(void **state)
         "@a() permit(principal,action,resource);", "@a::b(\"x\") permit(principal,action,resource);", ";",
         "Permit(principal,action,resource);", "permit(principal == principal,action,resource);",
         "permit(principal == ?principal,action,resource);", "permit(principal > U::\"a\",action,resource);",
-        "permit(principal: U,action,resource);", "permit(principal is if,action,resource);", "\xef\xbb\xbfpermit(principal,action,resource);",
+        "permit(principal: U,action,resource);", "permit(principal is if,action,resource);",
+        "\xef\xbb\xbfpermit(principal,action,resource);",
         "permit(principal,action,resource) when { \"\xff\" == 1 };",
     };
 
@@ -339,16 +374,25 @@ static void refused_with(const char *text, const char *message)
 
 static void test_messages(void **state)
 {
-    refused_with("permit(principal, action, resource)\nwhen { context.amount < }", "mail.cedar:2:25: expected an expression, found `}`");
-    refused_with("permit(principal, action, resource)", "mail.cedar:1:36: expected `when {`, `unless {` or `;`, found the end of the file");
-    refused_with("permit(\n  principal = U::\"a\", action, resource);", "mail.cedar:2:13: expected `==`, `in`, `is` or `,`, found `=`");
-    refused_with("permit(principal == ?principal, action, resource);", "mail.cedar:1:21: `?principal`: templates are not supported here");
-    refused_with("permit(principal, action, resource) when { foo };", "mail.cedar:1:44: `foo` is no variable; there are principal, "
+    refused_with("permit(principal, action, resource)\nwhen { context.amount < }",
+        "mail.cedar:2:25: expected an expression, found `}`");
+    refused_with("permit(principal, action, resource)",
+        "mail.cedar:1:36: expected `when {`, `unless {` or `;`, found the end of the file");
+    refused_with("permit(\n  principal = U::\"a\", action, resource);",
+        "mail.cedar:2:13: expected `==`, `in`, `is` or `,`, found `=`");
+    refused_with("permit(principal == ?principal, action, resource);",
+        "mail.cedar:1:21: `?principal`: templates are not supported here");
+    refused_with("permit(principal, action, resource) when { foo };",
+        "mail.cedar:1:44: `foo` is no variable; there are principal, "
         "action, resource and context (an entity is written foo::\"id\")");
-    refused_with("permit(principal, action, resource) when { \"\xc3\xa4\xc3\xb6\" == \"\\q\" };", "mail.cedar:1:52: `\\q` is not an escape that strings know");
-    refused_with("permit(principal, action, resource) when { 1 = 1 };", "mail.cedar:1:46: `=` is no operator; did you mean `==`?");
-    refused_with("permit(principal, action == User::\"a\", resource);", "mail.cedar:1:29: expected an entity of type Action, found one of type User");
-    refused_with("permit(principal, action, resource) when { # };", "mail.cedar:1:44: this character begins no token of a policy");
+    refused_with("permit(principal, action, resource) when { \"\xc3\xa4\xc3\xb6\" == \"\\q\" };",
+        "mail.cedar:1:52: `\\q` is not an escape that strings know");
+    refused_with("permit(principal, action, resource) when { 1 = 1 };",
+        "mail.cedar:1:46: `=` is no operator; did you mean `==`?");
+    refused_with("permit(principal, action == User::\"a\", resource);",
+        "mail.cedar:1:29: expected an entity of type Action, found one of type User");
+    refused_with("permit(principal, action, resource) when { # };",
+        "mail.cedar:1:44: this character begins no token of a policy");
     refused_with("@id(\"x\") permit(principal, action, resource);\n@id(\"x\") forbid(principal, action, resource);",
         "mail.cedar:2:1: there is a policy with the id `x` already, at mail.cedar:1:1");
 }
@@ -363,11 +407,14 @@ static void test_heads(void **state)
         { true, "principal in U::\"a\", action, resource" }, { true, "principal in G::\"all\", action, resource" },
         { false, "principal in G::\"none\", action, resource" }, { true, "principal is U, action, resource" },
         { false, "principal is G, action, resource" }, { true, "principal is U in G::\"staff\", action, resource" },
-        { false, "principal is G in G::\"staff\", action, resource" }, { true, "principal, action == Action::\"send\", resource" },
-        { false, "principal, action == Action::\"writes\", resource" }, { true, "principal, action in Action::\"writes\", resource" },
+        { false, "principal is G in G::\"staff\", action, resource" },
+        { true, "principal, action == Action::\"send\", resource" },
+        { false, "principal, action == Action::\"writes\", resource" },
+        { true, "principal, action in Action::\"writes\", resource" },
         { true, "principal, action in [Action::\"x\", Action::\"send\", Action::\"writes\"], resource" },
         { false, "principal, action in [Action::\"x\"], resource" }, { false, "principal, action in [], resource" },
-        { true, "principal, action, resource == R::\"box\"" }, { true, "principal, action, resource is R in R::\"box\"" },
+        { true, "principal, action, resource == R::\"box\"" },
+        { true, "principal, action, resource is R in R::\"box\"" },
         { false, "principal, action, resource in R::\"other\"" }, { false, "principal, action, resource is U" },
     };
 
@@ -390,15 +437,18 @@ static void test_effects(void **state)
     assert_int_equal(d.effect, POLICY_DENY);
     assert_int_equal(d.n_reasons, 0);
 
-    d = decide_text("permit(principal, action, resource); permit(principal is G, action, resource); permit(principal, action, resource);",
+    d = decide_text("permit(principal, action, resource); permit(principal is G, action, resource); "
+        "permit(principal, action, resource);",
         request("a", "send", "box"));
     assert_int_equal(d.effect, POLICY_ALLOW);
     assert_int_equal(d.n_reasons, 2);
     assert_int_equal(d.reasons[0], 0);
     assert_int_equal(d.reasons[1], 2);
 
-    d = decide_text("permit(principal, action, resource); forbid(principal, action, resource) when { principal.n == 1 };"
-        "forbid(principal, action, resource) when { principal.zz == 1 }; permit(principal, action, resource) when { 1 };",
+    d = decide_text("permit(principal, action, resource); forbid(principal, action, resource) when { principal.n == "
+        "1 };"
+        "forbid(principal, action, resource) when { principal.zz == 1 }; permit(principal, action, resource) when { "
+        "1 };",
         request("a", "send", "box"));
     assert_int_equal(d.effect, POLICY_DENY);
     assert_int_equal(d.n_reasons, 1);
@@ -439,7 +489,8 @@ static void test_approvals(void **state)
     assert_int_equal(d.effect, POLICY_ALLOW);
     assert_int_equal(d.n_roles, 0);
 
-    d = decide_text("@approval(\"finance\") permit(principal, action, resource); @approval(\"x\") forbid(principal, action, resource);",
+    d = decide_text("@approval(\"finance\") permit(principal, action, resource); @approval(\"x\") forbid(principal, "
+        "action, resource);",
         request("a", "send", "box"));
     assert_int_equal(d.effect, POLICY_DENY);
     assert_int_equal(d.n_roles, 0);
@@ -448,9 +499,12 @@ static void test_approvals(void **state)
 
 static void test_ids_and_version(void **state)
 {
-    static const char one[] = "@id(\"first\") permit(principal, action, resource);\npermit(principal, action, resource);";
-    struct policy_source sources[] = { { STR("a.cedar"), str_of(one) }, { STR("b.cedar"), STR("forbid(principal,action,resource);") } };
-    struct policy_source spaced = { STR("a.cedar"), STR("@id(\"first\")\tpermit ( principal,action,resource ) ; // words\n permit(principal,action,resource);") };
+    static const char one[] = "@id(\"first\") permit(principal, action, resource);\npermit(principal, action, "
+        "resource);";
+    struct policy_source sources[] = { { STR("a.cedar"), str_of(one) },
+        { STR("b.cedar"), STR("forbid(principal,action,resource);") } };
+    struct policy_source spaced = { STR("a.cedar"),
+        STR("@id(\"first\")\tpermit ( principal,action,resource ) ; // words\n permit(principal,action,resource);") };
     struct policy_set *a, *b, *c;
 
     assert_int_equal(policy_set_parse(sources, 2, 0, &a, NULL), OK);
@@ -563,7 +617,8 @@ static void one_request(const struct policy_set *set, const struct policy_layer 
     q.observe = NULL;
     for (unsigned i = 0; i < n; i++)
         if (s.times[i] != holds_alone(policies[i], &q))
-            fail_msg("policy reached %u times: %.*s for %s, %s, %s", s.times[i], STR_ARG(policies[i]), id[0], id[1], id[2]);
+            fail_msg("policy reached %u times: %.*s for %s, %s, %s", s.times[i], STR_ARG(policies[i]), id[0], id[1],
+                id[2]);
 }
 
 static void random_store(struct policy_entities *s)
@@ -647,19 +702,24 @@ static void test_entity_json(void **state)
     static const char *const good[] = {
         "[]", "[" ENTITY("a", PLAIN) "]", "[" ENTITY("a", PLAIN) ", " ENTITY("a", PLAIN) "]", ATTR("[1, \"a\", {}]"),
         "[{\"uid\": {\"__entity\": {\"type\": \"A::B\", \"id\": \"\"}}, " PLAIN "}]", ATTR("{\"__entity\": 1}"),
-        ATTR("{\"__extn\": {\"fn\": \"offset\", \"args\": [{\"__extn\": {\"fn\": \"datetime\", \"arg\": \"1970-01-01\"}},"
+        ATTR("{\"__extn\": {\"fn\": \"offset\", \"args\": [{\"__extn\": {\"fn\": \"datetime\", \"arg\": "
+            "\"1970-01-01\"}},"
             "{\"__extn\": {\"fn\": \"duration\", \"arg\": \"1ms\"}}]}}"),
     };
     static const char *const bad[] = {
-        "", "{}", "[1]", "[" ENTITY("a", "\"parents\": []") "]", "[" ENTITY("a", "\"attrs\": {}") "]", ATTR("null"), ATTR("1.5"),
-        ATTR("9223372036854775808"), ATTR("{\"__extn\": {\"fn\": \"ip\", \"arg\": \"x\"}}"), ATTR("{\"__extn\": {\"fn\": \"zip\", \"arg\": \"x\"}}"),
-        ATTR("{\"__expr\": \"1\"}"), ATTR("{\"__entity\": {\"type\": \"if\", \"id\": \"a\"}}"), ATTR("{\"a\": 1, \"a\": 2}"),
+        "", "{}", "[1]", "[" ENTITY("a", "\"parents\": []") "]", "[" ENTITY("a", "\"attrs\": {}") "]", ATTR("null"),
+        ATTR("1.5"),
+        ATTR("9223372036854775808"), ATTR("{\"__extn\": {\"fn\": \"ip\", \"arg\": \"x\"}}"),
+            ATTR("{\"__extn\": {\"fn\": \"zip\", \"arg\": \"x\"}}"),
+        ATTR("{\"__expr\": \"1\"}"), ATTR("{\"__entity\": {\"type\": \"if\", \"id\": \"a\"}}"),
+            ATTR("{\"a\": 1, \"a\": 2}"),
         "[{\"uid\": {\"type\": \"U ::B\", \"id\": \"\"}, " PLAIN "}]", "[{\"uid\": \"U::a\", " PLAIN "}]",
         "[" ENTITY("a", "\"attrs\": {}, \"parents\": [{\"type\": \"U\", \"id\": \"a\"}]") "]",
         "[" ENTITY("a", "\"attrs\": {}, \"parents\": [{\"type\": \"U\", \"id\": \"b\"}]") ", "
             ENTITY("b", "\"attrs\": {}, \"parents\": [{\"type\": \"U\", \"id\": \"a\"}]") "]",
         "[" ENTITY("a", PLAIN) ", " ENTITY("a", "\"attrs\": {\"x\": 1}, \"parents\": []") "]",
-        "[{\"uid\": {\"type\": \"Action\", \"id\": \"\"}, \"attrs\": {}, \"parents\": [{\"type\": \"U\", \"id\": \"a\"}]}]",
+        ("[{\"uid\": {\"type\": \"Action\", \"id\": \"\"}, \"attrs\": {}, "
+            "\"parents\": [{\"type\": \"U\", \"id\": \"a\"}]}]"),
     };
 
     for (size_t i = 0; i < ARRAY_LEN(good); i++)
@@ -740,18 +800,23 @@ static void test_plain_json(void **state)
     struct policy_request r = request("a", "send", "box");
 
     check_text("{\"b\": [2, 1, 2], \"a\": \"x\\n\", \"n\": null}", "{\"a\": \"x\\n\", \"b\": [1, 2]}");
-    check_text("{\"__entity\": {\"type\": \"U\", \"id\": \"root\"}}", "{\"__entity\": {\"id\": \"root\", \"type\": \"U\"}}");
+    check_text("{\"__entity\": {\"type\": \"U\", \"id\": \"root\"}}",
+        "{\"__entity\": {\"id\": \"root\", \"type\": \"U\"}}");
     check_text("[1.50, -0.25, 3.0, 2e2]", "[3, 200, decimal(\"-0.2500\"), decimal(\"1.5000\")]");
     check_text("1.00001", "<not a Cedar value: 1.00001>");
     check_text("[null]", "[<not a Cedar value: null>]");
     assert_int_equal(from_json("1.5", POLICY_JSON_CEDAR).kind, POLICY_NONE);
     assert_int_equal(from_json("[null]", POLICY_JSON_CEDAR).kind, POLICY_NONE);
-    assert_int_equal(from_json("{\"__entity\": {\"type\": \"U\", \"id\": \"a\"}}", POLICY_JSON_CEDAR).kind, POLICY_ENTITY);
+    assert_int_equal(from_json("{\"__entity\": {\"type\": \"U\", \"id\": \"a\"}}", POLICY_JSON_CEDAR).kind,
+        POLICY_ENTITY);
 
     /* What a caller sends cannot become an entity, and a number that does not fit is an error, not a small number. */
-    r.context = from_json("{\"args\": {\"to\": {\"__entity\": {\"type\": \"U\", \"id\": \"a\"}}, \"amount\": 0.00001}}", POLICY_JSON_PLAIN);
-    assert_int_equal(decide_text("permit(principal, action, resource) when { context.args.to == principal };", r).effect, POLICY_DENY);
-    assert_int_equal(decide_text("permit(principal, action, resource) when { context.args.amount < 1 };", r).n_errors, 1);
+    r.context = from_json("{\"args\": {\"to\": {\"__entity\": {\"type\": \"U\", \"id\": \"a\"}}, \"amount\": "
+        "0.00001}}", POLICY_JSON_PLAIN);
+    assert_int_equal(decide_text("permit(principal, action, resource) when { context.args.to == principal };",
+        r).effect, POLICY_DENY);
+    assert_int_equal(decide_text("permit(principal, action, resource) when { context.args.amount < 1 };", r).n_errors,
+        1);
 }
 
 static void test_scratch_overflow(void **state)
@@ -798,27 +863,39 @@ static void test_could_allow(void **state)
         { false, "" }, { true, "permit(principal, action, resource);" },
         { false, "permit(principal, action, resource); forbid(principal, action, resource);" },
         { true, "permit(principal, action, resource) when { context.args.n > 3 };" },
-        { true, "permit(principal, action, resource); forbid(principal, action, resource) when { context.args.n > 3 };" },
+        { true, "permit(principal, action, resource); forbid(principal, action, resource) when { context.args.n > 3 "
+        "};" },
         { false, "permit(principal, action, resource) when { context.args.n > 3 && principal.n == 2 };" },
         { true, "permit(principal, action, resource) when { context.args.n > 3 || principal.n == 2 };" },
         { false, "permit(principal, action, resource) when { context.args.n > 3 && principal.zz == 2 };" },
         { false, "permit(principal, action, resource) when { context.side == \"agent\" };" },
-        { true, "permit(principal, action, resource); forbid(principal, action, resource) when { context.args.n > 3 && principal.n == 1 };" },
-        { false, "permit(principal, action, resource); forbid(principal, action, resource) when { principal.n == 1 };" },
-        { true, "permit(principal, action, resource == R::\"other\");" }, { false, "permit(principal, action, resource == S::\"other\");" },
-        { true, "permit(principal, action, resource in G::\"x\");" }, { false, "permit(principal, action, resource is S);" },
-        { true, "permit(principal, action, resource is R in G::\"x\");" }, { true, "permit(principal, action, resource) when { resource.owner == principal };" },
+        { true, "permit(principal, action, resource); forbid(principal, action, resource) when { context.args.n > 3 "
+        "&& principal.n == 1 };" },
+        { false, "permit(principal, action, resource); forbid(principal, action, resource) when { principal.n == 1 "
+        "};" },
+        { true, "permit(principal, action, resource == R::\"other\");" },
+        { false, "permit(principal, action, resource == S::\"other\");" },
+        { true, "permit(principal, action, resource in G::\"x\");" },
+        { false, "permit(principal, action, resource is S);" },
+        { true, "permit(principal, action, resource is R in G::\"x\");" },
+        { true, "permit(principal, action, resource) when { resource.owner == principal };" },
         { true, "permit(principal, action, resource); forbid(principal, action, resource in G::\"x\");" },
         { false, "permit(principal, action, resource); forbid(principal, action, resource is R);" },
-        { false, "permit(principal, action, resource) when { resource is S };" }, { true, "permit(principal, action, resource) when { resource is R };" },
+        { false, "permit(principal, action, resource) when { resource is S };" },
+        { true, "permit(principal, action, resource) when { resource is R };" },
         { true, "permit(principal, action, resource) when { if context.args.b then false else false };" },
         { true, "@approval(\"x\") permit(principal, action, resource);" },
-        { true, "permit(principal, action, resource); forbid(principal, action, resource) unless { [context.args.zz].isEmpty() };" },
-        { true, "permit(principal, action, resource); forbid(principal, action, resource) when { {a: context.args.zz, b: 1}.b == 1 };" },
+        { true, "permit(principal, action, resource); forbid(principal, action, resource) unless { "
+        "[context.args.zz].isEmpty() };" },
+        { true, "permit(principal, action, resource); forbid(principal, action, resource) when { {a: "
+        "context.args.zz, b: 1}.b == 1 };" },
         { false, "permit(principal, action == Action::\"other\", resource) when { context.args.n > 3 };" },
-        { true, "permit(principal, action, resource) when { [context.args.a, 1] == [2] && {a: context.args}.a.b && context == {} };" },
-        { true, "permit(principal, action, resource) when { ip(context.args.ip).isLoopback() && context.args.s like \"a*\" && context.args has b.c };" },
-        { true, "permit(principal, action, resource) when { principal in context.args.groups && !context.args.no && -context.args.k + 1 < 2 };" },
+        { true, "permit(principal, action, resource) when { [context.args.a, 1] == [2] && {a: context.args}.a.b && "
+        "context == {} };" },
+        { true, "permit(principal, action, resource) when { ip(context.args.ip).isLoopback() && context.args.s like "
+        "\"a*\" && context.args has b.c };" },
+        { true, "permit(principal, action, resource) when { principal in context.args.groups && !context.args.no && "
+        "-context.args.k + 1 < 2 };" },
     };
 
     for (size_t i = 0; i < ARRAY_LEN(cases); i++)
@@ -830,7 +907,8 @@ static void test_could_allow(void **state)
 
 /* --- limits ------------------------------------------------------------------------------------------------------- */
 
-static char *repeat(const char *before, const char *unit, const char *middle, const char *close, unsigned n, const char *after)
+static char *repeat(const char *before, const char *unit, const char *middle, const char *close, unsigned n,
+    const char *after)
 {
     struct buf b = BUF_INIT(16 << 20);
     size_t len;

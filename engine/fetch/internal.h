@@ -72,7 +72,7 @@ struct reader {
 void reader_init(struct reader *r, struct arena *arena, size_t max, bool was_head);
 /* OK: *ret_used bytes were taken; fewer than in.len only when the answer is complete (bytes behind it are nobody's). */
 enum err reader_feed(struct reader *r, struct str in, size_t *ret_used);
-/* The peer closed. OK: that was the end of the body. E_CLOSED: it was not. */
+/* The peer closed. OK: that was the end of the body. E_CLOSED: it was not. E_UPSTREAM_GARBLED: what came was no answer. */
 enum err reader_eof(struct reader *r);
 /* Where the next bytes of the body can be received directly, without a copy; NULL when there is no such place. */
 char *reader_room(struct reader *r, size_t *ret_size);

@@ -99,7 +99,7 @@ static enum err head_done(struct reader *r, const struct http_head *h, struct st
     return body_begin(r, &body);
 }
 
-/* Parses one head off `in`, of which all but the last `fresh` bytes were seen before. *ret_used: 0 if more is needed. */
+/* Parses one head off `in`, of which r->parsed bytes were looked at before. *ret_used: 0 if more is needed. */
 static enum err head_parse(struct reader *r, struct str in, size_t *ret_used)
 {
     struct http_head head;
@@ -234,6 +234,12 @@ enum err reader_feed(struct reader *r, struct str in, size_t *ret_used)
 
 enum err reader_eof(struct reader *r)
 {
+    size_t used;
+
+    if (r->state == READER_HEAD && r->part.len > 0) {
+        r->parsed = 0;                  /* what came in small pieces was not all looked at: garbage is called garbage */
+        return head_parse(r, buf_str(&r->part), &used) == OK ? E_CLOSED : E_UPSTREAM_GARBLED;
+    }
     if (r->state == READER_UNTIL_CLOSE)
         r->state = READER_DONE;
     return r->state == READER_DONE ? OK : E_CLOSED;

@@ -220,6 +220,17 @@ bool peer_request(struct peer *p)
     return true;
 }
 
+bool peer_bytes(struct peer *p, void *out, size_t n)
+{
+    while (p->have < n)
+        if (!peer_more(p))
+            return false;
+    memcpy(out, p->in, n);
+    p->have -= n;
+    memmove(p->in, p->in + n, p->have);
+    return true;
+}
+
 bool peer_send(struct peer *p, const void *bytes, size_t n)
 {
     const char *at = bytes;

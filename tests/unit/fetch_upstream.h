@@ -56,6 +56,8 @@ void upstream_stop(struct upstream *u);
 /* One whole request (head, and body by Content-Length); false when the connection ended. */
 bool peer_request(struct peer *p);
 bool peer_field(const struct peer *p, const char *name, struct str *ret);
+/* Exactly n bytes, for protocols that are not HTTP/1; false when the connection ended. */
+bool peer_bytes(struct peer *p, void *out, size_t n);
 /* False when the other side is gone. */
 bool peer_send(struct peer *p, const void *bytes, size_t n);
 bool peer_say(struct peer *p, const char *text);

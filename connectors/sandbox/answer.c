@@ -1,0 +1,96 @@
+/* answer.c -- forms in, JSON out */
+#include <stdlib.h>
+
+#include "connectors/sandbox/internal.h"
+
+/* For tests: what was executed is not answered. A stream that is begun and not ended cuts the connection. */
+static bool await_lost(struct turn *t, int status, const struct http_header *type)
+{
+    if (!t->s->lose_next || !t->mailbox || status >= 300 || str_is(http_method(t->rq), "GET"))
+        return false;
+    t->s->lose_next--;
+    await_http_stream_begin(t->rq, status, type, 1);
+    return true;
+}
+
+void await_json(struct turn *t, int status, struct json *body)
+{
+    const struct http_header type = { STR("Content-Type"), STR("application/json") };
+    struct buf b = BUF_INIT(4 << 20);
+
+    if (await_lost(t, status, &type))
+        return;
+    if (body)
+        json_write(&b, body);
+    await_http_reply(t->rq, status, &type, 1, buf_str(&b));
+    buf_release(&b);
+}
+
+void await_graph_error(struct turn *t, int status, const char *code, const char *message)
+{
+    struct json *outer = json_object(&t->arena), *error = json_object(&t->arena);
+    const struct http_header headers[] = { { STR("Content-Type"), STR("application/json") }, { STR("Retry-After"), STR("1") } };
+    struct buf b = BUF_INIT(4096);
+
+    json_set_z(&t->arena, error, "code", code);
+    json_set_z(&t->arena, error, "message", message);
+    json_set(&t->arena, outer, "error", error);
+    json_write(&b, outer);
+    await_http_reply(t->rq, status, headers, status == 429 ? 2 : 1, buf_str(&b));
+    buf_release(&b);
+}
+
+static int digit(char c)
+{
+    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+}
+
+static struct str decode(struct arena *a, struct str s)
+{
+    char *z = arena_alloc(a, s.len + 1);
+    size_t n = 0;
+
+    for (size_t i = 0; z && i < s.len; i++) {
+        if (s.p[i] == '%' && i + 2 < s.len && digit(s.p[i + 1]) >= 0 && digit(s.p[i + 2]) >= 0) {
+            z[n++] = (char)(digit(s.p[i + 1]) * 16 + digit(s.p[i + 2]));
+            i += 2;
+        } else {
+            z[n++] = s.p[i] == '+' ? ' ' : s.p[i];
+        }
+    }
+    return str_n(z, z ? n : 0);
+}
+
+struct str form_value(struct turn *t, struct str form, const char *name)
+{
+    struct str pair, key, value;
+
+    while (form.len) {
+        if (!str_cut(form, '&', &pair, &form)) {
+            pair = form;
+            form = STR_NULL;
+        }
+        if (str_cut(pair, '=', &key, &value) && str_is(decode(&t->arena, key), name))
+            return decode(&t->arena, value);
+    }
+    return STR_NULL;
+}
+
+struct str query_value(struct turn *t, const char *name)
+{
+    return form_value(t, http_query(t->rq), name);
+}
+
+struct mailbox *mailbox_of(struct sandbox *s, struct str user)
+{
+    struct mailbox *m = map_get(&s->mailboxes, user);
+
+    if (m || user.len == 0 || user.len >= sizeof(m->user) || s->mailboxes.len >= MAILBOXES_MAX)
+        return m;
+    m = calloc(1, sizeof(*m));
+    ASSERT(m != NULL);
+    memcpy(m->user, user.p, user.len);
+    mail_seed(m, loop_wall_ms());
+    map_put(&s->mailboxes, str_of(m->user), m);
+    return m;
+}

@@ -126,12 +126,26 @@ static enum err ask_side(struct call *c, struct decide_names *n, const struct js
     return e;
 }
 
+static struct str failed_forbid(struct call *c, const struct policy_decision *d)
+{
+    for (uint32_t i = 0; i < d->n_errors && i < POLICY_NAMED_MAX; i++) {
+        struct policy_info p = policy_set_info(c->registry->policy, d->errors[i].policy);
+
+        if (p.forbid)
+            return p.id;
+    }
+    return STR("(unnamed)");
+}
+
 /* Who was refused, and by which policy: the model may read it, so it names policies of this tenant only. */
 static enum err denied(struct call *c, unsigned i, const struct policy_decision *d)
 {
     struct side side = side_of(c, i);
     struct policy_info p;
 
+    if (d->effect != POLICY_DENY)
+        return call_why(c, E_POLICY_DENIED, "not permitted: policy \"%.*s\" could not be evaluated on these arguments, and it is one that forbids",
+                        STR_ARG(failed_forbid(c, d)));
     if (d->n_reasons == 0)
         return call_why(c, E_POLICY_DENIED, "not permitted: no policy lets the %s %.*s do this (default deny)", side.name, STR_ARG(side.who));
     p = policy_set_info(c->registry->policy, d->reasons[0]);
@@ -157,7 +171,8 @@ static enum err decide_all(struct call *c, struct decide_names *n, const struct 
             return e;
         c->n_sides++;
         metric_add_at(M_POLICY_DECISIONS_TOTAL, metric_label(M_POLICY_DECISIONS_TOTAL, str_of(results[c->sides[i].effect])), 1);
-        if (c->sides[i].effect == POLICY_DENY)
+        /* Cedar skips a forbid that fails to evaluate; who names the arguments can make one fail, so here that refuses */
+        if (c->sides[i].effect == POLICY_DENY || c->sides[i].n_forbid_errors > 0)
             return denied(c, i, &c->sides[i]);
     }
     return OK;

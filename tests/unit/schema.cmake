@@ -1,0 +1,1 @@
+unit_test(schema_corpus_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/schema_corpus_test.c USES sluice_json)

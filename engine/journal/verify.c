@@ -290,13 +290,27 @@ static void lane_verify(struct verify *v, const struct manifest_lane *known)
     seg_list_release(&list);
 }
 
+/* An engine that is running may have begun the lane since the manifest was read. */
+static bool lane_is_new(struct verify *v, unsigned lane)
+{
+    struct manifest *m = malloc(sizeof(*m));
+    struct errinfo info;
+    int64_t at;
+    bool is_new;
+
+    ASSERT(m);
+    is_new = manifest_read(v->dir, m, &at, &info) == OK && manifest_lane(m, lane);
+    free(m);
+    return is_new;
+}
+
 static void lane_unlisted(unsigned lane, void *arg)
 {
     struct verify *v = arg;
     char dir[JOURNAL_PATH_MAX], path[JOURNAL_PATH_MAX];
     struct seg_list list;
 
-    if (manifest_lane(v->manifest, lane))
+    if (manifest_lane(v->manifest, lane) || lane_is_new(v, lane))
         return;
     path_set(dir, "%s/lane-%u", v->dir, lane);
     seg_list_read(&list, dir);

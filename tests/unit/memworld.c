@@ -112,7 +112,7 @@ static void grow(struct file *f, size_t len)
         f->p = mem(realloc(f->p, len));
         f->cap = len;
     }
-    if (len > f->len) {
+    if (len > f->len) {             /* so there is memory */
         memset(f->p + f->len, 0, len - f->len);
         f->len = len;
     }
@@ -121,7 +121,8 @@ static void grow(struct file *f, size_t len)
 static void put_bytes(struct file *f, const char *p, size_t n, int64_t off)
 {
     grow(f, (size_t)off + n);
-    memcpy(f->p + off, p, n);
+    if (n > 0)
+        memcpy(f->p + off, p, n);
 }
 
 static void record(enum event_kind kind, const struct file *f, int64_t off, const void *p, size_t n, const char *to)

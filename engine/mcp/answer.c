@@ -1,8 +1,8 @@
 /*
  * answer.c -- ANSWER: what is neither a tool call nor a list
  *
- * Notifications and responses are answered here too: they have no answer, but they are requests of somebody and so are on
- * record.
+ * Notifications and responses are answered here too: they have no answer, but they are requests of somebody and so are
+ * on record.
  */
 #include "mcp/internal.h"
 
@@ -52,7 +52,8 @@ enum err answer_initialize(struct call *c, struct turn *t)
     t->msg.revision = r;
     c->answer = json_object(&c->arena);
     json_set_z(&c->arena, c->answer, "protocolVersion", revision_name(r));
-    json_set(&c->arena, c->answer, "serverInfo", json_raw(&c->arena, r == REV_2025_03_26 ? m->server_info_03 : m->server_info));
+    json_set(&c->arena, c->answer, "serverInfo",
+             json_raw(&c->arena, r == REV_2025_03_26 ? m->server_info_03 : m->server_info));
     json_set_z(&c->arena, c->answer, "instructions", m->opt.instructions);
     write_capabilities(&b, c->registry, ERA_LEGACY);
     return answer_raw(c, "capabilities", &b);
@@ -109,7 +110,7 @@ enum err answer_listen(struct call *c, struct turn *t)
     return e ? e : listen_room(t->wire->mcp, c);
 }
 
-/* ---- what has no answer ------------------------------------------------------------------------------------------------ */
+/* ---- what has no answer ------------------------------------------------------------------------------------------ */
 
 static void cancelled(struct call *c, struct turn *t)
 {

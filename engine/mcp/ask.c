@@ -1,9 +1,10 @@
 /*
  * ask.c -- questions to clients of the earlier revisions: requests of ours on the stream of theirs
  *
- * The call waits while the question is out; the client answers with a POST of its own, which may land on another worker.  An
- * ask is known by its unguessable id and belongs to one session of one caller; an answer from anybody else is dropped.
- * Asks are taken out on the thread that put them in, so what the table answers there stays while that thread looks.
+ * The call waits while the question is out; the client answers with a POST of its own, which may land on another
+ * worker.  An ask is known by its unguessable id and belongs to one session of one caller; an answer from anybody else
+ * is dropped. Asks are taken out on the thread that put them in, so what the table answers there stays while that
+ * thread looks.
  *
  * The time a person takes is not the call's: its deadline moves by as much.
  */
@@ -70,7 +71,7 @@ static void table_del(struct asks *a, struct ask *q)
     pthread_mutex_unlock(&a->lock);
 }
 
-/* ---- the answer arrives -------------------------------------------------------------------------------------------------- */
+/* ---- the answer arrives ------------------------------------------------------------------------------------------ */
 
 struct answer_mail {
     struct mail mail;
@@ -131,7 +132,7 @@ void ask_answered(struct call *c, struct turn *t)
     loop_post(to->loop, &a->mail);
 }
 
-/* ---- asking ---------------------------------------------------------------------------------------------------------------- */
+/* ---- asking ------------------------------------------------------------------------------------------------------ */
 
 static enum err await_send(struct call *c, struct turn *t, struct ask *q)
 {
@@ -167,7 +168,8 @@ static enum err take_answer(struct call *c, struct ask *q)
     if (q->failed) {
         struct str said = json_str(json_get(answer, "message"));
 
-        return call_why(c, E_NO_RESULT, "the client could not answer: %.*s", STR_ARG(said.len > 200 ? str_n(said.p, 200) : said));
+        return call_why(c, E_NO_RESULT, "the client could not answer: %.*s",
+                        STR_ARG(said.len > 200 ? str_n(said.p, 200) : said));
     }
     e = answer_fits(c, q->key, q->question, answer);
     if (e)
@@ -211,8 +213,8 @@ enum err await_ask(struct call *c, struct turn *t)
     if (!all.asks)
         return E_CALL_TOO_LARGE;
     for (size_t i = 0; i < all.n; i++, question = json_next(question)) {
-        all.asks[i] = (struct ask){ .id = id_new("ask"), .c = c, .session = t->session, .key = json_key(question), .all = &all,
-                                    .question = question };
+        all.asks[i] = (struct ask){ .id = id_new("ask"), .c = c, .session = t->session, .key = json_key(question),
+                                    .all = &all, .question = question };
         table_put(table, &all.asks[i]);
     }
     e = await_answers_of(c, t, &all);

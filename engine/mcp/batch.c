@@ -1,9 +1,10 @@
 /*
  * batch.c -- several messages in one body, which the revision 2025-03-26 has and no other
  *
- * Whether a batch is served depends on the sender's session, so the sender is looked up here once; every message then is a
- * turn of its own on a task of its own (so that one can be cancelled alone), all at once, and the responses go back
- * together as one array in the order they came about.  Anything wrong with the batch as a whole is one refused call.
+ * Whether a batch is served depends on the sender's session, so the sender is looked up here once; every message then
+ * is a turn of its own on a task of its own (so that one can be cancelled alone), all at once, and the responses go
+ * back together as one array in the order they came about.  Anything wrong with the batch as a whole is one refused
+ * call.
  */
 #include "mcp/internal.h"
 
@@ -118,7 +119,7 @@ void await_batch(struct wire *w)
 
     arena_init(&a, CALL_ARENA_MAX);
     if (guard_origin(w->mcp, http_request_head(w->rq), &why) || (!w->json_ok && !w->sse_ok) ||
-        !header_is_json(http_request_head(w->rq)) || await_sender(w, &who, &why) ||
+        !body_is_json(http_request_head(w->rq)) || await_sender(w, &who, &why) ||
         json_parse(&a, http_body(w->rq), NULL, &list, &where))
         await_refused(w, NULL);
     else if (json_len(list) == 0)

@@ -18,7 +18,7 @@
 #include "base/log.h"
 #include "mcp/internal.h"
 
-/* ---- HTTP -------------------------------------------------------------------------------------------------------------- */
+/* ---- HTTP -------------------------------------------------------------------------------------------------------- */
 
 /* Does the request name a modern revision? Those know no GET and no DELETE. */
 static bool names_modern(const struct http_request *rq)
@@ -47,7 +47,7 @@ static enum err http_fits(struct call *c, struct turn *t)
         return E_HTTP_METHOD;
     if (!w->json_ok && !w->sse_ok)
         return E_HTTP_NOT_ACCEPTABLE;
-    return header_is_json(http_request_head(w->rq)) ? OK : E_HTTP_MEDIA_TYPE;
+    return body_is_json(http_request_head(w->rq)) ? OK : E_HTTP_MEDIA_TYPE;
 }
 
 static enum err parse(struct call *c, struct turn *t, struct json **ret)
@@ -69,7 +69,7 @@ static enum err parse(struct call *c, struct turn *t, struct json **ret)
     return OK;
 }
 
-/* ---- params ------------------------------------------------------------------------------------------------------------ */
+/* ---- params ------------------------------------------------------------------------------------------------------ */
 
 static enum err take_key(struct call *c, struct turn *t)
 {
@@ -78,7 +78,8 @@ static enum err take_key(struct call *c, struct turn *t)
     unsigned n = http_header(t->wire->rq, "idempotency-key", &header);
 
     if (own && (key.len == 0 || key.len > CALL_KEY_MAX))
-        return call_why(c, E_RPC_PARAMS, "_meta[\"dev.sluice/idempotencyKey\"] must be a string of 1 to %d bytes", CALL_KEY_MAX);
+        return call_why(c, E_RPC_PARAMS, "_meta[\"dev.sluice/idempotencyKey\"] must be a string of 1 to %d bytes",
+                        CALL_KEY_MAX);
     if (n == 0) {
         c->key = key;
         return OK;
@@ -116,7 +117,8 @@ static enum err take_meta(struct call *c, struct turn *t)
 
 static enum err take_rounds(struct call *c, struct turn *t)
 {
-    struct json *state = json_get(t->msg.params, "requestState"), *responses = json_get(t->msg.params, "inputResponses");
+    struct json *state = json_get(t->msg.params, "requestState");
+    struct json *responses = json_get(t->msg.params, "inputResponses");
 
     if (t->msg.era != ERA_MODERN)
         return OK;
@@ -155,11 +157,11 @@ static enum err check_mirrors(struct call *c, struct turn *t)
 
     if (t->msg.era != ERA_MODERN || !t->method->mirror)
         return OK;
-    e = header_mirrors(&c->arena, head, "mcp-name", t->param_name, &c->why);
+    e = mirror_fits(&c->arena, head, "mcp-name", t->param_name, &c->why);
     if (e || t->method->await_answer)
         return e;
     tool = registry_tool(c->registry, t->param_name);
-    return tool ? header_params(&c->arena, head, tool->input_tree, json_get(t->msg.params, "arguments"), &c->why) : OK;
+    return tool ? mirror_params(&c->arena, head, tool->input_tree, json_get(t->msg.params, "arguments"), &c->why) : OK;
 }
 
 static enum err request_fits(struct call *c, struct turn *t)
@@ -213,7 +215,8 @@ static enum err decode_all(struct call *c, struct turn *t)
     if (t->batch && t->msg.era == ERA_MODERN)
         return call_why(c, E_RPC_INVALID, "messages of this revision come one by one");
     if (t->msg.era == ERA_MODERN && t->msg.kind == MESSAGE_REQUEST)
-        http_cancel_on_disconnect(t->wire->rq, true);       /* earlier revisions: a lost connection is no cancellation */
+        /* earlier revisions: a lost connection is no cancellation */
+        http_cancel_on_disconnect(t->wire->rq, true);
     return t->msg.kind == MESSAGE_REQUEST ? request_fits(c, t) : OK;
 }
 
@@ -228,7 +231,7 @@ enum err mcp_decode(struct call *c)
     return OK;
 }
 
-/* ---- who asks ---------------------------------------------------------------------------------------------------------- */
+/* ---- who asks ---------------------------------------------------------------------------------------------------- */
 
 static bool has_token_param(struct str query)
 {
@@ -254,7 +257,8 @@ enum err await_sender(const struct wire *w, struct caller **ret, struct errinfo 
         return OK;
     }
     if (has_token_param(http_query(w->rq)))
-        return err_set(why, E_TOKEN_MALFORMED, "tokens are taken from the Authorization header only, never from the URL");
+        return err_set(why, E_TOKEN_MALFORMED,
+                       "tokens are taken from the Authorization header only, never from the URL");
     if (http_header(w->rq, "authorization", &authorization) > 1)
         return err_set(why, E_TOKEN_MALFORMED, "more than one Authorization header");
     e = await_identify(m->opt.engine->identity, authorization, ret, why);
@@ -271,9 +275,10 @@ enum err await_sender(const struct wire *w, struct caller **ret, struct errinfo 
     return OK;
 }
 
-/* ---- sessions ---------------------------------------------------------------------------------------------------------- */
+/* ---- sessions ---------------------------------------------------------------------------------------------------- */
 
-/* The session's revision is what initialize settled; the header may repeat it, and without a session is all there is. */
+/* The session's revision is what initialize settled; the header may repeat it, and without a session is all there
+ * is. */
 static enum err join_session(struct call *c, struct turn *t)
 {
     struct mcp *m = t->wire->mcp;

@@ -89,7 +89,8 @@ static enum err shape(struct json *root, struct message *m, struct errinfo *why)
 }
 
 /* Header against body, then Mcp-Method: everything a modern request repeats, whatever its method. */
-static enum err mirrored(const struct http_head *head, struct message *m, unsigned n, struct str header, struct errinfo *why)
+static enum err mirrored(const struct http_head *head, struct message *m, unsigned n, struct str header,
+                         struct errinfo *why)
 {
     struct str method;
     unsigned n_method;
@@ -108,11 +109,13 @@ static enum err mirrored(const struct http_head *head, struct message *m, unsign
         method = h ? h->value : STR_NULL;
     }
     if (n_method != 1 || !str_eq(method, m->method))
-        return err_set(why, E_HEADER_MISMATCH, n_method ? "Mcp-Method does not name the method" : "Mcp-Method is missing");
+        return err_set(why, E_HEADER_MISMATCH, n_method ? "Mcp-Method does not name the method" :
+                       "Mcp-Method is missing");
     return OK;
 }
 
-static enum err modern(const struct http_head *head, struct message *m, unsigned n, struct str header, struct errinfo *why)
+static enum err modern(const struct http_head *head, struct message *m, unsigned n, struct str header,
+                       struct errinfo *why)
 {
     struct json *claimed = json_get(m->meta, META_VERSION);
 
@@ -147,7 +150,8 @@ enum err message_classify(struct json *root, const struct http_head *head, struc
         return modern(head, ret, n, header, why);
     if (ret->era == ERA_MODERN && ret->kind == MESSAGE_REQUEST) {
         if (str_is(ret->method, "initialize"))
-            return err_set(why, E_HEADER_MISMATCH, "initialize belongs to earlier revisions than the one MCP-Protocol-Version names");
+            return err_set(why, E_HEADER_MISMATCH,
+                           "initialize belongs to earlier revisions than the one MCP-Protocol-Version names");
         return err_set(why, E_RPC_PARAMS, "params._meta needs " META_VERSION " and " META_CAPABILITIES);
     }
     if (ret->era == ERA_MODERN || str_is(ret->method, "initialize"))

@@ -1,9 +1,9 @@
 /*
  * guard.c -- who may ask at all (DNS rebinding), and the documents that are no calls
  *
- * A page in the user's browser can make any name resolve to our address, so what protects a server on loopback is the name it
- * was asked by: Host must be a served one, and Origin, which only browsers send, too.  A refusal is 403 before anything
- * else is looked at.
+ * A page in the user's browser can make any name resolve to our address, so what protects a server on loopback is the
+ * name it was asked by: Host must be a served one, and Origin, which only browsers send, too.  A refusal is 403 before
+ * anything else is looked at.
  *
  * RFC 9728 documents are public: they name the issuers, and clients read them before they have a token.  They and CORS
  * preflights are answered here and are not calls.
@@ -61,14 +61,16 @@ enum err guard_origin(const struct mcp *m, const struct http_head *head, struct 
     unsigned n;
 
     if (!authority_served(m, head->host))
-        return err_set(why, E_HTTP_FORBIDDEN_ORIGIN, "this Host is not served here; the operator can add it to the served hosts");
+        return err_set(why, E_HTTP_FORBIDDEN_ORIGIN,
+                       "this Host is not served here; the operator can add it to the served hosts");
     origin = http_head_find(head, "origin", &n);
     if (n > 1 || (n == 1 && !origin_served(m, origin->value)))
-        return err_set(why, E_HTTP_FORBIDDEN_ORIGIN, "this Origin is not served here; the operator can add it to the served origins");
+        return err_set(why, E_HTTP_FORBIDDEN_ORIGIN,
+                       "this Origin is not served here; the operator can add it to the served origins");
     return OK;
 }
 
-/* ---- where we are ------------------------------------------------------------------------------------------------------ */
+/* ---- where we are ------------------------------------------------------------------------------------------------ */
 
 void guard_base_url(const struct mcp *m, const struct http_request *rq, struct buf *out)
 {
@@ -154,7 +156,8 @@ void await_guard_preflight(struct mcp *m, struct http_request *rq)
             { STR("Access-Control-Allow-Origin"), origin },
             { STR("Access-Control-Allow-Methods"), STR("POST, GET, DELETE") },
             { STR("Access-Control-Allow-Headers"),
-              STR("Authorization, Content-Type, Accept, Idempotency-Key, Mcp-Session-Id, MCP-Protocol-Version, Mcp-Method, Mcp-Name") },
+              STR("Authorization, Content-Type, Accept, Idempotency-Key, Mcp-Session-Id, MCP-Protocol-Version, "
+                  "Mcp-Method, Mcp-Name") },
             { STR("Vary"), STR("Origin") },
         };
 

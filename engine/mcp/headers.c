@@ -1,10 +1,10 @@
 /*
  * headers.c -- fields that repeat a part of the body (2026-07-28), and Accept
  *
- * Mcp-Name repeats params.name or params.uri, Mcp-Param-<X> the argument whose schema carries "x-mcp-header": "<X>". A value
- * is taken as it is, unless it has the form =?base64?<standard base64 of UTF-8>?=, which is decoded strictly.  What the body
- * has and the field lacks, or the other way round, is a mismatch: whoever decided something by the header decided it for
- * another request.
+ * Mcp-Name repeats params.name or params.uri, Mcp-Param-<X> the argument whose schema carries "x-mcp-header": "<X>". A
+ * value is taken as it is, unless it has the form =?base64?<standard base64 of UTF-8>?=, which is decoded strictly.
+ * What the body has and the field lacks, or the other way round, is a mismatch: whoever decided something by the header
+ * decided it for another request.
  *
  *   string    the same bytes                    boolean   true, false
  *   integer   the same number (42.0 is 42)      null      counts as absent
@@ -16,7 +16,7 @@
 
 enum { SCHEMA_DEPTH = 16 };
 
-enum err header_decode(struct arena *a, struct str value, struct str *ret)
+enum err mirror_decode(struct arena *a, struct str value, struct str *ret)
 {
     static const struct str open = { "=?base64?", 9 }, close = { "?=", 2 };
 
@@ -28,7 +28,8 @@ enum err header_decode(struct arena *a, struct str value, struct str *ret)
     return OK;
 }
 
-enum err header_mirrors(struct arena *a, const struct http_head *head, const char *field, struct str body, struct errinfo *why)
+enum err mirror_fits(struct arena *a, const struct http_head *head, const char *field, struct str body,
+                        struct errinfo *why)
 {
     unsigned n;
     const struct http_header *h = http_head_find(head, field, &n);
@@ -36,7 +37,7 @@ enum err header_mirrors(struct arena *a, const struct http_head *head, const cha
 
     if (n == 0)
         return body.p ? err_set(why, E_HEADER_MISMATCH, "%s is missing", field) : OK;
-    if (n > 1 || header_decode(a, h->value, &value))
+    if (n > 1 || mirror_decode(a, h->value, &value))
         return err_set(why, E_HEADER_MISMATCH, "%s is malformed", field);
     if (!body.p || !str_eq(value, body))
         return err_set(why, E_HEADER_MISMATCH, "%s does not say what the body says", field);
@@ -58,13 +59,15 @@ static bool says(struct arena *a, struct str header, const struct json *body)
     case JSON_INT:
     case JSON_NUMBER:
         header = arena_str(a, header);
-        return header.p && !json_parse(a, header, NULL, &number, &where) && json_is_number(number) && json_num_cmp(number, body) == 0;
+        return header.p && !json_parse(a, header, NULL, &number, &where) && json_is_number(number) &&
+            json_num_cmp(number, body) == 0;
     default:
         return true;                    /* no such argument fits its schema: that is what it will be told */
     }
 }
 
-static enum err param_mirrors(struct arena *a, const struct http_head *head, struct str name, const struct json *body, struct errinfo *why)
+static enum err param_mirrors(struct arena *a, const struct http_head *head, struct str name, const struct json *body,
+                              struct errinfo *why)
 {
     char field[128];
     struct str value;
@@ -81,15 +84,15 @@ static enum err param_mirrors(struct arena *a, const struct http_head *head, str
         return n ? err_set(why, E_HEADER_MISMATCH, "%s is there, its argument is not", field) : OK;
     if (n != 1)
         return err_set(why, E_HEADER_MISMATCH, n ? "%s is there twice" : "%s is missing", field);
-    if (header_decode(a, h->value, &value))
+    if (mirror_decode(a, h->value, &value))
         return err_set(why, E_HEADER_MISMATCH, "%s is malformed", field);
     if (!says(a, value, body))
         return err_set(why, E_HEADER_MISMATCH, "%s does not say what its argument says", field);
     return OK;
 }
 
-static enum err params_below(struct arena *a, const struct http_head *head, const struct json *schema, const struct json *args,
-                             int depth, struct errinfo *why)
+static enum err params_below(struct arena *a, const struct http_head *head, const struct json *schema,
+                             const struct json *args, int depth, struct errinfo *why)
 {
     if (depth == SCHEMA_DEPTH)
         return OK;
@@ -107,15 +110,15 @@ static enum err params_below(struct arena *a, const struct http_head *head, cons
     return OK;
 }
 
-enum err header_params(struct arena *a, const struct http_head *head, const struct json *schema, const struct json *args,
-                       struct errinfo *why)
+enum err mirror_params(struct arena *a, const struct http_head *head, const struct json *schema,
+                       const struct json *args, struct errinfo *why)
 {
     return params_below(a, head, schema, args, 0, why);
 }
 
-/* ---- Content-Type and Accept ------------------------------------------------------------------------------------------------------------ */
+/* ---- Content-Type and Accept ------------------------------------------------------------------------------------- */
 
-bool header_is_json(const struct http_head *head)
+bool body_is_json(const struct http_head *head)
 {
     struct str type, before, rest;
 
@@ -150,10 +153,12 @@ static bool range_accepts(struct str range, const char *type, const char *subtyp
         return false;
     if (!str_cut(range, '/', &t, &s))
         return false;
-    return (str_is(t, "*") && str_is(s, "*")) || (str_ieq(t, str_of(type)) && (str_is(s, "*") || str_ieq(s, str_of(subtype))));
+    if (str_is(t, "*"))
+        return str_is(s, "*");
+    return str_ieq(t, str_of(type)) && (str_is(s, "*") || str_ieq(s, str_of(subtype)));
 }
 
-bool header_accepts(const struct http_head *head, const char *type, const char *subtype)
+bool accept_allows(const struct http_head *head, const char *type, const char *subtype)
 {
     bool any = false;
 

@@ -1,8 +1,8 @@
 /*
  * internal.h -- what the files of mcp/ share. Not for other rooms.
  *
- * A wire is one HTTP request and what goes back on it; a turn is one JSON-RPC message, that is one call (front_data).  A wire
- * has one turn, or as many as a batch has messages.
+ * A wire is one HTTP request and what goes back on it; a turn is one JSON-RPC message, that is one call (front_data).
+ * A wire has one turn, or as many as a batch has messages.
  */
 #ifndef MCP_INTERNAL_H
 #define MCP_INTERNAL_H
@@ -34,7 +34,7 @@ enum {
 #define META_SERVER_INFO    "io.modelcontextprotocol/serverInfo"
 #define META_SUBSCRIPTION   "io.modelcontextprotocol/subscriptionId"
 
-/* ---- era.c: revisions, and which era a message is of ----------------------------------------------------------------- */
+/* ---- era.c: revisions, and which era a message is of ------------------------------------------------------------- */
 
 enum era { ERA_LEGACY, ERA_MODERN };
 enum revision { REV_2025_03_26, REV_2025_06_18, REV_2025_11_25, REV_2026_07_28, REV_COUNT };
@@ -58,25 +58,26 @@ struct message {
     bool named;                         /* legacy: the header said it */
 };
 
-/* Steps 2 to 7 of the decision procedure up to Mcp-Method. `ret` holds as much as is known whatever is returned. E_RPC_INVALID,
- * E_RPC_PARAMS, E_HEADER_MISMATCH, E_VERSION_UNSUPPORTED, with the reason in why. */
+/* Steps 2 to 7 of the decision procedure up to Mcp-Method. `ret` holds as much as is known whatever is returned.
+ * E_RPC_INVALID, E_RPC_PARAMS, E_HEADER_MISMATCH, E_VERSION_UNSUPPORTED, with the reason in why. */
 enum err message_classify(struct json *root, const struct http_head *head, struct message *ret, struct errinfo *why);
 
-/* ---- headers.c: fields that mirror the body ---------------------------------------------------------------------------- */
+/* ---- headers.c: fields that mirror the body ---------------------------------------------------------------------- */
 
 /* =?base64?...?= decoded strictly, anything else as it is. E_HEADER_MISMATCH: malformed. */
-enum err header_decode(struct arena *a, struct str value, struct str *ret);
+enum err mirror_decode(struct arena *a, struct str value, struct str *ret);
 /* Mcp-Name (or another field) against the body's value; body empty with .p NULL: absent. */
-enum err header_mirrors(struct arena *a, const struct http_head *head, const char *field, struct str body, struct errinfo *why);
+enum err mirror_fits(struct arena *a, const struct http_head *head, const char *field, struct str body,
+                        struct errinfo *why);
 /* Mcp-Param-* against the arguments, for every x-mcp-header of the schema. */
-enum err header_params(struct arena *a, const struct http_head *head, const struct json *schema, const struct json *args,
-                       struct errinfo *why);
+enum err mirror_params(struct arena *a, const struct http_head *head, const struct json *schema,
+                       const struct json *args, struct errinfo *why);
 /* Does one of the fields called Accept allow this type? */
-bool header_accepts(const struct http_head *head, const char *type, const char *subtype);
+bool accept_allows(const struct http_head *head, const char *type, const char *subtype);
 /* Is the one Content-Type application/json, whatever parameters follow? */
-bool header_is_json(const struct http_head *head);
+bool body_is_json(const struct http_head *head);
 
-/* ---- mcp.c ------------------------------------------------------------------------------------------------------------- */
+/* ---- mcp.c ------------------------------------------------------------------------------------------------------- */
 
 struct session_table;
 struct listeners;
@@ -99,7 +100,7 @@ struct mcp {
     atomic_bool draining;
 };
 
-/* ---- guard.c: who may ask at all, and documents that are no calls ------------------------------------------------------ */
+/* ---- guard.c: who may ask at all, and documents that are no calls ------------------------------------------------ */
 
 /* Host and Origin. E_HTTP_FORBIDDEN_ORIGIN. */
 enum err guard_origin(const struct mcp *m, const struct http_head *head, struct errinfo *why);
@@ -110,7 +111,7 @@ void guard_metadata_url(const struct mcp *m, const struct http_request *rq, stru
 void await_guard_metadata(struct mcp *m, struct http_request *rq);
 void await_guard_preflight(struct mcp *m, struct http_request *rq);
 
-/* ---- wire.c: what goes back -------------------------------------------------------------------------------------------- */
+/* ---- wire.c: what goes back -------------------------------------------------------------------------------------- */
 
 struct wire {
     struct mcp *mcp;
@@ -140,7 +141,7 @@ enum err await_wire_ping(struct wire *w);
 void await_wire_reply(struct wire *w, int status, const struct http_header *headers, unsigned n, struct str body);
 void await_wire_end(struct wire *w);
 
-/* ---- methods.c ------------------------------------------------------------------------------------------------------- */
+/* ---- methods.c --------------------------------------------------------------------------------------------------- */
 
 enum { IN_LEGACY = 1, IN_MODERN = 2, CACHEABLE = 4, ASKS = 8, BARE = 16 };
 
@@ -158,7 +159,7 @@ struct method {
 const struct method *method_find(struct str name, enum era era, const struct registry *r);
 void write_capabilities(struct buf *b, const struct registry *r, enum era era);
 
-/* ---- turn --------------------------------------------------------------------------------------------------------------- */
+/* ---- turn -------------------------------------------------------------------------------------------------------- */
 
 /* A request that a legacy client may cancel. Linked in its session; the fields are set before that. */
 struct inflight {
@@ -247,7 +248,7 @@ bool mcp_client_can(struct call *c, const char *capability);
 void mcp_front_announce(struct call *c, const char *what);
 unsigned capabilities_of(const struct json *caps);
 
-/* ---- batch.c ----------------------------------------------------------------------------------------------------------- */
+/* ---- batch.c ----------------------------------------------------------------------------------------------------- */
 
 struct batch {
     struct wire *wire;
@@ -260,7 +261,7 @@ void batch_add(struct batch *b, struct str response);
 /* A body that begins with '['. */
 void await_batch(struct wire *w);
 
-/* ---- session.c --------------------------------------------------------------------------------------------------------- */
+/* ---- session.c --------------------------------------------------------------------------------------------------- */
 
 LIST_HEAD(inflights, inflight);
 struct owner;
@@ -284,7 +285,8 @@ struct session {
 struct session_table *session_table_new(unsigned max, ns_t idle);
 void session_table_free(struct session_table *t);
 /* All answer a reference. E_OVERLOADED: the table is full. */
-enum err session_mint(struct session_table *t, const struct caller *who, enum revision r, unsigned can, struct session **ret);
+enum err session_mint(struct session_table *t, const struct caller *who, enum revision r, unsigned can,
+                      struct session **ret);
 /* E_SESSION_UNKNOWN: never was, is no more, or is another caller's. */
 enum err session_find(struct session_table *t, const struct caller *who, struct str id, struct session **ret);
 void session_release(struct session *s);                        /* accepts NULL */
@@ -299,7 +301,7 @@ void session_cancel(struct session_table *t, struct session *s, struct str id);
 size_t session_count(struct session_table *t);
 bool caller_same(const struct caller *a, const struct caller *b);
 
-/* ---- ask.c: questions to legacy clients -------------------------------------------------------------------------------- */
+/* ---- ask.c: questions to legacy clients -------------------------------------------------------------------------- */
 
 struct asks *asks_new(void);
 void asks_free(struct asks *a);
@@ -308,7 +310,7 @@ enum err await_ask(struct call *c, struct turn *t);
 /* The client's answer to one of them: to the worker that waits. */
 void ask_answered(struct call *c, struct turn *t);
 
-/* ---- mrtr.c: questions to modern clients ------------------------------------------------------------------------------- */
+/* ---- mrtr.c: questions to modern clients ------------------------------------------------------------------------- */
 
 /* Opens requestState and takes inputResponses in: c->answers, c->state_in. E_STATE_INVALID, E_RPC_PARAMS. */
 enum err await_mrtr_open(struct call *c, struct turn *t);
@@ -319,7 +321,7 @@ enum err mrtr_capable(struct call *c, unsigned can);
 /* Is this an answer to that question? E_RPC_PARAMS. */
 enum err answer_fits(struct call *c, struct str key, const struct json *question, const struct json *answer);
 
-/* ---- listen.c ---------------------------------------------------------------------------------------------------------- */
+/* ---- listen.c ---------------------------------------------------------------------------------------------------- */
 
 struct listeners *listeners_new(struct mcp *m);
 void listeners_free(struct listeners *l);

@@ -1,12 +1,12 @@
 /*
  * listen.c -- clients that wait to hear that a list changed
  *
- * subscriptions/listen (modern) and GET of a session (legacy) are calls whose reply is long: the call is on record when the
- * stream begins.  Each worker has a list of its streams that only its thread touches; an announcement is mail to every
- * worker that has any.  What happened is a bit per kind, so a slow reader is told once, not often.
+ * subscriptions/listen (modern) and GET of a session (legacy) are calls whose reply is long: the call is on record when
+ * the stream begins.  Each worker has a list of its streams that only its thread touches; an announcement is mail to
+ * every worker that has any.  What happened is a bit per kind, so a slow reader is told once, not often.
  *
- * A stream ends, with its result, when we drain, when the caller's token expires and when its session ends; it
- * ends without when the client goes.
+ * A stream ends, with its result, when we drain, when the caller's token expires and when its session ends; it ends
+ * without when the client goes.
  */
 #include <stdlib.h>
 
@@ -64,7 +64,7 @@ enum err listen_room(struct mcp *m, const struct call *c)
     return all < m->opt.streams_max && own < OWNER_STREAMS_MAX ? OK : E_OVERLOADED;
 }
 
-/* ---- announcements ------------------------------------------------------------------------------------------------------- */
+/* ---- announcements ----------------------------------------------------------------------------------------------- */
 
 struct news {
     struct mail mail;
@@ -130,7 +130,7 @@ void mcp_drain(struct mcp *m)
     listeners_kick(m);
 }
 
-/* ---- one stream ---------------------------------------------------------------------------------------------------------- */
+/* ---- one stream -------------------------------------------------------------------------------------------------- */
 
 /* "_meta":{..subscriptionId..} of everything on a modern stream. */
 static void add_subscription(struct buf *b, struct turn *t, const struct str *server_info)
@@ -159,7 +159,8 @@ static enum err await_acknowledge(struct turn *t)
 
     if (t->msg.era == ERA_LEGACY)
         return await_wire_ping(t->wire);        /* so that the client sees its stream */
-    buf_add_z(&b, "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/subscriptions/acknowledged\",\"params\":{\"notifications\":{");
+    buf_add_z(&b, "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/subscriptions/acknowledged\",");
+    buf_add_z(&b, "\"params\":{\"notifications\":{");
     if (t->hears & HEARS_TOOLS) {
         buf_add_z(&b, "\"toolsListChanged\":true");
         sep = ",";

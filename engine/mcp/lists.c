@@ -1,8 +1,9 @@
 /*
  * lists.c -- tools, prompts, resources and templates: what this caller may be offered, page by page
  *
- * The order is the registry's and so the same every time; a list shows what policy could allow this caller, and a call is
- * decided again all the same.  A cursor is base64url of "<letter>:<name of the last entry shown>"; nothing is kept for it.
+ * The order is the registry's and so the same every time; a list shows what policy could allow this caller, and a call
+ * is decided again all the same.  A cursor is base64url of "<letter>:<name of the last entry shown>"; nothing is kept
+ * for it.
  *
  * Text of the registry goes into the answer as it is (schemas are serialised once, at start).
  */
@@ -33,7 +34,8 @@ static enum err page_begin(struct page *p, struct call *c, struct turn *t, char 
     buf_add_c(&p->text, '[');
     if (!cursor || (json_is(cursor, JSON_STRING) && s.len == 0))
         return OK;
-    if (s.len == 0 || b64url_decode(&c->arena, s, &plain) || plain.len < 3 || plain.p[0] != letter || plain.p[1] != ':') {
+    if (s.len == 0 || b64url_decode(&c->arena, s, &plain) || plain.len < 3 || plain.p[0] != letter ||
+        plain.p[1] != ':') {
         buf_release(&p->text);
         return call_why(c, E_RPC_PARAMS, "this cursor is none of this list's");
     }
@@ -112,7 +114,12 @@ static bool may_see(struct call *c, const struct provider *p, const char *name)
     return allowed;
 }
 
-/* ---- tools ------------------------------------------------------------------------------------------------------------- */
+/* ---- tools ------------------------------------------------------------------------------------------------------- */
+
+static void add_hint(struct buf *b, const char *name, bool on)
+{
+    buf_addf(b, ",\"%s\":%s", name, on ? "true" : "false");
+}
 
 static void write_tool(struct buf *b, const struct tool *tool, enum revision r)
 {
@@ -135,9 +142,11 @@ static void write_tool(struct buf *b, const struct tool *tool, enum revision r)
     }
     buf_add_z(b, ",\"annotations\":{\"title\":");
     buf_add_json_str(b, tool->title);
-    buf_addf(b, ",\"readOnlyHint\":%s,\"destructiveHint\":%s,\"idempotentHint\":%s,\"openWorldHint\":%s}}", reads ? "true" : "false",
-             destroys ? "true" : "false", reads || d->once.kind == ONCE_NATURAL ? "true" : "false",
-             tool->provider->decl->no_account ? "false" : "true");
+    add_hint(b, "readOnlyHint", reads);
+    add_hint(b, "destructiveHint", destroys);
+    add_hint(b, "idempotentHint", reads || d->once.kind == ONCE_NATURAL);
+    add_hint(b, "openWorldHint", !tool->provider->decl->no_account);
+    buf_add_z(b, "}}");
 }
 
 enum err answer_tools(struct call *c, struct turn *t)
@@ -159,7 +168,7 @@ enum err answer_tools(struct call *c, struct turn *t)
     return page_end(&p, "tools");
 }
 
-/* ---- prompts ----------------------------------------------------------------------------------------------------------- */
+/* ---- prompts ----------------------------------------------------------------------------------------------------- */
 
 static void write_prompt(struct buf *b, const struct prompt_decl *d, enum revision r)
 {
@@ -198,7 +207,7 @@ enum err answer_prompts(struct call *c, struct turn *t)
     return page_end(&p, "prompts");
 }
 
-/* ---- resources --------------------------------------------------------------------------------------------------------- */
+/* ---- resources --------------------------------------------------------------------------------------------------- */
 
 static void write_resource(struct buf *b, const struct resource_decl *d, enum revision r)
 {

@@ -22,7 +22,7 @@ const struct call_front mcp_front = {
     .announce = mcp_front_announce,
 };
 
-/* ---- options ----------------------------------------------------------------------------------------------------------- */
+/* ---- options ----------------------------------------------------------------------------------------------------- */
 
 static const char *copied(struct mcp *m, const char *z, const char *otherwise)
 {
@@ -124,9 +124,11 @@ static enum err hosts_make(struct mcp *m, struct errinfo *info)
     else if (str_starts(url, STR("http://")))
         rest = str_from(url, 7);
     else
-        return err_set(info, E_CONFIG, "public_url \"%s\" must begin with https:// (or http:// for tests)", m->opt.public_url);
+        return err_set(info, E_CONFIG, "public_url \"%s\" must begin with https:// (or http:// for tests)",
+                       m->opt.public_url);
     if (rest.len == 0 || memchr(rest.p, '/', rest.len) || memchr(rest.p, '@', rest.len))
-        return err_set(info, E_CONFIG, "public_url \"%s\" must be scheme and host only, like https://mcp.example.com", m->opt.public_url);
+        return err_set(info, E_CONFIG, "public_url \"%s\" must be scheme and host only, like https://mcp.example.com",
+                       m->opt.public_url);
     m->public_host = host_part(rest);
     return OK;
 }
@@ -170,7 +172,8 @@ enum err mcp_new(const struct mcp_options *opt, struct mcp **ret, struct errinfo
     if (!e && opt->no_auth)
         e = caller_named(str_of(opt->tenant), str_of(opt->user), str_of(opt->agent), &m->nobody, info);
     if (!e && !opt->no_auth && !opt->engine->identity)
-        e = err_set(info, E_CONFIG, "there is no issuer to take tokens from: configure one, or use --no-auth on loopback");
+        e = err_set(info, E_CONFIG,
+                    "there is no issuer to take tokens from: configure one, or use --no-auth on loopback");
     m->sessions = session_table_new(m->opt.sessions_max, m->opt.session_idle_ms * NS_PER_MS);
     m->listeners = listeners_new(m);
     m->asks = asks_new();
@@ -196,7 +199,7 @@ void mcp_free(struct mcp *m)
     free(m);
 }
 
-/* ---- paths --------------------------------------------------------------------------------------------------------------- */
+/* ---- paths ------------------------------------------------------------------------------------------------------- */
 
 static bool metadata_path(const struct mcp *m, struct str path)
 {

@@ -2,9 +2,10 @@
  * mcp.h -- the Model Context Protocol over HTTP, both eras on one endpoint
  *
  * One path takes messages of 2026-07-28 ("modern": stateless, the client's claims travel in params._meta) and of
- * 2025-03-26, 2025-06-18 and 2025-11-25 ("legacy": initialize, optional sessions).  The era is decided by each message's
- * body, never by its connection.  Every message becomes one await_call() (call/call.h) and so one chain of records; this
- * room gives it its struct call_front: decoding, identifying, answering what is no tool call, and replying.
+ * 2025-03-26, 2025-06-18 and 2025-11-25 ("legacy": initialize, optional sessions).  The era is decided by each
+ * message's body, never by its connection.  Every message becomes one await_call() (call/call.h) and so one chain of
+ * records; this room gives it its struct call_front: decoding, identifying, answering what is no tool call, and
+ * replying.
  *
  * One struct mcp serves all workers.  Handlers run on the task of their request; nothing else here waits.
  */
@@ -25,11 +26,12 @@ struct mcp_options {
     /* Origin under which clients reach us, without path ("https://mcp.example.com"). NULL: the (checked) Host of each
      * request, https when it came over TLS */
     const char *public_url;
-    /* DNS rebinding: which Host is served. The host of `listen`, loopback names and literals (any port) when `listen` is
-     * loopback, the host of public_url, and these ("host", any port, or "host:port") */
+    /* DNS rebinding: which Host is served. The host of `listen`, loopback names and literals (any port) when
+     * `listen` is loopback, the host of public_url, and these ("host", any port, or "host:port") */
     const char *listen;                 /* "127.0.0.1:7411" */
     const char *const *hosts;
-    const char *const *origins;         /* further Origins that may ask ("https://app.example.com"); a served host always may */
+    /* further Origins that may ask ("https://app.example.com"); a served host always may */
+    const char *const *origins;
 
     /* --no-auth: engine->identity is NULL and every request is this caller's */
     bool no_auth;
@@ -59,8 +61,8 @@ bool mcp_serves(const struct mcp *m, struct str path);
 /* The http_handler of these paths; arg is the struct mcp. Runs on a worker's loop (worker_self()). */
 void mcp_handle(struct http_request *rq, void *arg);
 
-/* Tells listening clients that a list changed: what is "tools", "prompts" or "resources"; tenant empty: everybody's. Any
- * thread; returns at once. */
+/* Tells listening clients that a list changed: what is "tools", "prompts" or "resources"; tenant empty: everybody's.
+ * Any thread; returns at once. */
 void mcp_announce(struct mcp *m, struct str tenant, const char *what);
 /* Ends all listening streams, each with its result, and takes no new ones. Any thread; returns at once. */
 void mcp_drain(struct mcp *m);

@@ -60,8 +60,8 @@ const struct method *method_find(struct str name, enum era era, const struct reg
     return NULL;
 }
 
-/* Nothing of ours tells when a resource changes: legacy clients may subscribe (the method is theirs), modern ones see that
- * there is nothing to hear. */
+/* Nothing of ours tells when a resource changes: legacy clients may subscribe (the method is theirs), modern ones
+ * see that there is nothing to hear. */
 void write_capabilities(struct buf *b, const struct registry *r, enum era era)
 {
     buf_add_z(b, "{\"logging\":{}");
@@ -70,7 +70,8 @@ void write_capabilities(struct buf *b, const struct registry *r, enum era era)
     if (has_prompts(r))
         buf_add_z(b, ",\"prompts\":{\"listChanged\":true}");
     if (has_resources(r))
-        buf_add_z(b, era == ERA_MODERN ? ",\"resources\":{\"listChanged\":true}" : ",\"resources\":{\"subscribe\":true,\"listChanged\":true}");
+        buf_add_z(b, era == ERA_MODERN ? ",\"resources\":{\"listChanged\":true}" :
+                  ",\"resources\":{\"subscribe\":true,\"listChanged\":true}");
     if (has_completions(r))
         buf_add_z(b, ",\"completions\":{}");
     buf_add_c(b, '}');

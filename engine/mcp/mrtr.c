@@ -1,14 +1,15 @@
 /*
  * mrtr.c -- questions to clients of the stateless revision: the call ends, and comes back with answers and requestState
  *
- * requestState is "s1." and base64url of bytes that the vault sealed under the tenant's key, purpose "request-state".  Bound
- * in, as the name the bytes belong to: "mrtr:" and the SHA-256 of user, agent, issuer, method, name of the tool (prompt,
- * resource) and the canonical arguments; whoever sends it with another of these has not got one.  Sealed inside:
+ * requestState is "s1." and base64url of bytes that the vault sealed under the tenant's key, purpose "request-state".
+ * Bound in, as the name the bytes belong to: "mrtr:" and the SHA-256 of user, agent, issuer, method, name of the tool
+ * (prompt, resource) and the canonical arguments; whoever sends it with another of these has not got one.  Sealed
+ * inside:
  *
  *   { "exp": ms since 1970, "round": 1.., "answers": { key: result }, "questions": { key: request }, "state": any }
  *
- * answers are those of earlier rounds, which clients do not send again; questions are the pending ones, against which the
- * answers that come are checked.  It is not single use: what must happen once is guarded by the idempotency key.
+ * answers are those of earlier rounds, which clients do not send again; questions are the pending ones, against which
+ * the answers that come are checked.  It is not single use: what must happen once is guarded by the idempotency key.
  */
 #include "base/crypto.h"
 #include "json/schema.h"
@@ -17,7 +18,7 @@
 #define PREFIX  "s1."
 #define PURPOSE STR("request-state")
 
-/* ---- what it is bound to ------------------------------------------------------------------------------------------------ */
+/* ---- what it is bound to ----------------------------------------------------------------------------------------- */
 
 static void add_piece(struct buf *b, struct str s)
 {
@@ -57,7 +58,7 @@ static struct str bound_name(struct call *c, struct turn *t)
     return ret;
 }
 
-/* ---- answers against questions ------------------------------------------------------------------------------------------ */
+/* ---- answers against questions ----------------------------------------------------------------------------------- */
 
 static enum err form_fits(struct call *c, struct str key, const struct json *schema, const struct json *content)
 {
@@ -71,7 +72,10 @@ static enum err form_fits(struct call *c, struct str key, const struct json *sch
         return OK;                      /* a connector's schema that is none constrains nothing */
     e = schema_check(compiled, content, &c->arena, &fault);
     schema_free(compiled);
-    return e ? call_why(c, E_RPC_PARAMS, "the answer to \"%.*s\" does not fit what was asked: %s: %s", STR_ARG(key), fault.where, fault.what) : OK;
+    if (!e)
+        return OK;
+    return call_why(c, E_RPC_PARAMS, "the answer to \"%.*s\" does not fit what was asked: %s: %s", STR_ARG(key),
+                    fault.where, fault.what);
 }
 
 enum err answer_fits(struct call *c, struct str key, const struct json *question, const struct json *answer)
@@ -85,18 +89,20 @@ enum err answer_fits(struct call *c, struct str key, const struct json *question
 
         action = json_str(json_get(answer, "action"));
         if (!str_is(action, "accept") && !str_is(action, "decline") && !str_is(action, "cancel"))
-            return call_why(c, E_RPC_PARAMS, "the answer to \"%.*s\" needs an action: accept, decline or cancel", STR_ARG(key));
+            return call_why(c, E_RPC_PARAMS, "the answer to \"%.*s\" needs an action: accept, decline or cancel",
+                            STR_ARG(key));
         return str_is(action, "accept") && schema ? form_fits(c, key, schema, json_get(answer, "content")) : OK;
     }
     if (str_is(method, "sampling/createMessage") &&
-        (!json_is(json_get(answer, "role"), JSON_STRING) || !json_get(answer, "content") || !json_is(json_get(answer, "model"), JSON_STRING)))
+        (!json_is(json_get(answer, "role"), JSON_STRING) || !json_get(answer, "content") ||
+         !json_is(json_get(answer, "model"), JSON_STRING)))
         return call_why(c, E_RPC_PARAMS, "the answer to \"%.*s\" needs role, content and model", STR_ARG(key));
     if (str_is(method, "roots/list") && !json_is(json_get(answer, "roots"), JSON_ARRAY))
         return call_why(c, E_RPC_PARAMS, "the answer to \"%.*s\" needs roots, an array", STR_ARG(key));
     return OK;
 }
 
-/* ---- opening ------------------------------------------------------------------------------------------------------------ */
+/* ---- opening ----------------------------------------------------------------------------------------------------- */
 
 static enum err not_ours(struct call *c)
 {
@@ -150,7 +156,8 @@ enum err await_mrtr_open(struct call *c, struct turn *t)
         e = unseal(c, t, &state);
         if (e)
             return e;
-        if (!json_int(json_get(state, "exp"), &exp) || exp < loop_wall_ms() || !json_int(json_get(state, "round"), &round) || round < 1)
+        if (!json_int(json_get(state, "exp"), &exp) || exp < loop_wall_ms() ||
+            !json_int(json_get(state, "round"), &round) || round < 1)
             return not_ours(c);
     }
     t->round = (unsigned)round;
@@ -161,7 +168,7 @@ enum err await_mrtr_open(struct call *c, struct turn *t)
     return take_responses(c, t, json_get(state, "questions"));
 }
 
-/* ---- sealing ------------------------------------------------------------------------------------------------------------ */
+/* ---- sealing ----------------------------------------------------------------------------------------------------- */
 
 static void write_state(struct buf *b, struct call *c, struct turn *t, bool questions)
 {
@@ -185,7 +192,8 @@ static void write_state(struct buf *b, struct call *c, struct turn *t, bool ques
 
 enum err await_mrtr_seal(struct call *c, struct turn *t)
 {
-    struct buf plain = BUF_INIT(STATE_MAX - VAULT_SEAL_OVERHEAD), sealed = BUF_INIT(STATE_MAX), text = BUF_INIT(2 * STATE_MAX);
+    struct buf plain = BUF_INIT(STATE_MAX - VAULT_SEAL_OVERHEAD), sealed = BUF_INIT(STATE_MAX);
+    struct buf text = BUF_INIT(2 * STATE_MAX);
     struct vault *v = c->worker->engine->vault;
     struct str name = bound_name(c, t);
     struct errinfo why;
@@ -206,10 +214,12 @@ enum err await_mrtr_seal(struct call *c, struct turn *t)
     buf_release(&plain);
     buf_release(&sealed);
     buf_release(&text);
-    return t->sealed.p ? OK : call_why(c, E_CALL_TOO_LARGE, "what the tool keeps between its questions is too large to be carried by the client");
+    if (t->sealed.p)
+        return OK;
+    return call_why(c, E_CALL_TOO_LARGE, "what the tool keeps between questions is too large for a client to carry");
 }
 
-/* ---- capabilities ------------------------------------------------------------------------------------------------------- */
+/* ---- capabilities ------------------------------------------------------------------------------------------------ */
 
 static unsigned needs(const struct json *question, const char **ret_name)
 {

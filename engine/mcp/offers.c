@@ -1,8 +1,8 @@
 /*
  * offers.c -- prompts/get, resources/read, completion/complete: connectors' functions that are no tools
  *
- * They run inside ANSWER: policy first (Action::"<provider>.<name>"), then the function; what it put into c->content becomes
- * messages or contents.  An approval that policy asks for cannot be given to these: they are refused.
+ * They run inside ANSWER: policy first (Action::"<provider>.<name>"), then the function; what it put into c->content
+ * becomes messages or contents.  An approval that policy asks for cannot be given to these: they are refused.
  *
  * A template has {variable} where a URI has one path segment; a segment never is "." or "..", whatever it is for.
  */
@@ -19,7 +19,7 @@ static enum err may_use(struct call *c, const struct provider *p, const char *na
     return e;
 }
 
-/* ---- prompts ----------------------------------------------------------------------------------------------------------- */
+/* ---- prompts ----------------------------------------------------------------------------------------------------- */
 
 static const struct prompt_decl *prompt_find(const struct registry *r, struct str name)
 {
@@ -47,7 +47,8 @@ static enum err prompt_args_fit(struct call *c, const struct prompt_decl *d, con
         if (!json_is(it, JSON_STRING) || (json_str(it).len && memchr(json_str(it).p, 0, json_str(it).len)))
             return call_why(c, E_RPC_PARAMS, "prompt arguments must be strings without U+0000");
         if (!prompt_field(d, key))
-            return call_why(c, E_RPC_PARAMS, "prompt %s has no argument %.*s", d->name, STR_ARG(key.len > 64 ? str_n(key.p, 64) : key));
+            return call_why(c, E_RPC_PARAMS, "prompt %s has no argument %.*s", d->name,
+                            STR_ARG(key.len > 64 ? str_n(key.p, 64) : key));
     }
     for (const struct field *f = d->args; f && f->name; f++) {
         const struct json *given = json_get(args, f->name);
@@ -55,7 +56,8 @@ static enum err prompt_args_fit(struct call *c, const struct prompt_decl *d, con
         if (!given && !(f->flags & OPTIONAL))
             return call_why(c, E_RPC_PARAMS, "prompt %s needs the argument %s", d->name, f->name);
         if (f->max && json_str(given).len > (size_t)f->max)
-            return call_why(c, E_RPC_PARAMS, "prompt argument %s is longer than %lld bytes", f->name, (long long)f->max);
+            return call_why(c, E_RPC_PARAMS, "prompt argument %s is longer than %lld bytes", f->name,
+                            (long long)f->max);
     }
     return OK;
 }
@@ -97,7 +99,7 @@ enum err answer_prompt(struct call *c, struct turn *t)
     return arena_overflowed(&c->arena) ? E_CALL_TOO_LARGE : OK;
 }
 
-/* ---- resources --------------------------------------------------------------------------------------------------------- */
+/* ---- resources --------------------------------------------------------------------------------------------------- */
 
 static bool template_fits(const char *pattern, struct str uri)
 {
@@ -105,6 +107,7 @@ static bool template_fits(const char *pattern, struct str uri)
 
     while (*pattern) {
         size_t begin = at;
+        struct str segment;
 
         if (*pattern != '{') {
             if (at == uri.len || uri.p[at++] != *pattern++)
@@ -116,7 +119,8 @@ static bool template_fits(const char *pattern, struct str uri)
         pattern += *pattern == '}';
         while (at < uri.len && uri.p[at] != '/' && uri.p[at] != '?' && uri.p[at] != '#')
             at++;
-        if (at == begin || str_is(str_n(uri.p + begin, at - begin), ".") || str_is(str_n(uri.p + begin, at - begin), ".."))
+        segment = str_n(uri.p + begin, at - begin);
+        if (segment.len == 0 || str_is(segment, ".") || str_is(segment, ".."))
             return false;
     }
     return at == uri.len;
@@ -173,7 +177,8 @@ enum err answer_resource(struct call *c, struct turn *t)
     return OK;
 }
 
-/* Nothing of ours tells when a resource changes, so there is nothing to remember; that the resource exists is checked. */
+/* Nothing of ours tells when a resource changes, so there is nothing to remember; that the resource exists is
+ * checked. */
 enum err answer_subscribe(struct call *c, struct turn *t)
 {
     struct str uri = json_str(json_get(t->msg.params, "uri"));
@@ -185,7 +190,7 @@ enum err answer_subscribe(struct call *c, struct turn *t)
     return answer_empty(c, t);
 }
 
-/* ---- completion -------------------------------------------------------------------------------------------------------- */
+/* ---- completion -------------------------------------------------------------------------------------------------- */
 
 static enum err complete_prompt(struct call *c, struct turn *t, struct str name, struct str arg, struct str value)
 {
@@ -217,7 +222,8 @@ static bool template_known(const struct registry *r, struct str uri)
 static enum err complete_ref(struct call *c, struct turn *t)
 {
     struct json *ref = json_get(t->msg.params, "ref"), *arg = json_get(t->msg.params, "argument");
-    struct str type = json_str(json_get(ref, "type")), name = json_str(json_get(arg, "name")), value = json_str(json_get(arg, "value"));
+    struct str name = json_str(json_get(arg, "name")), value = json_str(json_get(arg, "value"));
+    struct str type = json_str(json_get(ref, "type"));
 
     if (!name.p || !value.p || (value.len && memchr(value.p, 0, value.len)))
         return call_why(c, E_RPC_PARAMS, "params.argument needs a name and a value, strings");
@@ -225,7 +231,9 @@ static enum err complete_ref(struct call *c, struct turn *t)
         return complete_prompt(c, t, json_str(json_get(ref, "name")), name, value);
     if (!str_is(type, "ref/resource"))
         return call_why(c, E_RPC_PARAMS, "params.ref.type must be ref/prompt or ref/resource");
-    return template_known(c->registry, json_str(json_get(ref, "uri"))) ? OK : call_why(c, E_RPC_PARAMS, "params.ref.uri is unknown");
+    if (!template_known(c->registry, json_str(json_get(ref, "uri"))))
+        return call_why(c, E_RPC_PARAMS, "params.ref.uri is unknown");
+    return OK;
 }
 
 enum err answer_complete(struct call *c, struct turn *t)

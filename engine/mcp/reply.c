@@ -1,18 +1,18 @@
 /*
  * reply.c -- REPLY: what a call came to, in the era of whoever asked
  *
- *   modern    every result has resultType and _meta with serverInfo; lists and documents say that they must not be cached
+ *   modern    every result has resultType and _meta with serverInfo; lists and documents also say how to cache them
  *   legacy    none of these; ping and its like answer exactly {}
  *
- * Errors of errors.def: with an rpc code of 0 they are a result of the tool (isError) that a model may read, else a JSON-RPC
- * error.  Statuses are the table's; a legacy client, and a modern one whose params its method did not like, gets
- * errors of a well-formed request as 200.  Codes -32020 to -32099 never go to a legacy client.
+ * Errors of errors.def: with an rpc code of 0 they are a result of the tool (isError) that a model may read, else a
+ * JSON-RPC error.  Statuses are the table's; a legacy client, and a modern one whose params its method did not like,
+ * gets errors of a well-formed request as 200.  Codes -32020 to -32099 never go to a legacy client.
  */
 #include <stdio.h>
 
 #include "mcp/internal.h"
 
-/* ---- pieces ------------------------------------------------------------------------------------------------------------ */
+/* ---- pieces ------------------------------------------------------------------------------------------------------ */
 
 /* A member's key, with the comma before it unless it is its object's first. */
 static void add_key_str(struct buf *b, struct str key)
@@ -69,7 +69,7 @@ static void add_server_info(struct buf *b, struct turn *t)
     buf_add_str(b, t->wire->mcp->server_info);
 }
 
-/* ---- results ----------------------------------------------------------------------------------------------------------- */
+/* ---- results ----------------------------------------------------------------------------------------------------- */
 
 static void add_call_meta(struct buf *b, struct call *c, struct turn *t)
 {
@@ -115,7 +115,8 @@ static void add_content(struct buf *b, struct call *c)
 static void add_tool_result(struct buf *b, struct call *c, struct turn *t)
 {
     add_content(b, c);
-    if (c->structured && (t->msg.era == ERA_MODERN || (t->msg.revision >= REV_2025_06_18 && json_is(c->structured, JSON_OBJECT)))) {
+    if (c->structured && t->msg.revision >= REV_2025_06_18 &&
+        (t->msg.era == ERA_MODERN || json_is(c->structured, JSON_OBJECT))) {
         add_key(b, "structuredContent");
         json_write(b, c->structured);
     }
@@ -164,18 +165,21 @@ static void add_questions(struct buf *b, struct call *c, struct turn *t)
     end_modern(b, "input_required");
 }
 
-/* ---- errors ------------------------------------------------------------------------------------------------------------ */
+/* ---- errors ------------------------------------------------------------------------------------------------------ */
 
 static bool is_tool_error(const struct call *c, const struct turn *t)
 {
-    return c->kind == CALL_TOOL && (err_row(c->err)->rpc == 0 || (t->msg.era == ERA_LEGACY && c->err == E_CAPABILITY_MISSING));
+    if (c->kind != CALL_TOOL)
+        return false;
+    return err_row(c->err)->rpc == 0 || (t->msg.era == ERA_LEGACY && c->err == E_CAPABILITY_MISSING);
 }
 
 static int code_of(const struct call *c, const struct turn *t)
 {
     const struct err_row *row = err_row(c->err);
 
-    if (row->rpc == 0)                  /* not of a tool: a prompt that is not permitted, a resource whose provider is down */
+    /* not of a tool: a prompt that is not permitted, a resource whose provider is down */
+    if (row->rpc == 0)
         return row->class == ERR_CALLER || row->class == ERR_POLICY ? -32602 : -32603;
     if (t->msg.era == ERA_MODERN)
         return row->rpc;
@@ -217,7 +221,7 @@ static void add_error(struct buf *b, struct call *c, struct turn *t)
     buf_add_z(b, "}}");
 }
 
-/* ---- the message --------------------------------------------------------------------------------------------------------- */
+/* ---- the message ------------------------------------------------------------------------------------------------- */
 
 static void write_message(struct buf *b, struct call *c, struct turn *t)
 {
@@ -239,7 +243,8 @@ static void write_message(struct buf *b, struct call *c, struct turn *t)
     buf_add_z(b, "}}");
 }
 
-/* A message that is too large to be sent is replaced by the news of that; what happened is in its _meta all the same. */
+/* A message that is too large to be sent is replaced by the news of that; what happened is in its _meta all the
+ * same. */
 static void write_fitting(struct buf *b, struct call *c, struct turn *t)
 {
     write_message(b, c, t);
@@ -248,11 +253,12 @@ static void write_fitting(struct buf *b, struct call *c, struct turn *t)
     buf_clear(b);
     c->content = c->structured = c->answer = NULL;
     c->err = E_CALL_TOO_LARGE;
-    call_why(c, c->err, c->outcome == OUTCOME_DONE ? "it is done, but its result is too large to be sent" : "the answer is too large to be sent");
+    call_why(c, c->err, c->outcome == OUTCOME_DONE ? "it is done, but its result is too large to be sent" :
+             "the answer is too large to be sent");
     write_message(b, c, t);
 }
 
-/* ---- headers ------------------------------------------------------------------------------------------------------------- */
+/* ---- headers ----------------------------------------------------------------------------------------------------- */
 
 struct extras {
     struct http_header list[4];
@@ -281,14 +287,16 @@ static void extras_make(struct extras *x, struct call *c, struct turn *t, int st
     if (status == 405)
         extra(x, STR("Allow"), t->kind == TURN_POST ? STR("POST, GET, DELETE, OPTIONS") : STR("POST"));
     if (status == 503) {
-        snprintf(x->retry, sizeof(x->retry), "%lld", (long long)(c->retry_after_ms > 1000 ? (c->retry_after_ms + 999) / 1000 : 1));
+        long long seconds = c->retry_after_ms > 1000 ? (c->retry_after_ms + 999) / 1000 : 1;
+
+        snprintf(x->retry, sizeof(x->retry), "%lld", seconds);
         extra(x, STR("Retry-After"), str_of(x->retry));
     }
     if (t->minted && !c->err)
         extra(x, STR("Mcp-Session-Id"), str_of(t->session->id.z));
 }
 
-/* ---- reply ----------------------------------------------------------------------------------------------------------------- */
+/* ---- reply ------------------------------------------------------------------------------------------------------- */
 
 static void await_message(struct call *c, struct turn *t)
 {

@@ -1,9 +1,10 @@
 /*
  * session.c -- sessions of legacy clients, bound to their callers
  *
- * A session id is a name, not a capability: it is looked up among the sessions of the caller that presents it, so another
- * caller's id is as unknown as a made-up one.  The table is striped by caller; under the lock of a stripe are its owners
- * (callers), their sessions and the requests in flight of those.  A session may be used by all workers at once.
+ * A session id is a name, not a capability: it is looked up among the sessions of the caller that presents it, so
+ * another caller's id is as unknown as a made-up one.  The table is striped by caller; under the lock of a stripe are
+ * its owners (callers), their sessions and the requests in flight of those.  A session may be used by all workers at
+ * once.
  *
  * Bounds: so many sessions in all, OWNER_SESSIONS_MAX per caller (then its least recently used one goes), and idle ones
  * are forgotten.  What a session knows: the negotiated revision, what the client can be asked, the level of its log.
@@ -54,7 +55,8 @@ static void owner_key(struct buf *b, const struct caller *who)
 
 bool caller_same(const struct caller *a, const struct caller *b)
 {
-    return str_eq(a->tenant, b->tenant) && str_eq(a->user, b->user) && str_eq(a->agent, b->agent) && str_eq(a->issuer, b->issuer);
+    return str_eq(a->tenant, b->tenant) && str_eq(a->user, b->user) && str_eq(a->agent, b->agent) &&
+        str_eq(a->issuer, b->issuer);
 }
 
 static struct stripe *stripe_of(struct session_table *t, struct str key)
@@ -92,7 +94,7 @@ void session_release(struct session *s)
     free(s);
 }
 
-/* ---- under the stripe's lock ------------------------------------------------------------------------------------------- */
+/* ---- under the stripe's lock ------------------------------------------------------------------------------------- */
 
 static void kill_session(struct session_table *t, struct stripe *st, struct session *s)
 {
@@ -140,7 +142,8 @@ static struct owner *owner_get(struct stripe *st, struct str key)
     return o;
 }
 
-static struct session *session_new(struct session_table *t, struct stripe *st, struct str key, enum revision r, unsigned can)
+static struct session *session_new(struct session_table *t, struct stripe *st, struct str key, enum revision r,
+                                   unsigned can)
 {
     struct session *s = calloc(1, sizeof(*s));
     struct owner *o = owner_get(st, key);
@@ -183,7 +186,7 @@ void session_table_free(struct session_table *t)
     free(t);
 }
 
-/* ---- finding ------------------------------------------------------------------------------------------------------------ */
+/* ---- finding ----------------------------------------------------------------------------------------------------- */
 
 /* Room for one more, counted; at the limit what is idle goes first. */
 static bool table_room(struct session_table *t)
@@ -203,7 +206,8 @@ static bool table_room(struct session_table *t)
     return false;
 }
 
-enum err session_mint(struct session_table *t, const struct caller *who, enum revision r, unsigned can, struct session **ret)
+enum err session_mint(struct session_table *t, const struct caller *who, enum revision r, unsigned can,
+                      struct session **ret)
 {
     struct buf key = BUF_INIT(OWNER_KEY_MAX);
     struct stripe *st;
@@ -301,7 +305,7 @@ void session_stream_give(struct session_table *t, struct session *s)
     session_unlock(t, s);
 }
 
-/* ---- requests in flight, and cancelling them ---------------------------------------------------------------------------- */
+/* ---- requests in flight, and cancelling them --------------------------------------------------------------------- */
 
 void session_inflight_add(struct session_table *t, struct session *s, struct inflight *f)
 {

@@ -55,7 +55,8 @@ enum err await_mcp_progress(struct call *c, double done, double total, struct st
     struct turn *t = turn_of(c);
     struct buf b = BUF_INIT(64 * 1024);
 
-    if (!t->progress_token || !t->wire->sse_ok || (t->progressed && done <= t->progress) || (done < total && too_often(t)))
+    if (!t->progress_token || !t->wire->sse_ok || (t->progressed && done <= t->progress) ||
+        (done < total && too_often(t)))
         return task_cancelled() ? E_CANCELLED : OK;
     t->progressed = true;
     t->progress = done;
@@ -95,7 +96,7 @@ enum err await_mcp_log(struct call *c, const char *level, struct str message)
     return await_say(t, &b);
 }
 
-/* ---- what a client can be asked ------------------------------------------------------------------------------------------ */
+/* ---- what a client can be asked ---------------------------------------------------------------------------------- */
 
 unsigned capabilities_of(const struct json *caps)
 {

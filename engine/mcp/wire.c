@@ -1,17 +1,18 @@
 /*
  * wire.c -- what goes back on one HTTP request: one JSON body, or a stream of events
  *
- * The stream begins with the first message that is not the answer (progress, log, a question), or by itself when an answer
- * is late: then a comment goes out every keepalive_ms, so that no intermediary takes the connection for dead and
+ * The stream begins with the first message that is not the answer (progress, log, a question), or by itself when an
+ * answer is late: then a comment goes out every keepalive_ms, so that no intermediary takes the connection for dead and
  * a client can be seen to have gone.  Comments come from a task of their own (the pinger); `lock` keeps two writers
  * apart.  The status of a stream is 200, whatever the answer turns out to be.
  *
- * A peer that has gone away is noticed at the next write (`broken`); then nothing more is written, and whether the
- * call goes on is not decided here.
+ * A peer that has gone away is noticed at the next write (`broken`); then nothing more is written, and whether the call
+ * goes on is not decided here.
  */
 #include "mcp/internal.h"
 
-/* A cancelled write of up to so many bytes has written nothing; a longer one may have left a part of an event behind. */
+/* A cancelled write of up to so many bytes has written nothing; a longer one may have left a part of an event
+ * behind. */
 enum { ATOMIC = 64 * 1024 };
 
 void wire_init(struct wire *w, struct mcp *m, struct http_request *rq)
@@ -19,11 +20,11 @@ void wire_init(struct wire *w, struct mcp *m, struct http_request *rq)
     const struct http_head *head = http_request_head(rq);
 
     *w = (struct wire){ .mcp = m, .rq = rq, .worker = worker_self(), .last = loop_now() };
-    w->json_ok = header_accepts(head, "application", "json");
-    w->sse_ok = header_accepts(head, "text", "event-stream");
+    w->json_ok = accept_allows(head, "application", "json");
+    w->sse_ok = accept_allows(head, "text", "event-stream");
 }
 
-/* ---- writing ----------------------------------------------------------------------------------------------------------- */
+/* ---- writing ----------------------------------------------------------------------------------------------------- */
 
 /* A browser's page may read the answer if its origin may ask at all, which the guard has decided. */
 static unsigned cors(struct wire *w, struct http_header *out)
@@ -33,7 +34,8 @@ static unsigned cors(struct wire *w, struct http_header *out)
     if (http_header(w->rq, "origin", &origin) != 1 || guard_origin(w->mcp, http_request_head(w->rq), NULL))
         return 0;
     out[0] = (struct http_header){ STR("Access-Control-Allow-Origin"), origin };
-    out[1] = (struct http_header){ STR("Access-Control-Expose-Headers"), STR("Mcp-Session-Id, WWW-Authenticate, Retry-After") };
+    out[1] = (struct http_header){ STR("Access-Control-Expose-Headers"),
+                                   STR("Mcp-Session-Id, WWW-Authenticate, Retry-After") };
     out[2] = (struct http_header){ STR("Vary"), STR("Origin") };
     return 3;
 }
@@ -127,7 +129,7 @@ void await_wire_reply(struct wire *w, int status, const struct http_header *head
         await_http_reply(w->rq, 500, NULL, 0, STR_NULL);
 }
 
-/* ---- keeping alive ----------------------------------------------------------------------------------------------------- */
+/* ---- keeping alive ----------------------------------------------------------------------------------------------- */
 
 static ns_t patience(const struct wire *w)
 {

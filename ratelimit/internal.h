@@ -10,7 +10,6 @@
 #ifndef RATELIMIT_INTERNAL_H
 #define RATELIMIT_INTERNAL_H
 
-#include <pthread.h>
 #include <stdatomic.h>
 
 #include "ratelimit.h"
@@ -86,7 +85,7 @@ struct rl_counts {
 };
 
 struct rl_stripe {
-    pthread_mutex_t lock;
+    _Atomic bool locked;
     struct rl_key **buckets;    /* linear hashing: split one bucket at a time, so no insert is slow */
     uint32_t n, half, room;     /* buckets in use; largest power of two <= n; allocated */
     uint32_t len, hand;         /* keys; where eviction goes on */

@@ -15,7 +15,7 @@
 
 #include <cmocka.h>
 
-#include "ratelimit/ratelimit.h"
+#include "ratelimit/internal.h"
 
 #define MS ((int64_t)1000000)
 #define S  ((int64_t)1000000000)
@@ -46,6 +46,11 @@ static void on_alarm(void *arg, int64_t at)
     assert_ptr_equal(arg, &alarm_at);
     assert_true(at < alarm_at);
     alarm_at = at;
+}
+
+static int64_t tick(struct rl *rl, int64_t now)
+{
+    return alarm_at = rl_tick(rl, now);
 }
 
 static struct rl *make(void)
@@ -268,10 +273,14 @@ static void test_late_counts_those_ahead(void **state)
     assert_int_equal(get(rl, &b, "k", 1, 1, 5 * S, 0), RL_QUEUED);
     assert_int_equal(get(rl, &c, "k", 1, 1, 3 * S - 1, 0), RL_LATE);
     assert_int_equal(c.retry_at, 3 * S);
+    assert_true(rl_cancel(rl, &b, 0));
+    assert_int_equal(get(rl, &b, "k", 1, 1, 2 * S - 1, 0), RL_LATE);    /* one less ahead */
+    assert_int_equal(b.retry_at, 2 * S);
+    assert_int_equal(get(rl, &b, "k", 1, 1, 5 * S, 0), RL_QUEUED);
     assert_int_equal(get(rl, &c, "k", 1, 1, 3 * S, 0), RL_QUEUED);      /* on the very deadline is in time */
-    assert_int_equal(rl_tick(rl, S), 2 * S);
-    assert_int_equal(rl_tick(rl, 2 * S), 3 * S);
-    assert_int_equal(rl_tick(rl, 3 * S), RL_FOREVER);
+    assert_int_equal(tick(rl, S), 2 * S);
+    assert_int_equal(tick(rl, 2 * S), 3 * S);
+    assert_int_equal(tick(rl, 3 * S), RL_FOREVER);
     assert_int_equal(nwoken, 3);
     assert_ptr_equal(woken[2], &c);
     done(rl, &a, 3 * S);
@@ -293,15 +302,15 @@ static void test_deadlines(void **state)
     assert_int_equal(get(rl, &c, "k", 1, 1, 30, 10), RL_QUEUED);
     assert_int_equal(alarm_at, 21);
     assert_int_equal(rl_next(rl), 21);
-    assert_int_equal(rl_tick(rl, 20), 21);
+    assert_int_equal(tick(rl, 20), 21);
     assert_int_equal(nwoken, 0);
-    assert_int_equal(rl_tick(rl, 21), 31);
+    assert_int_equal(tick(rl, 21), 31);
     assert_int_equal(nwoken, 1);
     assert_int_equal(b.result, RL_TIMED_OUT);
     done(rl, &a, 30);
     assert_int_equal(c.result, RL_GRANTED);
     done(rl, &c, 31);
-    assert_int_equal(rl_tick(rl, 100), RL_FOREVER);
+    assert_int_equal(tick(rl, 100), RL_FOREVER);
     rl_stats(rl, &s);
     assert_int_equal(s.timed_out, 1);
     assert_int_equal(s.late, 1);
@@ -396,7 +405,7 @@ static void test_pause(void **state)
     assert_int_equal(get(rl, &b, "k", 1, 1, 20 * S, S), RL_QUEUED);
     assert_int_equal(alarm_at, 5 * S);
     assert_int_equal(rl_pause(rl, "k", 1, 1, 9 * S, 2 * S), RL_GRANTED);
-    rl_tick(rl, 5 * S);
+    tick(rl, 5 * S);
     assert_int_equal(nwoken, 1);                /* a cannot make it any more, and is told at once */
     assert_ptr_equal(woken[0], &a);
     assert_int_equal(a.result, RL_LATE);
@@ -654,7 +663,7 @@ static void test_nothing_quick_is_held_back_for_something_slow(void **state)
         assert_int_equal(get(rl, &t[nt++], "tenant", 1, 1, RL_FOREVER, now), RL_GRANTED);
         now = minute * 60 * S;
         assert_int_equal(get(rl, &t[nt++], "tenant", 1, 1, RL_FOREVER, now - 1), RL_QUEUED);
-        rl_tick(rl, now);
+        tick(rl, now);
         while (ot < nt && both.result == RL_QUEUED) {
             assert_int_equal(t[ot].result, RL_GRANTED);
             done(rl, &t[ot++], now);
@@ -665,6 +674,138 @@ static void test_nothing_quick_is_held_back_for_something_slow(void **state)
     while (ot < nt)
         done(rl, &t[ot++], now);
     rl_free(rl);
+}
+
+/* One who wants the tenant's place and the ticket of the minute, passed over at both in turns until it is a barrier. */
+static void pass_over(struct rl *rl, struct rl_waiter *both, struct rl_ask quick, struct rl_ask ticket, int64_t *now)
+{
+    struct rl_waiter thief, holder;
+
+    assert_int_equal(get2(rl, &thief, quick, ticket, 0, *now), RL_GRANTED);
+    done(rl, &thief, *now);
+    assert_int_equal(get2(rl, both, quick, ticket, RL_FOREVER, *now), RL_QUEUED);
+    assert_int_equal(both->blocked, 1);
+    for (int times = 0; times < 2; times++) {
+        *now += 60 * S;
+        assert_int_equal(get2(rl, &holder, quick, quick, 0, *now - 1), RL_GRANTED);
+        tick(rl, *now);                      /* the ticket is there, the quick one is not */
+        assert_int_equal(both->result, RL_QUEUED);
+        assert_int_equal(both->blocked, 0);
+        assert_int_equal(rl_acquire(rl, &thief, &ticket, 1, 0, *now), RL_GRANTED);
+        done(rl, &thief, *now);
+        rl_release(rl, &holder.permit, *now);
+        tick(rl, *now + S);                  /* and the other way round */
+        assert_int_equal(both->result, RL_QUEUED);
+        assert_int_equal(both->blocked, 1);
+    }
+}
+
+static void test_a_barrier_holds_the_slow_key_and_not_the_quick_one(void **state)
+{
+    struct rl *rl = make();
+    struct rl_ask tenant = ask("tenant", 1, 1), second = ask("second", 2, 1), ticket = ask("ticket", 3, 1);
+    struct rl_waiter both, other;
+    int64_t now = 0;
+
+    rule_cap(rl, 1, 1, 0);
+    rule_rate(rl, 2, RL_RATE_BUCKET, 2, 2 * S, 2);
+    rule_rate(rl, 3, RL_RATE_BUCKET, 1, 60 * S, 1);
+    pass_over(rl, &both, tenant, ticket, &now);
+    now += 2 * S;
+    for (int i = 0; i < 50; i++) {      /* a minute to wait: the tenant is everybody's meanwhile */
+        assert_int_equal(get(rl, &other, "tenant", 1, 1, 0, now), RL_GRANTED);
+        done(rl, &other, now);
+    }
+    assert_int_equal(get(rl, &other, "tenant", 1, 1, 0, now), RL_GRANTED);
+    now += 58 * S;
+    tick(rl, now);
+    assert_int_equal(both.result, RL_QUEUED);
+    assert_int_equal(get(rl, &(struct rl_waiter){ 0 }, "ticket", 3, 1, 0, now), RL_LATE);       /* kept for it */
+    done(rl, &other, now);
+    assert_int_equal(both.result, RL_GRANTED);
+    done(rl, &both, now);
+
+    /* a rate of one a second instead of the tenant: a second of an idle ticket is cheap, as it takes a minute to get */
+    now += 120 * S;
+    pass_over(rl, &both, second, ticket, &now);
+    now += 2 * S;
+    assert_int_equal(get(rl, &other, "second", 2, 2, 0, now), RL_GRANTED);
+    done(rl, &other, now);
+    now += 58 * S;
+    assert_int_equal(get(rl, &other, "second", 2, 2, 0, now - 1), RL_GRANTED);
+    done(rl, &other, now);
+    tick(rl, now);
+    assert_int_equal(both.result, RL_QUEUED);
+    assert_int_equal(get(rl, &other, "ticket", 3, 1, 0, now), RL_LATE);
+    tick(rl, now + S);
+    assert_int_equal(both.result, RL_GRANTED);
+    done(rl, &both, now + S);
+    rl_free(rl);
+}
+
+static void test_every_key_is_found_again_however_many(void **state)
+{
+    enum { N = 50000 };
+    struct rl *rl = make();
+    struct rl_waiter w;
+    struct rl_stats s;
+    char name[16];
+
+    rule_rate(rl, 1, RL_RATE_BUCKET, 1, S, 1);
+    for (int i = 0; i < 2 * N; i++) {
+        snprintf(name, sizeof(name), "key%d", i % N);
+        assert_int_equal(get(rl, &w, name, 1, 1, 0, 0), i < N ? RL_GRANTED : RL_LATE);
+        if (i < N)
+            done(rl, &w, 0);
+    }
+    rl_stats(rl, &s);
+    assert_int_equal(s.keys, N);
+    assert_true(s.bytes / N <= 96);     /* the names (at most 8 bytes) included */
+    rl_free(rl);
+}
+
+static int depth_of(const struct rl_node *n)
+{
+    int l, r;
+
+    if (!n)
+        return 0;
+    l = depth_of(n->left);
+    r = depth_of(n->right);
+    return 1 + (l > r ? l : r);
+}
+
+static void test_the_queue_is_ordered_and_shallow(void **state)
+{
+    enum { N = 1 << 16 };
+    struct rl_node *nodes = calloc(N, sizeof(*nodes)), *root = NULL, *n;
+    uint32_t prio = 2463534242u;
+    uint64_t last = 0;
+
+    assert_non_null(nodes);
+    for (uint32_t i = 0; i < N; i++) {          /* in order, which is the usual case and the worst for a plain tree */
+        nodes[i].key = i / 2;
+        prio ^= prio << 13;
+        prio ^= prio >> 17;
+        prio ^= prio << 5;
+        nodes[i].prio = prio;
+        rl_tree_add(&root, &nodes[i]);
+    }
+    assert_true(depth_of(root) < 64);
+    for (uint32_t i = 0; i < N; i += 3) {
+        rl_tree_del(&root, &nodes[i]);
+        nodes[i].key = (i * 7919u) % N;
+        rl_tree_add(&root, &nodes[i]);
+    }
+    for (uint32_t i = 0; i < N; i++) {
+        n = rl_tree_min(root);
+        assert_non_null(n);
+        assert_true(n->key >= last);
+        last = n->key;
+        rl_tree_del(&root, n);
+    }
+    assert_null(root);
+    free(nodes);
 }
 
 static void test_alarm_only_for_earlier(void **state)
@@ -685,12 +826,12 @@ static void test_alarm_only_for_earlier(void **state)
     assert_int_equal(alarm_at, 10 * S);
     assert_int_equal(get(rl, &c, "fast", 2, 1, RL_FOREVER, 0), RL_QUEUED);
     assert_int_equal(alarm_at, S);
-    assert_int_equal(rl_tick(rl, S / 2), S);
+    assert_int_equal(tick(rl, S / 2), S);
     alarm_at = S;
-    assert_int_equal(rl_tick(rl, S), 10 * S);
+    assert_int_equal(tick(rl, S), 10 * S);
     assert_int_equal(c.result, RL_GRANTED);
-    assert_int_equal(rl_tick(rl, 10 * S), 20 * S);
-    assert_int_equal(rl_tick(rl, 20 * S), RL_FOREVER);
+    assert_int_equal(tick(rl, 10 * S), 20 * S);
+    assert_int_equal(tick(rl, 20 * S), RL_FOREVER);
     done(rl, &a, 20 * S);
     done(rl, &b, 20 * S);
     done(rl, &c, 20 * S);
@@ -770,7 +911,7 @@ static void test_very_many_waiters_on_one_key(void **state)
     }
     for (int i = 0; i < N; i += 2)
         assert_true(rl_cancel(rl, &w[i * 7919L % N / 2 * 2], 1));
-    assert_int_equal(rl_tick(rl, 100), RL_FOREVER);
+    assert_int_equal(tick(rl, 100), RL_FOREVER);
     assert_int_equal(gone, N / 2);
     rl_stats(rl, &s);
     assert_int_equal(s.waiting, 0);
@@ -801,6 +942,9 @@ int main(void)
         cmocka_unit_test(test_out_of_memory_is_an_answer),
         cmocka_unit_test(test_who_wants_two_busy_things_is_served),
         cmocka_unit_test(test_nothing_quick_is_held_back_for_something_slow),
+        cmocka_unit_test(test_a_barrier_holds_the_slow_key_and_not_the_quick_one),
+        cmocka_unit_test(test_every_key_is_found_again_however_many),
+        cmocka_unit_test(test_the_queue_is_ordered_and_shallow),
         cmocka_unit_test(test_alarm_only_for_earlier),
         cmocka_unit_test(test_visit_shows_what_is_busy),
         cmocka_unit_test(test_very_many_waiters_on_one_key),

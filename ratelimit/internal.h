@@ -4,8 +4,8 @@
  * Locks: the keys are spread over RL_STRIPES stripes by hash; a stripe's lock covers its table, its timers, and every
  * field of its keys and of their lines.  A set of stripes is a bit mask, locked from the lowest bit up, so several keys
  * never deadlock.  A waiter's own fields are covered by holding ALL stripes of its keys (waiter->permit.stripes, fixed
- * once it is queued); its two nodes by the stripe of its home alone.  The rules are written with all stripes held, so any
- * one lock is enough to read them.
+ * once it is queued); its two nodes by the stripe of its home alone.  The rules are written with all stripes held, so
+ * any one lock is enough to read them.
  */
 #ifndef RATELIMIT_INTERNAL_H
 #define RATELIMIT_INTERNAL_H

@@ -5,24 +5,26 @@
  * limiter.  Rules:
  *
  *   - nobody is granted past an older waiter that is queued at one of his keys (FIFO per key, no stealing);
- *   - when its home could let it go, the oldest there is tried with its whole set: granted, or, if another key now blocks
- *     it, moved to that key's queue, where it takes the place its arrival gives it; then the next is tried.  So a key's
- *     queue never stands behind a waiter that is blocked elsewhere (a full mailbox does not hold up its tenant's others);
+ *   - when its home could let it go, the oldest there is tried with its whole set: granted, or, if another key now
+ *     blocks it, moved to that key's queue, where it takes the place its arrival gives it; then the next is tried.  So
+ *     a key's queue never stands behind a waiter that is blocked elsewhere (a full mailbox does not hold up its
+ *     tenant's others);
  *   - which leaves one way to starve: two busy keys free in turns, and each time the other is taken.  A waiter moved
  *     PATIENCE times becomes a barrier on its keys: nobody younger passes there.  The oldest such waiter can only be
  *     overtaken by the finitely many older ones, so its turn comes.
- *   - a barrier may idle a key, so it is held only while that is cheap: on key k while the waiter waits for time no longer
- *     than k takes to refill what it asks (or HOLD_NS), and while it waits, first in line, for a place in flight.  The
- *     turn still comes: its slowest key is held once had, then the next slowest, and so on.
+ *   - a barrier may idle a key, so it is held only while that is cheap: on key k while the waiter waits for time no
+ *     longer than k takes to refill what it asks (or HOLD_NS), and while it waits, first in line, for a place in
+ *     flight.  The turn still comes: its slowest key is held once had, then the next slowest, and so on.
  *
- * No wake-up is lost because every change that could let somebody go (a permit returned, a queue's oldest gone, a barrier
- * lifted, a pause ended, a rule changed, time) puts the key on the list of an operation under way or in the stripe's
- * timers, under the key's lock, and serving looks again under that lock.
+ * No wake-up is lost because every change that could let somebody go (a permit returned, a queue's oldest gone, a
+ * barrier lifted, a pause ended, a rule changed, time) puts the key on the list of an operation under way or in the
+ * stripe's timers, under the key's lock, and serving looks again under that lock.
  *
  * Timers: each queued waiter is in the timers of its home's stripe, at its deadline, or earlier if it is the oldest of
  * its queue and time alone ends its block.
  *
- * Fairness by weight later needs only another `order` than that of arrival.  What can fail: memory for a line (refused).
+ * Fairness by weight later needs only another `order` than that of arrival.  What can fail: memory for a line
+ * (refused).
  */
 #include <stdlib.h>
 
@@ -73,7 +75,8 @@ static void due_changed(struct rl_work *work, struct rl_stripe *s)
 
 static int64_t deadline_at(const struct rl_waiter *w)
 {
-    return w->deadline == RL_FOREVER ? RL_FOREVER : w->deadline + 1;    /* at the deadline itself it may still be granted */
+    /* at the deadline itself it may still be granted */
+    return w->deadline == RL_FOREVER ? RL_FOREVER : w->deadline + 1;
 }
 
 static void timer_set(struct rl_work *work, struct rl_waiter *w, int64_t due)

@@ -1,9 +1,9 @@
 /*
  * ratelimit.c -- the limiter's calls: asking, returning, pausing, the passing of time
  *
- * Each follows one pattern: lock the stripes of the keys concerned, look and change, note what that may let go (rl_todo),
- * unlock, and then do what was noted (rl_work_run).  Fails only with a typed answer; what the caller promised (a permit is
- * returned once, 1 to RL_ASKS_MAX keys) is asserted.
+ * Each follows one pattern: lock the stripes of the keys concerned, look and change, note what that may let go
+ * (rl_todo), unlock, and then do what was noted (rl_work_run).  Fails only with a typed answer; what the caller
+ * promised (a permit is returned once, 1 to RL_ASKS_MAX keys) is asserted.
  */
 #include <stdio.h>
 #include <stdlib.h>

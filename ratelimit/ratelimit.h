@@ -3,8 +3,8 @@
  *
  * A limit is a KEY (bytes, for example "acme|outlook|bob@example.com|mailbox") that follows a RULE (so many units per
  * window, and/or so many in flight).  An acquisition names up to RL_ASKS_MAX keys, each with a cost in that key's own
- * unit, and is granted whole or not at all.  What cannot go now waits in a queue, at the key that blocks it, until it is
- * granted by hand-over, refused, cancelled, or past its deadline.
+ * unit, and is granted whole or not at all.  What cannot go now waits in a queue, at the key that blocks it, until it
+ * is granted by hand-over, refused, cancelled, or past its deadline.
  *
  *     struct rl_ask asks[] = { { "acme", 4, RULE_TENANT, 1 }, { box, box_len, RULE_MAILBOX, 1 } };
  *
@@ -17,7 +17,8 @@
  *     rl_release(rl, &w.permit, now);
  *
  * Time is always an argument: nanoseconds of one monotonic clock; the library never reads one.  Threads may differ in
- * their idea of `now` by some skew (a loop's cached stamp): rates then hold over any span t as burst + rate * (t + skew).
+ * their idea of `now` by some skew (a loop's cached stamp): rates then hold over any span t as burst + rate * (t +
+ * skew).
  *
  * Threads: every function may be called from any thread unless it says otherwise.  No function waits for anything but
  * short locks.  Callbacks are called with no lock held; they should only hand over (post a message): they may call
@@ -45,7 +46,8 @@ struct rl_key;
 enum rl_result {
     RL_GRANTED,         /* the permit is held; return it once */
     RL_QUEUED,          /* waiting; wake() will be called exactly once, unless rl_cancel() takes the waiter out first */
-    RL_LATE,            /* refused: by rates, pauses and the costs queued ahead, not before retry_at, past the deadline */
+    RL_LATE,            /* refused: by rates, pauses and the costs queued ahead not before retry_at, which is past
+                           the deadline */
     RL_NEVER,           /* refused: a cost is larger than its rule's burst */
     RL_BUSY,            /* refused: too many are waiting (for this key, or in all), or memory is out */
     RL_TABLE_FULL,      /* refused: keys_max keys are in use and none found idle */
@@ -63,8 +65,8 @@ enum rl_rate {
     RL_RATE_NONE,       /* no rate; amount, window and burst are ignored */
     RL_RATE_BUCKET,     /* the provider runs a token bucket: `burst` at once, refilled by `amount` per window.
                            Over any span t: at most burst + amount * t / window. burst 0 means amount. */
-    RL_RATE_WINDOW,     /* the provider counts in windows, fixed or sliding, wherever they begin: at most `amount` in any
-                           window (half open). `burst` of them may come at once, the rest is spread evenly, so the
+    RL_RATE_WINDOW,     /* the provider counts in windows, fixed or sliding, wherever they begin: at most `amount` in
+                           any window (half open). `burst` of them may come at once, the rest is spread evenly, so the
                            sustained rate is amount - burst + 1 per window. burst 0 means amount / 20, at least 1. */
 };
 
@@ -106,8 +108,8 @@ struct rl_node {
 };
 
 /*
- * One acquisition. Embed it in what waits, set wake, and call rl_acquire(). It must stay where it is from RL_QUEUED until
- * wake() was entered or rl_cancel() returned true; wake() itself may free it (nothing touches it afterwards).
+ * One acquisition. Embed it in what waits, set wake, and call rl_acquire(). It must stay where it is from RL_QUEUED
+ * until wake() was entered or rl_cancel() returned true; wake() itself may free it (nothing touches it afterwards).
  */
 struct rl_waiter {
     void (*wake)(struct rl_waiter *w);  /* told once that `result` is final; may run in any thread, before rl_acquire()
@@ -135,8 +137,8 @@ struct rl_config {
     size_t waiters_per_key_max;     /* arrivals beyond are refused; 0: 65536 */
     uint32_t rules_max;             /* ids are below this; 0: 1024 */
     uint64_t seed[2];               /* keys the hash: random, so that who names keys cannot make them collide */
-    /* Called when the next rl_tick() is needed earlier than the last told (by rl_tick() or by this), from whatever thread
-       caused it. NULL: the caller looks at rl_next() or ticks at a fixed pace. */
+    /* Called when the next rl_tick() is needed earlier than the last told (by rl_tick() or by this), from whatever
+       thread caused it. NULL: the caller looks at rl_next() or ticks at a fixed pace. */
     void (*alarm)(void *arg, int64_t at);
     void *alarm_arg;
 };
@@ -148,9 +150,9 @@ struct rl *rl_new(const struct rl_config *config);
 void rl_free(struct rl *rl);
 
 /*
- * Sets or replaces rule `id` for all keys that follow it. Their state is kept in units: what was used stays used, what is
- * in flight stays counted; waiters are looked at again at once. Returns false, changing nothing, when the rule or the id
- * is outside the bounds above. A rule equal to the present one costs nothing. O(keys), no lock held long.
+ * Sets or replaces rule `id` for all keys that follow it. Their state is kept in units: what was used stays used, what
+ * is in flight stays counted; waiters are looked at again at once. Returns false, changing nothing, when the rule or
+ * the id is outside the bounds above. A rule equal to the present one costs nothing. O(keys), no lock held long.
  */
 bool rl_rule_set(struct rl *rl, uint16_t id, const struct rl_rule *rule, int64_t now);
 
@@ -172,14 +174,14 @@ bool rl_cancel(struct rl *rl, struct rl_waiter *w, int64_t now);
 /* Returns a permit: its places in flight go to whoever waits. Aborts if it is not held. */
 void rl_release(struct rl *rl, struct rl_permit *p, int64_t now);
 
-/* Returns a permit nothing was sent under: as rl_release(), and gives back what the elapsed time has not refilled anyway,
-   so the rate still holds for what was used. */
+/* Returns a permit nothing was sent under: as rl_release(), and gives back what the elapsed time has not refilled
+   anyway, so the rate still holds for what was used. */
 void rl_return(struct rl *rl, struct rl_permit *p, int64_t now);
 
 /*
  * The provider asked for silence (Retry-After): nothing is granted on this key before `until`. Never shortens a pause.
- * Waiters stay queued. The key is created with `rule` if unknown, and follows it. RL_GRANTED when set, else RL_TABLE_FULL
- * or RL_NO_RULE.
+ * Waiters stay queued. The key is created with `rule` if unknown, and follows it. RL_GRANTED when set, else
+ * RL_TABLE_FULL or RL_NO_RULE.
  */
 enum rl_result rl_pause(struct rl *rl, const void *key, size_t key_len, uint16_t rule, int64_t until, int64_t now);
 
@@ -220,8 +222,8 @@ void rl_stats(struct rl *rl, struct rl_stats *ret);
 bool rl_key_stats(struct rl *rl, const void *key, size_t key_len, int64_t now, struct rl_key_stats *ret);
 
 /* Calls fn for each key that has something waiting or in flight, or is paused (all: for every key), until fn returns
-   false. A lock is held: fn must be short and call no rl_ function; the key's bytes are valid during the call only. A key
-   may be seen twice when others are created meanwhile. For an admin view. */
+   false. A lock is held: fn must be short and call no rl_ function; the key's bytes are valid during the call only. A
+   key may be seen twice when others are created meanwhile. For an admin view. */
 void rl_visit(struct rl *rl, bool all, int64_t now, bool (*fn)(void *arg, const struct rl_key_stats *s), void *arg);
 
 #endif

@@ -1,8 +1,8 @@
 /*
  * rule.c -- the arithmetic of rates
  *
- * One counter per key (GCRA): full_at, the time at which the bucket will be full again if nothing more is taken.  Taking
- * cost c moves it by c * T, T being the time one unit takes to refill; that is allowed when it does not pass
+ * One counter per key (GCRA): full_at, the time at which the bucket will be full again if nothing more is taken.
+ * Taking cost c moves it by c * T, T being the time one unit takes to refill; that is allowed when it does not pass
  * now + burst * T.  T is kept in 1/256 ns (at 1,000,000 units a second: a part in 256,000).  T and costs are rounded up
  * and the burst down, so what is granted is never above what is declared: over a span t, sum of costs <= burst + t / T.
  *
@@ -14,7 +14,7 @@
 #include "internal.h"
 
 #define FRACTION_BITS 8
-#define NS_MAX        ((int64_t)1 << 60)        /* 36 years; a few of them on top of a clock below 2^62 cannot overflow */
+#define NS_MAX        ((int64_t)1 << 60)        /* 36 years: a few, on a clock below 2^62, cannot overflow */
 #define AMOUNT_MAX    ((uint64_t)1 << 40)
 #define WINDOW_MAX    ((int64_t)400 * 86400 * 1000000000)
 #define WINDOW_SHARE  20                        /* default burst of a window: 1/20, so 95% of it is sustained */
@@ -74,7 +74,8 @@ void rl_rate_sync(struct rl_key *k, const struct rl_limit *l, int64_t now)
     k->per_unit = l->per_unit;
 }
 
-/* When `cost` can be had; `now` or less: now. Also for costs above the burst (the queue's sum): when they would have been. */
+/* When `cost` can be had; `now` or less: now. Also for costs above the burst (the queue's sum): when they would have
+   been. */
 int64_t rl_rate_due(const struct rl_key *k, const struct rl_limit *l, uint64_t cost, int64_t now)
 {
     int64_t from, short_by;
@@ -95,9 +96,9 @@ void rl_rate_take(struct rl_key *k, uint64_t cost, int64_t now)
 }
 
 /*
- * Gives back a cost that was not used. The bucket without that grant differs from the real one by the cost, less what it
- * would have lost by being full meanwhile, and that is at most the time elapsed: giving back the cost less the elapsed
- * time never gives back too much.
+ * Gives back a cost that was not used. The bucket without that grant differs from the real one by the cost, less what
+ * it would have lost by being full meanwhile, and that is at most the time elapsed: giving back the cost less the
+ * elapsed time never gives back too much.
  */
 void rl_rate_refund(struct rl_key *k, uint64_t cost, int64_t granted_at, int64_t now)
 {

@@ -1,10 +1,10 @@
 /*
  * tree.c -- ordered queue of nodes embedded in what is queued: a treap
  *
- * Kept by key as a search tree and by prio (drawn at random by the owner) as a heap, which keeps it shallow whatever the
- * order of keys.  A list would do for arrivals alone; a tree also takes those that come back to a queue with an old place,
- * and later an order that is not that of arrival.  Chosen over a pairing heap because no single operation is ever slow.
- * Cannot fail.
+ * Kept by key as a search tree and by prio (drawn at random by the owner) as a heap, which keeps it shallow whatever
+ * the order of keys.  A list would do for arrivals alone; a tree also takes those that come back to a queue with an
+ * old place, and later an order that is not that of arrival.  Chosen over a pairing heap because no single operation
+ * is ever slow. Cannot fail.
  */
 #include "internal.h"
 

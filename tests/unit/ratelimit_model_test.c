@@ -431,8 +431,8 @@ static void run(uint64_t seed, int nactors, uint64_t arrivals)
         }
     }
     check_all_over(&m);
-    print_message("seed %llu: %d actors, %llu arrivals: %llu granted (%llu after waiting), %llu refused, %llu timed out, "
-                  "%llu cancelled\n", (unsigned long long)seed, nactors, (unsigned long long)m.arrivals,
+    print_message("seed %llu: %d actors, %llu arrivals: %llu granted (%llu after waiting), %llu refused, "
+                  "%llu timed out, %llu cancelled\n", (unsigned long long)seed, nactors, (unsigned long long)m.arrivals,
                   (unsigned long long)m.granted, (unsigned long long)m.waited, (unsigned long long)m.refused,
                   (unsigned long long)m.timed_out, (unsigned long long)m.cancelled);
     rl_free(m.rl);

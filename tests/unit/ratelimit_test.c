@@ -534,7 +534,7 @@ static void test_an_unused_permit_gives_back_no_more_than_it_took(void **state)
     rl_return(rl, &a.permit, 0);                /* at once: all of it, and the waiter goes */
     assert_int_equal(b.result, RL_GRANTED);
     done(rl, &b, 0);
-    /* a at 1 s, b at 2 s; a given back at 2 s has been refilled by time already: giving it again would be a burst of 2 */
+    /* a at 1 s, b at 2 s; a given back at 2 s has been refilled by time: giving it again would be a burst of 2 */
     assert_int_equal(get(rl, &a, "k", 1, 1, 0, S), RL_GRANTED);
     assert_int_equal(get(rl, &b, "k", 1, 1, 0, 2 * S), RL_GRANTED);
     rl_return(rl, &a.permit, 2 * S);

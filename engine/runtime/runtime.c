@@ -161,7 +161,8 @@ static enum err seat_open(struct seat *seat)
 {
     struct runtime *rt = seat->rt;
     struct worker *w = seat->worker;
-    const struct fetch_options fetch = { 0 };
+    /* how many may be under way at a provider is the limiter's business, not the pool's */
+    const struct fetch_options fetch = { .per_origin_max = 65536 };
     struct http_server_options http = { .listen = w->id == 0 ? NULL : rt->address, .fd = rt->listener, .reuse_port = true, .tls = rt->tls,
                                         .handler = handle, .on_bad_request = on_bad_request, .arg = seat };
     enum err e;

@@ -84,8 +84,8 @@ static inline enum rl_result get(struct rl *rl, struct rl_waiter *w, const char 
     return rl_acquire(rl, w, &a, 1, deadline, now);
 }
 
-static inline enum rl_result get2(struct rl *rl, struct rl_waiter *w, struct rl_ask a, struct rl_ask b, int64_t deadline,
-                           int64_t now)
+static inline enum rl_result get2(struct rl *rl, struct rl_waiter *w, struct rl_ask a, struct rl_ask b,
+                                  int64_t deadline, int64_t now)
 {
     struct rl_ask both[] = { a, b };
 

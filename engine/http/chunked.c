@@ -5,8 +5,9 @@
  *   chunk     = size *( ";" name [ "=" ( token | quoted-string ) ] ) CRLF data CRLF
  *   size      = 1*HEXDIG       at most 15 significant digits, so that it cannot overflow
  *
- * White space, which the RFC tolerates around extensions, is refused: parsers differ there.  Extensions and trailers are
- * checked and bounded, because a peer may send them for ever, and then dropped: nothing here gives them a meaning.
+ * White space, which the RFC tolerates around extensions, is refused: parsers differ there.  Extensions and trailers
+ * are checked and bounded, because a peer may send them for ever, and then dropped: nothing here gives them a
+ * meaning.
  */
 #include "http/parse.h"
 

@@ -5,9 +5,9 @@
  *       any phase --conn_refuse, last reply--> LINGER --> CLOSED
  *       any phase --conn_abort----------------> CLOSED
  *
- * One timer per phase: HANDSHAKE, HEAD, BODY, LINGER have a deadline, HANDLING has none (the handler has its own), and a
- * second timer watches that the peer takes what we send.  Receiving stays armed in every phase, so that a peer that goes
- * away is noticed; it is paused only while pipelined requests fill `in`.
+ * One timer per phase: HANDSHAKE, HEAD, BODY, LINGER have a deadline, HANDLING has none (the handler has its own),
+ * and a second timer watches that the peer takes what we send.  Receiving stays armed in every phase, so that a peer
+ * that goes away is noticed; it is paused only while pipelined requests fill `in`.
  *
  * LINGER exists because closing a socket with unread input makes the kernel reset the connection, which may destroy the
  * answer before the peer has read it: so our side is shut down first and input dropped until the peer closes too.
@@ -39,6 +39,38 @@ static void phase_timeout(struct timer *t);
 static void deadline(struct conn *c, ns_t at)
 {
     timer_set(&c->timer, at, phase_timeout);
+}
+
+/* ---- requests that never reach a handler ------------------------------------------------------------------------- */
+
+/* Tells whoever keeps the journal, once per request: it is forgotten here. */
+static void tell(struct conn *c, enum http_fault why, struct str head)
+{
+    struct http_request *rq = c->rq;
+    struct http_bad_request bad = {
+        .fault = why, .status = http_fault_status(why), .peer = c->peer, .bytes = head, .arrived = c->started_wall,
+    };
+
+    ASSERT(c->phase == HEAD || c->phase == BODY);
+    metric_add(M_HTTP_REFUSED_TOTAL, 1);
+    if (rq)
+        bad.bytes = str_n(rq->head_bytes, rq->head_len);
+    if (bad.bytes.len > HTTP_HEAD_MAX)
+        bad.bytes.len = HTTP_HEAD_MAX;
+    if (c->srv->opt.on_bad_request)
+        c->srv->opt.on_bad_request(&bad, c->srv->opt.arg);
+    if (rq) {
+        c->rq = NULL;
+        request_free(rq);
+    }
+    buf_release(&c->in);
+}
+
+/* A connection that ends in the middle of a request takes it along. */
+static void tell_if_cut_off(struct conn *c)
+{
+    if (c->phase == BODY || (c->phase == HEAD && c->in.len > 0))
+        tell(c, HTTP_FAULT_CUT_OFF, buf_str(&c->in));
 }
 
 /* ---- closing ----------------------------------------------------------------------------------------------------- */
@@ -83,6 +115,7 @@ void conn_abort(struct conn *c)
     MAGIC_CHECK(c, CONN_MAGIC);
     if (c->phase == CLOSED)
         return;
+    tell_if_cut_off(c);
     c->phase = CLOSED;
     move_to(c, &c->srv->dying);
     timer_clear(&c->timer);
@@ -131,6 +164,7 @@ void conn_linger(struct conn *c)
     MAGIC_CHECK(c, CONN_MAGIC);
     if (c->phase == LINGER || c->phase == CLOSED)
         return;
+    ASSERT(!c->rq);
     c->phase = LINGER;
     move_to(c, &c->srv->busy);
     timer_clear(&c->timer);     /* until all is out the write deadline watches */
@@ -227,26 +261,10 @@ void conn_out(struct conn *c, struct str bytes)
 
 /* ---- input ------------------------------------------------------------------------------------------------------- */
 
-/* `head`: what came of the request's head. */
+/* Answers a request that will not reach a handler. `head`: what came of its head. */
 static void refuse(struct conn *c, enum http_fault why, struct str head)
 {
-    struct http_request *rq = c->rq;
-    struct http_bad_request bad = {
-        .fault = why, .status = http_fault_status(why), .peer = c->peer, .bytes = head, .arrived = c->started_wall,
-    };
-
-    ASSERT(c->phase == HEAD || c->phase == BODY);
-    metric_add(M_HTTP_REFUSED_TOTAL, 1);
-    if (rq)
-        bad.bytes = str_n(rq->head_bytes, rq->head_len);
-    if (bad.bytes.len > HTTP_HEAD_MAX)
-        bad.bytes.len = HTTP_HEAD_MAX;
-    if (c->srv->opt.on_bad_request)
-        c->srv->opt.on_bad_request(&bad, c->srv->opt.arg);
-    if (rq) {
-        c->rq = NULL;
-        request_free(rq);
-    }
+    tell(c, why, head);
     reply_refusal(c, why);
     conn_linger(c);
 }
@@ -331,7 +349,8 @@ static void dispatch(struct conn *c)
     c->requests++;
 }
 
-/* Takes a head off the front of `in`; the bytes used, 0 if there is none yet. A refused head uses nothing: see c->phase. */
+/* Takes a head off the front of `in`; the bytes used, 0 if there is none yet. A refused head uses nothing: see
+ * c->phase. */
 static size_t take_head(struct conn *c, struct str in)
 {
     static const struct str go_on = STR("HTTP/1.1 100 Continue\r\n\r\n");
@@ -490,7 +509,9 @@ void conn_eof(struct conn *c)
 /* The peer is told by an alert, where there is one; a handler at work has nobody to answer to any more. */
 static void tls_failed(struct conn *c)
 {
-    metric_add(M_HTTP_REFUSED_TOTAL, 1);
+    if (c->phase == HANDSHAKE)
+        metric_add(M_HTTP_REFUSED_TOTAL, 1);
+    tell_if_cut_off(c);
     if (c->rq)
         conn_abort(c);
     else

@@ -1,9 +1,9 @@
 /*
  * http.h -- the server side: HTTP/1.1 (and 1.0) over TCP or TLS, one server per worker
  *
- * A connection is a state machine in loop callbacks; it costs no stack and, while idle, no buffer.  When the head and the
- * whole body of a request are there, a task is started that runs the handler; the handler answers with one
- * reply or one stream.  Requests on a connection are handled one after the other.
+ * A connection is a state machine in loop callbacks; it costs no stack and, while idle, no buffer.  When the head and
+ * the whole body of a request are there, a task is started that runs the handler; the handler answers with one reply
+ * or one stream.  Requests on a connection are handled one after the other.
  *
  * Every wait on a peer has a deadline and every amount a limit.  A request that is malformed, slow or too large never
  * reaches the handler: it is answered here, the connection closed, and `on_bad_request` told.
@@ -30,22 +30,23 @@ struct http_tls_options {
     bool client_cert_required;      /* with client_ca: a client without one is refused in the handshake */
 };
 
-/* Certificates and ticket keys, shared by the servers of all workers, so that a session resumes on any of them. TLS 1.2 and
- * later, ALPN http/1.1. E_CONFIG with the file and the reason in info. Reads files: at start or on a helper thread. */
+/* Certificates and ticket keys, shared by the servers of all workers, so that a session resumes on any of them. TLS
+ * 1.2 and later, ALPN http/1.1. E_CONFIG with the file and the reason in info. Reads files: at start or on a helper
+ * thread. */
 enum err http_tls_load(const struct http_tls_options *opt, struct http_tls **ret, struct errinfo *info);
 /* Gives the caller's hold back; connections keep theirs. Accepts NULL. Any thread. */
 void http_tls_release(struct http_tls *tls);
 
 /* ---- server ------------------------------------------------------------------------------------------------------ */
 
-/* Runs in a task of its own per request. `rq` lives until it returns. Returning without a reply sends 500; returning in the
- * middle of a stream cuts the connection, so that the client cannot take what it has for the whole. */
+/* Runs in a task of its own per request. `rq` lives until it returns. Returning without a reply sends 500; returning
+ * in the middle of a stream cuts the connection, so that the client cannot take what it has for the whole. */
 typedef void http_handler(struct http_request *rq, void *arg);
 
 /* A request that never reached the handler. Views are valid during the call. */
 struct http_bad_request {
     enum http_fault fault;
-    int status;                     /* what was answered */
+    int status;                     /* what was answered, where the connection still allowed an answer */
     const char *peer;               /* "127.0.0.1:40112" */
     struct str bytes;               /* what came of its head (at most HTTP_HEAD_MAX), whatever it contains */
     wall_ms_t arrived;
@@ -83,10 +84,11 @@ void http_server_drain(struct http_server *srv);
 bool http_server_draining(const struct http_server *srv);
 /* After http_server_drain(): has the last connection gone? Before: never. */
 bool http_server_idle(const struct http_server *srv);
-/* Ends everything: open connections are cut, handlers still running are cancelled. `srv` is not the caller's any more; its
- * memory goes when the last handler has returned. */
+/* Ends everything: open connections are cut, handlers still running are cancelled. `srv` is not the caller's any
+ * more; its memory goes when the last handler has returned. */
 void http_server_stop(struct http_server *srv);
-/* New connections use `tls` (not NULL; the server was started with TLS, asserted). The server takes a hold of its own. */
+/* New connections use `tls` (not NULL; the server was started with TLS, asserted). The server takes a hold of its
+ * own. */
 void http_server_reload_tls(struct http_server *srv, struct http_tls *tls);
 unsigned http_server_connections(const struct http_server *srv);
 
@@ -103,8 +105,8 @@ struct str http_method(const struct http_request *rq);
 struct str http_path(const struct http_request *rq);
 struct str http_query(const struct http_request *rq);
 struct str http_body(const struct http_request *rq);
-/* How many fields are called `name` (any case); *ret is the first one's value, { NULL, 0 } if there is none. Where more than
- * one would be ambiguous the caller refuses any count above 1. */
+/* How many fields are called `name` (any case); *ret is the first one's value, { NULL, 0 } if there is none. Where
+ * more than one would be ambiguous the caller refuses any count above 1. */
 unsigned http_header(const struct http_request *rq, const char *name, struct str *ret);
 const char *http_peer(const struct http_request *rq);               /* "127.0.0.1:40112" */
 bool http_is_tls(const struct http_request *rq);
@@ -112,20 +114,22 @@ const struct http_client_cert *http_client_cert(const struct http_request *rq); 
 ns_t http_arrived(const struct http_request *rq);                   /* loop_now() at its first byte */
 wall_ms_t http_arrived_wall(const struct http_request *rq);
 
-/* Has the peer closed its side (or the connection broken)? A peer that only closed its sending side still gets the reply. */
+/* Has the peer closed its side (or the connection broken)? A peer that only closed its sending side still gets the
+ * reply. */
 bool http_gone(const struct http_request *rq);
 /* From now on the handler's task is cancelled when the peer goes; also if it has gone already. Default: off. */
 void http_cancel_on_disconnect(struct http_request *rq, bool on);
 bool http_draining(const struct http_request *rq);                  /* is the server? Streams should come to an end */
 bool http_replied(const struct http_request *rq);                   /* has a reply or stream been started? */
 
-/* ---- reply: exactly one reply or one stream per request (asserted) ------------------------------------------------- */
+/* ---- reply: exactly one reply or one stream per request (asserted) ----------------------------------------------- */
 
-/* Content-Length, Transfer-Encoding, Connection and Date are set here and must not be among `headers` (asserted, as is that
- * names are tokens). Everything is copied. OK: handed to the connection (it may still break before the peer has it).
- * E_FORMAT: a value has a control character; nothing was sent and another reply may be. E_CALL_TOO_LARGE: likewise, the
- * body is over HTTP_REPLY_MAX. E_CLOSED: there is no connection any more. Status 200 to 599. */
-enum err await_http_reply(struct http_request *rq, int status, const struct http_header *headers, unsigned n, struct str body);
+/* Content-Length, Transfer-Encoding, Connection and Date are set here and must not be among `headers` (asserted, as
+ * is that names are tokens). Everything is copied. OK: handed to the connection (it may still break before the peer
+ * has it). E_FORMAT: a value has a control character; nothing was sent and another reply may be. E_CALL_TOO_LARGE:
+ * likewise, the body is over HTTP_REPLY_MAX. E_CLOSED: there is no connection any more. Status 200 to 599. */
+enum err await_http_reply(struct http_request *rq, int status, const struct http_header *headers, unsigned n,
+                         struct str body);
 /* A reply whose length is not known yet: chunked, or until close for HTTP/1.0. Errors as above. */
 enum err await_http_stream_begin(struct http_request *rq, int status, const struct http_header *headers, unsigned n);
 /* Waits while the peer is slow to read (write_timeout ends that). E_CLOSED: nobody reads any more; E_CANCELLED. */
@@ -134,10 +138,10 @@ enum err await_http_stream_end(struct http_request *rq);
 
 enum { HTTP_REPLY_MAX = 64 * 1024 * 1024 };
 
-/* ---- server-sent events (WHATWG HTML 9.2), for a stream of type text/event-stream ------------------------------------ */
+/* ---- server-sent events (WHATWG HTML 9.2), for a stream of type text/event-stream -------------------------------- */
 
-/* Appends one event. event, id: left out when .p is NULL; must have no CR, LF or NUL (asserted: they are ours). Data is split
- * at its line ends. */
+/* Appends one event. event, id: left out when .p is NULL; must have no CR, LF or NUL (asserted: they are ours). Data
+ * is split at its line ends. */
 void http_sse_event(struct buf *b, struct str event, struct str id, struct str data);
 void http_sse_retry(struct buf *b, unsigned ms);        /* an event that only sets the client's reconnection time */
 void http_sse_ping(struct buf *b);                      /* a comment, to keep intermediaries from closing */

@@ -1,9 +1,9 @@
 /*
  * internal.h -- what the files of http/ share: servers, connections, requests. Not for other rooms.
  *
- * Who owns what: the server owns its connections (each on one of its lists), a connection its request.  A connection is freed
- * when its socket is closed, no operation on it is active and no handler runs; a server when it was stopped and its last connection
- * is gone.  Nothing else is counted.
+ * Who owns what: the server owns its connections (each on one of its lists), a connection its request.  A connection
+ * is freed when its socket is closed, no operation on it is active and no handler runs; a server when it was stopped
+ * and its last connection is gone.  Nothing else is counted.
  */
 #ifndef HTTP_INTERNAL_H
 #define HTTP_INTERNAL_H
@@ -62,7 +62,7 @@ struct conn {
     TAILQ_ENTRY(conn) link;
     struct conn_list *list;             /* which one it is on */
 
-    struct buf in;                      /* bytes of heads not complete, and of pipelined requests; no memory while idle */
+    struct buf in;                      /* incomplete heads and pipelined requests; no memory while idle */
     size_t in_seen;                     /* how much of it was parsed in vain */
     struct buf sending, pending;        /* in flight (from sent on), and next */
     size_t sent;

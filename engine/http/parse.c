@@ -5,9 +5,9 @@
  *   response = "HTTP/1." ("0" | "1") SP 3DIGIT [ SP reason ] CRLF fields CRLF
  *   fields   = *( name ":" value CRLF )        name: token; value: no control characters but HTAB, trimmed
  *
- * Everything is decided by the earliest byte that decides it, and a limit is a position: what a prefix is refused for,
- * every longer input is refused for, so the answer cannot depend on how the peer cut its packets.  Whether the fields make
- * sense together (Host, framing) is asked only when the head is complete.
+ * Everything is decided by the earliest byte that decides it, and a limit is a position: what a prefix is refused
+ * for, every longer input is refused for, so the answer cannot depend on how the peer cut its packets.  Whether the
+ * fields make sense together (Host, framing) is asked only when the head is complete.
  */
 #include "http/parse.h"
 
@@ -335,8 +335,8 @@ static bool port_valid(struct str s)
     return s.len > 0 && s.len <= 5 && str_to_u64(s, &port) && port <= 65535;
 }
 
-/* host [ ":" port ], where host is a name, an IPv4 address or a bracketed IPv6 address; RFC 9110 7.2, without the escapes and
- * sub-delimiters that RFC 3986 would allow and no host has. */
+/* host [ ":" port ], where host is a name, an IPv4 address or a bracketed IPv6 address; RFC 9110 7.2, without the
+ * escapes and sub-delimiters that RFC 3986 would allow and no host has. */
 static bool host_valid(struct str s)
 {
     size_t i = 0;

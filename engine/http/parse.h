@@ -5,9 +5,9 @@
  * in, views into that buffer out, no memory of its own, no clock.  Where two implementations of HTTP are known to
  * disagree about a byte, the message is refused: every rule has a name (HTTP_FAULTS) that ends up in logs and journal.
  *
- * Feeding: hand over all bytes of the head received so far; 0 means "call again with more".  The answer does not depend on
- * how the bytes were cut into pieces.  A caller that reads in small pieces asks http_head_worth() first, which
- * keeps the work linear.
+ * Feeding: hand over all bytes of the head received so far; 0 means "call again with more".  The answer does not
+ * depend on how the bytes were cut into pieces.  A caller that reads in small pieces asks http_head_worth() first,
+ * which keeps the work linear.
  */
 #ifndef HTTP_PARSE_H
 #define HTTP_PARSE_H
@@ -24,7 +24,8 @@ enum {
     HTTP_TRAILERS_MAX = 8 * 1024,       /* trailer section of one body */
 };
 
-/* X(name, status a server answers with, text). The text is for logs and for the peer: it never repeats the peer's bytes. */
+/* X(name, status a server answers with, text). The text is for logs and for the peer: it never repeats the peer's
+ * bytes. */
 #define HTTP_FAULTS(X) \
     X(NONE,             0,   "no fault") \
     X(METHOD,           400, "the method is not a token") \
@@ -100,14 +101,16 @@ struct http_head {
     struct http_header headers[HTTP_HEADERS_MAX];
 };
 
-/* Bytes of the head (its empty line included) when complete, 0 when more is needed, -1 when refused: *why says which rule.
- * *ret and *why are undefined otherwise; *why is not touched on success. `in` may go on behind the head. RFC 9112 2, 3, 5. */
+/* Bytes of the head (its empty line included) when complete, 0 when more is needed, -1 when refused: *why says which
+ * rule. *ret and *why are undefined otherwise; *why is not touched on success. `in` may go on behind the head. RFC
+ * 9112 2, 3, 5. */
 int http_parse_request_head(struct str in, struct http_head *ret, enum http_fault *why);
 /* The same for a status line and fields, RFC 9112 4. Interim answers (1xx) are heads like others: the caller, who knows
  * whether it may expect one, drops them (and bounds how many) and parses again behind it. */
 int http_parse_response_head(struct str in, struct http_head *ret, enum http_fault *why);
-/* `in` is what is there now, `seen` how much of it an earlier parse answered 0 to: is it worth parsing again? True when a
- * line ended or a limit was passed since. seen == 0: always true, so that garbage is refused at its first bytes. */
+/* `in` is what is there now, `seen` how much of it an earlier parse answered 0 to: is it worth parsing again? True
+ * when a line ended or a limit was passed since. seen == 0: always true, so that garbage is refused at its first
+ * bytes. */
 bool http_head_worth(struct str in, size_t seen);
 
 /* The first field called `name` (any case), and how many there are; NULL and 0 if none. ret_n may be NULL. */
@@ -137,8 +140,8 @@ struct http_body {
     bool expect_continue;               /* requests: the client waits for "100 Continue" before it sends the body */
 };
 
-/* False when the announcement is refused; *why says which rule. Also refuses bodies on GET, HEAD, DELETE, TRACE and CONNECT (a
- * Content-Length of 0 is accepted), Expect other than 100-continue, and compressed bodies. */
+/* False when the announcement is refused; *why says which rule. Also refuses bodies on GET, HEAD, DELETE, TRACE and
+ * CONNECT (a Content-Length of 0 is accepted), Expect other than 100-continue, and compressed bodies. */
 bool http_request_framing(const struct http_head *h, struct http_body *ret, enum http_fault *why);
 /* was_head: the request was a HEAD. Refuses bodies announced by 1xx and 204, and 101, which nobody here asks for. */
 bool http_response_framing(const struct http_head *h, bool was_head, struct http_body *ret, enum http_fault *why);
@@ -155,9 +158,9 @@ struct http_chunked {
 };
 
 void http_chunked_init(struct http_chunked *c);
-/* Reads from `in` up to the end of the next run of data, of the body, or of `in`. Returns the bytes consumed and sets *ret_data
- * to the body bytes among them (a view, maybe empty); -1 when refused. Call again with the rest until nothing is left or c->done.
- * Extensions and trailers are checked, bounded and dropped. */
+/* Reads from `in` up to the end of the next run of data, of the body, or of `in`. Returns the bytes consumed and sets
+ * *ret_data to the body bytes among them (a view, maybe empty); -1 when refused. Call again with the rest until
+ * nothing is left or c->done. Extensions and trailers are checked, bounded and dropped. */
 int64_t http_chunked_decode(struct http_chunked *c, struct str in, struct str *ret_data, enum http_fault *why);
 
 #endif

@@ -4,8 +4,8 @@
  *   reply   = status line, Date, the caller's fields, Content-Length, [Connection], empty line, body
  *   stream  = the same with Transfer-Encoding: chunked (HTTP/1.1) or ended by close (HTTP/1.0)
  *
- * Everything is copied to the connection at once, so that nothing of the handler's has to outlive it.  Framing fields are
- * written here only: no caller can make a message whose end is in doubt.
+ * Everything is copied to the connection at once, so that nothing of the handler's has to outlive it.  Framing fields
+ * are written here only: no caller can make a message whose end is in doubt.
  */
 #include <stdio.h>
 
@@ -128,7 +128,8 @@ static void send_buf(struct conn *c, struct buf *b)
 
 /* ---- replies ----------------------------------------------------------------------------------------------------- */
 
-enum err await_http_reply(struct http_request *rq, int status, const struct http_header *headers, unsigned n, struct str body)
+enum err await_http_reply(struct http_request *rq, int status, const struct http_header *headers, unsigned n,
+                         struct str body)
 {
     bool bodyless = status == 204 || status == 304;
     struct conn *c = rq->conn;
@@ -172,9 +173,9 @@ enum err await_http_stream_begin(struct http_request *rq, int status, const stru
     enum err e = begin(rq, status, headers, n);
 
     ASSERT(status != 204 && status != 304);
+    rq->streaming = rq->replied;        /* on E_CLOSED too: a handler may go on writing, into nothing */
     if (e)
         return e;
-    rq->streaming = true;
     rq->headless = str_is(rq->head.method, "HEAD");
     rq->chunks = rq->head.minor == 1;
     add_start(c, &b, status, headers, n);

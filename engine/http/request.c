@@ -1,8 +1,8 @@
 /*
  * request.c -- one request: its bytes, the task that handles it, and what the handler may ask
  *
- * The head is copied once, out of the connection's buffer, so that the buffer may take in the next request while this one
- * is handled; the parsed views move with it.
+ * The head is copied once, out of the connection's buffer, so that the buffer may take in the next request while this
+ * one is handled; the parsed views move with it.
  */
 #include <stdlib.h>
 

@@ -1,11 +1,12 @@
 /*
  * tls.c -- TLS between the ring and a connection
  *
- * OpenSSL never sees a socket: a BIO of our own reads from the bytes the ring just delivered and writes into the connection's
- * output.  Reading always goes on until OpenSSL wants more, so nothing of a delivered buffer is left when it goes back.
+ * OpenSSL never sees a socket: a BIO of our own reads from the bytes the ring just delivered and writes into the
+ * connection's output.  Reading always goes on until OpenSSL wants more, so nothing of a delivered buffer is left
+ * when it goes back.
  *
- * Can fail: the handshake (wrong version, no shared ALPN, client certificate missing or not from the CA), a record that does
- * not open, OpenSSL out of memory.  Each ends the connection; OpenSSL has queued the alert that says why.
+ * Can fail: the handshake (wrong version, no shared ALPN, client certificate missing or not from the CA), a record
+ * that does not open, OpenSSL out of memory.  Each ends the connection; OpenSSL has queued the alert that says why.
  */
 #include <limits.h>
 #include <pthread.h>
@@ -87,16 +88,17 @@ static void bio_setup(void)
 /* ---- certificates and settings ----------------------------------------------------------------------------------- */
 
 /* Only http/1.1 is spoken; who offers other protocols alone is told so instead of being misread (RFC 7301 3.2). */
-static int choose_protocol(SSL *ssl, const unsigned char **out, unsigned char *out_len, const unsigned char *in, unsigned in_len,
-                           void *arg)
+static int choose_protocol(SSL *ssl, const unsigned char **out, unsigned char *out_len,
+                           const unsigned char *in, unsigned in_len, void *arg)
 {
     static const unsigned char ours[] = "\x08http/1.1";
 
     (void)ssl;
     (void)arg;
-    if (SSL_select_next_proto((unsigned char **)out, out_len, ours, sizeof(ours) - 1, in, in_len) != OPENSSL_NPN_NEGOTIATED)
-        return SSL_TLSEXT_ERR_ALERT_FATAL;
-    return SSL_TLSEXT_ERR_OK;
+    if (SSL_select_next_proto((unsigned char **)out, out_len, ours, sizeof(ours) - 1, in, in_len) ==
+        OPENSSL_NPN_NEGOTIATED)
+        return SSL_TLSEXT_ERR_OK;
+    return SSL_TLSEXT_ERR_ALERT_FATAL;
 }
 
 /* An encrypted key is an error: a daemon has nobody to ask. */
@@ -270,8 +272,8 @@ static bool take_client_cert(struct tls_conn *t)
 /* Plain HTTP on a TLS port deserves an answer that can be read. */
 static void answer_plain_http(struct tls_conn *t)
 {
-    static const struct str answer = STR("HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 27\r\n"
-                                         "Connection: close\r\n\r\nthis port speaks TLS only.\n");
+    static const struct str answer = STR("HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\n"
+                                         "Content-Length: 27\r\nConnection: close\r\n\r\nthis port speaks TLS only.\n");
 
     if (ERR_GET_REASON(ERR_peek_error()) == SSL_R_HTTP_REQUEST) {
         buf_clear(&t->conn->pending);

@@ -61,7 +61,8 @@ static void check_written_again(const struct http_head *h, bool request, parse_f
     }
     ASSERT(n == (int)b.len && again.n_headers == h->n_headers && again.status == h->status);
     for (unsigned i = 0; i < h->n_headers; i++)
-        ASSERT(str_eq(again.headers[i].name, h->headers[i].name) && str_eq(again.headers[i].value, h->headers[i].value));
+        ASSERT(str_eq(again.headers[i].name, h->headers[i].name) &&
+               str_eq(again.headers[i].value, h->headers[i].value));
     buf_release(&b);
 }
 

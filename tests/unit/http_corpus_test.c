@@ -1,6 +1,6 @@
 /*
- * The request and response cases of corpora/http against our parser.  Their verdicts are those of a more lenient parser:
- * each case where ours differs is named below, with the reason.
+ * The request and response cases of corpora/http against our parser.  Their verdicts are those of a more lenient
+ * parser: each case where ours differs is named below, with the reason.
  */
 #include <stdarg.h>
 #include <setjmp.h>
@@ -18,7 +18,8 @@ struct difference {
     const char *file, *name, *why;
 };
 
-/* Where the corpus accepts and we refuse. (That HTTP/1.1 needs a Host is left out: most cases lack one, so it is put in.) */
+/* Where the corpus accepts and we refuse. (That HTTP/1.1 needs a Host is left out: most cases lack one, so it is put
+ * in.) */
 static const struct difference stricter[] = {
     { "request/connection.md", "CRLF between requests, implicit `keep-alive`",
       "an empty line before a message: there is none to skip in a stream without doubt" },
@@ -143,7 +144,8 @@ static struct verdict read_messages(struct str in, bool request, bool skip_body)
 
         if (n == 0)
             return v;
-        v.refused = n < 0 || !(request ? http_request_framing(&h, &b, &v.why) : http_response_framing(&h, skip_body, &b, &v.why));
+        v.refused = n < 0 || !(request ? http_request_framing(&h, &b, &v.why)
+                                       : http_response_framing(&h, skip_body, &b, &v.why));
         if (v.refused)
             return v;
         in = str_from(in, (size_t)n);
@@ -158,7 +160,8 @@ static struct verdict read_messages(struct str in, bool request, bool skip_body)
     return v;
 }
 
-/* The corpus' notation: \r \n \t \f \xHH \OOO stand for bytes, a backslash at the end of a line joins lines, and lines end in CRLF. */
+/* The corpus' notation: \r \n \t \f \xHH \OOO stand for bytes, a backslash at the end of a line joins lines, and
+ * lines end in CRLF. */
 static void unescape(struct str text, struct buf *out)
 {
     buf_clear(out);
@@ -244,7 +247,8 @@ static size_t expected_body(const char *log)
 
 static void judge(struct corpus *c, struct str text, const char *log)
 {
-    bool request = strstr(c->meta, "\"request"), lenient = strstr(c->meta, "lenient"), skip = strstr(c->meta, "skipBody");
+    bool request = strstr(c->meta, "\"request"), lenient = strstr(c->meta, "lenient");
+    bool skip = strstr(c->meta, "skipBody");
     struct buf in = BUF_INIT(1 << 20);
     struct verdict v;
     bool expected = expects_refusal(log), ok;
@@ -272,7 +276,8 @@ static void judge(struct corpus *c, struct str text, const char *log)
     c->agreed += v.refused == expected && !lenient;
     if (!ok) {
         c->mismatches++;
-        print_error("%s: \"%s\" %s: %s (%s), %zu bytes of body\n", c->file, c->name, lenient ? "(lenient)" : expected ? "bad" : "good",
+        print_error("%s: \"%s\" %s: %s (%s), %zu bytes of body\n", c->file, c->name,
+                    lenient ? "(lenient)" : expected ? "bad" : "good",
                     v.refused ? "refused" : "accepted", http_fault_name(v.why), v.body);
     }
     buf_release(&in);

@@ -95,7 +95,8 @@ static void request_is_read(void **state)
     unsigned n;
 
     accepts("POST /mcp?x=1?2&y= HTTP/1.1" CRLF HOST "Content-Type:application/json" CRLF "X-Empty:" CRLF
-            "Accept: \t a, b \t" CRLF "X-Twice: 1" CRLF "x-tWICE: 2" CRLF "X-Utf8: D\303\274sseldorf" CRLF CRLF, true, &h);
+            "Accept: \t a, b \t" CRLF "X-Twice: 1" CRLF "x-tWICE: 2" CRLF
+            "X-Utf8: D\303\274sseldorf" CRLF CRLF, true, &h);
     assert_str(h.method, "POST");
     assert_str(h.target, "/mcp?x=1?2&y=");
     assert_str(h.path, "/mcp");
@@ -208,7 +209,8 @@ static void value_characters(void **state)
         for (int pad = 0; pad < 40; pad += 7) {
             bool good = c >= 0x20 ? c != 0x7f : c == '\t';
             int n = snprintf(text, sizeof(text), "HTTP/1.1 200 \r\nX: %.*s?%.*s\r\n\r\n", pad,
-                             "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", 39 - pad, "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb");
+                             "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", 39 - pad,
+                             "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb");
             int got;
 
             *(char *)memchr(text + 15, '?', (size_t)n - 15) = (char)c;
@@ -220,9 +222,10 @@ static void value_characters(void **state)
 
 static void host_rules(void **state)
 {
-    static const char *good[] = { "a", "a.example:443", "127.0.0.1:0", "[::1]", "[::ffff:1.2.3.4]:65535", "my_box", "A-b.C~d." };
-    static const char *bad[] = { "", "a b", "a,b", "a/b", "a@b", "a:", "a:x", "a:65536", "a:-1", ":80", "[::1", "[]", "[::1]x",
-                                 "[::g]", "a%41", "a:1:2", "::1", "http://a", "a\\b", "a?b" };
+    static const char *good[] = { "a", "a.example:443", "127.0.0.1:0", "[::1]", "[::ffff:1.2.3.4]:65535", "my_box",
+                                  "A-b.C~d." };
+    static const char *bad[] = { "", "a b", "a,b", "a/b", "a@b", "a:", "a:x", "a:65536", "a:-1", ":80", "[::1", "[]",
+                                 "[::1]x", "[::g]", "a%41", "a:1:2", "::1", "http://a", "a\\b", "a?b" };
     char text[256];
     struct http_head h;
 
@@ -323,7 +326,8 @@ static void response_is_read(void **state)
 
 /* ---- framing ----------------------------------------------------------------------------------------------------- */
 
-static void frames(const char *method, const char *version, const char *fields, enum http_framing framing, uint64_t length, bool expect)
+static void frames(const char *method, const char *version, const char *fields, enum http_framing framing,
+                   uint64_t length, bool expect)
 {
     char text[512];
     struct http_head h;
@@ -355,10 +359,11 @@ static void frames_not(const char *method, const char *version, const char *fiel
 
 static void request_framing(void **state)
 {
-    static const char *lengths[] = { "+5", "-5", "5 5", "5,5", "5, 5", "0x5", "5.0", "", "1e3", "5;", "99999999999999999999",
-                                     "9223372036854775808", "5_0", "\"5\"" };
-    static const char *codings[] = { "Chunked", "chunked, chunked", "chunked,", ",chunked", "identity", "gzip, chunked", "chunked;q=1",
-                                     "xchunked", "chunkedx", "\"chunked\"", "chunk\tked", "", "chunked\xa0" };
+    static const char *lengths[] = { "+5", "-5", "5 5", "5,5", "5, 5", "0x5", "5.0", "", "1e3", "5;",
+                                     "99999999999999999999", "9223372036854775808", "5_0", "\"5\"" };
+    static const char *codings[] = { "Chunked", "chunked, chunked", "chunked,", ",chunked", "identity", "gzip, chunked",
+                                     "chunked;q=1", "xchunked", "chunkedx", "\"chunked\"", "chunk\tked", "",
+                                     "chunked\xa0" };
     static const char *bodyless[] = { "GET", "HEAD", "DELETE", "TRACE" };
     char fields[128];
 
@@ -371,7 +376,8 @@ static void request_framing(void **state)
     frames("POST", "1.1", "Content-Length: 0\r\nExpect: 100-continue\r\n", HTTP_BODY_LENGTH, 0, false);
     frames("POST", "1.0", "Content-Length: 5\r\nExpect: 100-continue\r\n", HTTP_BODY_LENGTH, 5, false);
     frames("GET", "1.1", "Content-Length: 0\r\n", HTTP_BODY_LENGTH, 0, false);
-    frames("GET", "1.1", "Upgrade: h2c\r\nConnection: upgrade\r\nContent-Encoding: identity\r\n", HTTP_BODY_NONE, 0, false);
+    frames("GET", "1.1", "Upgrade: h2c\r\nConnection: upgrade\r\n", HTTP_BODY_NONE, 0, false);
+    frames("GET", "1.1", "Content-Encoding: identity\r\n", HTTP_BODY_NONE, 0, false);
 
     for (size_t i = 0; i < ARRAY_LEN(lengths); i++) {
         snprintf(fields, sizeof(fields), "Content-Length: %s\r\n", lengths[i]);
@@ -428,7 +434,8 @@ static void response_framing(void **state)
     reply_frames("HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n", false, HTTP_BODY_CHUNKED);
     reply_frames("HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", false, -HTTP_FAULT_CODING);
     reply_frames("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", false, -HTTP_FAULT_CODING_VERSION);
-    reply_frames("HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n", true, -HTTP_FAULT_LENGTH_AND_CODING);
+    reply_frames("HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n", true,
+                 -HTTP_FAULT_LENGTH_AND_CODING);
     reply_frames("HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\n", false, -HTTP_FAULT_LENGTH_MANY);
     reply_frames("HTTP/1.1 200 OK\r\nContent-Length: 3,3\r\n\r\n", false, -HTTP_FAULT_LENGTH_FORM);
 }
@@ -493,7 +500,8 @@ static void chunks(struct str in, const char *expected, enum http_fault fault)
 
         if (fault != HTTP_FAULT_NONE) {
             if (n != -1 || why != fault)
-                fail_msg("%d (%s), expected %s: %.*s", (int)n, http_fault_name(why), http_fault_name(fault), STR_ARG(in));
+                fail_msg("%d (%s), expected %s: %.*s", (int)n, http_fault_name(why), http_fault_name(fault),
+                         STR_ARG(in));
             continue;
         }
         if (n != (int64_t)in.len || !done)

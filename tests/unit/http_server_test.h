@@ -20,11 +20,12 @@ struct fixture {
     struct loop *loop;
     struct http_server *srv;
     pthread_t thread;
-    sem_t ready, event, released;
+    sem_t ready, event;
     char name[64];
     atomic_uint handled, bad, cancelled;
     atomic_int last_fault;
-    struct buf bad_bytes;
+    pthread_mutex_t lock;
+    struct buf bad_bytes;           /* what on_bad_request was shown last; under lock */
     struct wake release;            /* lets /slow go on */
     atomic_bool stopped;
 };
@@ -36,6 +37,8 @@ void server_stop(struct fixture *f);
 void on_loop(struct fixture *f, void (*fn)(struct fixture *f));
 /* Waits for a post of `event` or fails. */
 void await_event(sem_t *s);
+/* Was this (or a beginning of it) what on_bad_request was shown last? */
+bool last_bad_was(struct fixture *f, struct str prefix, bool whole);
 
 struct client {
     int fd;
@@ -56,6 +59,8 @@ struct answer {
 
 void client_open(struct client *c, struct fixture *f);
 void client_close(struct client *c);
+/* Was `rc` of a system or SSL call on the connection an interruption, so that it should be made again? */
+bool client_interrupted(struct client *c, int rc);
 void client_send(struct client *c, struct str s);
 /* Reads one answer. False if the connection ended before its head. */
 bool client_answer(struct client *c, bool was_head, struct answer *a);

@@ -1,6 +1,6 @@
 /*
- * The server over TLS, with certificates made here: replies large and small, resumption, ALPN, client certificates, renewal,
- * and peers that do not speak TLS.
+ * The server over TLS, with certificates made here: replies large and small, resumption, ALPN, client certificates,
+ * renewal, and peers that do not speak TLS.
  */
 #include <openssl/err.h>
 #include <openssl/pem.h>
@@ -133,6 +133,8 @@ struct hello {
 /* Connects and shakes hands; false if the handshake failed. */
 static bool tls_open(struct client *c, struct fixture *f, struct hello hello)
 {
+    int rc;
+
     client_open(c, f);
     c->ctx = SSL_CTX_new(TLS_client_method());
     assert_int_equal(SSL_CTX_load_verify_file(c->ctx, pki.ca.cert_path), 1);
@@ -154,7 +156,10 @@ static bool tls_open(struct client *c, struct fixture *f, struct hello hello)
     if (hello.session)
         SSL_set_session(c->ssl, hello.session);
     SSL_set_fd(c->ssl, c->fd);
-    return SSL_connect(c->ssl) == 1;
+    do
+        rc = SSL_connect(c->ssl);
+    while (client_interrupted(c, rc));
+    return rc == 1;
 }
 
 static const struct hello plain_hello;

@@ -119,6 +119,10 @@ struct answer_info {
  * executed, 500/502/503/504 unknown, the rest refused. A provider's own classify usually ends in calling it. */
 enum answer answer_by_status(struct answer_info *in);
 
+/* For classify: copies a string of the body into the message; and compares one. */
+void answer_message(struct answer_info *in, const struct json *body, const char *path);
+bool answer_text_is(const struct json *string, const char *text);
+
 struct provider {
     int api;                        /* SLUICE_CONNECTOR_API */
     const char *name, *title;
@@ -258,11 +262,14 @@ bool js_bool(const struct json *obj, const char *path);             /* false if 
 struct json *js_first(const struct json *arr);
 struct json *js_next(const struct json *item);
 
+/* Zeroed bytes that live until the call ends; NULL when the call has no memory left. */
+void *call_memory(struct call *call, size_t n);
 /* Text that lives until the call ends. */
 const char *text(struct call *call, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 const char *text_time(struct call *call, int64_t ms);               /* RFC 3339, UTC, whole seconds */
 int64_t time_of_text(const char *rfc3339);                          /* -1 if it is none */
 const char *text_base64url(struct call *call, const char *s);       /* with padding left off */
+const char *text_base64_lines(struct call *call, const char *s);      /* MIME: lines of 76 characters, CRLF */
 const char *text_of_base64url(struct call *call, const char *s);    /* "" if it is none */
 bool text_equal_folded(const char *a, const char *b);               /* ASCII case folded */
 

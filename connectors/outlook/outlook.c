@@ -19,6 +19,12 @@ static const struct oauth entra = {
     .token_path = "/oauth2/v2.0/token",
 };
 
+static enum answer graph_answer(struct answer_info *in)
+{
+    answer_message(in, in->body, "error.message");
+    return answer_by_status(in);
+}
+
 PROVIDER(outlook,
     .name = "outlook",
     .title = "Outlook",
@@ -27,7 +33,8 @@ PROVIDER(outlook,
     .resource = "Mailbox",
     .headers = NAMES("Prefer: IdType=\"ImmutableId\""),
     .limits = LIMITS({ "mailbox_concurrency", PER_ACCOUNT, 0, 0, 4 },
-                     { "mailbox_requests", PER_ACCOUNT, 10000, 600000, 0 }))
+                     { "mailbox_requests", PER_ACCOUNT, 10000, 600000, 0 }),
+    .classify = graph_answer)
 
 #define MAIL_FIELDS "id,subject,from,receivedDateTime,bodyPreview,isRead"
 

@@ -194,6 +194,11 @@ bool js_bool(const struct json *obj, const char *path)
     return v;
 }
 
+void *call_memory(struct call *c, size_t n)
+{
+    return arena_zalloc(&c->arena, n);
+}
+
 const char *text(struct call *c, const char *fmt, ...)
 {
     char small[1024];
@@ -243,6 +248,22 @@ const char *text_base64url(struct call *c, const char *s)
     buf_add_b64url(&b, str_of(s));
     z = arena_z(&c->arena, buf_str(&b));
     buf_release(&b);
+    return z ? z : "";
+}
+
+const char *text_base64_lines(struct call *c, const char *s)
+{
+    struct buf b = BUF_INIT(CALL_ARENA_MAX), lines = BUF_INIT(CALL_ARENA_MAX);
+    char *z;
+
+    buf_add_b64(&b, str_of(s));
+    for (size_t at = 0; at < b.len; at += 76) {
+        buf_add(&lines, b.p + at, b.len - at < 76 ? b.len - at : 76);
+        buf_add_z(&lines, "\r\n");
+    }
+    z = arena_z(&c->arena, buf_str(&lines));
+    buf_release(&b);
+    buf_release(&lines);
     return z ? z : "";
 }
 

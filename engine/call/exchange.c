@@ -238,6 +238,24 @@ enum answer answer_by_status(struct answer_info *in)
     }
 }
 
+/* The provider's words, cut to what fits, without what could break a line. */
+void answer_message(struct answer_info *in, const struct json *body, const char *path)
+{
+    struct str s = json_str(js_get(body, path));
+    size_t n = 0;
+
+    for (size_t i = 0; i < s.len && n + 1 < sizeof(in->message); i++)
+        in->message[n++] = (unsigned char)s.p[i] < 0x20 ? ' ' : s.p[i];
+    while (n > 0 && !str_utf8_valid(str_n(in->message, n)))
+        n--;                            /* the cut may have gone through a character */
+    in->message[n] = '\0';
+}
+
+bool answer_text_is(const struct json *string, const char *text)
+{
+    return str_is(json_str(string), text);
+}
+
 static const char *const answer_names[] = { "none", "done", "refused", "conflict", "limited", "auth", "not_executed", "unknown" };
 
 static void count_answer(const struct attempt *a, enum answer ans)

@@ -1,0 +1,284 @@
+/*
+ * github.c -- issues and reviews on GitHub, through its REST API
+ *
+ * Tools:     github.create_issue, github.comment_and_close, github.list_review_requests
+ * Upstream:  GET /repos/{o}/{r}/labels, POST and GET /repos/{o}/{r}/issues, POST and GET .../issues/{n}/comments,
+ *            PATCH .../issues/{n}, GET /user, GET /search/issues
+ *
+ * GitHub has no idempotency key.  What is written carries the call's key in an HTML comment, which nobody sees on the page
+ * and which a lost answer can be settled by: found means done; not found proves nothing, for it may still be on its way.
+ *
+ * Limits are per user: a quota per hour, and 100 requests at once.  Exceeding them answers 403 or 429.
+ */
+#include "connectors/connector.h"
+
+static const struct oauth github_oauth = {
+    .auth_url = "https://github.com",
+    .authorize_path = "/login/oauth/authorize",
+    .token_path = "/login/oauth/access_token",
+    .rotates = true,
+};
+
+/* 403 is "limited" when a quota is used up, else a refusal; the body's message is GitHub's own words. */
+static enum answer github_answer(struct answer_info *in)
+{
+    const char *left = in->header(in, "x-ratelimit-remaining"), *after = in->header(in, "retry-after");
+    enum answer a = answer_by_status(in);
+
+    answer_message(in, in->body, "message");
+    if (in->status == 403 && (after || (left && left[0] == '0' && !left[1]))) {
+        if (!in->retry_after_ms)
+            in->retry_after_ms = 60000;
+        return ANSWER_LIMITED;
+    }
+    return a;
+}
+
+PROVIDER(github,
+    .name = "github",
+    .title = "GitHub",
+    .base_url = "https://api.github.com",
+    .oauth = &github_oauth,
+    .resource = "Repository",
+    .headers = NAMES("X-GitHub-Api-Version: 2022-11-28"),
+    .limits = LIMITS({ "user_concurrency", PER_ACCOUNT, 0, 0, 100 },
+                     { "user_requests", PER_ACCOUNT, 5000, 3600000, 0 }),
+    .classify = github_answer)
+
+#define REPOSITORY { "repository", T_STRING, 3, 140, "owner/name" }
+
+/* Splits "owner/name"; NULL in *ret_name if it is nothing of the kind. */
+static void split(struct call *call, const char **ret_owner, const char **ret_name)
+{
+    const char *both = arg_str(call, "repository"), *p = both;
+
+    while (*p && *p != '/')
+        p++;
+    *ret_owner = text(call, "%.*s", (int)(p - both), both);
+    *ret_name = *p ? p + 1 : NULL;
+    for (const char *q = *ret_name; q && *q; q++)
+        if (*q == '/')
+            *ret_name = NULL;
+}
+
+static enum err repository(struct call *call, const char **ret_owner, const char **ret_name)
+{
+    split(call, ret_owner, ret_name);
+    if (!*ret_name || !**ret_name || !**ret_owner)
+        return fail(call, E_ARGS_INVALID, "repository must be written owner/name");
+    return OK;
+}
+
+static const char *marked(struct call *call, const char *body)
+{
+    return text(call, "%s\n\n<!-- sluice:%s -->", body, call_key(call));
+}
+
+static bool has_mark(struct call *call, struct json *item)
+{
+    const char *body = js_str(call, item, "body"), *mark = text(call, "<!-- sluice:%s -->", call_key(call));
+
+    for (; *body; body++) {
+        size_t i = 0;
+
+        while (mark[i] && body[i] == mark[i])
+            i++;
+        if (!mark[i])
+            return true;
+    }
+    return false;
+}
+
+/* ---- create an issue --------------------------------------------------------------------------------------------- */
+
+enum { PAGE = 100, PAGES_MAX = 10 };
+
+/* The repository's own spelling of each label asked for; what is not there is named. */
+static enum err find_labels(struct call *call, const char *owner, const char *name, struct json **ret)
+{
+    struct json *found = js_arr(call), *page;
+    size_t want = arg_count(call, "labels");
+    bool *seen = want ? call_memory(call, want) : NULL;
+    enum err e;
+
+    for (int n = 1; want && n <= PAGES_MAX; n++) {
+        e = await_get(call, &page, query(call, path(call, "/repos/{}/{}/labels", owner, name, NULL), "per_page", text(call, "%d", PAGE),
+                                         "page", text(call, "%d", n), NULL));
+        if (e)
+            return e;
+        for (struct json *label = js_first(page); label; label = js_next(label)) {
+            for (size_t i = 0; seen && i < want; i++) {
+                if (!seen[i] && text_equal_folded(js_str(call, label, "name"), arg_item(call, "labels", i))) {
+                    seen[i] = true;
+                    js_push_str(call, found, js_str(call, label, "name"));
+                }
+            }
+        }
+        if (js_len(page) < PAGE)
+            break;
+    }
+    for (size_t i = 0; seen && i < want; i++)
+        if (!seen[i])
+            return fail(call, E_NO_RESULT, "%s/%s has no label \"%s\"", owner, name, arg_item(call, "labels", i));
+    *ret = found;
+    return OK;
+}
+
+static void issue_result(struct call *call, struct json *issue)
+{
+    result_int(call, "number", js_int(issue, "number", 0));
+    result_str(call, "url", js_str(call, issue, "html_url"));
+}
+
+static enum settled was_created(struct call *call)
+{
+    const char *owner, *name;
+    struct json *issues;
+
+    split(call, &owner, &name);
+    if (await_get(call, &issues, query(call, path(call, "/repos/{}/{}/issues", owner, name, NULL), "state", "all", "sort", "created",
+                                       "direction", "desc", "per_page", "50", NULL)))
+        return SETTLED_UNKNOWN;
+    for (struct json *issue = js_first(issues); issue; issue = js_next(issue)) {
+        if (has_mark(call, issue)) {
+            issue_result(call, issue);
+            return SETTLED_DONE;
+        }
+    }
+    return SETTLED_UNKNOWN;
+}
+
+TOOL(github_create_issue,
+    .provider = &github_provider,
+    .name = "github.create_issue",
+    .summary = "Create an issue in a repository, with labels given by name",
+    .args = FIELDS(REPOSITORY,
+                   { "title", T_STRING, 1, 256, "one line" },
+                   { "body", T_TEXT, 0, 60000, "Markdown", OPTIONAL },
+                   { "labels", T_STRING_LIST, 0, 20, "names, upper or lower case", OPTIONAL }),
+    .result = FIELDS({ "number", T_INT, 1, 2147483647, "of the issue" }, { "url", T_STRING, 0, 2048, "its page" }),
+    .effect = EFFECT_WRITES,
+    .scopes = NAMES("repo"),
+    .resource = "repository",
+    .reconcile = was_created)
+{
+    struct json *issue = js_obj(call), *labels, *reply;
+    const char *owner, *name;
+    enum err e = repository(call, &owner, &name);
+
+    if (!e)
+        e = find_labels(call, owner, name, &labels);
+    if (e)
+        return e;
+    js_set_str(call, issue, "title", arg_str(call, "title"));
+    js_set_str(call, issue, "body", marked(call, arg_str(call, "body")));
+    js_set(call, issue, "labels", labels);
+    e = await_post(call, &reply, path(call, "/repos/{}/{}/issues", owner, name, NULL), issue);
+    if (e)
+        return e;
+    issue_result(call, reply);
+    return OK;
+}
+
+/* ---- comment and close ------------------------------------------------------------------------------------------- */
+
+static const char *issue_path(struct call *call, const char *owner, const char *name)
+{
+    return path(call, "/repos/{}/{}/issues/{}", owner, name, text(call, "%lld", (long long)arg_int(call, "number")), NULL);
+}
+
+/* Closing comes last: an issue that is closed and carries the comment is the whole of it. */
+static enum settled was_closed(struct call *call)
+{
+    const char *owner, *name;
+    struct json *issue, *comments;
+
+    split(call, &owner, &name);
+    if (await_get(call, &issue, issue_path(call, owner, name)) ||
+        await_get(call, &comments, query(call, text(call, "%s/comments", issue_path(call, owner, name)), "per_page", "100", NULL)))
+        return SETTLED_UNKNOWN;
+    for (struct json *comment = js_first(comments); comment; comment = js_next(comment)) {
+        if (has_mark(call, comment) && text_equal_folded(js_str(call, issue, "state"), "closed")) {
+            result_int(call, "comment_id", js_int(comment, "id", 0));
+            result_str(call, "state", "closed");
+            return SETTLED_DONE;
+        }
+    }
+    return SETTLED_UNKNOWN;
+}
+
+TOOL(github_comment_and_close,
+    .provider = &github_provider,
+    .name = "github.comment_and_close",
+    .summary = "Comment on an issue and close it",
+    .args = FIELDS(REPOSITORY,
+                   { "number", T_INT, 1, 2147483647, "of the issue" },
+                   { "comment", T_TEXT, 1, 60000, "Markdown" },
+                   { "reason", T_CHOICE, 0, 0, "completed if left out", OPTIONAL, NAMES("completed", "not_planned") }),
+    .result = FIELDS({ "comment_id", T_INT, 0, 9007199254740991, "of the comment" }, { "state", T_STRING, 1, 20, "of the issue now" }),
+    .effect = EFFECT_WRITES,
+    .scopes = NAMES("repo"),
+    .resource = "repository",
+    .reconcile = was_closed)
+{
+    struct json *comment = js_obj(call), *change = js_obj(call), *reply;
+    const char *owner, *name;
+    enum err e = repository(call, &owner, &name);
+
+    if (e)
+        return e;
+    js_set_str(call, comment, "body", marked(call, arg_str(call, "comment")));
+    e = await_post(call, &reply, text(call, "%s/comments", issue_path(call, owner, name)), comment);
+    if (e)
+        return e;
+    result_int(call, "comment_id", js_int(reply, "id", 0));
+    js_set_str(call, change, "state", "closed");
+    js_set_str(call, change, "state_reason", arg_has(call, "reason") ? arg_str(call, "reason") : "completed");
+    e = await_patch(call, &reply, issue_path(call, owner, name), change);
+    if (e)
+        return e;
+    result_str(call, "state", js_str(call, reply, "state"));
+    return OK;
+}
+
+/* ---- reviews that wait for me ------------------------------------------------------------------------------------ */
+
+TOOL(github_list_review_requests,
+    .provider = &github_provider,
+    .name = "github.list_review_requests",
+    .summary = "List open pull requests of a repository that wait for the user's review",
+    .args = FIELDS(REPOSITORY),
+    .result = FIELDS({ "pull_requests", T_LIST, 0, 0, "number, title, author, url" }),
+    .effect = EFFECT_READS,
+    .scopes = NAMES("repo"),
+    .resource = "repository")
+{
+    struct json *me, *pulls, *list = js_arr(call);
+    const char *owner, *name, *login;
+    enum err e = repository(call, &owner, &name);
+
+    if (!e)
+        e = await_get(call, &me, "/user");
+    if (e)
+        return e;
+    login = js_str(call, me, "login");
+    e = await_get(call, &pulls, query(call, path(call, "/repos/{}/{}/pulls", owner, name, NULL), "state", "open", "per_page", "100", NULL));
+    if (e)
+        return e;
+    for (struct json *pull = js_first(pulls); pull; pull = js_next(pull)) {
+        for (struct json *who = js_first(js_get(pull, "requested_reviewers")); who; who = js_next(who)) {
+            struct json *one;
+
+            if (!text_equal_folded(js_str(call, who, "login"), login))
+                continue;
+            one = js_obj(call);
+            js_set_int(call, one, "number", js_int(pull, "number", 0));
+            js_set_str(call, one, "title", js_str(call, pull, "title"));
+            js_set_str(call, one, "author", js_str(call, pull, "user.login"));
+            js_set_str(call, one, "url", js_str(call, pull, "html_url"));
+            js_push(call, list, one);
+        }
+    }
+    result_json(call, "pull_requests", list);
+    return OK;
+}

@@ -1,0 +1,220 @@
+/*
+ * slack.c -- messages in Slack, through its Web API
+ *
+ * Tools:     slack.post_message, slack.reply_in_thread, slack.message_user
+ * Upstream:  conversations.list, users.lookupByEmail, conversations.open, chat.postMessage, conversations.history
+ *
+ * HTTP 200 is not success: the body's "ok" is.  There is no idempotency key; a post carries the call's key as metadata, so
+ * that a lost answer can be settled by reading the channel back.  Found means done; not found proves nothing.
+ *
+ * Limits are per method and workspace, and about one post a second and channel.
+ */
+#include "connectors/connector.h"
+
+static const struct oauth slack_oauth = {
+    .auth_url = "https://slack.com",
+    .authorize_path = "/oauth/v2/authorize",
+    .token_path = "/api/oauth.v2.access",
+    .rotates = true,
+    .scope_separator = ",",
+};
+
+static enum answer slack_answer(struct answer_info *in)
+{
+    static const struct {
+        const char *error;
+        enum answer means;
+    } known[] = {
+        { "ratelimited", ANSWER_LIMITED }, { "rate_limited", ANSWER_LIMITED },
+        { "invalid_auth", ANSWER_AUTH }, { "not_authed", ANSWER_AUTH }, { "token_expired", ANSWER_AUTH }, { "token_revoked", ANSWER_AUTH },
+        { "internal_error", ANSWER_UNKNOWN }, { "fatal_error", ANSWER_UNKNOWN }, { "request_timeout", ANSWER_UNKNOWN },
+        { "service_unavailable", ANSWER_UNKNOWN },
+        { "already_reacted", ANSWER_CONFLICT }, { "name_taken", ANSWER_CONFLICT },
+    };
+    enum answer a = answer_by_status(in);
+
+    if (a != ANSWER_DONE || js_bool(in->body, "ok"))
+        return a;
+    answer_message(in, in->body, "error");
+    for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
+        if (text_equal_folded(in->message, known[i].error))
+            return known[i].means;
+    return ANSWER_REFUSED;
+}
+
+PROVIDER(slack,
+    .name = "slack",
+    .title = "Slack",
+    .base_url = "https://slack.com",
+    .oauth = &slack_oauth,
+    .resource = "Channel",
+    .limits = LIMITS({ "workspace_requests", PER_ACCOUNT, 50, 60000, 0 }),
+    .classify = slack_answer)
+
+enum { PAGES_MAX = 20 };
+
+/* ---- finding ----------------------------------------------------------------------------------------------------- */
+
+static enum err find_channel(struct call *call, const char **ret_id)
+{
+    const char *name = arg_str(call, "channel"), *cursor = "";
+
+    if (*name == '#')
+        name++;
+    for (int i = 0; i < PAGES_MAX; i++) {
+        struct json *fields = js_obj(call), *reply;
+        enum err e;
+
+        js_set_str(call, fields, "limit", "200");
+        js_set_str(call, fields, "exclude_archived", "true");
+        js_set_str(call, fields, "types", "public_channel,private_channel");
+        if (*cursor)
+            js_set_str(call, fields, "cursor", cursor);
+        e = await_query_form(call, &reply, "/api/conversations.list", fields);
+        if (e)
+            return e;
+        for (struct json *channel = js_first(js_get(reply, "channels")); channel; channel = js_next(channel)) {
+            if (text_equal_folded(js_str(call, channel, "name"), name)) {
+                *ret_id = js_str(call, channel, "id");
+                return OK;
+            }
+        }
+        cursor = js_str(call, reply, "response_metadata.next_cursor");
+        if (!*cursor)
+            break;
+    }
+    return fail(call, E_NO_RESULT, "no channel called \"%s\" that the app can see", name);
+}
+
+/* The direct message channel with whoever has this address. */
+static enum err find_person(struct call *call, const char **ret_channel)
+{
+    struct json *fields = js_obj(call), *open = js_obj(call), *reply;
+    const char *user;
+    enum err e;
+
+    js_set_str(call, fields, "email", arg_str(call, "email"));
+    e = await_query_form(call, &reply, "/api/users.lookupByEmail", fields);
+    if (e)
+        return e;
+    user = js_str(call, reply, "user.id");
+    js_set_str(call, open, "users", user);
+    /* opening a conversation that exists answers it: nothing anybody would notice */
+    e = await_query_form(call, &reply, "/api/conversations.open", open);
+    if (e)
+        return e;
+    *ret_channel = js_str(call, reply, "channel.id");
+    return OK;
+}
+
+/* ---- posting ----------------------------------------------------------------------------------------------------- */
+
+static enum err post(struct call *call, const char *channel, const char *thread)
+{
+    struct json *message = js_obj(call), *metadata = js_obj(call), *payload = js_obj(call), *reply;
+    enum err e;
+
+    keep_str(call, "channel", channel);
+    js_set_str(call, message, "channel", channel);
+    js_set_str(call, message, "text", arg_str(call, "text"));
+    if (thread)
+        js_set_str(call, message, "thread_ts", thread);
+    js_set_str(call, payload, "key", call_key(call));
+    js_set_str(call, metadata, "event_type", "sluice_call");
+    js_set(call, metadata, "event_payload", payload);
+    js_set(call, message, "metadata", metadata);
+    e = await_post(call, &reply, "/api/chat.postMessage", message);
+    if (e)
+        return e;
+    result_str(call, "channel", js_str(call, reply, "channel"));
+    result_str(call, "ts", js_str(call, reply, "ts"));
+    return OK;
+}
+
+static enum settled find_post(struct call *call, const char *method, const char *thread)
+{
+    const char *channel = kept_str(call, "channel");
+    struct json *fields = js_obj(call), *reply;
+
+    if (!*channel)
+        return SETTLED_NOT_DONE;            /* the post itself was never tried */
+    js_set_str(call, fields, "channel", channel);
+    js_set_str(call, fields, "include_all_metadata", "true");
+    js_set_str(call, fields, "limit", "15");
+    if (thread)
+        js_set_str(call, fields, "ts", thread);
+    if (await_query_form(call, &reply, method, fields))
+        return SETTLED_UNKNOWN;
+    for (struct json *m = js_first(js_get(reply, "messages")); m; m = js_next(m)) {
+        if (text_equal_folded(js_str(call, m, "metadata.event_payload.key"), call_key(call))) {
+            result_str(call, "channel", channel);
+            result_str(call, "ts", js_str(call, m, "ts"));
+            return SETTLED_DONE;
+        }
+    }
+    return SETTLED_UNKNOWN;
+}
+
+static enum settled was_posted(struct call *call)
+{
+    return find_post(call, "/api/conversations.history", NULL);
+}
+
+static enum settled was_replied(struct call *call)
+{
+    return find_post(call, "/api/conversations.replies", arg_str(call, "thread"));
+}
+
+#define POSTED FIELDS({ "channel", T_STRING, 1, 64, "its id" }, { "ts", T_STRING, 1, 64, "the message's timestamp: its name in the channel" })
+
+TOOL(slack_post_message,
+    .provider = &slack_provider,
+    .name = "slack.post_message",
+    .summary = "Post a message to a channel given by its name",
+    .args = FIELDS({ "channel", T_STRING, 1, 81, "name, with or without #" }, { "text", T_TEXT, 1, 12000, "mrkdwn" }),
+    .result = POSTED,
+    .effect = EFFECT_WRITES,
+    .scopes = NAMES("channels:read", "chat:write"),
+    .resource = "channel",
+    .reconcile = was_posted)
+{
+    const char *channel;
+    enum err e = find_channel(call, &channel);
+
+    return e ? e : post(call, channel, NULL);
+}
+
+TOOL(slack_reply_in_thread,
+    .provider = &slack_provider,
+    .name = "slack.reply_in_thread",
+    .summary = "Reply in the thread of a message",
+    .args = FIELDS({ "channel", T_STRING, 1, 81, "name, with or without #" }, { "thread", T_STRING, 1, 64, "timestamp of the message" },
+                   { "text", T_TEXT, 1, 12000, "mrkdwn" }),
+    .result = POSTED,
+    .effect = EFFECT_WRITES,
+    .scopes = NAMES("channels:read", "chat:write"),
+    .resource = "channel",
+    .reconcile = was_replied)
+{
+    const char *channel;
+    enum err e = find_channel(call, &channel);
+
+    return e ? e : post(call, channel, arg_str(call, "thread"));
+}
+
+TOOL(slack_message_user,
+    .provider = &slack_provider,
+    .name = "slack.message_user",
+    .summary = "Send a direct message to the person with an e-mail address",
+    .args = FIELDS({ "email", T_EMAIL, 0, 0, "of the person" }, { "text", T_TEXT, 1, 12000, "mrkdwn" }),
+    .result = POSTED,
+    .effect = EFFECT_WRITES,
+    .scopes = NAMES("users:read.email", "im:write", "chat:write"),
+    .resource = "Person",
+    .reconcile = was_posted)
+{
+    const char *channel;
+    enum err e = find_person(call, &channel);
+
+    return e ? e : post(call, channel, NULL);
+}

@@ -239,10 +239,17 @@ static bool dependents(struct run *r, const struct op *op, const struct json *va
 
 /* ------------------------------------------------------------------------------------------------------------------ */
 
+/* Rounding keeps the order, so two numbers whose nearest doubles differ are ordered like those. */
 static inline int order(const struct json *value, const struct json *bound)
 {
+    double a, b;
+
     if (value->type == JSON_INT && bound->type == JSON_INT)
         return (value->u.i > bound->u.i) - (value->u.i < bound->u.i);
+    a = value->type == JSON_INT ? (double)value->u.i : value->u.d;
+    b = bound->type == JSON_INT ? (double)bound->u.i : bound->u.d;
+    if (a != b)
+        return a < b ? -1 : 1;
     return json_num_cmp(value, bound);
 }
 

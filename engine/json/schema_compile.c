@@ -261,26 +261,31 @@ static enum err strings_keep(struct build *b, struct place *p, const char *name,
     return OK;
 }
 
+static enum err dependent_add(struct build *b, struct place *p, const char *name, const struct json *m,
+    struct dependent_required *ret)
+{
+    *ret = (struct dependent_required){ .key = arena_str(keep(b), json_key(m)), .n = (uint32_t)json_len(m) };
+    return ret->key.p ? strings_keep(b, p, name, m, &ret->needs) : build_too_large(b);
+}
+
+/* dependentRequired; and of "dependencies", which this dialect replaced but still describes, the part that is that. */
 static enum err kw_dependent_required(struct build *b, struct place *p, const char *name, const struct json *v,
     enum op_code code)
 {
     struct dependent_required *list = ARENA_ARRAY(keep(b), struct dependent_required, json_len(v) + 1);
+    bool old = str_is(json_key(v), "dependencies");
+    enum err e = OK;
     uint32_t n = 0;
 
     if (!json_is(v, JSON_OBJECT))
         return build_refuse(b, p, name, "must be an object of arrays of strings");
     if (!list)
         return build_too_large(b);
-    for (const struct json *m = json_first(v); m; m = json_next(m), n++) {
-        enum err e = strings_keep(b, p, name, m, &list[n].needs);
-
-        if (e)
-            return e;
-        list[n].n = (uint32_t)json_len(m);
-        list[n].key = arena_str(keep(b), json_key(m));
-        if (!list[n].key.p)
-            return build_too_large(b);
-    }
+    for (const struct json *m = json_first(v); m && !e; m = json_next(m))
+        if (!old || json_is(m, JSON_ARRAY))
+            e = dependent_add(b, p, name, m, &list[n++]);
+    if (e || n == 0)
+        return e;
     return op_add(b, (struct op){ .code = OP_DEPENDENT_REQUIRED, .types = T_OBJECT, .n = n, .u.required = list });
 }
 
@@ -479,8 +484,11 @@ static enum err kw_dependent_schemas(struct build *b, struct place *p, const cha
     enum err e = OK;
 
     for (const struct json *m = json_first(v); m && !e; m = json_next(m)) {
-        struct dependent_sub *rule = ARENA_NEW(keep(b), struct dependent_sub);
+        struct dependent_sub *rule;
 
+        if (json_is(m, JSON_ARRAY))             /* only in "dependencies": see kw_dependent_required */
+            continue;
+        rule = ARENA_NEW(keep(b), struct dependent_sub);
         if (!rule)
             return build_too_large(b);
         *rule = (struct dependent_sub){ arena_str(keep(b), json_key(m)), child(b, m) };
@@ -550,6 +558,7 @@ static const struct {
     { "minProperties", VOCAB_VALIDATION, OP_MIN_PROPERTIES, kw_count },
     { "maxProperties", VOCAB_VALIDATION, OP_MAX_PROPERTIES, kw_count },
     { "dependentRequired", VOCAB_VALIDATION, OP_DEPENDENT_REQUIRED, kw_dependent_required },
+    { "dependencies", VOCAB_VALIDATION, OP_DEPENDENT_REQUIRED, kw_dependent_required },
     { "uniqueItems", VOCAB_VALIDATION, OP_UNIQUE_ITEMS, kw_unique },
     { NULL, VOCAB_APPLICATOR | VOCAB_VALIDATION, OP_OBJECT, kw_object },
     { "propertyNames", VOCAB_APPLICATOR, OP_NAMES, kw_sub },
@@ -563,6 +572,7 @@ static const struct {
     { "not", VOCAB_APPLICATOR, OP_NOT, kw_sub },
     { "if", VOCAB_APPLICATOR, OP_IF, kw_if },
     { "dependentSchemas", VOCAB_APPLICATOR, OP_DEPENDENT_SUB, kw_dependent_schemas },
+    { "dependencies", VOCAB_APPLICATOR, OP_DEPENDENT_SUB, kw_dependent_schemas },
     { "unevaluatedItems", VOCAB_UNEVALUATED, OP_UNEVALUATED_ITEMS, kw_sub },
     { "unevaluatedProperties", VOCAB_UNEVALUATED, OP_UNEVALUATED_PROPERTIES, kw_sub },
 };

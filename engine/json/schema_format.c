@@ -104,28 +104,27 @@ static bool date_time(struct scan *s)
     return date(s) && skip(s, 'T') && time_of_day(s);
 }
 
-/* Numbers with the given units, in their order and without a gap between two; false if there is none. */
-static bool units(struct scan *s, const char *order)
+/* Numbers with the given units, in their order and without a gap between two; *any: there was at least one. */
+static bool units(struct scan *s, const char *order, bool *any)
 {
     const char *unit = NULL;
 
-    while (!at_end(s) && is_digit(*s->p)) {
-        const char *found;
+    while (digits(s)) {
+        const char *found = !at_end(s) && *s->p ? strchr(order, *s->p) : NULL;
 
-        digits(s);
-        found = !at_end(s) && *s->p ? strchr(order, *s->p) : NULL;
         if (!found || (unit && found != unit + 1))
             return false;
         unit = found;
         s->p++;
     }
-    return unit != NULL;
+    *any = unit != NULL;
+    return true;
 }
 
 static bool duration(struct scan *s)
 {
-    bool days;
     struct scan weeks;
+    bool any;
 
     if (at_end(s) || *s->p != 'P')
         return false;
@@ -135,10 +134,11 @@ static bool duration(struct scan *s)
         s->p = weeks.p + 1;
         return true;
     }
-    days = units(s, "YMD");
+    if (!units(s, "YMD", &any))
+        return false;
     if (at_end(s))
-        return days;
-    return *s->p++ == 'T' && units(s, "HMS");
+        return any;
+    return *s->p++ == 'T' && units(s, "HMS", &any) && any;
 }
 
 /* --- hosts and addresses --------------------------------------------------------------------------------------------- */
@@ -170,6 +170,8 @@ static bool hostname(struct str s)
         } else if (is_alpha(c) || is_digit(c) || (c == '-' && label > 0)) {
             if (++label > 63)
                 return false;
+            if (label == 4 && c == '-' && s.p[i - 1] == '-' && ((s.p[i - 2] | 0x20) != 'n' || (s.p[i - 3] | 0x20) != 'x'))
+                return false;                   /* reserved for encodings, of which there is one: RFC 5891 */
         } else {
             return false;
         }

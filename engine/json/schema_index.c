@@ -10,7 +10,7 @@
 #include "base/map.h"
 #include "json/schema_internal.h"
 
-enum holds { HOLDS_SCHEMA, HOLDS_LIST, HOLDS_MAP };
+enum holds { HOLDS_SCHEMA, HOLDS_LIST, HOLDS_MAP, HOLDS_MAP_OR_LISTS };
 
 static const struct keyword {
     const char *name;
@@ -22,7 +22,7 @@ static const struct keyword {
     { "additionalProperties", HOLDS_SCHEMA }, { "propertyNames", HOLDS_SCHEMA }, { "items", HOLDS_SCHEMA },
     { "contains", HOLDS_SCHEMA }, { "not", HOLDS_SCHEMA }, { "if", HOLDS_SCHEMA }, { "then", HOLDS_SCHEMA },
     { "else", HOLDS_SCHEMA }, { "unevaluatedItems", HOLDS_SCHEMA }, { "unevaluatedProperties", HOLDS_SCHEMA },
-    { "contentSchema", HOLDS_SCHEMA },
+    { "contentSchema", HOLDS_SCHEMA }, { "dependencies", HOLDS_MAP_OR_LISTS },
 };
 
 static enum err place_add(struct build *b, const struct json *at, struct place *parent, struct str step,
@@ -201,10 +201,13 @@ static enum err children_add(struct build *b, struct place *p, const struct keyw
         return build_refuse(b, p, k->name, type == JSON_ARRAY ? "must be an array of schemas" :
             "must be an object of schemas");
     for (const struct json *m = json_first(value); m; m = json_next(m)) {
-        enum err e = child_add(b, m, p, k->name, m, i++);
+        enum err e = OK;
 
+        if (k->holds != HOLDS_MAP_OR_LISTS || !json_is(m, JSON_ARRAY))
+            e = child_add(b, m, p, k->name, m, i);
         if (e)
             return e;
+        i++;
     }
     return OK;
 }
@@ -264,6 +267,8 @@ static enum err place_fill(struct build *b, struct place *p)
 {
     enum err e = OK;
 
+    if (p->own)
+        build_want(b, p);
     if (p->parent && json_get(p->at, "$id"))
         e = resource_add(b, p, p->parent->resource->uri);
     if (!e)
@@ -272,8 +277,6 @@ static enum err place_fill(struct build *b, struct place *p)
         e = anchor_add(b, p, "$dynamicAnchor", true);
     if (!e)
         e = members_add(b, p);
-    if (!e && p->own)
-        build_want(b, p);
     return e;
 }
 

@@ -31,9 +31,11 @@
 enum {
     PATTERN_MAX = 8192,                 /* bytes */
     GROUPS_NESTED_MAX = 50,
-    LIMIT_FIRST = 2000,                 /* backtracks; 2000 are some 20 us */
+    LIMIT_FIRST = 100,                  /* backtracks */
     LIMIT_GROWTH = 8,
-    BACKTRACKS_PER_STEP = 16,
+    /* a backtrack costs about 8 ns and may read on through the text; a step stands for some 80 ns */
+    BACKTRACK_BYTES = 16,
+    BACKTRACK_BYTES_PER_STEP = 160,
     WINDOW_TEXT = 1024,                 /* texts up to here are tried in one go */
     BYTES_PER_STEP = 256,
     STEPS_PER_WINDOW = 4096,
@@ -702,8 +704,7 @@ static enum answer match_window(const struct regex *r, struct workshop *w, struc
             return NO;
         if (rc != PCRE2_ERROR_MATCHLIMIT)       /* out of its stack or heap, or not UTF-8: no answer */
             return WAIT;
-        /* a backtrack may read on to the end of the text */
-        if (!charge(steps, steps_max, limit / BACKTRACKS_PER_STEP * (1 + text.len / BYTES_PER_STEP)))
+        if (!charge(steps, steps_max, limit * (BACKTRACK_BYTES + text.len) / BACKTRACK_BYTES_PER_STEP))
             return WAIT;
         limit *= LIMIT_GROWTH;
     }

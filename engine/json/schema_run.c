@@ -144,6 +144,8 @@ enum answer run_ask(struct run *r, const struct frame *f, const struct sub *sub,
     if (sub->kind == SUB_ANY)
         return YES;
     if (!type_bit(value)) {
+        r->leaf = mode & ASK_SAME ? NULL : value;
+        r->leaf_at = at;
         run_give_up(r, "is not a JSON value");
         return WAIT;
     }

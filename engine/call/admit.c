@@ -32,8 +32,9 @@ static enum err permit_result(enum rl_result r)
         return OK;
     case RL_LATE:
     case RL_NEVER:
-    case RL_TIMED_OUT:
         return E_RATE_LIMITED;
+    case RL_TIMED_OUT:
+        return E_DEADLINE;
     case RL_BUSY:
     case RL_TABLE_FULL:
         return E_OVERLOADED;

@@ -147,6 +147,8 @@ static enum err await_limits(struct attempt *a, struct permit_wait *w, bool *ret
         return OK;
     e = await_permit(c->worker->engine->limiter, w, asks, n, c->deadline, &retry_at);
     *ret_held = !e;
+    if (e == E_DEADLINE)
+        return call_why(c, e, "other requests of this account held its limits at %s until the call's deadline", a->p->decl->name);
     if (e == E_RATE_LIMITED) {
         if (retry_at != RL_FOREVER && retry_at > loop_now())
             c->retry_after_ms = (retry_at - loop_now()) / NS_PER_MS + 1;

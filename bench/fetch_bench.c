@@ -3,9 +3,10 @@
  *
  *   fetch_bench [exchanges]
  *
- * A server thread (epoll, plain or TLS) answers POSTs of about 330 bytes with about 350 bytes; 64 tasks of one loop send one
- * request after the other on kept connections.  Printed: CPU of the loop's thread per exchange, everything included that a
- * call pays for (task switches, ring, building, parsing, arena), user and system apart.  The server's CPU is not counted.
+ * A server thread (epoll, plain or TLS) answers POSTs of about 330 bytes with about 350 bytes; 64 tasks of one loop
+ * send one request after the other on kept connections.  Printed: CPU of the loop's thread per exchange, everything
+ * included that a call pays for (task switches, ring, building, parsing, arena), user and system apart.  The server's
+ * CPU is not counted.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -28,7 +29,7 @@
 
 enum { TASKS = 64, FDS_MAX = 1024, REQUEST_BODY = 130, ANSWER_BODY = 250 };
 
-/* ---- the server ---------------------------------------------------------------------------------------------------- */
+/* ---- the server -------------------------------------------------------------------------------------------------- */
 
 struct server {
     uint16_t port;
@@ -81,7 +82,8 @@ static void serve(struct server *s, int fd, bool tls)
 
     while ((n = tls ? SSL_read(s->ssl[fd], in, sizeof(in)) : recv(fd, in, sizeof(in), 0)) > 0) {
         for (const char *p = in; (p = memchr(p, '~', (size_t)(in + n - p))); p++) {
-            ssize_t put = tls ? SSL_write(s->ssl[fd], s->answer, (int)s->answer_len) : send(fd, s->answer, s->answer_len, MSG_NOSIGNAL);
+            ssize_t put = tls ? SSL_write(s->ssl[fd], s->answer, (int)s->answer_len)
+                              : send(fd, s->answer, s->answer_len, MSG_NOSIGNAL);
 
             ASSERT(put == (ssize_t)s->answer_len);
         }
@@ -134,8 +136,10 @@ static void server_start(struct server *s, bool tls, int stop)
     s->stop = stop;
     if (tls)
         tls_setup(s);
-    s->answer_len = (size_t)snprintf(s->answer, sizeof(s->answer), "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nDate: today\r\n"
-                                     "Content-Length: %d\r\n\r\n%0*d", ANSWER_BODY, ANSWER_BODY, 0);
+    s->answer_len = (size_t)snprintf(s->answer, sizeof(s->answer),
+                                     "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nDate: today\r\n"
+                                     "Content-Length: %d\r\n\r\n%0*d",
+                                     ANSWER_BODY, ANSWER_BODY, 0);
     s->listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     ASSERT(bind(s->listener, (struct sockaddr *)&at, sizeof(at)) == 0 && listen(s->listener, 512) == 0);
     ASSERT(getsockname(s->listener, (struct sockaddr *)&at, &n) == 0);
@@ -148,7 +152,7 @@ static void server_start(struct server *s, bool tls, int stop)
     ASSERT(pthread_create(&s->thread, NULL, server_main, s) == 0);
 }
 
-/* ---- the client ---------------------------------------------------------------------------------------------------- */
+/* ---- the client -------------------------------------------------------------------------------------------------- */
 
 struct bench {
     struct loop *loop;
@@ -162,11 +166,19 @@ struct bench {
 
 static void worker(void *arg)
 {
-    static const struct fetch_header headers[] = { { STR("Content-Type"), STR("application/json"), NULL }, { STR("Accept"), STR("application/json"), NULL } };
+    static const struct fetch_header headers[] = { { STR("Content-Type"), STR("application/json"), NULL },
+                                                   { STR("Accept"), STR("application/json"), NULL } };
     struct bench *b = arg;
     char body[REQUEST_BODY];
-    struct fetch_request req = { .tenant = STR("acme"), .origin = &b->origin, .method = STR("POST"), .path = STR("/v1.0/me/calendar/getSchedule"),
-                                 .headers = headers, .n_headers = 2, .body = str_n(body, sizeof(body)), .reply_max = 65536, .flags = b->flags };
+    struct fetch_request req = { .tenant = STR("acme"),
+                                 .origin = &b->origin,
+                                 .method = STR("POST"),
+                                 .path = STR("/v1.0/me/calendar/getSchedule"),
+                                 .headers = headers,
+                                 .n_headers = 2,
+                                 .body = str_n(body, sizeof(body)),
+                                 .reply_max = 65536,
+                                 .flags = b->flags };
     struct fetch_reply reply;
     enum fetch_sent sent;
     struct arena arena;
@@ -237,7 +249,8 @@ static double run(bool tls, unsigned flags)
     server_start(s, tls, stop[0]);
     opt.ca_file = tls ? s->ca_file : NULL;
     snprintf(url, sizeof(url), "%s://127.0.0.1:%u", tls ? "https" : "http", s->port);
-    if (fetch_origin_parse(str_of(url), &b.origin, &info) || loop_create(&loop_opt, &b.loop, &info) || fetch_create(&opt, &b.f, &info)) {
+    if (fetch_origin_parse(str_of(url), &b.origin, &info) || loop_create(&loop_opt, &b.loop, &info) ||
+        fetch_create(&opt, &b.f, &info)) {
         fprintf(stderr, "%s\n", info.text);
         exit(1);
     }
@@ -248,8 +261,9 @@ static double run(bool tls, unsigned flags)
     pthread_join(s->thread, NULL);
     if (tls)
         unlink(s->ca_file);
-    printf("%-28s %-6s %6.2f us  (user %5.2f, sys %5.2f)\n", flags ? "full libcurl transfer" : "kept connection, own framing",
-           tls ? "TLS" : "plain", b.user + b.sys, b.user, b.sys);
+    printf("%-28s %-6s %6.2f us  (user %5.2f, sys %5.2f)\n",
+           flags ? "full libcurl transfer" : "kept connection, own framing", tls ? "TLS" : "plain", b.user + b.sys,
+           b.user, b.sys);
     SSL_CTX_free(s->tls);
     free(s);
     close(stop[0]);

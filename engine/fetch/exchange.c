@@ -1,9 +1,9 @@
 /*
  * exchange.c -- one request and its answer on a connection: the hot path
  *
- * Send the bytes, read until the answer is complete.  The connection goes back to the pool only if nothing about it is in
- * doubt: the whole request left before the answer began, the answer ended by its own framing with not a byte behind it, and
- * neither side said close.  Everything else closes it.
+ * Send the bytes, read until the answer is complete.  The connection goes back to the pool only if nothing about it is
+ * in doubt: the whole request left before the answer began, the answer ended by its own framing with not a byte behind
+ * it, and neither side said close.  Everything else closes it.
  *
  * `sent` is set before bytes can have left, never after: with TLS a record may be half written when libcurl says AGAIN.
  */
@@ -39,7 +39,7 @@ static enum err await_breath(const struct exchange *x)
     return loop_now() >= x->req->deadline ? E_TIMEOUT : await_sleep(0);
 }
 
-/* One receive. *ret_more: there may be more to read at once. E_CLOSED: the peer is gone and the answer is not complete. */
+/* One receive. *ret_more: there may be more to read at once. E_CLOSED: the peer is gone, the answer incomplete. */
 static enum err receive(struct exchange *x, bool *ret_more)
 {
     struct fetch *f = x->c->x.f;

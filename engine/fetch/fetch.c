@@ -15,7 +15,8 @@ void fetch_use(const struct fetch_impl *impl)
 
 /* On a kept connection, else on a new one; once more on a new one when a kept one was dead and that is harmless. */
 static enum err await_on_connection(struct fetch *f, const struct fetch_request *req, const struct fetch_guard *guard,
-                                    struct arena *arena, struct fetch_reply *ret, enum fetch_sent *ret_sent, struct errinfo *info)
+                                    struct arena *arena, struct fetch_reply *ret, enum fetch_sent *ret_sent,
+                                    struct errinfo *info)
 {
     enum fetch_sent first = FETCH_NOT_SENT;
 
@@ -70,7 +71,7 @@ enum err await_fetch(struct fetch *f, const struct fetch_request *req, struct ar
     return e;
 }
 
-/* ---- birth and death ----------------------------------------------------------------------------------------------- */
+/* ---- birth and death --------------------------------------------------------------------------------------------- */
 
 static bool strings_copy(struct fetch *f, const struct fetch_options *opt)
 {
@@ -99,7 +100,7 @@ enum err fetch_create(const struct fetch_options *opt, struct fetch **ret, struc
     f->opt = *opt;
     f->opt.connect_timeout = opt->connect_timeout ? opt->connect_timeout : 5 * NS_PER_S;
     f->opt.idle_timeout = opt->idle_timeout ? opt->idle_timeout : 60 * NS_PER_S;
-    f->opt.per_origin_max = opt->per_origin_max ? opt->per_origin_max : 256;
+    f->opt.per_origin_max = opt->per_origin_max ? opt->per_origin_max : 4096;
     f->opt.idle_max = opt->idle_max ? opt->idle_max : 4096;
     f->opt.ca_file = f->opt.proxy = NULL;               /* the copies count */
     f->opt.resolve = NULL;

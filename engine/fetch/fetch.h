@@ -2,7 +2,8 @@
  * fetch.h -- one request to a provider and its answer
  *
  * libcurl connects (names, proxies, TLS and its checks), we frame: an exchange is our own HTTP/1.1 on a kept connection
- * (design 6).  What that does not cover takes a full libcurl transfer behind the same function.  No curl type appears here.
+ * (design 6).  What that does not cover takes a full libcurl transfer behind the same function.  No curl type appears
+ * here.
  *
  * One struct fetch per worker, used by that worker's tasks only.  A connection belongs to one tenant and one origin for
  * its whole life.  Redirects are never followed: a 3xx is an answer like any other.
@@ -26,13 +27,13 @@ enum {
     FETCH_HEADERS_MAX = 48,             /* fields a caller may add */
     FETCH_PARTS_MAX = 32,               /* pieces of a body */
     FETCH_TENANT_MAX = 255,
-    FETCH_BODY_COPY = 16 * 1024,        /* bodies up to here leave in one write with the head; longer ones are streamed from the caller's memory */
+    FETCH_BODY_COPY = 16 * 1024,        /* bodies up to here leave with the head, longer ones in place */
     FETCH_INTERIM_MAX = 8,              /* 1xx answers before the real one */
     FETCH_RATIO_MAX = 200,              /* a body may unpack to this many times its size ... */
     FETCH_RATIO_FREE = 64 * 1024,       /* ... looked at once it is larger than this */
 };
 
-/* ---- where to ------------------------------------------------------------------------------------------------------ */
+/* ---- where to ---------------------------------------------------------------------------------------------------- */
 
 struct fetch_origin {
     bool tls;
@@ -40,8 +41,9 @@ struct fetch_origin {
     char host[FETCH_HOST_MAX + 1];      /* lower case; an IPv6 literal keeps its brackets */
 };
 
-/* "https://host[:port]", a final '/' allowed. Refuses what two parsers could read differently: user info, percent signs,
- * decimal, octal, hexadecimal and short IPv4 forms, empty labels, a final dot, zone ids. E_EGRESS_DENIED with the reason. */
+/* "https://host[:port]", a final '/' allowed. Refuses what two parsers could read differently: user info, percent
+ * signs, decimal, octal, hexadecimal and short IPv4 forms, empty labels, a final dot, zone ids. E_EGRESS_DENIED with
+ * the reason. */
 enum err fetch_origin_parse(struct str text, struct fetch_origin *ret, struct errinfo *info);
 /* The same with a path and query behind it; *ret_path is a view into `url`, "/" when there is none. No fragments. */
 enum err fetch_url_parse(struct str url, struct fetch_origin *ret, struct str *ret_path, struct errinfo *info);
@@ -56,7 +58,7 @@ struct fetch_guard {
     bool allow_plain_http;
 };
 
-/* ---- the request --------------------------------------------------------------------------------------------------- */
+/* ---- the request ------------------------------------------------------------------------------------------------- */
 
 struct fetch_header {
     struct str name, value;
@@ -96,7 +98,7 @@ struct fetch_request {
     unsigned flags;
 };
 
-/* ---- the answer ---------------------------------------------------------------------------------------------------- */
+/* ---- the answer -------------------------------------------------------------------------------------------------- */
 
 struct fetch_field {
     struct str name, value;
@@ -139,32 +141,33 @@ enum fetch_sent {
 enum err await_fetch(struct fetch *f, const struct fetch_request *req, struct arena *arena, struct fetch_reply *ret,
                      enum fetch_sent *ret_sent, struct errinfo *info);
 
-/* ---- per worker ---------------------------------------------------------------------------------------------------- */
+/* ---- per worker -------------------------------------------------------------------------------------------------- */
 
 struct fetch_options {
     struct fetch_guard guard;           /* for requests that bring none */
     const char *ca_file;                /* NULL: the system's */
-    const char *proxy;                  /* "http://host:port"; NULL: none. The environment is never asked. Names are then
-                                         * resolved by the proxy, whose own egress rules apply; literals are still checked */
+    const char *proxy;                  /* "http://host:port"; NULL: none. The environment is never asked. Names are
+                                         * then resolved by the proxy, by its egress rules; literals are checked here */
     const char *const *resolve;         /* fixed addresses, "host:port:address[,address]", NULL at the end; or NULL */
     ns_t connect_timeout;               /* 0: 5 s */
     ns_t idle_timeout;                  /* a kept connection is closed after this; 0: 60 s */
-    unsigned per_origin_max;            /* connections per tenant and origin; 0: 256. Who comes later waits in line */
+    unsigned per_origin_max;            /* connections per tenant and origin; 0: 4096. Who comes later waits in line */
     unsigned idle_max;                  /* kept connections in all; 0: 4096. The longest idle one makes room */
 };
 
 /* On the thread of the loop that will use it, or before that loop runs. Strings in opt are copied. E_CONFIG if libcurl
  * lacks what is needed (TLS by OpenSSL, a resolver that does not block) or ca_file holds no certificate. */
 enum err fetch_create(const struct fetch_options *opt, struct fetch **ret, struct errinfo *info);
-/* From now on: E_DRAINING for newcomers and for those in line; idle connections close now, busy ones after their exchange. */
+/* From now on: E_DRAINING for newcomers and for those in line; idle connections close now, busy ones after their
+ * exchange. */
 void fetch_drain(struct fetch *f);
 /* After fetch_drain(), when no exchange is left and the loop has ended (asserted). Accepts NULL. */
 void fetch_destroy(struct fetch *f);
 
-/* ---- the seam ------------------------------------------------------------------------------------------------------ */
+/* ---- the seam ---------------------------------------------------------------------------------------------------- */
 
-/* Another world: await takes the place of await_fetch() for everybody, behind the same checks of the request. `f` may then
- * be NULL. Set before the first loop runs; NULL: the real one. */
+/* Another world: await takes the place of await_fetch() for everybody, behind the same checks of the request. `f` may
+ * then be NULL. Set before the first loop runs; NULL: the real one. */
 struct fetch_impl {
     enum err (*await)(struct fetch *f, const struct fetch_request *req, struct arena *arena, struct fetch_reply *ret,
                       enum fetch_sent *ret_sent, struct errinfo *info);

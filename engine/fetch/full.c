@@ -2,8 +2,8 @@
  * full.c -- one exchange as a full libcurl transfer, for what the hot path does not speak: HTTP/2, odd proxies
  *
  * Behind the same function and the same guard.  Each group has a multi of its own for these, because libcurl keeps and
- * reuses connections inside a multi and would share them between tenants.  libcurl parses the answer; what comes out of its
- * callbacks is bounded here all the same.
+ * reuses connections inside a multi and would share them between tenants.  libcurl parses the answer; what comes out of
+ * its callbacks is bounded here all the same.
  *
  * libcurl sends a request again by itself when a kept connection turns out dead: on_ready() in multi.c counts and stops
  * the second time unless the method is safe.  Costs about three times the CPU of the hot path.
@@ -65,7 +65,8 @@ static size_t on_header(char *p, size_t size, size_t n, void *arg)
         t->reply.n_fields = 0;
         if (t->heads++ > FETCH_INTERIM_MAX)
             return stop(t, E_UPSTREAM_GARBLED, "interim answers without end");
-        return status_line(line, &t->reply.status) ? size * n : stop(t, E_UPSTREAM_GARBLED, http_fault_text(HTTP_FAULT_STATUS));
+        return status_line(line, &t->reply.status) ? size * n
+                                                   : stop(t, E_UPSTREAM_GARBLED, http_fault_text(HTTP_FAULT_STATUS));
     }
     if (line.len == 0) {
         t->head_done = t->reply.status >= 200;
@@ -91,7 +92,7 @@ static size_t on_body(char *p, size_t size, size_t n, void *arg)
     return t->in.overflow ? stop(t, E_UPSTREAM_TOO_LARGE, "the answer's body is longer than allowed") : size * n;
 }
 
-/* ---- the request --------------------------------------------------------------------------------------------------- */
+/* ---- the request ------------------------------------------------------------------------------------------------- */
 
 static bool list_add(struct full *t, const char *line)
 {
@@ -142,7 +143,8 @@ static bool options(struct full *t)
     const struct fetch_request *req = t->req;
     CURL *c = t->x.easy;
     struct str body = t->body.p ? str_n(t->body.p, t->body.len) : t->body.rest;
-    bool post = str_is(req->method, "POST"), posts = post || body.len > 0 || str_is(req->method, "PUT") || str_is(req->method, "PATCH");
+    bool post = str_is(req->method, "POST");
+    bool posts = post || body.len > 0 || str_is(req->method, "PUT") || str_is(req->method, "PATCH");
     char method[20];
     CURLcode rc = CURLE_OK;
 
@@ -170,7 +172,7 @@ static bool options(struct full *t)
     return rc == CURLE_OK;
 }
 
-/* ---- the end ------------------------------------------------------------------------------------------------------- */
+/* ---- the end ----------------------------------------------------------------------------------------------------- */
 
 static enum err outcome(const struct full *t, enum err e, struct errinfo *info)
 {
@@ -209,7 +211,8 @@ static bool ends_unproved(const struct full *t)
 
     curl_easy_getinfo(t->x.easy, CURLINFO_HTTP_VERSION, &version);
     return t->req->origin->tls && t->in.len > 0 && version < CURL_HTTP_VERSION_2_0 &&
-           !fetch_reply_header(&t->reply, "content-length", &value) && !fetch_reply_header(&t->reply, "transfer-encoding", &value);
+           !fetch_reply_header(&t->reply, "content-length", &value) &&
+           !fetch_reply_header(&t->reply, "transfer-encoding", &value);
 }
 
 static enum err finish(struct full *t, struct fetch_reply *ret, struct errinfo *info)
@@ -222,11 +225,13 @@ static enum err finish(struct full *t, struct fetch_reply *ret, struct errinfo *
     if (t->reply.status < 200)
         return err_set(info, E_UPSTREAM_GARBLED, "%s: no answer but interim ones", t->req->origin->host);
     if (ends_unproved(t))
-        return err_set(info, E_OUTCOME_UNKNOWN, "%s: an answer without a length may have been cut off", t->req->origin->host);
+        return err_set(info, E_OUTCOME_UNKNOWN, "%s: an answer without a length may have been cut off",
+                       t->req->origin->host);
     t->reply.body = t->in.len > 0 ? arena_str(t->arena, buf_str(&t->in)) : STR("");
     t->reply.fields = ARENA_ARRAY(t->arena, struct fetch_field, t->reply.n_fields);
     if (!t->reply.body.p || (!t->reply.fields && t->reply.n_fields > 0))
-        return err_set(info, E_UPSTREAM_TOO_LARGE, "%s: the answer does not fit the memory of the call", t->req->origin->host);
+        return err_set(info, E_UPSTREAM_TOO_LARGE, "%s: the answer does not fit the memory of the call",
+                       t->req->origin->host);
     memcpy((void *)(uintptr_t)t->reply.fields, t->field, t->reply.n_fields * sizeof(t->field[0]));
     e = reply_unpack(&t->reply, t->arena, t->req->reply_max, &why);
     if (e)
@@ -242,22 +247,28 @@ static enum err await_transfer(struct full *t, struct group *g, struct fetch_rep
 {
     const struct fetch_request *req = t->req;
     char url[FETCH_HOST_MAX + 32 + FETCH_PATH_MAX];
+    struct multi *m;
     enum err e;
 
-    snprintf(url, sizeof(url), "%s://%s:%u%.*s", req->origin->tls ? "https" : "http", req->origin->host, req->origin->port,
-             STR_ARG(req->path));
-    if (!xfer_open(&t->x, g->f, &g->origin, &g->guard, url) || !list_build(t) || !wire_build_body(&t->body, req) || !options(t))
+    snprintf(url, sizeof(url), "%s://%s:%u%.*s", req->origin->tls ? "https" : "http", req->origin->host,
+             req->origin->port, STR_ARG(req->path));
+    if (!xfer_open(&t->x, g->f, &g->origin, &g->guard, url) || !list_build(t) || !wire_build_body(&t->body, req) ||
+        !options(t))
         return err_set(info, E_OVERLOADED, "no memory for a request");
     t->x.safe = fetch_is_safe(req);
-    if (!xfer_start(&t->x, g->full))
+    e = await_begin(g->f, false, req->deadline);
+    if (e)
+        return outcome(t, e, info);
+    m = full_multi(g);
+    if (!m || !xfer_start(&t->x, m))
         return err_set(info, E_OVERLOADED, "no memory for a request");
     e = await_xfer(&t->x, req->deadline);
     e = outcome(t, e, info);
     return e ? e : finish(t, ret, info);
 }
 
-enum err await_full(struct fetch *f, const struct fetch_request *req, const struct fetch_guard *guard, struct arena *arena,
-                    struct fetch_reply *ret, enum fetch_sent *ret_sent, struct errinfo *info)
+enum err await_full(struct fetch *f, const struct fetch_request *req, const struct fetch_guard *guard,
+                    struct arena *arena, struct fetch_reply *ret, enum fetch_sent *ret_sent, struct errinfo *info)
 {
     struct full *t;
     struct group *g;

@@ -1,8 +1,8 @@
 /*
  * inflate.c -- packed bodies, unpacked with two bounds: bytes in all, and bytes out per byte in
  *
- * Nobody is asked to pack (Accept-Encoding: identity); this is for servers that do it all the same.  Exactly one gzip or
- * zlib stream, nothing behind it: a second member would be read by one program and dropped by the next.
+ * Nobody is asked to pack (Accept-Encoding: identity); this is for servers that do it all the same.  Exactly one gzip
+ * or zlib stream, nothing behind it: a second member would be read by one program and dropped by the next.
  */
 #include <zlib.h>
 

@@ -1,9 +1,9 @@
 /*
  * internal.h -- what the files of fetch/ share. Not for other rooms (unit tests of the pure parts include it).
  *
- * From the ground up: origin.c (hosts, networks), request.c (a request's bytes), reply.c and inflate.c (an answer's bytes)
- * are pure.  multi.c runs libcurl on the loop.  pool.c keeps connections and queues for them.  exchange.c and full.c carry
- * one exchange, each in its way.  fetch.c is the front.
+ * From the ground up: origin.c (hosts, networks), request.c (a request's bytes), reply.c and inflate.c (an answer's
+ * bytes) are pure.  multi.c runs libcurl on the loop.  pool.c keeps connections and queues for them.  exchange.c and
+ * full.c carry one exchange, each in its way.  fetch.c is the front.
  */
 #ifndef FETCH_INTERNAL_H
 #define FETCH_INTERNAL_H
@@ -18,7 +18,7 @@
 #include "loop/loop.h"
 #include "loop/task.h"
 
-/* ---- origin.c ------------------------------------------------------------------------------------------------------ */
+/* ---- origin.c ---------------------------------------------------------------------------------------------------- */
 
 enum fetch_net { FETCH_NET_PUBLIC, FETCH_NET_LOOPBACK, FETCH_NET_PRIVATE, FETCH_NET_NEVER };
 
@@ -28,12 +28,15 @@ bool fetch_origin_valid(const struct fetch_origin *o);
 /* Scheme, and the address if the host is one. */
 enum err fetch_origin_allowed(const struct fetch_origin *o, const struct fetch_guard *g, struct errinfo *info);
 
-/* ---- request.c ----------------------------------------------------------------------------------------------------- */
+/* ---- request.c --------------------------------------------------------------------------------------------------- */
 
 bool fetch_path_valid(struct str path);
 /* E_CONNECTOR_FAULT with the reason, naming the field, never its value. */
 enum err fetch_request_check(const struct fetch_request *req, struct errinfo *info);
-static inline bool fetch_is_safe(const struct fetch_request *req) { return str_is(req->method, "GET") || str_is(req->method, "HEAD"); }
+static inline bool fetch_is_safe(const struct fetch_request *req)
+{
+    return str_is(req->method, "GET") || str_is(req->method, "HEAD");
+}
 
 /* The bytes to send: `p` (on the heap, secrets in place) and then `rest`, the caller's. */
 struct wire {
@@ -49,7 +52,7 @@ bool wire_build_fields(struct wire *w, const struct fetch_request *req);
 bool wire_build_body(struct wire *w, const struct fetch_request *req);
 void wire_wipe(struct wire *w);         /* overwrites, then frees */
 
-/* ---- reply.c ------------------------------------------------------------------------------------------------------- */
+/* ---- reply.c ----------------------------------------------------------------------------------------------------- */
 
 /* Reads one answer from pieces of any size; what it keeps lies in the arena, or in `part` until finished. */
 struct reader {
@@ -72,7 +75,7 @@ struct reader {
 void reader_init(struct reader *r, struct arena *arena, size_t max, bool was_head);
 /* OK: *ret_used bytes were taken; fewer than in.len only when the answer is complete (bytes behind it are nobody's). */
 enum err reader_feed(struct reader *r, struct str in, size_t *ret_used);
-/* The peer closed. OK: that was the end of the body. E_CLOSED: it was not. E_UPSTREAM_GARBLED: what came was no answer. */
+/* The peer closed. OK: that was the end of the body. E_CLOSED: it was not. E_UPSTREAM_GARBLED: what came is none. */
 enum err reader_eof(struct reader *r);
 /* Where the next bytes of the body can be received directly, without a copy; NULL when there is no such place. */
 char *reader_room(struct reader *r, size_t *ret_size);
@@ -83,14 +86,17 @@ static inline bool reader_has_head(const struct reader *r) { return r->reply.sta
 enum err reader_finish(struct reader *r, struct fetch_reply *ret);
 void reader_release(struct reader *r);
 
-/* Content-Encoding of `reply` taken off its body, in the arena. E_UPSTREAM_GARBLED or E_UPSTREAM_TOO_LARGE, *why says more. */
+/* Content-Encoding of `reply` taken off its body, in the arena. E_UPSTREAM_GARBLED or E_UPSTREAM_TOO_LARGE, *why says
+ * more. */
 enum err reply_unpack(struct fetch_reply *reply, struct arena *arena, size_t max, const char **why);
 /* inflate.c: gzip (RFC 1952) or zlib (RFC 1950), exactly one stream. */
 enum err inflate_bounded(struct str in, bool gzip, size_t max, struct buf *out, const char **why);
 
-/* ---- multi.c: libcurl on the loop ---------------------------------------------------------------------------------- */
+/* ---- multi.c: libcurl on the loop -------------------------------------------------------------------------------- */
 
 enum {
+    /* connections begun per turn, by cost: 0.1 ms of the loop plain, 1 to 1.7 ms with TLS (2,500 at once, loopback) */
+    BEGIN_PLAIN = 1, BEGIN_TLS = 16, BEGIN_MAX = 64,
     MULTI_CONNECTIONS = 64,             /* libcurl looks a connection up by walking all of its multi: keep that short */
     SCRATCH_SIZE = 64 * 1024,
     FETCH_MAGIC = 0x66657463, CONN_MAGIC = 0x636f6e6e,
@@ -105,7 +111,7 @@ struct multi {
     struct mail kick;                   /* instead of a timer of 0 ms */
     bool kicked;
     struct xfer *nudged;                /* to be looked at, although libcurl does not ask for it */
-    struct multi *next, **prev;         /* f->roomy while n < MULTI_CONNECTIONS; f->full otherwise; NULL prev: a group's */
+    struct multi *next, **prev;         /* f->roomy while n < MULTI_CONNECTIONS, else f->full; NULL prev: a group's */
 };
 
 /* An easy handle at work. The owner embeds it; it must stay where it is until xfer_close(). */
@@ -132,7 +138,8 @@ struct multi *multi_roomy(struct fetch *f);     /* for one more CONNECT_ONLY con
 void multi_close(struct multi *m);      /* no easy handle in it */
 void multis_drain(struct fetch *f);     /* closes those nobody uses; the others close with their last handle */
 /* An easy handle with everything set that both kinds of transfer share. False when memory is out. */
-bool xfer_open(struct xfer *x, struct fetch *f, const struct fetch_origin *o, const struct fetch_guard *g, const char *url);
+bool xfer_open(struct xfer *x, struct fetch *f, const struct fetch_origin *o, const struct fetch_guard *g,
+               const char *url);
 bool xfer_start(struct xfer *x, struct multi *m);
 /* OK when libcurl is done with it (x->result), E_TIMEOUT, E_CANCELLED. */
 enum err await_xfer(struct xfer *x, ns_t deadline);
@@ -142,7 +149,7 @@ enum err curl_setup(struct errinfo *info);
 enum err trust_load(struct fetch *f, const char *ca_file, struct errinfo *info);
 bool fetch_guard_peer(const struct xfer *x, int fd);            /* is the connected peer one that is allowed? */
 
-/* ---- pool.c -------------------------------------------------------------------------------------------------------- */
+/* ---- pool.c ------------------------------------------------------------------------------------------------------ */
 
 struct conn {
     uint32_t magic;
@@ -160,7 +167,7 @@ struct conn {
     bool idle;
 };
 
-/* All that belongs to one tenant, one origin and one guard. A place is the right to one connection (or full transfer). */
+/* All of one tenant, one origin and one guard. A place is the right to one connection (or full transfer). */
 struct group {
     struct fetch *f;
     struct fetch_origin origin;
@@ -169,7 +176,7 @@ struct group {
     unsigned places;                    /* taken: connections, idle ones included, and full transfers */
     struct conn *idle;                  /* newest first */
     struct waiter *first, *last;        /* in line for a place; then nothing is idle */
-    struct multi *full;                 /* for full transfers: HTTP/2 connections are kept inside */
+    struct multi *full;                 /* for full transfers, a list: libcurl keeps their connections inside */
     unsigned full_users;
     struct timer full_timer;
 };
@@ -185,8 +192,10 @@ struct fetch {
     struct map groups;
     struct conn *oldest, *newest;       /* idle */
     unsigned n_idle, n_conns, n_exchanges;
-    unsigned n_socks;                   /* polls whose end is awaited: of libcurl's sockets, and of closed connections */
+    unsigned n_socks;                   /* polls whose end is awaited: libcurl's sockets, closed connections */
     struct timer idle_timer;
+    ns_t begin_turn;                    /* the turn that begin_cost counts for */
+    unsigned begin_cost;
     bool draining;
     char scratch[SCRATCH_SIZE];         /* received into and emptied before anything waits */
 };
@@ -199,10 +208,13 @@ enum err await_readable(struct conn *c, ns_t deadline);
 /* A place for a full transfer, and the group's multi to run it in. */
 enum err await_place(struct fetch *f, const struct fetch_request *req, const struct fetch_guard *g, struct group **ret,
                      struct errinfo *info);
+struct multi *full_multi(struct group *g);      /* one of the group's with room; NULL when memory is out */
 void full_release(struct group *g);
+/* Waits for a turn in which one more connection may be begun. E_TIMEOUT, E_CANCELLED. */
+enum err await_begin(struct fetch *f, bool handshake, ns_t deadline);
 void pool_drain(struct fetch *f);
 
-/* ---- exchange.c, full.c -------------------------------------------------------------------------------------------- */
+/* ---- exchange.c, full.c ------------------------------------------------------------------------------------------ */
 
 /* E_CLOSED: the connection was gone and not one byte of an answer had come; the caller decides what that means. */
 enum err await_exchange(struct conn *c, const struct fetch_request *req, struct arena *arena, struct fetch_reply *ret,

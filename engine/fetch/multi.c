@@ -1,13 +1,13 @@
 /*
  * multi.c -- libcurl driven by the loop: sockets become polls, timeouts become timers
  *
- * libcurl tells which sockets it wants watched (on_socket) and when it wants to be called (on_timer).  A socket is a struct
- * sock with one OP_POLL, armed again after each action as long as libcurl wants it.  After each action the messages of
- * the multi are read and the owners' wakes fired.
+ * libcurl tells which sockets it wants watched (on_socket) and when it wants to be called (on_timer).  A socket is a
+ * struct sock with one OP_POLL, armed again after each action as long as libcurl wants it.  After each action the
+ * messages of the multi are read and the owners' wakes fired.
  *
- * What must hold: no easy handle is removed, and no multi closed, from inside a libcurl callback.  Callbacks run only inside
- * curl_multi_socket_action(), _add_handle() and _remove_handle(); they set timers, start and cancel polls, and fire
- * nothing that runs a task at once.
+ * What must hold: no easy handle is removed, and no multi closed, from inside a libcurl callback.  Callbacks run only
+ * inside curl_multi_socket_action(), _add_handle() and _remove_handle(); they set timers, start and cancel polls, and
+ * fire nothing that runs a task at once.
  *
  * Memory libcurl frees is overwritten first: it holds copies of header lines with credentials (full transfers).
  */
@@ -30,7 +30,7 @@
 #include "base/metric.h"
 #include "fetch/internal.h"
 
-/* ---- libcurl's memory ---------------------------------------------------------------------------------------------- */
+/* ---- libcurl's memory -------------------------------------------------------------------------------------------- */
 
 static void wiping_free(void *p)
 {
@@ -96,11 +96,12 @@ enum err trust_load(struct fetch *f, const char *ca_file, struct errinfo *info)
     ERR_clear_error();
     if (given)
         return err_set(info, E_CONFIG, "%s: no certificates could be read from this file", ca_file);
-    LOG_WARN("no trusted certificates: no provider can be reached over TLS; install ca-certificates or name a file", LOG_S("file", ca_file));
+    LOG_WARN("no trusted certificates: no provider can be reached over TLS; install ca-certificates or name a file",
+             LOG_S("file", ca_file));
     return OK;
 }
 
-/* ---- sockets ------------------------------------------------------------------------------------------------------- */
+/* ---- sockets ----------------------------------------------------------------------------------------------------- */
 
 struct sock {
     struct op op;
@@ -236,8 +237,9 @@ static void multi_fire(struct timer *t)
     multi_act(CONTAINER_OF(t, struct multi, timer));
 }
 
-/* After an address that fails at once libcurl 7.88 moves on to the next one and then waits, without a socket to wait for, until
- * half of the connect timeout has passed. Pausing and going on is the public way to have a transfer looked at soon. */
+/* After an address that fails at once libcurl 7.88 moves on to the next one and then waits, without a socket to wait
+ * for, until half of the connect timeout has passed. Pausing and going on is the public way to have a transfer looked
+ * at soon. */
 static void nudge(struct multi *m)
 {
     struct xfer *x;
@@ -287,7 +289,7 @@ static int on_timer(CURLM *curl, long ms, void *arg)
     return 0;
 }
 
-/* ---- multis -------------------------------------------------------------------------------------------------------- */
+/* ---- multis ------------------------------------------------------------------------------------------------------ */
 
 struct multi *multi_open(struct fetch *f)
 {
@@ -379,7 +381,7 @@ void multis_drain(struct fetch *f)
     }
 }
 
-/* ---- transfers ----------------------------------------------------------------------------------------------------- */
+/* ---- transfers --------------------------------------------------------------------------------------------------- */
 
 /* Every socket to a provider is made here, after its address was looked at. */
 static curl_socket_t on_open(void *arg, curlsocktype purpose, struct curl_sockaddr *a)
@@ -444,14 +446,14 @@ bool xfer_said_goodbye(const struct xfer *x)
 {
     struct curl_tlssessioninfo *tls = NULL;
 
-    if (curl_easy_getinfo(x->easy, CURLINFO_TLS_SSL_PTR, &tls) != CURLE_OK || !tls || tls->backend != CURLSSLBACKEND_OPENSSL ||
-        !tls->internals)
+    if (curl_easy_getinfo(x->easy, CURLINFO_TLS_SSL_PTR, &tls) != CURLE_OK || !tls ||
+        tls->backend != CURLSSLBACKEND_OPENSSL || !tls->internals)
         return false;
     return (SSL_get_shutdown(tls->internals) & SSL_RECEIVED_SHUTDOWN) != 0;
 }
 
-/* All connections of a worker share one store of trusted certificates: reading the file takes tens of milliseconds, which
- * libcurl would spend on the loop, once per multi. It is given no file, so that it adds nothing to ours. */
+/* All connections of a worker share one store of trusted certificates: reading the file takes tens of milliseconds,
+ * which libcurl would spend on the loop, once per multi. It is given no file, so that it adds nothing to ours. */
 static CURLcode on_tls(CURL *easy, void *ctx, void *arg)
 {
     const struct xfer *x = arg;
@@ -498,7 +500,8 @@ static bool common_options(struct xfer *x, const struct fetch_origin *o, const c
     return rc == CURLE_OK;
 }
 
-bool xfer_open(struct xfer *x, struct fetch *f, const struct fetch_origin *o, const struct fetch_guard *g, const char *url)
+bool xfer_open(struct xfer *x, struct fetch *f, const struct fetch_origin *o, const struct fetch_guard *g,
+               const char *url)
 {
     *x = (struct xfer){ .f = f, .guard = *g, .proxied = f->proxy != NULL };
     x->easy = curl_easy_init();

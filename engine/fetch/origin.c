@@ -1,12 +1,12 @@
 /*
  * origin.c -- where a request may go: strict reading of origins, and the list of networks nobody is sent to
  *
- * Pure code.  A host is refused unless every parser on the way (ours, libcurl's, the resolver's, a proxy's) reads it as the
- * same thing: an IPv4 address is four plain decimal numbers or it is nothing; a name whose last label could be taken for a
- * number ("0x7f.1", "127.1", "2130706433") is refused; an IPv6 literal stands in brackets and has no zone.
+ * Pure code.  A host is refused unless every parser on the way (ours, libcurl's, the resolver's, a proxy's) reads it as
+ * the same thing: an IPv4 address is four plain decimal numbers or it is nothing; a name whose last label could be
+ * taken for a number ("0x7f.1", "127.1", "2130706433") is refused; an IPv6 literal stands in brackets and has no zone.
  *
- * Networks (facts/reliability 2.4, RFC 6890): IPv4 is public unless listed, IPv6 is public only inside 2000::/3 and unless
- * listed, so that a range invented tomorrow is refused until somebody lists it.
+ * Networks (facts/reliability 2.4, RFC 6890): IPv4 is public unless listed, IPv6 is public only inside 2000::/3 and
+ * unless listed, so that a range invented tomorrow is refused until somebody lists it.
  */
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -15,7 +15,7 @@
 #include "base/check.h"
 #include "fetch/internal.h"
 
-/* ---- networks ------------------------------------------------------------------------------------------------------ */
+/* ---- networks ---------------------------------------------------------------------------------------------------- */
 
 struct net4 {
     uint32_t net;
@@ -52,15 +52,16 @@ struct net6 {
 };
 
 static const struct net6 nets6[] = {
-    { { [15] = 1 }, 128, FETCH_NET_LOOPBACK },                                  /* ::1 */
-    { { 0xfd, 0x00, 0x0e, 0xc2 }, 32, FETCH_NET_NEVER },                        /* a cloud's metadata service */
-    { { 0xfc }, 7, FETCH_NET_PRIVATE },                                         /* unique local */
-    { { 0x20, 0x01, 0x00 }, 23, FETCH_NET_NEVER },                              /* 2001::/23: Teredo, ORCHID, benchmarking */
-    { { 0x20, 0x01, 0x0d, 0xb8 }, 32, FETCH_NET_NEVER },                        /* documentation */
-    { { 0x20, 0x02 }, 16, FETCH_NET_NEVER },                                    /* 6to4: carries an IPv4 address */
-    { { 0x3f, 0xff, 0x00 }, 20, FETCH_NET_NEVER },                              /* documentation */
-    { { 0x20 }, 3, FETCH_NET_PUBLIC },                                          /* 2000::/3 */
-    { { 0 }, 0, FETCH_NET_NEVER },  /* the rest: ::, ::ffff:0/96, 64:ff9b::/96, 64:ff9b:1::/48, fe80::/10, fec0::/10, ff00::/8 ... */
+    { { [15] = 1 }, 128, FETCH_NET_LOOPBACK },              /* ::1 */
+    { { 0xfd, 0x00, 0x0e, 0xc2 }, 32, FETCH_NET_NEVER },    /* a cloud's metadata service */
+    { { 0xfc }, 7, FETCH_NET_PRIVATE },                     /* unique local */
+    { { 0x20, 0x01, 0x00 }, 23, FETCH_NET_NEVER },          /* 2001::/23: Teredo, ORCHID, benchmarking */
+    { { 0x20, 0x01, 0x0d, 0xb8 }, 32, FETCH_NET_NEVER },    /* documentation */
+    { { 0x20, 0x02 }, 16, FETCH_NET_NEVER },                /* 6to4: carries an IPv4 address */
+    { { 0x3f, 0xff, 0x00 }, 20, FETCH_NET_NEVER },          /* documentation */
+    { { 0x20 }, 3, FETCH_NET_PUBLIC },                      /* 2000::/3 */
+    /* the rest: ::, ::ffff:0/96, 64:ff9b::/96, 64:ff9b:1::/48, fe80::/10, fec0::/10, ff00::/8, the unassigned */
+    { { 0 }, 0, FETCH_NET_NEVER },
 };
 
 static bool net6_holds(const struct net6 *n, const uint8_t a[16])
@@ -112,7 +113,7 @@ bool fetch_guard_allows(const struct fetch_guard *g, enum fetch_net net)
     UNREACHABLE();
 }
 
-/* ---- hosts --------------------------------------------------------------------------------------------------------- */
+/* ---- hosts ------------------------------------------------------------------------------------------------------- */
 
 /* Is `host` (as in struct fetch_origin) an address? Then *ret says in which network. */
 static bool host_net(const char *host, enum fetch_net *ret)
@@ -206,7 +207,8 @@ static bool authority_parse(struct str authority, struct fetch_origin *o)
         host = authority;
         port = STR_NULL;
     }
-    if (port.len > 0 && (port.len < 2 || port.len > 6 || port.p[0] != ':' || port.p[1] == '0' || !str_to_u64(str_from(port, 1), &number)))
+    if (port.len > 0 && (port.len < 2 || port.len > 6 || port.p[0] != ':' || port.p[1] == '0' ||
+                         !str_to_u64(str_from(port, 1), &number)))
         return false;
     if (number == 0 || number > 65535 || host.len > FETCH_HOST_MAX)
         return false;

@@ -2,11 +2,11 @@
  * pool.c -- connections by tenant and origin: kept ones newest first, newcomers in line
  *
  * A group has `per_origin_max` places.  Whoever wants a connection takes the newest kept one, else a free place and
- * opens one, else waits in line; what is released goes to the first in line.  Everything here is O(1) in connections, waiters
- * and groups.  A group without places taken, waiters or transfers is forgotten.
+ * opens one, else waits in line; what is released goes to the first in line.  Everything here is O(1) in connections,
+ * waiters and groups.  A group without places taken, waiters or transfers is forgotten.
  *
- * A kept connection has a poll armed for as long as it is idle: bytes or a close while idle end it.  Before it is used again
- * it is asked once more, without waiting: TLS may hold bytes the poll cannot see.
+ * A kept connection has a poll armed for as long as it is idle: bytes or a close while idle end it.  Before it is used
+ * again it is asked once more, without waiting: TLS may hold bytes the poll cannot see.
  *
  * Keys contain the guard as well, so that what a loose guard let through never serves a request under a strict one.
  */
@@ -26,16 +26,18 @@ struct waiter {
     struct waiter *next, *prev;
 };
 
-/* ---- groups -------------------------------------------------------------------------------------------------------- */
+/* ---- groups ------------------------------------------------------------------------------------------------------ */
 
 enum { KEY_MAX = 8 + FETCH_HOST_MAX + FETCH_TENANT_MAX };
 
-static struct str group_key(char out[KEY_MAX], struct str tenant, const struct fetch_origin *o, const struct fetch_guard *g)
+static struct str group_key(char out[KEY_MAX], struct str tenant, const struct fetch_origin *o,
+                            const struct fetch_guard *g)
 {
     size_t host = strlen(o->host);
     char *p = out;
 
-    *p++ = (char)((o->tls ? 1 : 0) | (g->allow_loopback ? 2 : 0) | (g->allow_private ? 4 : 0) | (g->allow_plain_http ? 8 : 0));
+    *p++ = (char)((o->tls ? 1 : 0) | (g->allow_loopback ? 2 : 0) | (g->allow_private ? 4 : 0) |
+                  (g->allow_plain_http ? 8 : 0));
     *p++ = (char)(o->port >> 8);
     *p++ = (char)(o->port & 0xff);
     *p++ = (char)host;                  /* lengths, not separators: a tenant's name may hold any byte */
@@ -67,14 +69,14 @@ static struct group *group_get(struct fetch *f, const struct fetch_request *req,
 
 static void group_forget_if_empty(struct group *g)
 {
-    if (g->places > 0 || g->first || g->full)
+    if (g->places > 0 || g->first || g->full || g->full_users > 0)
         return;
     ASSERT(!g->idle && g->full_users == 0 && !timer_is_set(&g->full_timer));
     map_del(&g->f->groups, g->key);
     free(g);
 }
 
-/* ---- idle connections ---------------------------------------------------------------------------------------------- */
+/* ---- idle connections -------------------------------------------------------------------------------------------- */
 
 static void on_readable(struct op *op, int res);
 static void conn_destroy(struct conn *c);
@@ -206,7 +208,7 @@ enum err await_readable(struct conn *c, ns_t deadline)
     return e;
 }
 
-/* ---- opening and closing ------------------------------------------------------------------------------------------- */
+/* ---- opening and closing ----------------------------------------------------------------------------------------- */
 
 /* Closes; its place stays taken. */
 static void conn_destroy(struct conn *c)
@@ -270,16 +272,46 @@ static enum err conn_adopt(struct conn *c, const struct fetch_request *req, stru
     return OK;
 }
 
+/* A thousand calls may want a connection in one turn; their handshakes would hold the loop for seconds. */
+enum err await_begin(struct fetch *f, bool handshake, ns_t deadline)
+{
+    unsigned cost = handshake ? BEGIN_TLS : BEGIN_PLAIN;
+    enum err e = OK;
+
+    while (!e) {
+        if (f->begin_turn != loop_now()) {
+            f->begin_turn = loop_now();
+            f->begin_cost = 0;
+        }
+        if (f->begin_cost + cost <= BEGIN_MAX) {
+            f->begin_cost += cost;
+            return OK;
+        }
+        await_turn();
+        e = loop_now() >= deadline ? E_TIMEOUT : await_sleep(0);
+    }
+    return e;
+}
+
 /* Opens a connection on a place that the caller holds; on failure the place is given back. */
 static enum err await_open(struct group *g, const struct fetch_request *req, struct conn **ret, struct errinfo *info)
 {
     struct fetch *f = g->f;
-    struct conn *c = calloc(1, sizeof(*c));
-    struct multi *m = multi_roomy(f);
-    ns_t until = loop_now() + f->opt.connect_timeout;
+    struct conn *c;
+    struct multi *m;
     char url[FETCH_HOST_MAX + 32];
-    enum err e;
+    ns_t until;
+    enum err e = await_begin(f, g->origin.tls, req->deadline);
 
+    if (e) {
+        place_release(g);
+        if (e == E_TIMEOUT)
+            return err_set(info, E_DEADLINE, "%s: not connected before the deadline", req->origin->host);
+        return e;
+    }
+    c = calloc(1, sizeof(*c));
+    m = multi_roomy(f);
+    until = loop_now() + f->opt.connect_timeout;
     if (!c || !m) {
         free(c);
         place_release(g);
@@ -292,7 +324,8 @@ static enum err await_open(struct group *g, const struct fetch_request *req, str
     snprintf(url, sizeof(url), "%s://%s:%u/", c->tls ? "https" : "http", g->origin.host, g->origin.port);
     if (!xfer_open(&c->x, f, &g->origin, &g->guard, url) ||
         curl_easy_setopt(c->x.easy, CURLOPT_CONNECT_ONLY, 1L) != CURLE_OK ||
-        curl_easy_setopt(c->x.easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1) != CURLE_OK || !xfer_start(&c->x, m)) {
+        curl_easy_setopt(c->x.easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1) != CURLE_OK ||
+        !xfer_start(&c->x, m)) {
         e = err_set(info, E_OVERLOADED, "no memory for a connection");
     } else {
         e = await_xfer(&c->x, until < req->deadline ? until : req->deadline);
@@ -309,7 +342,7 @@ static enum err await_open(struct group *g, const struct fetch_request *req, str
     return OK;
 }
 
-/* ---- the line ------------------------------------------------------------------------------------------------------ */
+/* ---- the line ---------------------------------------------------------------------------------------------------- */
 
 static void line_remove(struct group *g, struct waiter *w)
 {
@@ -400,7 +433,9 @@ static enum err await_line(struct group *g, const struct fetch_request *req, boo
     if (e) {
         line_remove(g, &w);
         group_forget_if_empty(g);
-        return e == E_TIMEOUT ? err_set(info, E_DEADLINE, "no connection to %s was free before the deadline", req->origin->host) : e;
+        return e == E_TIMEOUT
+                   ? err_set(info, E_DEADLINE, "no connection to %s was free before the deadline", req->origin->host)
+                   : e;
     }
     if (w.conn)
         *ret = only_place(w.conn, kept_will_do);
@@ -433,21 +468,45 @@ enum err await_conn(struct fetch *f, const struct fetch_request *req, const stru
     return OK;
 }
 
-/* ---- full transfers ------------------------------------------------------------------------------------------------ */
+/* ---- full transfers ---------------------------------------------------------------------------------------------- */
+
+static void full_close(struct group *g)
+{
+    struct multi *m;
+
+    ASSERT(g->full_users == 0);
+    while ((m = g->full)) {
+        g->full = m->next;
+        multi_close(m);
+    }
+}
 
 static void full_forget(struct timer *t)
 {
     struct group *g = CONTAINER_OF(t, struct group, full_timer);
 
-    ASSERT(g->full_users == 0);
     timer_clear(t);
-    multi_close(g->full);
-    g->full = NULL;
+    full_close(g);
     group_forget_if_empty(g);
 }
 
-enum err await_place(struct fetch *f, const struct fetch_request *req, const struct fetch_guard *guard, struct group **ret,
-                     struct errinfo *info)
+struct multi *full_multi(struct group *g)
+{
+    struct multi *m;
+
+    for (m = g->full; m; m = m->next)
+        if (m->n < MULTI_CONNECTIONS)
+            return m;
+    m = multi_open(g->f);
+    if (m) {
+        m->next = g->full;
+        g->full = m;
+    }
+    return m;
+}
+
+enum err await_place(struct fetch *f, const struct fetch_request *req, const struct fetch_guard *guard,
+                     struct group **ret, struct errinfo *info)
 {
     struct group *g = group_get(f, req, guard);
     struct conn *c;
@@ -459,12 +518,6 @@ enum err await_place(struct fetch *f, const struct fetch_request *req, const str
     if (e)
         return e;
     ASSERT(!c);
-    if (!g->full)
-        g->full = multi_open(f);
-    if (!g->full) {
-        place_release(g);
-        return err_set(info, E_OVERLOADED, "no memory for a connection");
-    }
     timer_clear(&g->full_timer);
     g->full_users++;
     *ret = g;
@@ -475,12 +528,10 @@ void full_release(struct group *g)
 {
     ASSERT(g->full_users > 0);
     g->full_users--;
-    if (g->full_users == 0 && !g->f->draining)
+    if (g->full_users == 0 && g->full && !g->f->draining)
         timer_set(&g->full_timer, loop_now() + g->f->opt.idle_timeout, full_forget);
-    else if (g->full_users == 0) {
-        multi_close(g->full);
-        g->full = NULL;
-    }
+    else if (g->full_users == 0)
+        full_close(g);
     place_release(g);
 }
 

@@ -1,17 +1,19 @@
 /*
  * reply.c -- an answer from its bytes: head, framing, body
  *
- * Pure code over http/parse.h: bytes in, a reply in the arena out, the same whatever the pieces they come in.  Everything is
- * bounded: interim answers are counted, a head is at most HTTP_HEAD_MAX, a body at most `max`, and what a Content-Length
- * announces is refused before it is received.  Fails with E_UPSTREAM_GARBLED (HTTP's rules are broken) or
- * E_UPSTREAM_TOO_LARGE; r->why then says which rule, in words of ours, never the peer's.
+ * Pure code over http/parse.h: bytes in, a reply in the arena out, the same whatever the pieces they come in.
+ * Everything is bounded: interim answers are counted, a head is at most HTTP_HEAD_MAX, a body at most `max`, and what a
+ * Content-Length announces is refused before it is received.  Fails with E_UPSTREAM_GARBLED (HTTP's rules are broken)
+ * or E_UPSTREAM_TOO_LARGE; r->why then says which rule, in words of ours, never the peer's.
  */
 #include "base/check.h"
 #include "fetch/internal.h"
 
 void reader_init(struct reader *r, struct arena *arena, size_t max, bool was_head)
 {
-    *r = (struct reader){ .arena = arena, .max = max, .was_head = was_head, .part = BUF_INIT(HTTP_HEAD_MAX + 1), .why = "" };
+    *r = (struct reader){
+        .arena = arena, .max = max, .was_head = was_head, .part = BUF_INIT(HTTP_HEAD_MAX + 1), .why = ""
+    };
 }
 
 void reader_release(struct reader *r)
@@ -31,7 +33,7 @@ static enum err too_large(struct reader *r, const char *why)
     return E_UPSTREAM_TOO_LARGE;
 }
 
-/* ---- head ---------------------------------------------------------------------------------------------------------- */
+/* ---- head -------------------------------------------------------------------------------------------------------- */
 
 /* Copies the head's bytes once; the fields become views into the copy. */
 static enum err head_keep(struct reader *r, const struct http_head *h, struct str bytes)
@@ -147,7 +149,7 @@ static enum err feed_head(struct reader *r, struct str in, size_t *ret_used)
     return OK;
 }
 
-/* ---- body ---------------------------------------------------------------------------------------------------------- */
+/* ---- body -------------------------------------------------------------------------------------------------------- */
 
 static enum err feed_chunked(struct reader *r, struct str in, size_t *ret_used)
 {
@@ -245,7 +247,7 @@ enum err reader_eof(struct reader *r)
     return r->state == READER_DONE ? OK : E_CLOSED;
 }
 
-/* ---- the end ------------------------------------------------------------------------------------------------------- */
+/* ---- the end ----------------------------------------------------------------------------------------------------- */
 
 bool fetch_reply_header(const struct fetch_reply *r, const char *name, struct str *ret)
 {

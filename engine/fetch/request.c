@@ -20,11 +20,12 @@
 #include "base/crypto.h"
 #include "fetch/internal.h"
 
-/* ---- checks -------------------------------------------------------------------------------------------------------- */
+/* ---- checks ------------------------------------------------------------------------------------------------------ */
 
 static bool is_token_char(char c)
 {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || (c != '\0' && strchr("!#$%&'*+-.^`|~", c));
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+           (c != '\0' && strchr("!#$%&'*+-.^`|~", c));
 }
 
 static bool is_visible(struct str s, bool spaces)
@@ -45,8 +46,18 @@ bool fetch_path_valid(struct str path)
 /* What frames the message or belongs to one hop is written here or not at all. */
 static bool is_reserved(struct str name, bool authorized)
 {
-    static const char *const names[] = { "host", "content-length", "transfer-encoding", "connection", "keep-alive", "te", "trailer",
-                                         "upgrade", "expect", "accept-encoding", "proxy-authorization", "proxy-connection",
+    static const char *const names[] = { "host",
+                                         "content-length",
+                                         "transfer-encoding",
+                                         "connection",
+                                         "keep-alive",
+                                         "te",
+                                         "trailer",
+                                         "upgrade",
+                                         "expect",
+                                         "accept-encoding",
+                                         "proxy-authorization",
+                                         "proxy-connection",
                                          "http2-settings" };
 
     for (size_t i = 0; i < ARRAY_LEN(names); i++)
@@ -103,12 +114,15 @@ static enum err headers_check(const struct fetch_request *req, struct errinfo *i
 
         if (!name_valid(h->name) || is_reserved(h->name, req->bearer || req->basic_secret))
             return err_set(info, E_CONNECTOR_FAULT, "header field %u of a request has a name it may not have", i + 1);
-        if (!is_visible(h->value, true) || (!h->secret && !str_eq(str_trim(h->value), h->value)) || !secret_visible(h->secret))
-            return err_set(info, E_CONNECTOR_FAULT, "header field %.*s has a value with a character it may not hold", STR_ARG(h->name));
+        if (!is_visible(h->value, true) || (!h->secret && !str_eq(str_trim(h->value), h->value)) ||
+            !secret_visible(h->secret))
+            return err_set(info, E_CONNECTOR_FAULT, "header field %.*s has a value with a character it may not hold",
+                           STR_ARG(h->name));
         total += h->name.len + h->value.len + 4;
     }
     if (total > HTTP_HEAD_MAX)
-        return err_set(info, E_CONNECTOR_FAULT, "the header fields of a request are larger than %d bytes", HTTP_HEAD_MAX);
+        return err_set(info, E_CONNECTOR_FAULT, "the header fields of a request are larger than %d bytes",
+                       HTTP_HEAD_MAX);
     return OK;
 }
 
@@ -124,7 +138,8 @@ enum err fetch_request_check(const struct fetch_request *req, struct errinfo *in
     if (!method_valid(req->method))
         return err_set(info, E_CONNECTOR_FAULT, "the method of a request is not one that may be sent");
     if (!fetch_path_valid(req->path))
-        return err_set(info, E_CONNECTOR_FAULT, "the path of a request is not visible ASCII starting with '/', or is too long");
+        return err_set(info, E_CONNECTOR_FAULT,
+                       "the path of a request is not visible ASCII starting with '/', or is too long");
     if (has_body(req) && fetch_is_safe(req))
         return err_set(info, E_CONNECTOR_FAULT, "a GET or HEAD request has a body");
     if (req->n_parts > FETCH_PARTS_MAX)
@@ -134,7 +149,7 @@ enum err fetch_request_check(const struct fetch_request *req, struct errinfo *in
     return headers_check(req, info);
 }
 
-/* ---- writing ------------------------------------------------------------------------------------------------------- */
+/* ---- writing ----------------------------------------------------------------------------------------------------- */
 
 /* p == NULL: only counts. The base64 state is for Basic, whose text is not in one piece. */
 struct out {
@@ -191,7 +206,8 @@ static void out_form(struct out *o, const uint8_t *p, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         char c = (char)p[i], hex[3] = { '%', "0123456789ABCDEF"[p[i] >> 4], "0123456789ABCDEF"[p[i] & 15] };
-        bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '.' || c == '_';
+        bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
+                     c == '.' || c == '_';
 
         out_encoded(o, plain ? &c : hex, plain ? 1 : 3);
     }

@@ -60,7 +60,8 @@ static void check(const struct result *r)
         return;
     ASSERT(r->reply.status >= 200 && r->reply.status <= 999 && r->reply.body.len <= MAX);
     for (unsigned i = 0; i < r->reply.n_fields; i++)
-        ASSERT(r->reply.fields[i].name.len > 0 && memchr(r->reply.fields[i].value.p, '\n', r->reply.fields[i].value.len) == NULL);
+        ASSERT(r->reply.fields[i].name.len > 0 &&
+               memchr(r->reply.fields[i].value.p, '\n', r->reply.fields[i].value.len) == NULL);
 }
 
 static void same(const struct result *a, const struct result *b)

@@ -17,7 +17,8 @@ static void bed_start(void *arg)
     CHECK(task_spawn("test", bed_main, arg));
 }
 
-void bed_run(bool tls, void (*serve)(struct peer *p), void *arg, const struct fetch_options *opt, void (*body)(struct bed *b))
+void bed_run(bool tls, void (*serve)(struct peer *p), void *arg, const struct fetch_options *opt,
+             void (*body)(struct bed *b))
 {
     struct bed b = { .body = body, .arg = arg };
     struct loop_options loop_opt = { .id = 0 };
@@ -50,8 +51,12 @@ void bed_run(bool tls, void (*serve)(struct peer *p), void *arg, const struct fe
 
 struct fetch_request bed_request(struct bed *b, const char *method, const char *path)
 {
-    return (struct fetch_request){ .tenant = STR("acme"), .origin = &b->origin, .method = str_of(method), .path = str_of(path),
-                                   .deadline = loop_now() + 20 * NS_PER_S, .reply_max = 1 << 20 };
+    return (struct fetch_request){ .tenant = STR("acme"),
+                                   .origin = &b->origin,
+                                   .method = str_of(method),
+                                   .path = str_of(path),
+                                   .deadline = loop_now() + 20 * NS_PER_S,
+                                   .reply_max = 1 << 20 };
 }
 
 enum err await_bed(struct bed *b, const struct fetch_request *req)

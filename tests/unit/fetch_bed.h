@@ -36,7 +36,8 @@ struct bed {
 };
 
 /* `opt` may be NULL; its guard and CA are filled in. */
-void bed_run(bool tls, void (*serve)(struct peer *p), void *arg, const struct fetch_options *opt, void (*body)(struct bed *b));
+void bed_run(bool tls, void (*serve)(struct peer *p), void *arg, const struct fetch_options *opt,
+             void (*body)(struct bed *b));
 struct fetch_request bed_request(struct bed *b, const char *method, const char *path);
 enum err await_bed(struct bed *b, const struct fetch_request *req);
 enum err await_get(struct bed *b, const char *path);

@@ -18,7 +18,7 @@
 static const struct fetch_guard strict = { 0 };
 static const struct fetch_guard loose = { true, true, true };
 
-/* ---- hosts and networks -------------------------------------------------------------------------------------------- */
+/* ---- hosts and networks ------------------------------------------------------------------------------------------ */
 
 /* May a request go to this host, as far as can be said before names are resolved? */
 static enum err host_verdict(const char *host, const struct fetch_guard *g)
@@ -76,10 +76,12 @@ static unsigned refuse_encodings(uint32_t a)
 static void test_encodings(void **state)
 {
     static const char *const blocked[] = {
-        "0.0.0.0", "0.255.255.255", "10.0.0.0", "10.255.255.255", "100.64.0.0", "100.100.100.200", "100.127.255.255", "127.0.0.1",
-        "127.255.255.254", "169.254.0.1", "169.254.169.254", "169.254.255.255", "172.16.0.0", "172.31.255.255", "192.0.0.0",
-        "192.0.0.192", "192.0.2.1", "192.88.99.1", "192.168.0.0", "192.168.255.255", "198.18.0.0", "198.19.255.255", "198.51.100.7",
-        "203.0.113.9", "224.0.0.1", "239.255.255.255", "240.0.0.1", "255.255.255.255",
+        "0.0.0.0",         "0.255.255.255",   "10.0.0.0",        "10.255.255.255",  "100.64.0.0",
+        "100.100.100.200", "100.127.255.255", "127.0.0.1",       "127.255.255.254", "169.254.0.1",
+        "169.254.169.254", "169.254.255.255", "172.16.0.0",      "172.31.255.255",  "192.0.0.0",
+        "192.0.0.192",     "192.0.2.1",       "192.88.99.1",     "192.168.0.0",     "192.168.255.255",
+        "198.18.0.0",      "198.19.255.255",  "198.51.100.7",    "203.0.113.9",     "224.0.0.1",
+        "239.255.255.255", "240.0.0.1",       "255.255.255.255",
     };
     unsigned n = 0;
 
@@ -105,25 +107,63 @@ static enum fetch_net net_of(const char *text)
 
 static void test_networks(void **state)
 {
-    static const struct { const char *a; enum fetch_net net; } rows[] = {
-        { "1.1.1.1", FETCH_NET_PUBLIC }, { "9.255.255.255", FETCH_NET_PUBLIC }, { "11.0.0.0", FETCH_NET_PUBLIC },
-        { "100.63.255.255", FETCH_NET_PUBLIC }, { "100.128.0.0", FETCH_NET_PUBLIC }, { "126.255.255.255", FETCH_NET_PUBLIC },
-        { "128.0.0.0", FETCH_NET_PUBLIC }, { "169.253.255.255", FETCH_NET_PUBLIC }, { "169.255.0.0", FETCH_NET_PUBLIC },
-        { "172.15.255.255", FETCH_NET_PUBLIC }, { "172.32.0.0", FETCH_NET_PUBLIC }, { "192.0.1.0", FETCH_NET_PUBLIC },
-        { "192.167.255.255", FETCH_NET_PUBLIC }, { "192.169.0.0", FETCH_NET_PUBLIC }, { "198.17.255.255", FETCH_NET_PUBLIC },
-        { "198.20.0.0", FETCH_NET_PUBLIC }, { "223.255.255.255", FETCH_NET_PUBLIC },
-        { "10.1.2.3", FETCH_NET_PRIVATE }, { "172.20.0.1", FETCH_NET_PRIVATE }, { "192.168.1.1", FETCH_NET_PRIVATE },
-        { "100.100.100.199", FETCH_NET_PRIVATE }, { "100.100.100.200", FETCH_NET_NEVER }, { "127.0.0.1", FETCH_NET_LOOPBACK },
-        { "127.9.9.9", FETCH_NET_LOOPBACK }, { "169.254.169.254", FETCH_NET_NEVER }, { "0.0.0.0", FETCH_NET_NEVER },
-        { "224.0.0.251", FETCH_NET_NEVER }, { "255.255.255.255", FETCH_NET_NEVER },
-        { "::1", FETCH_NET_LOOPBACK }, { "::", FETCH_NET_NEVER }, { "::2", FETCH_NET_NEVER }, { "::ffff:127.0.0.1", FETCH_NET_NEVER },
-        { "::ffff:8.8.8.8", FETCH_NET_NEVER }, { "64:ff9b::8.8.8.8", FETCH_NET_NEVER }, { "64:ff9b:1::1", FETCH_NET_NEVER },
-        { "100::1", FETCH_NET_NEVER }, { "2001::1", FETCH_NET_NEVER }, { "2001:1ff::1", FETCH_NET_NEVER },
-        { "2001:200::1", FETCH_NET_PUBLIC }, { "2001:db8::1", FETCH_NET_NEVER }, { "2001:db9::1", FETCH_NET_PUBLIC },
-        { "2001:4860:4860::8888", FETCH_NET_PUBLIC }, { "2002:7f00:1::", FETCH_NET_NEVER }, { "2003::1", FETCH_NET_PUBLIC },
-        { "2606:4700::1", FETCH_NET_PUBLIC }, { "3fff::1", FETCH_NET_NEVER }, { "3fff:1000::1", FETCH_NET_PUBLIC },
-        { "1fff::1", FETCH_NET_NEVER }, { "4000::1", FETCH_NET_NEVER }, { "fc00::1", FETCH_NET_PRIVATE }, { "fd12::1", FETCH_NET_PRIVATE },
-        { "fd00:ec2::254", FETCH_NET_NEVER }, { "fe00::1", FETCH_NET_NEVER }, { "fe80::1", FETCH_NET_NEVER }, { "fec0::1", FETCH_NET_NEVER },
+    static const struct { const char *a; enum fetch_net net;
+    } rows[] = {
+        { "1.1.1.1", FETCH_NET_PUBLIC },
+        { "9.255.255.255", FETCH_NET_PUBLIC },
+        { "11.0.0.0", FETCH_NET_PUBLIC },
+        { "100.63.255.255", FETCH_NET_PUBLIC },
+        { "100.128.0.0", FETCH_NET_PUBLIC },
+        { "126.255.255.255", FETCH_NET_PUBLIC },
+        { "128.0.0.0", FETCH_NET_PUBLIC },
+        { "169.253.255.255", FETCH_NET_PUBLIC },
+        { "169.255.0.0", FETCH_NET_PUBLIC },
+        { "172.15.255.255", FETCH_NET_PUBLIC },
+        { "172.32.0.0", FETCH_NET_PUBLIC },
+        { "192.0.1.0", FETCH_NET_PUBLIC },
+        { "192.167.255.255", FETCH_NET_PUBLIC },
+        { "192.169.0.0", FETCH_NET_PUBLIC },
+        { "198.17.255.255", FETCH_NET_PUBLIC },
+        { "198.20.0.0", FETCH_NET_PUBLIC },
+        { "223.255.255.255", FETCH_NET_PUBLIC },
+        { "10.1.2.3", FETCH_NET_PRIVATE },
+        { "172.20.0.1", FETCH_NET_PRIVATE },
+        { "192.168.1.1", FETCH_NET_PRIVATE },
+        { "100.100.100.199", FETCH_NET_PRIVATE },
+        { "100.100.100.200", FETCH_NET_NEVER },
+        { "127.0.0.1", FETCH_NET_LOOPBACK },
+        { "127.9.9.9", FETCH_NET_LOOPBACK },
+        { "169.254.169.254", FETCH_NET_NEVER },
+        { "0.0.0.0", FETCH_NET_NEVER },
+        { "224.0.0.251", FETCH_NET_NEVER },
+        { "255.255.255.255", FETCH_NET_NEVER },
+        { "::1", FETCH_NET_LOOPBACK },
+        { "::", FETCH_NET_NEVER },
+        { "::2", FETCH_NET_NEVER },
+        { "::ffff:127.0.0.1", FETCH_NET_NEVER },
+        { "::ffff:8.8.8.8", FETCH_NET_NEVER },
+        { "64:ff9b::8.8.8.8", FETCH_NET_NEVER },
+        { "64:ff9b:1::1", FETCH_NET_NEVER },
+        { "100::1", FETCH_NET_NEVER },
+        { "2001::1", FETCH_NET_NEVER },
+        { "2001:1ff::1", FETCH_NET_NEVER },
+        { "2001:200::1", FETCH_NET_PUBLIC },
+        { "2001:db8::1", FETCH_NET_NEVER },
+        { "2001:db9::1", FETCH_NET_PUBLIC },
+        { "2001:4860:4860::8888", FETCH_NET_PUBLIC },
+        { "2002:7f00:1::", FETCH_NET_NEVER },
+        { "2003::1", FETCH_NET_PUBLIC },
+        { "2606:4700::1", FETCH_NET_PUBLIC },
+        { "3fff::1", FETCH_NET_NEVER },
+        { "3fff:1000::1", FETCH_NET_PUBLIC },
+        { "1fff::1", FETCH_NET_NEVER },
+        { "4000::1", FETCH_NET_NEVER },
+        { "fc00::1", FETCH_NET_PRIVATE },
+        { "fd12::1", FETCH_NET_PRIVATE },
+        { "fd00:ec2::254", FETCH_NET_NEVER },
+        { "fe00::1", FETCH_NET_NEVER },
+        { "fe80::1", FETCH_NET_NEVER },
+        { "fec0::1", FETCH_NET_NEVER },
         { "ff02::1", FETCH_NET_NEVER },
     };
     struct sockaddr local = { .sa_family = AF_UNIX };
@@ -141,17 +181,61 @@ static void test_networks(void **state)
 
 static void test_origins(void **state)
 {
-    static const char *const good[][3] = {      /* url, host, path */
-        { "https://api.example.com", "api.example.com", "/" }, { "https://API.Example.COM/v1?x=1", "api.example.com", "/v1?x=1" },
-        { "http://localhost:8080/a", "localhost", "/a" }, { "https://1.1.1.1/", "1.1.1.1", "/" }, { "https://xn--bcher-kva.example/", "xn--bcher-kva.example", "/" },
-        { "https://[2606:4700::1111]:8443/x", "[2606:4700::1111]", "/x" }, { "https://a-b.c9/", "a-b.c9", "/" },
+    static const char *const good[][3] = {
+        /* url, host, path */
+        { "https://api.example.com", "api.example.com", "/" },
+        { "https://API.Example.COM/v1?x=1", "api.example.com", "/v1?x=1" },
+        { "http://localhost:8080/a", "localhost", "/a" },
+        { "https://1.1.1.1/", "1.1.1.1", "/" },
+        { "https://xn--bcher-kva.example/", "xn--bcher-kva.example", "/" },
+        { "https://[2606:4700::1111]:8443/x", "[2606:4700::1111]", "/x" },
+        { "https://a-b.c9/", "a-b.c9", "/" },
     };
     static const char *const bad[] = {
-        "", "https://", "https:///x", "ftp://h/", "HTTPS://h/", "//h/", "h", "https://h:/", "https://h:0/", "https://h:65536/", "https://h:080/",
-        "https://h:+1/", "https://h: 1/", "https://h:1:2/", "https://u@h/", "https://u:p@h/", "https://h#f", "https://h/#f", "https://h/a b",
-        "https://h?q", "https://h\\x/", "https://.h/", "https://h./", "https://a..b/", "https://-h/", "https://h-/", "https://h_x/", "https://h%2e/",
-        "https://[::1/", "https://::1/", "https://[::1%25eth0]/", "https://[::1%eth0]/", "https://[127.0.0.1]/", "https://[]/", "https://[/", "https://h\r\n/",
-        "https://h/\x7f", "https://h/\xc3\xa9", "https://256.1.1.1/", "https://1.2.3.4.5/", "https://1.2.3/", "https://0x7f/", "https://a.0x7f/", "https://a.1/",
+        "",
+        "https://",
+        "https:///x",
+        "ftp://h/",
+        "HTTPS://h/",
+        "//h/",
+        "h",
+        "https://h:/",
+        "https://h:0/",
+        "https://h:65536/",
+        "https://h:080/",
+        "https://h:+1/",
+        "https://h: 1/",
+        "https://h:1:2/",
+        "https://u@h/",
+        "https://u:p@h/",
+        "https://h#f",
+        "https://h/#f",
+        "https://h/a b",
+        "https://h?q",
+        "https://h\\x/",
+        "https://.h/",
+        "https://h./",
+        "https://a..b/",
+        "https://-h/",
+        "https://h-/",
+        "https://h_x/",
+        "https://h%2e/",
+        "https://[::1/",
+        "https://::1/",
+        "https://[::1%25eth0]/",
+        "https://[::1%eth0]/",
+        "https://[127.0.0.1]/",
+        "https://[]/",
+        "https://[/",
+        "https://h\r\n/",
+        "https://h/\x7f",
+        "https://h/\xc3\xa9",
+        "https://256.1.1.1/",
+        "https://1.2.3.4.5/",
+        "https://1.2.3/",
+        "https://0x7f/",
+        "https://a.0x7f/",
+        "https://a.1/",
         "https://\xef\xbc\x91.1.1.1/",
     };
     struct fetch_origin o, p;
@@ -165,7 +249,8 @@ static void test_origins(void **state)
         assert_true(fetch_origin_valid(&o));
     }
     for (size_t i = 0; i < ARRAY_LEN(bad); i++)
-        if (fetch_url_parse(str_of(bad[i]), &o, &path, NULL) != E_EGRESS_DENIED && fetch_origin_parse(str_of(bad[i]), &o, NULL) != E_EGRESS_DENIED)
+        if (fetch_url_parse(str_of(bad[i]), &o, &path, NULL) != E_EGRESS_DENIED &&
+            fetch_origin_parse(str_of(bad[i]), &o, NULL) != E_EGRESS_DENIED)
             fail_msg("%s was accepted", bad[i]);
     assert_int_equal(fetch_url_parse(str_n("https://h\0x/", 12), &o, &path, NULL), E_EGRESS_DENIED);
     assert_int_equal(fetch_origin_parse(STR("https://h/path"), &o, NULL), E_EGRESS_DENIED);
@@ -213,7 +298,7 @@ static void test_names_are_names(void **state)
     assert_true(accepted > 1000);
 }
 
-/* ---- requests ------------------------------------------------------------------------------------------------------ */
+/* ---- requests ---------------------------------------------------------------------------------------------------- */
 
 static struct fetch_origin origin_of(const char *text)
 {
@@ -255,9 +340,13 @@ static void test_wire(void **state)
     struct fetch_origin o = origin_of("https://api.test"), p = origin_of("http://[::1]:8080");
     struct fetch_request req = request(&o, "GET", "/a?b=c");
     struct secret *token = secret_copy("t0k/en+==", 9), *pass = secret_copy("a b&c", 5);
-    struct fetch_header headers[] = { { STR("X-One"), STR("1"), NULL }, { STR("X-Key"), STR("k "), token }, { STR("user-agent"), STR("me"), NULL } };
-    struct fetch_part parts[] = { { .text = STR("grant_type=refresh_token&refresh_token=") }, { .secret = pass, .form = true },
-                                  { .text = STR("&scope=") }, { .text = STR("x y~z"), .form = true } };
+    struct fetch_header headers[] = { { STR("X-One"), STR("1"), NULL },
+                                      { STR("X-Key"), STR("k "), token },
+                                      { STR("user-agent"), STR("me"), NULL } };
+    struct fetch_part parts[] = { { .text = STR("grant_type=refresh_token&refresh_token=") },
+                                  { .secret = pass, .form = true },
+                                  { .text = STR("&scope=") },
+                                  { .text = STR("x y~z"), .form = true } };
     char *big = malloc(FETCH_BODY_COPY + 1), *expected = malloc(FETCH_BODY_COPY + 500);
 
     check_wire(&req, "GET /a?b=c HTTP/1.1\r\nHost: api.test\r\n" TAIL "\r\n");
@@ -266,7 +355,8 @@ static void test_wire(void **state)
     req.bearer = NULL;
     req.headers = headers;
     req.n_headers = 3;
-    check_wire(&req, "GET /a?b=c HTTP/1.1\r\nHost: api.test\r\nX-One: 1\r\nX-Key: k t0k/en+==\r\nuser-agent: me\r\nAccept-Encoding: identity\r\n\r\n");
+    check_wire(&req, "GET /a?b=c HTTP/1.1\r\nHost: api.test\r\nX-One: 1\r\nX-Key: k t0k/en+==\r\nuser-agent: "
+                     "me\r\nAccept-Encoding: identity\r\n\r\n");
     req = request(&p, "POST", "/");
     check_wire(&req, "POST / HTTP/1.1\r\nHost: [::1]:8080\r\n" TAIL "Content-Length: 0\r\n\r\n");
     req.body = STR("{}");
@@ -280,16 +370,19 @@ static void test_wire(void **state)
     req.basic_user = STR("cli:ent");
     req.basic_secret = pass;
     req.basic_form = true;
-    check_wire(&req, "POST /token HTTP/1.1\r\nHost: api.test\r\n" TAIL "Authorization: Basic Y2xpJTNBZW50OmElMjBiJTI2Yw==\r\n"
-                     "Content-Length: 64\r\n\r\ngrant_type=refresh_token&refresh_token=a%20b%26c&scope=x%20y%7Ez");
+    check_wire(&req,
+               "POST /token HTTP/1.1\r\nHost: api.test\r\n" TAIL "Authorization: Basic Y2xpJTNBZW50OmElMjBiJTI2Yw==\r\n"
+               "Content-Length: 64\r\n\r\ngrant_type=refresh_token&refresh_token=a%20b%26c&scope=x%20y%7Ez");
     memset(big, 'x', FETCH_BODY_COPY + 1);
     big[FETCH_BODY_COPY] = '\0';
     req = request(&o, "PUT", "/");
     req.body = str_of(big);
-    snprintf(expected, FETCH_BODY_COPY + 500, "PUT / HTTP/1.1\r\nHost: api.test\r\n" TAIL "Content-Length: %d\r\n\r\n%s", FETCH_BODY_COPY, big);
+    snprintf(expected, FETCH_BODY_COPY + 500,
+             "PUT / HTTP/1.1\r\nHost: api.test\r\n" TAIL "Content-Length: %d\r\n\r\n%s", FETCH_BODY_COPY, big);
     check_wire(&req, expected);
     req.body.len--;
-    snprintf(expected, FETCH_BODY_COPY + 500, "PUT / HTTP/1.1\r\nHost: api.test\r\n" TAIL "Content-Length: %d\r\n\r\n%.*s", FETCH_BODY_COPY - 1,
+    snprintf(expected, FETCH_BODY_COPY + 500,
+             "PUT / HTTP/1.1\r\nHost: api.test\r\n" TAIL "Content-Length: %d\r\n\r\n%.*s", FETCH_BODY_COPY - 1,
              FETCH_BODY_COPY - 1, big);
     check_wire(&req, expected);
     free(big);
@@ -305,10 +398,25 @@ static void refuse_request(const struct fetch_request *req)
 
 static void test_request_check(void **state)
 {
-    static const char *const bad_paths[] = { "", "a", "*", "http://h/", "/a b", "/a\r\nX: y", "/a\tb", "/a#b", "/\x80", "/\x7f" };
+    static const char *const bad_paths[] = { "",           "a",     "*",    "http://h/", "/a b",
+                                             "/a\r\nX: y", "/a\tb", "/a#b", "/\x80",     "/\x7f" };
     static const char *const bad_methods[] = { "", "get", "GE T", "GET\r\n", "CONNECT", "TRACE", "ABCDEFGHIJKLMNOPQ" };
-    static const char *const bad_names[] = { "", "a b", "a:", "a\r\n", "a_b\n", "Host", "content-length", "Transfer-Encoding", "CONNECTION",
-                                             "Expect", "upgrade", "te", "Accept-Encoding", "Proxy-Authorization", "\xc3\xa9", "a(b" };
+    static const char *const bad_names[] = { "",
+                                             "a b",
+                                             "a:",
+                                             "a\r\n",
+                                             "a_b\n",
+                                             "Host",
+                                             "content-length",
+                                             "Transfer-Encoding",
+                                             "CONNECTION",
+                                             "Expect",
+                                             "upgrade",
+                                             "te",
+                                             "Accept-Encoding",
+                                             "Proxy-Authorization",
+                                             "\xc3\xa9",
+                                             "a(b" };
     static const char *const bad_values[] = { "a\r\nb: c", "a\nb", "\x01", "\x7f", "\xc3\xa9", " a", "a " };
     struct fetch_origin o = origin_of("https://api.test");
     struct fetch_request req = request(&o, "GET", "/");
@@ -357,11 +465,11 @@ static void test_request_check(void **state)
     secret_release(evil);
 }
 
-/* ---- answers ------------------------------------------------------------------------------------------------------- */
+/* ---- answers ----------------------------------------------------------------------------------------------------- */
 
 /* Feeds `in` in pieces of `step`; *ret_behind: bytes behind the answer. Then the peer closes if `eof`. */
-static enum err read_reply(struct arena *a, struct str in, size_t step, size_t max, bool was_head, bool eof, struct fetch_reply *ret,
-                           size_t *ret_behind)
+static enum err read_reply(struct arena *a, struct str in, size_t step, size_t max, bool was_head, bool eof,
+                           struct fetch_reply *ret, size_t *ret_behind)
 {
     struct reader r;
     enum err e = OK;
@@ -406,11 +514,14 @@ static const struct answer_case answer_cases[] = {
     { "HTTP/1.1 204 No Content\r\n\r\n", OK, 204, "" },
     { "HTTP/1.1 304 Not Modified\r\nContent-Length: 7\r\n\r\n", OK, 304, "" },
     { "HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n", OK, 200, "", 0, true },
-    { "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x=y\r\nde\r\n0\r\nT: v\r\n\r\n", OK, 200, "abcde" },
+    { "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x=y\r\nde\r\n0\r\nT: v\r\n\r\n", OK, 200,
+      "abcde" },
     { "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nX", OK, 200, "", 1 },
     { "HTTP/1.1 200 OK\r\n\r\nuntil the end", OK, 200, "until the end" },
     { "HTTP/1.0 200 OK\r\n\r\n", OK, 200, "" },
-    { "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 201 Created\r\nContent-Length: 1\r\n\r\nx", OK, 201, "x" },
+    { "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 201 Created\r\nContent-Length: "
+      "1\r\n\r\nx",
+      OK, 201, "x" },
     { "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhell", E_CLOSED },
     { "HTTP/1.1 200 OK\r\nContent-Le", E_CLOSED },
     { "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n", E_CLOSED },
@@ -433,7 +544,8 @@ static const struct answer_case answer_cases[] = {
     { "HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551615\r\n\r\n", E_UPSTREAM_GARBLED },
     { "HTTP/1.1 200 OK\r\nContent-Encoding: br\r\nContent-Length: 1\r\n\r\nx", E_UPSTREAM_GARBLED },
     { "HTTP/1.1 200 OK\r\nContent-Encoding: gzip, gzip\r\nContent-Length: 1\r\n\r\nx", E_UPSTREAM_GARBLED },
-    { "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Encoding: gzip\r\nContent-Length: 1\r\n\r\nx", E_UPSTREAM_GARBLED },
+    { "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Encoding: gzip\r\nContent-Length: 1\r\n\r\nx",
+      E_UPSTREAM_GARBLED },
     { "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 1\r\n\r\nx", E_UPSTREAM_GARBLED },
     { "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 0\r\n\r\n", OK, 200, "" },
     { "HTTP/1.1 200 OK\r\nContent-Encoding: identity\r\nContent-Length: 1\r\n\r\nx", OK, 200, "x" },
@@ -570,12 +682,50 @@ static void test_unpack(void **state)
     arena_release(&a);
 }
 
+/* ---- the seam ---------------------------------------------------------------------------------------------------- */
+
+static enum err simulated(struct fetch *f, const struct fetch_request *req, struct arena *arena,
+                          struct fetch_reply *ret, enum fetch_sent *ret_sent, struct errinfo *info)
+{
+    struct str wire = fetch_wire(req, arena);
+
+    assert_null(f);
+    assert_true(str_starts(wire, STR("GET /a HTTP/1.1\r\n")));
+    *ret = (struct fetch_reply){ .status = 200, .body = STR("from another world") };
+    *ret_sent = FETCH_ANSWERED;
+    return OK;
+}
+
+static void test_seam(void **state)
+{
+    static const struct fetch_impl impl = { simulated };
+    struct fetch_origin o = origin_of("https://api.test"), inside = origin_of("https://127.0.0.1");
+    struct fetch_request req = request(&o, "GET", "/a");
+    struct fetch_reply reply;
+    enum fetch_sent sent;
+    struct arena a;
+
+    arena_init(&a, 4096);
+    fetch_use(&impl);
+    assert_int_equal(await_fetch(NULL, &req, &a, &reply, &sent, NULL), OK);
+    assert_true(str_is(reply.body, "from another world"));
+    req.path = STR("a");
+    assert_int_equal(await_fetch(NULL, &req, &a, &reply, &sent, NULL), E_CONNECTOR_FAULT);
+    assert_int_equal(sent, FETCH_NOT_SENT);
+    req = request(&inside, "GET", "/a");
+    req.guard = &strict;
+    assert_int_equal(await_fetch(NULL, &req, &a, &reply, &sent, NULL), E_EGRESS_DENIED);
+    fetch_use(NULL);
+    arena_release(&a);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_encodings), cmocka_unit_test(test_networks), cmocka_unit_test(test_origins),
         cmocka_unit_test(test_names_are_names), cmocka_unit_test(test_wire), cmocka_unit_test(test_request_check),
         cmocka_unit_test(test_answers), cmocka_unit_test(test_answer_bounds), cmocka_unit_test(test_unpack),
+        cmocka_unit_test(test_seam),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

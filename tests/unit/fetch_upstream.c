@@ -14,7 +14,7 @@
 #include "base/check.h"
 #include "fetch_upstream.h"
 
-/* ---- certificates -------------------------------------------------------------------------------------------------- */
+/* ---- certificates ------------------------------------------------------------------------------------------------ */
 
 static void cert_extension(X509 *cert, X509 *issuer, int nid, const char *value)
 {
@@ -47,8 +47,8 @@ static X509 *cert_make(const char *name, EVP_PKEY *key, X509 *ca, EVP_PKEY *ca_k
     return cert;
 }
 
-static int choose_protocol(SSL *ssl, const unsigned char **out, unsigned char *out_len, const unsigned char *in, unsigned in_len,
-                           void *arg)
+static int choose_protocol(SSL *ssl, const unsigned char **out, unsigned char *out_len, const unsigned char *in,
+                           unsigned in_len, void *arg)
 {
     static const unsigned char ours[] = "\x02h2\x08http/1.1";
 
@@ -81,7 +81,7 @@ static void tls_setup(struct upstream *u)
     EVP_PKEY_free(key);
 }
 
-/* ---- connections --------------------------------------------------------------------------------------------------- */
+/* ---- connections ------------------------------------------------------------------------------------------------- */
 
 static void *peer_main(void *arg)
 {
@@ -166,7 +166,7 @@ void upstream_stop(struct upstream *u)
     free(u);
 }
 
-/* ---- scripts ------------------------------------------------------------------------------------------------------- */
+/* ---- scripts ----------------------------------------------------------------------------------------------------- */
 
 static bool peer_more(struct peer *p)
 {
@@ -215,7 +215,8 @@ bool peer_request(struct peer *p)
             return false;
     p->used = p->head.len + n;
     p->body = str_n(p->in + p->head.len, n);
-    ASSERT(str_cut(p->head, '\r', &line, &rest) && str_cut(line, ' ', &p->method, &rest) && str_cut(rest, ' ', &p->path, &rest));
+    ASSERT(str_cut(p->head, '\r', &line, &rest) && str_cut(line, ' ', &p->method, &rest) &&
+           str_cut(rest, ' ', &p->path, &rest));
     atomic_fetch_add(&p->up->requests, 1);
     return true;
 }

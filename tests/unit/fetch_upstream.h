@@ -1,9 +1,9 @@
 /*
  * fetch_upstream.h -- a scripted provider for tests: blocking code, one thread per connection
  *
- * The script is a C function that gets a peer (one accepted connection) and reads requests from it and writes whatever bytes it
- * likes.  Plain, or TLS with a CA made for the run.  Buffers that held a request are overwritten, because one test looks for
- * secrets in the memory of this process.
+ * The script is a C function that gets a peer (one accepted connection) and reads requests from it and writes whatever
+ * bytes it likes.  Plain, or TLS with a CA made for the run.  Buffers that held a request are overwritten, because one
+ * test looks for secrets in the memory of this process.
  */
 #ifndef TESTS_UNIT_FETCH_UPSTREAM_H
 #define TESTS_UNIT_FETCH_UPSTREAM_H

@@ -405,6 +405,8 @@ enum err account_store(struct vault *v, const struct new_account *n, wall_ms_t n
     /* One account is stored or removed at a time, so that store and table agree about who has which label. */
     pthread_mutex_lock(&v->accounts_lock);
     s = slot_by_owner(v, n->tenant, n->user, n->provider, n->label, false);
+    if (now <= v->newest)               /* "the oldest" must mean the same after a restart: no two of one age */
+        now = v->newest + 1;
     if (!e && !s && atomic_load(&v->n_accounts) >= v->accounts_max)
         e = err_set(info, E_OVERLOADED, "the vault holds as many accounts as it may");
     if (!e) {
@@ -417,6 +419,7 @@ enum err account_store(struct vault *v, const struct new_account *n, wall_ms_t n
         e = store_it(v, n, id, now, buf_str(&sealed), &generation, info);
     if (!e) {
         show_account(v, n, id, now, generation, &access);
+        v->newest = now;
         *ret_id = id;
     }
     pthread_mutex_unlock(&v->accounts_lock);

@@ -114,6 +114,7 @@ struct vault {
     bool early_refresh;
     void (*crash_point)(const char *where);
     pthread_mutex_t accounts_lock;      /* storing and removing accounts; held while the store works */
+    wall_ms_t newest;                   /* creation time of the youngest account; accounts_lock */
     atomic_size_t n_accounts;
     pthread_rwlock_t tenants_lock;
     struct map tenants;                 /* name -> struct tenant_key; entries are never removed */

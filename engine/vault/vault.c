@@ -73,6 +73,8 @@ static enum err load_account(const struct store_account *a, const struct store_g
     s->obtained = g->obtained;
     s->expires = g->expires;
     s->lost = g->refreshing != 0;
+    if (a->created > v->newest)
+        v->newest = a->created;
     slot_release(s);
     return OK;
 }

@@ -70,7 +70,7 @@ static void write_form(const struct vault_post *post)
         buf_addf(&b, "basic:%.*s:", STR_ARG(post->basic_user));
         secret_use(post->basic_secret, add_bytes, &b);
     }
-    assert_false(b.overflow);
+    CHECK(!(b.overflow));
     memcpy(fake.last_form, b.p, b.len);
     fake.last_form[b.len] = 0;
     buf_release(&b);
@@ -308,7 +308,7 @@ static void start(void *arg)
 
     for (unsigned i = 0; i < l->n_tasks; i++) {
         l->tasks[i] = (struct bed_task){ l, l->first + i };
-        assert_non_null(task_spawn("test", task_body, &l->tasks[i]));
+        CHECK(task_spawn("test", task_body, &l->tasks[i]));
     }
 }
 
@@ -377,7 +377,7 @@ enum err bed_token(struct str account, const struct vault_provider *p, char text
 
     text[0] = 0;
     if (e)
-        assert_int_not_equal(info.text[0], 0);
+        CHECK(info.text[0] != 0);
     else
         secret_use(lease.token, compare, &c);
     vault_lease_release(bed_vault, &lease);

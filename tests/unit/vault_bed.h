@@ -21,6 +21,9 @@
 #include "loop/world.h"
 #include "vault/vault.h"
 
+/* In tasks and other threads: ends the process. cmocka's own assertions would jump from one stack to another. */
+#define CHECK(x) do { if (!(x)) { fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #x); abort(); } } while (0)
+
 /* ---- clock ------------------------------------------------------------------------------------------------------- */
 
 extern ns_t bed_ahead;                  /* change it only while no loop runs */

@@ -16,7 +16,7 @@ static void begin_task(void *arg, unsigned i)
         STR("https://sluice/callback?x=1"), &arena, &url, &state_text, &info);
 
     if (e)
-        fail_msg("%s", info.text);
+        CHECK(!*info.text);
 }
 
 static enum err finish_result;
@@ -187,10 +187,10 @@ static void peek_task(void *arg, unsigned i)
     struct vault_pending p;
 
     for (int k = 0; k < 2; k++) {                       /* looking does not use it up */
-        assert_int_equal(await_vault_connect_peek(bed_vault, state_text, &arena, &p, &info), OK);
-        assert_true(str_is(p.tenant, "acme") && str_is(p.user, "ann") && str_is(p.provider, "fake"));
+        CHECK(await_vault_connect_peek(bed_vault, state_text, &arena, &p, &info) == OK);
+        CHECK(str_is(p.tenant, "acme") && str_is(p.user, "ann") && str_is(p.provider, "fake"));
     }
-    assert_int_equal(await_vault_connect_peek(bed_vault, STR("x"), &arena, &p, &info), E_STATE_INVALID);
+    CHECK(await_vault_connect_peek(bed_vault, STR("x"), &arena, &p, &info) == E_STATE_INVALID);
 }
 
 static void a_state_can_be_looked_at(void **state)
@@ -211,13 +211,12 @@ static void disconnect_task(void *arg, unsigned i)
     enum err e = await_vault_disconnect(bed_vault, STR("acme"), account, &provider, loop_now() + 5 * NS_PER_S, &revoked,
         &info);
 
-    assert_int_equal(e, i == 0 ? OK : E_ACCOUNT_MISSING);
+    CHECK(e == i == 0 ? OK : E_ACCOUNT_MISSING);
 }
 
 static void disconnect_stranger(void *arg, unsigned i)
 {
-    assert_int_equal(await_vault_disconnect(bed_vault, STR("beta"), account, NULL, NS_NEVER, NULL, &info),
-        E_ACCOUNT_MISSING);
+    CHECK(await_vault_disconnect(bed_vault, STR("beta"), account, NULL, NS_NEVER, NULL, &info) == E_ACCOUNT_MISSING);
 }
 
 static void a_disconnected_account_is_gone_on_both_sides(void **state)
@@ -263,7 +262,7 @@ static void race_task(void *arg, unsigned i)
     if (i == 0) {
         enum err e = bed_token(account, &provider, text);
 
-        assert_true(e == OK || e == E_ACCOUNT_MISSING);
+        CHECK(e == OK || e == E_ACCOUNT_MISSING);
     } else {
         await_sleep(loop_now() + 10 * NS_PER_MS);
         disconnect_task(NULL, 0);

@@ -140,7 +140,7 @@ static void take_picture(const char *where)
         return;
     snprintf(command, sizeof(command), "rm -rf %s/cut && mkdir %s/cut && cp %s/store.db* %s/cut/", bed_dir, bed_dir,
         bed_dir, bed_dir);
-    assert_int_equal(system(command), 0);
+    CHECK(system(command) == 0);
     fake_then = fake;
     cut = true;
 }
@@ -322,7 +322,7 @@ static void reject_task(void *arg, unsigned i)
 {
     struct vault_lease lease = { 0 };
 
-    assert_int_equal(await_vault_token(bed_vault, STR("acme"), account, &provider, NS_NEVER, &lease, NULL), OK);
+    CHECK(await_vault_token(bed_vault, STR("acme"), account, &provider, NS_NEVER, &lease, NULL) == OK);
     retry_answer = vault_token_rejected(bed_vault, &lease);
     vault_lease_release(bed_vault, &lease);
 }
@@ -359,15 +359,15 @@ static void hold_and_reject(void *arg, unsigned i)
     struct vault_lease lease = { 0 };
     char got[64];
 
-    assert_int_equal(await_vault_token(bed_vault, STR("acme"), account, &provider, NS_NEVER, &lease, NULL), OK);
+    CHECK(await_vault_token(bed_vault, STR("acme"), account, &provider, NS_NEVER, &lease, NULL) == OK);
     atomic_fetch_add(&h->holding, 1);
     while (atomic_load(&h->holding) < h->all)
         await_sleep(loop_now() + NS_PER_MS);
-    assert_true(secret_is(lease.token, "at-1"));
-    assert_true(vault_token_rejected(bed_vault, &lease));
-    assert_int_equal(bed_token(account, &provider, got), OK);
-    assert_string_equal(got, "at-2");
-    assert_true(secret_is(lease.token, "at-1"));        /* an old lease keeps its token */
+    CHECK(secret_is(lease.token, "at-1"));
+    CHECK(vault_token_rejected(bed_vault, &lease));
+    CHECK(bed_token(account, &provider, got) == OK);
+    CHECK(!strcmp(got, "at-2"));
+    CHECK(secret_is(lease.token, "at-1"));        /* an old lease keeps its token */
     vault_lease_release(bed_vault, &lease);
 }
 
@@ -437,11 +437,11 @@ static void connect_again(const char *where)
     /* another process stores a generation of its own, here the same sealed bytes */
     arena_init(&arena, 65536);
     bed_crash_point = NULL;
-    assert_int_equal(store_grant_get(bed_store, STR("acme"), account, &arena, &g, NULL), OK);
+    CHECK(store_grant_get(bed_store, STR("acme"), account, &arena, &g, NULL) == OK);
     g.generation++;
     g.expires += 7200 * 1000;
-    assert_int_equal(store_account_put(bed_store, &a, &g, &stored, NULL), OK);
-    assert_true(stored);
+    CHECK(store_account_put(bed_store, &a, &g, &stored, NULL) == OK);
+    CHECK(stored);
     arena_release(&arena);
 }
 
@@ -456,7 +456,7 @@ static void connect_elsewhere(const char *where)
 {
     pthread_t t;
 
-    assert_int_equal(pthread_create(&t, NULL, connect_again_thread, (void *)(uintptr_t)where), 0);
+    CHECK(pthread_create(&t, NULL, connect_again_thread, (void *)(uintptr_t)where) == 0);
     pthread_join(t, NULL);
 }
 
@@ -482,8 +482,8 @@ static void block_store(const char *where)
     if (strcmp(where, "answered") || blocker)
         return;
     snprintf(path, sizeof(path), "%s/store.db", bed_dir);
-    assert_int_equal(sqlite3_open(path, &blocker), SQLITE_OK);
-    assert_int_equal(sqlite3_exec(blocker, "BEGIN IMMEDIATE", NULL, NULL, NULL), SQLITE_OK);
+    CHECK(sqlite3_open(path, &blocker) == SQLITE_OK);
+    CHECK(sqlite3_exec(blocker, "BEGIN IMMEDIATE", NULL, NULL, NULL) == SQLITE_OK);
 }
 
 static void tokens_that_cannot_be_stored_are_not_used_and_not_lost(void **state)
@@ -514,7 +514,7 @@ static void impatient(void *arg, unsigned i)
     ns_t deadline = loop_now() + (i ? 5 * NS_PER_S : 10 * NS_PER_MS);
     enum err e = await_vault_token(bed_vault, STR("acme"), account, &provider, deadline, &lease, NULL);
 
-    assert_int_equal(e, i ? OK : E_DEADLINE);
+    CHECK(e == i ? OK : E_DEADLINE);
     vault_lease_release(bed_vault, &lease);
 }
 

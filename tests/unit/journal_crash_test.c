@@ -165,6 +165,33 @@ static void a_crash_during_recovery_is_survived(void **state)
     assert_true(cut > 100);
 }
 
+/* Recovery writes too, and may be torn like everything else. */
+static void a_crash_after_a_crash_is_survived(void **state)
+{
+    unsigned states = 0;
+    size_t first;
+
+    memworld_reset();
+    in_loop(workload, NULL);
+    for (first = memworld_events() / 5; first < memworld_events(); first += memworld_events() / 5) {
+        size_t events;
+
+        memworld_crash(first, TEAR_GARBLE, first);
+        memworld_rebase();
+        recovers(first, TEAR_GARBLE, first);            /* opens, recovers, closes in order */
+        events = memworld_events();
+        for (size_t event = 0; event <= events; event++) {
+            for (int tear = 0; tear < TEAR_COUNT; tear++, states++) {
+                memworld_crash(event, (enum memworld_tear)tear, event);
+                recovers(first, (enum memworld_tear)tear, event);
+            }
+        }
+        memworld_reset();
+        in_loop(workload, NULL);
+    }
+    assert_true(states > 200);
+}
+
 /* ---- devices that fail -------------------------------------------------------------------------------------------- */
 
 static struct {
@@ -400,12 +427,12 @@ static void fill_up(void *arg)
         struct journal_room *room = &rooms[i % ROOMS];
 
         if (room->bytes > 0) {
-            assert_ok(append(lane, JOURNAL_OUTCOME, i, 150, room, &last));
+            assert_ok(append(lane, JOURNAL_OUTCOME, i, 450, room, &last));
             journal_unreserve(lane, room);
             in_flight--;
             done++;
         }
-        e = await_journal_reserve(lane, 2, 2 * 190, NS_NEVER, room);
+        e = await_journal_reserve(lane, 2, 190 + 490, NS_NEVER, room);
         if (!e) {
             assert_ok(append(lane, JOURNAL_INTENT, i, 150, room, &seq));
             assert_ok(await_journal_commit(lane, seq, NS_NEVER));
@@ -416,18 +443,27 @@ static void fill_up(void *arg)
     assert_err(e, E_JOURNAL_UNWRITABLE);
     assert_int_equal(journal_lane_state(lane), JOURNAL_FULL);
     assert_err(journal_lane_ready(lane), E_JOURNAL_UNWRITABLE);
-    for (unsigned i = 0; !(e = append(lane, JOURNAL_REQUEST, 0, 150, NULL, &seq)); i++)
-        assert_true(i < 3);                             /* smaller things may still have fitted */
+    for (unsigned i = 0; !(e = append(lane, JOURNAL_REQUEST, 0, 0, NULL, &seq)); i++)
+        assert_true(i < 9);                             /* smaller things may still have fitted */
     assert_err(e, E_JOURNAL_UNWRITABLE);
     assert_true(in_flight > 3);
 
     /* every call in flight still gets its outcome */
     for (unsigned i = 0; i < ROOMS; i++) {
         if (rooms[i].bytes > 0)
-            assert_ok(append(lane, JOURNAL_OUTCOME, i, 150, &rooms[i], &last));
+            assert_ok(append(lane, JOURNAL_OUTCOME, i, 450, &rooms[i], &last));
         journal_unreserve(lane, &rooms[i]);
     }
     assert_ok(await_journal_commit(lane, last, NS_NEVER));
+
+    /* it can even end and begin again in what was kept for that */
+    assert_ok(await_journal_lane_close(lane));
+    journal_close(j);
+    j = open_journal(&opt);
+    assert_int_equal(journal_recovery(j)->lanes_unclean, 0);
+    lane = open_lane(j, 0);
+    assert_int_equal(journal_lane_state(lane), JOURNAL_FULL);
+    assert_err(append(lane, JOURNAL_REQUEST, 0, 0, NULL, &seq), E_JOURNAL_UNWRITABLE);
 
     /* space returns: no restart */
     memworld_faults.capacity = 0;
@@ -447,6 +483,8 @@ static bool count_admin(const struct journal_record *r, void *arg)
         n[0]++;
     else if (r->type == JOURNAL_ADMIN && memmem(r->payload.p, r->payload.len, STR("journal_has_room").p, 16))
         n[1]++;
+    else if (r->type == JOURNAL_CLOSE)
+        n[2]++;
     return true;
 }
 
@@ -456,15 +494,16 @@ static void a_full_disk_refuses_new_calls_only(void **state)
     struct told t;
 
     for (int64_t capacity = 3 * 16384; capacity <= 6 * 16384; capacity += 1500) {
-        unsigned n[2] = { 0, 0 };
+        unsigned n[3] = { 0 };
 
         memworld_reset();
         in_loop(fill_up, &capacity);
         if (verify("/j", NULL, &t, NULL))
             fail_msg("%s", t.all);
         assert_ok(journal_scan("/j", &all, count_admin, n, &info));
-        assert_int_equal(n[0], 1);
+        assert_int_equal(n[0], 2);                      /* once in each life */
         assert_int_equal(n[1], 1);
+        assert_int_equal(n[2], 2);
     }
 }
 
@@ -549,6 +588,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(no_crash_loses_or_invents_a_record),
         cmocka_unit_test(a_crash_during_recovery_is_survived),
+        cmocka_unit_test(a_crash_after_a_crash_is_survived),
         cmocka_unit_test(damage_of_acknowledged_records_stops_the_start),
         cmocka_unit_test(a_failed_write_or_fsync_ends_the_lane),
         cmocka_unit_test(any_file_operation_may_fail),

@@ -473,9 +473,8 @@ static void files_clear(void)
     }
 }
 
-void memworld_reset(void)
+static void events_clear(void)
 {
-    files_clear();
     for (size_t i = 0; i < n_events; i++) {
         free(events[i].p);
         free(events[i].to);
@@ -484,6 +483,29 @@ void memworld_reset(void)
     events = NULL;
     n_events = cap_events = 0;
     recording = true;
+}
+
+static struct memworld_copy *base;      /* the files before the first event; NULL: none */
+
+static void base_clear(void)
+{
+    if (base)
+        memworld_copy_free(base);
+    base = NULL;
+}
+
+void memworld_rebase(void)
+{
+    base_clear();
+    events_clear();
+    base = memworld_copy();
+}
+
+void memworld_reset(void)
+{
+    files_clear();
+    base_clear();
+    events_clear();
     memworld_faults = (struct memworld_faults){ 0 };
     memworld_ring_syncs = memworld_ring_writes = memworld_file_calls = 0;
 }
@@ -592,7 +614,10 @@ static void replay(const struct event *e)
 void memworld_crash(size_t event, enum memworld_tear tear, uint64_t seed)
 {
     seed = seed * 2654435761u + 1;
-    files_clear();
+    if (base)
+        memworld_restore(base);
+    else
+        files_clear();
     recording = false;
     for (size_t i = 0; i < event; i++) {
         const struct event *e = &events[i];

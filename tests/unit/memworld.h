@@ -41,6 +41,9 @@ enum memworld_tear {
     TEAR_DIRECTORY,         /* creations, renames and removals since the last sync_dir did not happen */
     TEAR_COUNT
 };
+/* What is there now is durable and where the events begin: the events before are forgotten. For a crash after a crash. */
+void memworld_rebase(void);
+
 /* Replaces the files by what a crash after `event` events might leave. The events stay, so that it can be asked again;
  * what happens from then on is not recorded. */
 void memworld_crash(size_t event, enum memworld_tear tear, uint64_t seed);

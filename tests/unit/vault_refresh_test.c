@@ -514,7 +514,7 @@ static void impatient(void *arg, unsigned i)
     ns_t deadline = loop_now() + (i ? 5 * NS_PER_S : 10 * NS_PER_MS);
     enum err e = await_vault_token(bed_vault, STR("acme"), account, &provider, deadline, &lease, NULL);
 
-    CHECK(e == i ? OK : E_DEADLINE);
+    CHECK(e == (i ? OK : E_DEADLINE));
     vault_lease_release(bed_vault, &lease);
 }
 

@@ -1,0 +1,635 @@
+"""The engine from outside: good calls, every kind of bad input, providers that misbehave, journals that cannot be written.
+
+Each case asks for a clear error, the engine alive afterwards, and every request in the journal exactly once."""
+import base64
+import collections
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import unittest
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import harness
+import upstream
+
+POLICY = """
+@id("tenant-reads") permit (principal in Tenant::"demo", action in Action::"reads", resource);
+@id("tenant-writes") permit (principal in Tenant::"demo", action in Action::"writes", resource);
+@id("inside-only") forbid (principal, action == Action::"outlook.send_mail", resource)
+  when { context.args.to.contains("eve@outside.example") };
+@id("no-interns") forbid (principal == Agent::"intern", action in Action::"writes", resource);
+"""
+
+
+def config(provider_url, extra=""):
+    """A configuration file: Outlook at `provider_url`, the fixtures, the policies above."""
+    d = harness.scratch()
+    with open(os.path.join(d, "policy.cedar"), "w") as f:
+        f.write(POLICY)
+    path = os.path.join(d, "sluice.yaml")
+    with open(path, "w") as f:
+        f.write("""
+listen: 127.0.0.1:7411
+workers: 2
+connectors: [outlook, conformance]
+policies: ["%s/policy.cedar"]
+journal: { segment_mb: 4 }
+drain_seconds: 3
+providers:
+  outlook:
+    base_url: "%s"
+    allow_loopback: true
+    allow_plain_http: true
+%s""" % (d, provider_url, extra))
+    return path
+
+
+def outcome_of(message):
+    return message["result"]["_meta"]["dev.sluice/outcome"]
+
+
+def text_of(message):
+    return message["result"]["content"][0]["text"]
+
+
+class WithEngine(unittest.TestCase):
+    """One engine per class, with an upstream whose behaviour each test sets."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.upstream = upstream.Upstream()
+        cls.engine = harness.Engine(config=config(cls.upstream.url))
+        cls.token = cls.engine.token()
+        cls.connect(cls.token)
+
+    @classmethod
+    def connect(cls, token):
+        status, _, raw = cls.engine.request("POST", "/v1/accounts", json.dumps({"provider": "outlook", "label": "alice@demo.example", "token": "up-secret-token"}),
+                                            {"Authorization": "Bearer " + token, "Content-Type": "application/json"})
+        assert status == 200, raw
+
+    @classmethod
+    def tearDownClass(cls):
+        assert cls.engine.stop() == 0, cls.engine.text()
+        harness.run("audit", "verify", "--data", cls.engine.data)
+        cls.upstream.close()
+        ended = collections.Counter(r["call"] for kind, r in cls.engine.journal() if kind in ("outcome", "request"))
+        begun = collections.Counter(r["call"] for kind, r in cls.engine.journal() if kind == "intent")
+        assert all(n == 1 for n in ended.values()), "a request is recorded twice"
+        assert all(n == 1 and ended[call] == 1 for call, n in begun.items()), "an intent without its outcome"
+        assert "up-secret-token" not in cls.engine.text()
+
+    def records(self):
+        return len([1 for kind, _ in self.engine.journal() if kind in ("outcome", "request")])
+
+    def alive(self):
+        m = self.engine.call("add", {"a": 2, "b": 3}, self.token)
+        self.assertEqual(m["result"]["structuredContent"]["sum"], 5)
+
+    def behave(self, function):
+        self.upstream.behave = function
+        self.upstream.requests.clear()
+
+
+class BadRequests(WithEngine):
+    def raw(self, data, timeout=10):
+        with socket.create_connection(("127.0.0.1", self.engine.port), timeout=timeout) as c:
+            c.sendall(data)
+            got = b""
+            while True:
+                piece = c.recv(65536)
+                if not piece:
+                    return got
+                got += piece
+
+    def test_malformed_http(self):
+        host = b"Host: 127.0.0.1:%d\r\n" % self.engine.port
+        cases = {
+            b"GARBAGE\r\n\r\n": b"400",
+            b"GET / HTTP/1.1\r\n\r\n": b"400",                                              # no Host
+            b"POST /mcp HTTP/1.1\r\n" + host + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n": b"400",
+            b"POST /mcp HTTP/1.1\r\n" + host + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello": b"400",
+            b"POST /mcp HTTP/1.1\r\n" + host + b"Content-Length: +5\r\n\r\nhello": b"400",
+            b"POST /mcp HTTP/1.1\r\n" + host + b"Transfer-Encoding: xchunked\r\n\r\n": b"400",
+            b"GET / HTTP/1.1\n" + host + b"\n": b"400",                                     # bare LF
+            b"GET / HTTP/1.1\r\n" + host + b"A : b\r\n\r\n": b"400",                        # blank before the colon
+            b"GET / HTTP/1.1\r\n" + host + b"X: a\r\n b\r\n\r\n": b"400",                   # folded line
+            b"GET /" + b"a" * 20000 + b" HTTP/1.1\r\n" + host + b"\r\n": b"4",
+        }
+        for data, status in cases.items():
+            before = self.records()
+            got = self.raw(data)
+            self.assertRegex(got.split(b"\r\n")[0], rb"^HTTP/1.1 " + status, data[:60])
+            self.assertIn(b"Connection: close", got)
+            self.assertEqual(self.records_settled(before + 1), before + 1, data[:60])
+        self.alive()
+
+    def records_settled(self, want):
+        """Refused bytes are recorded without making their sender wait: the record follows within a commit."""
+        deadline = time.monotonic() + 5
+        while self.records() < want and time.monotonic() < deadline:
+            threading.Event().wait(0.01)
+        return self.records()
+
+    def post(self, body, headers=None):
+        h = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream", "Authorization": "Bearer " + self.token}
+        h.update(headers or {})
+        status, got, raw = self.engine.request("POST", "/mcp", body, h)
+        return status, json.loads(raw)
+
+    def test_malformed_json(self):
+        for body in ("{", '{"a":1,"a":2}', '{"a":1}x', '["\ud800"]'.encode("utf-8", "surrogatepass"), b'{"a":"\xff"}', "[" * 100000, '{"a":01}', "nul"):
+            before = self.records()
+            status, m = self.post(body)
+            self.assertEqual((status, m["error"]["code"]), (400, -32700), body[:40])
+            self.assertNotIn("id", m)
+            self.assertEqual(self.records(), before + 1)
+        self.alive()
+
+    def test_malformed_rpc(self):
+        cases = [({"jsonrpc": "1.0", "id": 1, "method": "tools/list"}, -32600), ({"jsonrpc": "2.0", "id": None, "method": "tools/list"}, -32600),
+                 ({"jsonrpc": "2.0", "id": 1}, -32600), ([], -32600), ("x", -32600), (7, -32600),
+                 ({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": []}, None)]
+        for body, code in cases:
+            before = self.records()
+            status, m = self.post(json.dumps(body))
+            self.assertIn("error", m, body)
+            if code:
+                self.assertEqual((status, m["error"]["code"]), (400, code), body)
+            self.assertEqual(self.records(), before + 1, body)
+        self.alive()
+
+    def test_arguments(self):
+        for args in ({"a": 2}, {"a": 2, "b": "3"}, {"a": 2, "b": 3, "c": 4}, {"a": 2, "b": 1e9}, {"a": 2, "b": 2.5}):
+            m = self.engine.call("add", args, self.token)
+            self.assertTrue(m["result"]["isError"])
+            self.assertEqual(outcome_of(m), "refused")
+            self.assertRegex(text_of(m), "argument", args)
+        m = self.engine.call("outlook.send_mail", {"to": ["not an address"], "subject": "s", "body": "b"}, self.token)
+        self.assertIn("e-mail", text_of(m))
+        m = self.engine.call("outlook.send_mail", {"to": ["a@b.example"], "subject": "two\nlines", "body": "b"}, self.token)
+        self.assertIn("control", text_of(m))
+        self.alive()
+
+    def test_unknown_tool(self):
+        m = self.engine.call("no_such_tool", {}, self.token)
+        self.assertEqual(m["error"]["code"], -32602)
+        self.assertIn("no_such_tool", m["error"]["message"])
+
+    def test_unknown_path(self):
+        before = self.records()
+        status, _, _ = self.engine.request("GET", "/nothing")
+        self.assertEqual(status, 404)
+        self.assertEqual(self.records_settled(before + 1), before + 1)
+
+    def test_body_too_large(self):
+        status, _, _ = self.engine.request("POST", "/mcp", b" " * (5 << 20), {"Content-Type": "application/json", "Authorization": "Bearer " + self.token})
+        self.assertEqual(status, 413)
+        self.alive()
+
+
+class BadTokens(WithEngine):
+    def refused(self, token, error=None):
+        headers = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream", "MCP-Protocol-Version": harness.MODERN,
+                   "Mcp-Method": "tools/list"}
+        if token is not None:
+            headers["Authorization"] = "Bearer " + token
+        status, got, raw = self.engine.request("POST", "/mcp", json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": harness.META}}), headers)
+        self.assertEqual(status, 401, raw)
+        challenge = got["www-authenticate"]
+        self.assertRegex(challenge, r'^Bearer .*resource_metadata="http://127\.0\.0\.1:%d/\.well-known/oauth-protected-resource/mcp"' % self.engine.port)
+        self.assertEqual('error="invalid_token"' in challenge, token is not None, challenge)
+        kind, record = self.engine.journal()[-1] if False else [r for r in self.engine.journal() if r[0] == "request"][-1]
+        if error:
+            self.assertIn(error, [r["error"] for k, r in self.engine.journal() if k == "request"])
+
+    @staticmethod
+    def part(obj):
+        return base64.urlsafe_b64encode(json.dumps(obj).encode()).rstrip(b"=").decode()
+
+    def pieces(self):
+        head, payload, sig = self.token.split(".")
+        return json.loads(base64.urlsafe_b64decode(head + "==")), json.loads(base64.urlsafe_b64decode(payload + "==")), sig
+
+    def test_none(self):
+        self.refused(None, "token_missing")
+
+    def test_garbage(self):
+        self.refused("abc", "token_malformed")
+
+    def test_expired(self):
+        t = harness.run("token", "--as", "alice@demo.example", "--agent", "test-agent", "--tenant", "demo", "--data", self.engine.data,
+                        "--audience", self.engine.url, "--ttl", "1s").strip()
+        # the leeway is 30 s: a token is accepted a little longer than it says, so take one that ended long ago by its own claims
+        head, payload, _ = self.pieces()
+        payload["exp"] = 1000000000
+        self.refused("%s.%s.%s" % (self.part(head), self.part(payload), self.pieces()[2]))
+        self.assertTrue(t)
+
+    def test_wrong_audience(self):
+        t = harness.run("token", "--as", "alice@demo.example", "--agent", "test-agent", "--tenant", "demo", "--data", self.engine.data,
+                        "--audience", "https://elsewhere.example/mcp").strip()
+        self.refused(t, "token_audience")
+
+    def test_alg_none(self):
+        head, payload, _ = self.pieces()
+        head["alg"] = "none"
+        self.refused("%s.%s." % (self.part(head), self.part(payload)))
+
+    def test_alg_confusion(self):
+        head, payload, sig = self.pieces()
+        head["alg"] = "HS256"
+        self.refused("%s.%s.%s" % (self.part(head), self.part(payload), sig), "token_algorithm")
+
+    def test_unknown_kid(self):
+        head, payload, sig = self.pieces()
+        head["kid"] = "somebody-else"
+        self.refused("%s.%s.%s" % (self.part(head), self.part(payload), sig))
+
+    def test_altered_claims(self):
+        head, payload, sig = self.pieces()
+        payload["sub"] = "root@demo.example"
+        self.refused("%s.%s.%s" % (self.part(head), self.part(payload), sig), "token_signature")
+
+    def test_other_issuer(self):
+        head, payload, sig = self.pieces()
+        payload["iss"] = "https://evil.example"
+        self.refused("%s.%s.%s" % (self.part(head), self.part(payload), sig), "token_untrusted")
+
+    def test_in_the_query(self):
+        status, _, _ = self.engine.request("POST", "/mcp?access_token=" + self.token, "{}", {"Content-Type": "application/json"})
+        self.assertIn(status, (400, 401))
+
+    def test_metadata_needs_no_token(self):
+        for path in ("/.well-known/oauth-protected-resource/mcp", "/.well-known/oauth-protected-resource"):
+            status, _, raw = self.engine.request("GET", path)
+            self.assertEqual(status, 200)
+            self.assertEqual(json.loads(raw)["resource"], self.engine.url)
+
+
+class Decisions(WithEngine):
+    def setUp(self):
+        self.behave(lambda c, r: upstream.answer(c, 200, b'{"value":[]}'))
+
+    def test_forbidden_by_a_named_policy(self):
+        m = self.engine.call("outlook.send_mail", {"to": ["eve@outside.example"], "subject": "s", "body": "b"}, self.token)
+        self.assertEqual(outcome_of(m), "refused")
+        self.assertIn("inside-only", text_of(m))
+        self.assertEqual(self.upstream.requests, [])
+        kind, r = [x for x in self.engine.journal() if x[1].get("error") == "policy_denied"][-1]
+        self.assertEqual(r["decisions"][0]["policies"], ["inside-only"])
+
+    def test_the_agent_is_decided_for_too(self):
+        t = self.engine.token(agent="intern")
+        m = self.engine.call("outlook.send_mail", {"to": ["bob@demo.example"], "subject": "s", "body": "b"}, t)
+        self.assertIn("no-interns", text_of(m))
+        tools = [x["name"] for x in self.engine.rpc("tools/list", token=t)[1]["result"]["tools"]]
+        self.assertIn("outlook.list_mail", tools)
+        self.assertNotIn("outlook.send_mail", tools)
+
+    def test_every_delegation_is_decided_for(self):
+        t = self.engine.token(extra=("--via", "intern"))
+        m = self.engine.call("outlook.send_mail", {"to": ["bob@demo.example"], "subject": "s", "body": "b"}, t)
+        self.assertIn("no-interns", text_of(m))
+
+    def test_another_tenant_sees_nothing(self):
+        t = self.engine.token(tenant="other")
+        self.assertEqual(self.engine.rpc("tools/list", token=t)[1]["result"]["tools"], [])
+        m = self.engine.call("outlook.list_mail", {}, t)
+        self.assertEqual(outcome_of(m), "refused")
+        self.assertEqual(self.upstream.requests, [])
+
+    def test_an_account_that_is_missing(self):
+        t = self.engine.token(user="nobody@demo.example")
+        m = self.engine.call("outlook.list_mail", {}, t)
+        self.assertIn("sluice connect outlook", text_of(m))
+
+    def test_the_token_is_added_at_egress(self):
+        m = self.engine.call("outlook.list_mail", {}, self.token)
+        self.assertEqual(outcome_of(m), "done")
+        self.assertIn(b"Authorization: Bearer up-secret-token", self.upstream.requests[-1])
+        self.assertNotIn(self.token.encode(), self.upstream.requests[-1])
+
+
+class BadUpstreams(WithEngine):
+    MAIL = {"to": ["bob@demo.example"], "subject": "s", "body": "b"}
+
+    def fast(self, tool, args):
+        """A call with a deadline of its own, so that a hanging provider does not hold the test."""
+        return self.engine.rpc("tools/call", {"name": tool, "arguments": args}, self.token, tool, meta={"dev.sluice/timeoutMs": 1500})[1]
+
+    def expect(self, tool, args, outcome, words=None):
+        m = self.fast(tool, args)
+        self.assertTrue(m["result"]["isError"], m)
+        self.assertEqual(outcome_of(m), outcome, m)
+        if words:
+            self.assertRegex(text_of(m), words)
+        self.behave(lambda c, r: upstream.answer(c, 200, b'{"value":[]}'))
+        self.alive()
+
+    def test_garbage(self):
+        self.behave(lambda c, r: (c.sendall(b"\x00\x01garbage\r\n\r\n"), "close")[1])
+        self.expect("outlook.list_mail", {}, "failed")
+
+    def test_no_json(self):
+        self.behave(lambda c, r: upstream.answer(c, 200, b"<html>hello</html>"))
+        self.expect("outlook.list_mail", {}, "failed", "no JSON")
+
+    def test_ten_gigabytes(self):
+        def pour(c, r):
+            c.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 10737418240\r\n\r\n")
+            block = b"x" * (1 << 20)
+            try:
+                for _ in range(10240):
+                    c.sendall(block)
+            except OSError:
+                pass
+            return "close"
+        self.behave(pour)
+        self.expect("outlook.list_mail", {}, "failed", "larger than allowed")
+
+    def test_ten_gigabytes_in_chunks(self):
+        def pour(c, r):
+            c.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n")
+            block = b"100000\r\n" + b"x" * (1 << 20) + b"\r\n"
+            try:
+                for _ in range(10240):
+                    c.sendall(block)
+            except OSError:
+                pass
+            return "close"
+        self.behave(pour)
+        self.expect("outlook.list_mail", {}, "failed", "larger than allowed")
+
+    def test_hanging_read(self):
+        held = threading.Event()
+        self.behave(lambda c, r: held.wait(20))
+        self.expect("outlook.list_mail", {}, "failed", "did not answer|could not be reached")
+        held.set()
+
+    def test_hanging_write_is_unknown(self):
+        held = threading.Event()
+        self.behave(lambda c, r: held.wait(20))
+        m = self.fast("outlook.send_mail", self.MAIL)
+        held.set()
+        self.assertEqual(outcome_of(m), "failed" if "did not happen" in text_of(m) else "unknown", m)
+        self.behave(lambda c, r: upstream.answer(c, 200, b'{"value":[]}'))
+
+    def test_an_answer_that_gets_lost_is_unknown_and_not_sent_again(self):
+        sent = []
+
+        def lose(c, r):
+            if r.startswith(b"POST /v1.0/me/events"):
+                sent.append(r)
+                return "close"
+            if b"getSchedule" in r:
+                ask = json.loads(r.split(b"\r\n\r\n", 1)[1])
+                upstream.answer(c, 200, json.dumps({"value": [{"scheduleId": s, "availabilityView": "0" * 400} for s in ask["schedules"]]}).encode())
+            else:
+                upstream.answer(c, 200, b'{"value":[]}')
+            return None
+        self.behave(lose)
+        args = {"attendees": ["bob@demo.example"], "minutes": 30, "subject": "s"}
+        m = self.engine.call("outlook.book_meeting", args, self.token, key="lost-1")
+        self.assertEqual(outcome_of(m), "unknown", m)
+        self.assertEqual(len(sent), 1)
+        again = self.engine.call("outlook.book_meeting", args, self.token, key="lost-1")
+        self.assertEqual(outcome_of(again), "unknown")
+        self.assertEqual(len(sent), 1, "a repeat with the same key is answered, not executed")
+
+    def test_errors_of_the_provider(self):
+        for status, outcome in ((400, "failed"), (403, "failed"), (404, "failed"), (409, "failed")):
+            self.behave(lambda c, r, s=status: upstream.answer(c, s, b'{"error":{"code":"Nope","message":"no\\u0007t this"}}'))
+            m = self.fast("outlook.list_mail", {})
+            self.assertEqual(outcome_of(m), outcome, m)
+            self.assertIn(str(status), text_of(m))
+        self.behave(lambda c, r: upstream.answer(c, 200, b'{"value":[]}'))
+
+    def test_a_limit_is_waited_for(self):
+        answers = [lambda c: upstream.answer(c, 429, b"{}", b"Retry-After: 1\r\n"), lambda c: upstream.answer(c, 200, b'{"value":[]}')]
+        self.behave(lambda c, r: answers.pop(0)(c))
+        m = self.engine.call("outlook.list_mail", {}, self.token)
+        self.assertEqual(outcome_of(m), "done", m)
+
+    def test_refused_connection(self):
+        gone = socket.create_server(("127.0.0.1", 0))
+        port = gone.getsockname()[1]
+        gone.close()
+        e = harness.Engine(config=config("http://127.0.0.1:%d" % port))
+        t = e.token()
+        e.request("POST", "/v1/accounts", json.dumps({"provider": "outlook", "token": "x"}), {"Authorization": "Bearer " + t})
+        m = e.rpc("tools/call", {"name": "outlook.list_mail", "arguments": {}}, t, "outlook.list_mail", meta={"dev.sluice/timeoutMs": 1500})[1]
+        self.assertEqual(outcome_of(m), "failed", m)
+        m = e.rpc("tools/call", {"name": "outlook.send_mail", "arguments": self.MAIL}, t, "outlook.send_mail", meta={"dev.sluice/timeoutMs": 1500})[1]
+        self.assertIn(outcome_of(m), ("refused", "failed"), m)
+        self.assertEqual(e.stop(), 0)
+
+    def test_redirects_are_not_followed(self):
+        self.behave(lambda c, r: upstream.answer(c, 302, b"{}", b"Location: http://127.0.0.1:1/\r\n"))
+        self.expect("outlook.list_mail", {}, "failed")
+
+
+class Keys(WithEngine):
+    def test_the_same_key_executes_once_even_at_the_same_time(self):
+        def graph(c, r):
+            if r.startswith(b"POST /v1.0/me/messages "):
+                upstream.answer(c, 201, b'{"id":"m1"}')
+            else:
+                upstream.answer(c, 202, b"")
+        self.behave(graph)
+        args = {"to": ["bob@demo.example"], "subject": "once", "body": "b"}
+        got = []
+        threads = [threading.Thread(target=lambda: got.append(self.engine.call("outlook.send_mail", args, self.token, key="k1"))) for _ in range(8)]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+        self.assertEqual([outcome_of(m) for m in got], ["done"] * 8)
+        self.assertEqual({json.dumps(m["result"]["structuredContent"]) for m in got}, {'{"message_id": "m1"}'})
+        self.assertEqual(len([r for r in self.upstream.requests if b"/send " in r]), 1)
+
+    def test_other_arguments_with_the_same_key_are_refused(self):
+        self.behave(lambda c, r: upstream.answer(c, 201, b'{"id":"m2"}'))
+        a = self.engine.call("outlook.send_mail", {"to": ["bob@demo.example"], "subject": "x", "body": "b"}, self.token, key="k2")
+        b = self.engine.call("outlook.send_mail", {"to": ["bob@demo.example"], "subject": "y", "body": "b"}, self.token, key="k2")
+        self.assertEqual((outcome_of(a), outcome_of(b)), ("done", "refused"))
+
+
+class Restarts(unittest.TestCase):
+    def test_keys_and_open_intents_survive_kill_9(self):
+        held, reached = threading.Event(), threading.Event()
+
+        def graph(c, r):
+            if r.startswith(b"POST /v1.0/me/messages ") and b"slow" in r:
+                reached.set()
+                held.wait(30)
+                return "close"
+            upstream.answer(c, 201 if r.startswith(b"POST /v1.0/me/messages ") else 202, b'{"id":"m1"}')
+            return None
+        up = upstream.Upstream(graph)
+        path = config(up.url)
+        e = harness.Engine(config=path)
+        token = e.token()
+        e.request("POST", "/v1/accounts", json.dumps({"provider": "outlook", "token": "x"}), {"Authorization": "Bearer " + token})
+        args = {"to": ["bob@demo.example"], "subject": "s", "body": "b"}
+        slow = dict(args, body="slow")
+        self.assertEqual(outcome_of(e.call("outlook.send_mail", args, token, key="before")), "done")
+
+        def doomed():
+            try:
+                e.call("outlook.send_mail", slow, token, key="during")
+            except (OSError, ValueError, Exception):
+                pass
+        t = threading.Thread(target=doomed)
+        t.start()
+        self.assertTrue(reached.wait(10))
+        e.signal(signal.SIGKILL)
+        e.wait()
+        t.join()
+        held.set()
+        sent = len([r for r in up.requests if b"/send " in r])
+        f = harness.Engine(config=path, data=e.data)
+        token = f.token()
+        again = f.call("outlook.send_mail", args, token, key="before")
+        self.assertEqual(outcome_of(again), "done")
+        self.assertEqual(again["result"]["structuredContent"], {"message_id": "m1"})
+        lost = f.call("outlook.send_mail", slow, token, key="during")
+        self.assertEqual(outcome_of(lost), "unknown", lost)
+        self.assertEqual(len([r for r in up.requests if b"/send " in r]), sent, "nothing is executed again")
+        self.assertEqual(f.stop(), 0)
+        harness.run("audit", "verify", "--data", f.data)
+        recovered = [r for k, r in f.journal() if k == "outcome" and r.get("recovered")]
+        self.assertEqual([r["outcome"] for r in recovered], ["unknown"])
+        up.close()
+
+    def test_reload_takes_new_policies_and_keeps_old_ones_when_they_are_wrong(self):
+        path = config("http://127.0.0.1:1")
+        policy = os.path.join(os.path.dirname(path), "policy.cedar")
+        e = harness.Engine(config=path)
+        t = e.token()
+        self.assertEqual(outcome_of(e.call("add", {"a": 1, "b": 1}, t)), "done")
+        with open(policy, "w") as f:
+            f.write("permit (principal, action, resource")
+        e.signal(signal.SIGHUP)
+        e.wait_line("the new configuration was not taken.*policy.cedar:1:")
+        self.assertEqual(outcome_of(e.call("add", {"a": 1, "b": 1}, t)), "done")
+        with open(policy, "w") as f:
+            f.write('@id("nothing") forbid (principal, action, resource);')
+        e.signal(signal.SIGHUP)
+        e.wait_line('msg="?reloaded')
+        self.assertIn("default deny" if False else "nothing", text_of(e.call("add", {"a": 1, "b": 1}, t)))
+        self.assertEqual(e.stop(), 0)
+
+
+class Starts(unittest.TestCase):
+    """What stops a start says where, why and what to do; exit code 1."""
+
+    def fails(self, args, words, env=None, code=1):
+        p = harness.run("serve", *args, check=False, env=env)
+        self.assertEqual(p.returncode, code, p.stderr)
+        self.assertRegex(p.stderr, words)
+
+    def file(self, text, name="sluice.yaml"):
+        path = os.path.join(harness.scratch(), name)
+        with open(path, "w") as f:
+            f.write(text)
+        return path
+
+    def data(self):
+        return os.path.join(harness.scratch(), "data")
+
+    def test_unknown_configuration_key(self):
+        self.fails(["--config", self.file("listen: 127.0.0.1:0\nlisten_on: x\n")], r'sluice\.yaml:2:1: unknown key "listen_on"; known here: listen')
+
+    def test_wrong_values(self):
+        self.fails(["--config", self.file("workers: many\n")], r"sluice\.yaml:1:10: expected a whole number")
+        self.fails(["--config", self.file("a: [\n")], r"sluice\.yaml:2:1")
+        self.fails(["--config", self.file("workers: 1\nworkers: 2\n")], "given twice")
+        self.fails(["--config", self.file("providers:\n  outlook:\n    client_secret: hunter2\n")], "3:20: secrets are not written here")
+        self.fails(["--config", self.file("connectors: [nosuch]\n"), "--data", self.data(), "--listen", "127.0.0.1:0"], 'no connector called "nosuch"')
+        self.fails(["--config", "/nonexistent.yaml"], "cannot read the configuration /nonexistent.yaml")
+
+    def test_listening_beyond_loopback_needs_tls_and_an_issuer(self):
+        self.fails(["--listen", "0.0.0.0:0", "--data", self.data()], "needs TLS")
+        self.fails(["--listen", "0.0.0.0:0", "--no-auth", "--data", self.data()], "loopback only")
+
+    def test_unreadable_key_file(self):
+        data = self.data()
+        os.makedirs(data)
+        with open(os.path.join(data, "root.key"), "w") as f:
+            f.write("not a key")
+        os.chmod(os.path.join(data, "root.key"), 0o600)
+        self.fails(["--data", data, "--listen", "127.0.0.1:0"], r"root\.key")
+        os.remove(os.path.join(data, "root.key"))
+        os.mkdir(os.path.join(data, "root.key"))
+        self.fails(["--data", data, "--listen", "127.0.0.1:0"], r"root\.key")
+
+    def test_taken_port(self):
+        e = harness.Engine(args=["--no-auth"])
+        self.fails(["--listen", e.address, "--data", self.data()], "another process has this port")
+        self.fails(["--listen", "127.0.0.1:0", "--data", e.data], "lock|another process|in use")
+        self.assertEqual(e.stop(), 0)
+
+    def test_bad_policy(self):
+        policy = self.file("permit (principal, action, resource) when { 1 + };", "p.cedar")
+        self.fails(["--policies", policy, "--listen", "127.0.0.1:0", "--data", self.data()], r"p\.cedar:1:4\d")
+
+    def test_read_only_journal(self):
+        data = self.data()
+        e = harness.Engine(data=data, args=["--no-auth"])
+        self.assertEqual(e.stop(), 0)
+        mount = os.path.join(data, "journal")
+        if subprocess.run(["mount", "--bind", mount, mount], capture_output=True).returncode or \
+           subprocess.run(["mount", "-o", "remount,ro,bind", mount], capture_output=True).returncode:
+            self.skipTest("needs the right to mount")
+        try:
+            self.fails(["--listen", "127.0.0.1:0", "--data", data], "journal.*[Rr]ead-only")
+        finally:
+            subprocess.run(["umount", mount], check=True)
+
+    def test_full_journal(self):
+        data = self.data()
+        os.makedirs(os.path.join(data, "journal"))
+        mount = os.path.join(data, "journal")
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", mount], capture_output=True).returncode:
+            self.skipTest("needs the right to mount")
+        try:
+            path = config("http://127.0.0.1:1")
+            e = harness.Engine(config=path, data=data, args=["--workers", "1"])
+            t = e.token()
+            self.assertEqual(outcome_of(e.call("add", {"a": 1, "b": 1}, t)), "done")
+            with open(os.path.join(mount, "ballast"), "wb") as f:
+                try:
+                    while f.write(b"x" * 65536) and not f.flush():
+                        pass
+                except OSError:
+                    pass
+            done, refused = 0, None
+            for i in range(30000):
+                status, m = e.rpc("tools/call", {"name": "test_simple_text", "arguments": {}}, t, "test_simple_text")
+                if "error" in m:
+                    refused = (status, m["error"])
+                    break
+                done += 1
+            self.assertIsNotNone(refused, "the journal never became full")
+            self.assertEqual(refused[0], 503)
+            self.assertIn("recorded", refused[1]["message"])
+            os.remove(os.path.join(mount, "ballast"))
+            deadline = time.monotonic() + 20
+            while "error" in e.rpc("tools/call", {"name": "test_simple_text", "arguments": {}}, t, "test_simple_text")[1]:
+                self.assertLess(time.monotonic(), deadline, "calls go on once space returned, without a restart")
+            self.assertEqual(e.stop(), 0)
+            harness.run("audit", "verify", "--data", data)
+            ended = [r for k, r in e.journal() if k == "outcome" and r.get("outcome") == "done"]
+            self.assertGreaterEqual(len(ended), done, "what was acknowledged is there")
+        finally:
+            subprocess.run(["umount", "-l", mount], check=True)
+
+
+if __name__ == "__main__":
+    harness.main()

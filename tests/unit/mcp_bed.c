@@ -474,7 +474,8 @@ void initialize(struct bed *b, const char *version, const char *caps, struct rep
     char body[1024];
 
     snprintf(body, sizeof(body),
-             "{\"jsonrpc\":\"2.0\",\"id\":0,\"method\":\"initialize\",\"params\":{\"protocolVersion\":\"%s\",\"capabilities\":%s,"
+             "{\"jsonrpc\":\"2.0\",\"id\":0,\"method\":\"initialize\",\"params\":{\"protocolVersion\":\"%s\","
+             "\"capabilities\":%s,"
              "\"clientInfo\":{\"name\":\"t\",\"version\":\"1\"}}}", version, caps);
     post(b, 0, "", body, r);
 }

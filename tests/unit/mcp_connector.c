@@ -103,7 +103,8 @@ TOOL(bed_log, .provider = &bed_provider, .name = "bed.log", .summary = "Logs", .
     return e;
 }
 
-#define FORM "{\"type\":\"object\",\"properties\":{\"name\":{\"type\":\"string\",\"minLength\":2}},\"required\":[\"name\"]}"
+#define FORM \
+    "{\"type\":\"object\",\"properties\":{\"name\":{\"type\":\"string\",\"minLength\":2}},\"required\":[\"name\"]}"
 
 TOOL(bed_ask, .provider = &bed_provider, .name = "bed.ask", .summary = "Asks two rounds", .effect = EFFECT_READS,
      .args = FIELDS({ "x", T_INT, 0, 10, "", OPTIONAL }))

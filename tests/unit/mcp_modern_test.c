@@ -33,9 +33,14 @@ static void discover_says_what_is_there(void **state)
 }
 
 #define V "MCP-Protocol-Version: 2026-07-28\r\n"
-#define ENVELOPE "\"_meta\":{\"io.modelcontextprotocol/protocolVersion\":\"2026-07-28\",\"io.modelcontextprotocol/clientCapabilities\":{}}"
-#define REQUEST(method,
-                params) "{\"jsonrpc\":\"2.0\",\"id\":\"q\",\"method\":\"" method "\",\"params\":{" params ENVELOPE "}}"
+#define ENVELOPE \
+    "\"_meta\":{\"io.modelcontextprotocol/protocolVersion\":\"2026-07-28\"," \
+    "\"io.modelcontextprotocol/clientCapabilities\":{}}"
+#define REQUEST(method, params) \
+    "{\"jsonrpc\":\"2.0\",\"id\":\"q\",\"method\":\"" method "\",\"params\":{" params ENVELOPE "}}"
+
+#define M(method) "Mcp-Method: " method "\r\n"
+#define CALL(tool) M("tools/call") "Mcp-Name: " tool "\r\n"
 
 static const struct {
     const char *what, *headers, *body;
@@ -47,54 +52,42 @@ static const struct {
     { "duplicate keys", V, "{\"jsonrpc\":\"2.0\",\"jsonrpc\":\"2.0\"}", 400, -32700, false },
     { "a batch", V, "[" REQUEST("tools/list", "") "]", 400, -32600, false },
     { "null id", V, "{\"jsonrpc\":\"2.0\",\"id\":null,\"method\":\"tools/list\"}", 400, -32600, false },
-    { "no envelope", V "Mcp-Method: server/discover\r\n",
+    { "no envelope", V M("server/discover"),
       "{\"jsonrpc\":\"2.0\",\"id\":\"q\",\"method\":\"server/discover\",\"params\":{}}", 400, -32602, true },
     { "no method header", V, REQUEST("tools/list", ""), 400, -32020, true },
-    { "no version header", "Mcp-Method: tools/list\r\n", REQUEST("tools/list", ""), 400, -32020, true },
-    { "no name header", V "Mcp-Method: tools/call\r\n", REQUEST("tools/call", "\"name\":\"bed.add\","), 400, -32020,
-      true },
-    { "another name header", V "Mcp-Method: tools/call\r\nMcp-Name: bed.ad\r\n",
+    { "no version header", M("tools/list"), REQUEST("tools/list", ""), 400, -32020, true },
+    { "no name header", V M("tools/call"), REQUEST("tools/call", "\"name\":\"bed.add\","), 400, -32020, true },
+    { "another name header", V CALL("bed.ad"), REQUEST("tools/call", "\"name\":\"bed.add\","), 400, -32020, true },
+    { "a name header that does not decode", V CALL("=?base64?SGVsbG8?="),
       REQUEST("tools/call", "\"name\":\"bed.add\","), 400, -32020, true },
-    { "a name header that does not decode", V "Mcp-Method: tools/call\r\nMcp-Name: =?base64?SGVsbG8?=\r\n",
-      REQUEST("tools/call", "\"name\":\"bed.add\","), 400,
-      -32020, true },
-    { "a name header for no name", V "Mcp-Method: tools/call\r\nMcp-Name: x\r\n", REQUEST("tools/call", ""), 400,
-      -32020, true },
-    { "no name", V "Mcp-Method: tools/call\r\n", REQUEST("tools/call", ""), 400, -32602, true },
-    { "arguments no object", V "Mcp-Method: tools/call\r\nMcp-Name: bed.add\r\n",
+    { "a name header for no name", V CALL("x"), REQUEST("tools/call", ""), 400, -32020, true },
+    { "no name", V M("tools/call"), REQUEST("tools/call", ""), 400, -32602, true },
+    { "arguments no object", V CALL("bed.add"),
       REQUEST("tools/call", "\"name\":\"bed.add\",\"arguments\":[],"), 400, -32602, true },
-    { "a mirrored argument without its header", V "Mcp-Method: tools/call\r\nMcp-Name: bed.mirror\r\n",
+    { "a mirrored argument without its header", V CALL("bed.mirror"),
       REQUEST("tools/call", "\"name\":\"bed.mirror\",\"arguments\":{\"region\":\"eu\"},"), 400, -32020, true },
-    { "unknown tool", V "Mcp-Method: tools/call\r\nMcp-Name: no.such\r\n", REQUEST("tools/call",
-                                                                                   "\"name\":\"no.such\","), 200,
-                                                                                       -32602, true },
-    { "unknown prompt", V "Mcp-Method: prompts/get\r\nMcp-Name: no\r\n", REQUEST("prompts/get", "\"name\":\"no\","),
-      200, -32602, true },
-    { "unknown method", V "Mcp-Method: no/such\r\n", REQUEST("no/such", ""), 404, -32601, true },
-    { "initialize", V "Mcp-Method: initialize\r\n", REQUEST("initialize", ""), 404, -32601, true },
-    { "ping", V "Mcp-Method: ping\r\n", REQUEST("ping", ""), 404, -32601, true },
-    { "logging/setLevel", V "Mcp-Method: logging/setLevel\r\n", REQUEST("logging/setLevel", ""), 404, -32601, true },
-    { "resources/subscribe", V "Mcp-Method: resources/subscribe\r\n", REQUEST("resources/subscribe", ""), 404, -32601,
-      true },
-    { "bad cursor", V "Mcp-Method: tools/list\r\n", REQUEST("tools/list", "\"cursor\":\"nonsense\","), 200, -32602,
-      true },
-    { "cursor of another list", V "Mcp-Method: tools/list\r\n", REQUEST("tools/list", "\"cursor\":\"cDpncmVldA\","),
-      200, -32602, true },
-    { "bad requestState", V "Mcp-Method: tools/call\r\nMcp-Name: bed.ask\r\n",
-      REQUEST("tools/call", "\"name\":\"bed.ask\",\"requestState\":\"s1.AAAA\","), 200,
+    { "unknown tool", V CALL("no.such"), REQUEST("tools/call", "\"name\":\"no.such\","), 200, -32602, true },
+    { "unknown prompt", V M("prompts/get") "Mcp-Name: no\r\n", REQUEST("prompts/get", "\"name\":\"no\","), 200,
       -32602, true },
-    { "requestState no string", V "Mcp-Method: tools/call\r\nMcp-Name: bed.ask\r\n",
+    { "unknown method", V M("no/such"), REQUEST("no/such", ""), 404, -32601, true },
+    { "initialize", V M("initialize"), REQUEST("initialize", ""), 404, -32601, true },
+    { "ping", V M("ping"), REQUEST("ping", ""), 404, -32601, true },
+    { "logging/setLevel", V M("logging/setLevel"), REQUEST("logging/setLevel", ""), 404, -32601, true },
+    { "resources/subscribe", V M("resources/subscribe"), REQUEST("resources/subscribe", ""), 404, -32601, true },
+    { "bad cursor", V M("tools/list"), REQUEST("tools/list", "\"cursor\":\"nonsense\","), 200, -32602, true },
+    { "cursor of another list", V M("tools/list"), REQUEST("tools/list", "\"cursor\":\"cDpncmVldA\","), 200, -32602,
+      true },
+    { "bad requestState", V CALL("bed.ask"),
+      REQUEST("tools/call", "\"name\":\"bed.ask\",\"requestState\":\"s1.AAAA\","), 200, -32602, true },
+    { "requestState no string", V CALL("bed.ask"),
       REQUEST("tools/call", "\"name\":\"bed.ask\",\"requestState\":7,"), 400, -32602, true },
-    { "an answer that is none", V "Mcp-Method: tools/call\r\nMcp-Name: bed.ask\r\n",
+    { "an answer that is none", V CALL("bed.ask"),
       REQUEST("tools/call", "\"name\":\"bed.ask\",\"inputResponses\":{\"first\":null},"), 400, -32602, true },
-    { "no capability", V "Mcp-Method: tools/call\r\nMcp-Name: bed.ask\r\n", REQUEST("tools/call",
-                                                                                    "\"name\":\"bed.ask\","), 400,
-                                                                                        -32021, true },
-    { "bad completion", V "Mcp-Method: completion/complete\r\n", REQUEST("completion/complete",
-                                                                         "\"ref\":{\"type\":\"ref/none\"},\"argument\":{\"name\":\"a\",\"value\":\"\"},"),
+    { "no capability", V CALL("bed.ask"), REQUEST("tools/call", "\"name\":\"bed.ask\","), 400, -32021, true },
+    { "bad completion", V M("completion/complete"),
+      REQUEST("completion/complete", "\"ref\":{\"type\":\"ref/none\"},\"argument\":{\"name\":\"a\",\"value\":\"\"},"),
       200, -32602, true },
-    { "listen without a filter", V "Mcp-Method: subscriptions/listen\r\n", REQUEST("subscriptions/listen", ""), 200,
-      -32602, true },
+    { "listen without a filter", V M("subscriptions/listen"), REQUEST("subscriptions/listen", ""), 200, -32602, true },
     { "a response", V, "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}", 400, -32600, true },
 };
 
@@ -123,7 +116,8 @@ static void an_unserved_version_is_told_the_served_ones(void **state)
 
     bed_start(&b, NULL, NULL, false);
     post(&b, 0, "MCP-Protocol-Version: 2099-01-01\r\nMcp-Method: tools/list\r\n",
-         "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/list\",\"params\":{\"_meta\":{\"io.modelcontextprotocol/protocolVersion\":\"2099-01-01\","
+         "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/list\",\"params\":{\"_meta\":{"
+         "\"io.modelcontextprotocol/protocolVersion\":\"2099-01-01\","
          "\"io.modelcontextprotocol/clientCapabilities\":{}}}}", &r);
     assert_int_equal(r.status, 400);
     assert_int_equal(int_at(&r, "error code"), -32022);
@@ -393,7 +387,8 @@ static void prompts_and_resources_answer(void **state)
     assert_int_equal(int_at(&r, "result ttlMs"), 0);
     reply_release(&r);
     modern(&b, &(struct modern){ .method = "completion/complete",
-           .params = "\"ref\":{\"type\":\"ref/prompt\",\"name\":\"greet\"},\"argument\":{\"name\":\"who\",\"value\":\"a\"}" }, &r);
+           .params = "\"ref\":{\"type\":\"ref/prompt\",\"name\":\"greet\"},\"argument\":{\"name\":\"who\","
+                     "\"value\":\"a\"}" }, &r);
     assert_int_equal(json_len(at(&r, "result completion values")), 100);
     assert_int_equal(int_at(&r, "result completion total"), 150);
     assert_str_at(&r, "result completion values 3", "a3");

@@ -38,8 +38,9 @@ static enum err classify(struct parsed *p, const char *headers, const char *body
 
 #define NEW "MCP-Protocol-Version: 2026-07-28\r\n"
 #define LISTS "Mcp-Method: tools/list\r\n"
-#define META(version,
-             caps) "\"_meta\":{\"io.modelcontextprotocol/protocolVersion\":" version ",\"io.modelcontextprotocol/clientCapabilities\":" caps "}"
+#define META(version, caps) \
+    "\"_meta\":{\"io.modelcontextprotocol/protocolVersion\":" version "," \
+    "\"io.modelcontextprotocol/clientCapabilities\":" caps "}"
 #define LIST(params) "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/list\",\"params\":{" params "}}"
 
 static const struct row {
@@ -209,7 +210,8 @@ static enum err mirrors(const char *headers, const char *args)
 {
     static const char schema[] =
         "{\"type\":\"object\",\"properties\":{\"region\":{\"type\":\"string\",\"x-mcp-header\":\"Region\"},"
-        "\"count\":{\"type\":\"integer\",\"x-mcp-header\":\"Count\"},\"on\":{\"type\":\"boolean\",\"x-mcp-header\":\"On\"},"
+        "\"count\":{\"type\":\"integer\",\"x-mcp-header\":\"Count\"},\"on\":{\"type\":\"boolean\","
+        "\"x-mcp-header\":\"On\"},"
         "\"deep\":{\"type\":\"object\",\"properties\":{\"in\":{\"type\":\"string\",\"x-mcp-header\":\"Deep\"}}},"
         "\"odd\":{\"type\":\"string\",\"x-mcp-header\":\"not a token\"}}}";
     struct json *s = NULL, *j = NULL;

@@ -30,7 +30,8 @@ static const struct {
       "{\"title\":\"Review of the quarter\",\"minutes\":30,\"after\":\"2030-01-31T09:00:00Z\",\"calendar\":\"primary\","
       "\"visibility\":\"private\",\"notify\":true,\"priority\":0.5,\"location\":\"Room 4\",\"color\":null,"
       "\"attendees\":[\"ada@example.com\",\"grace@example.com\",\"alan@example.com\"]}" },
-    { "one pattern", "{\"type\":\"string\",\"pattern\":\"^[a-z0-9._-]+@[a-z0-9.-]+$\"}", "\"ada.lovelace@example.com\"" },
+    { "one pattern",
+      "{\"type\":\"string\",\"pattern\":\"^[a-z0-9._-]+@[a-z0-9.-]+$\"}", "\"ada.lovelace@example.com\"" },
     { "no fields", "{\"type\":\"object\",\"additionalProperties\":false}", "{}" },
     { "oneOf three, unevaluated",
       "{\"type\":\"object\",\"properties\":{\"kind\":{\"type\":\"string\"}},\"required\":[\"kind\"],\"oneOf\":["

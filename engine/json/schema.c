@@ -16,7 +16,7 @@
 
 enum { SCHEMA_MAGIC = 0x5ce3a001, ARENA_MAX = 64 << 20 };
 
-/* --- refusing ------------------------------------------------------------------------------------------------- */
+/* --- refusing --------------------------------------------------------------------------------------------------- */
 
 /* The pointer of a place, from the end: what does not fit is cut at the front. */
 static const char *place_pointer(const struct place *p, char *text, size_t size)
@@ -57,7 +57,7 @@ enum err build_too_large(struct build *b)
     return err_set(b->info, E_CONFIG, "#: the schema is too large");
 }
 
-/* --- building ------------------------------------------------------------------------------------------------- */
+/* --- building --------------------------------------------------------------------------------------------------- */
 
 const struct sub *build_want(struct build *b, struct place *p)
 {
@@ -187,7 +187,7 @@ static enum err build_all(struct build *b, const struct json *doc)
     return e;
 }
 
-/* --- the interface -------------------------------------------------------------------------------------------- */
+/* --- the interface ---------------------------------------------------------------------------------------------- */
 
 static enum err metaschema_check(const struct json *doc, struct errinfo *info)
 {

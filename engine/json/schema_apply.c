@@ -1,14 +1,14 @@
 /*
  * schema_apply.c -- the operations that ask other subschemas: about members, elements, names, or the same value
  *
- * Each is written as the loop it is.  run_ask() answers WAIT when the machine has to run first; the operation returns it
- * at once and, entered again, is at the same question: all it needs to know is in its frame (child, i, stage, count,
- * seen), and asking again gives the answer.  So nothing with an effect may stand between entry and the question.
+ * Each is written as the loop it is.  run_ask() answers WAIT when the machine has to run first; the operation returns
+ * it at once and, entered again, is at the same question: all it needs to know is in its frame (child, i, stage,
+ * count, seen), and asking again gives the answer.  So what stands between entry and the question may happen twice.
  */
 #include "base/check.h"
 #include "json/schema_internal.h"
 
-/* --- members -------------------------------------------------------------------------------------------------- */
+/* --- members ---------------------------------------------------------------------------------------------------- */
 
 static void evaluated(struct run *r, const struct frame *f)
 {
@@ -139,7 +139,7 @@ static enum answer do_unevaluated(struct run *r, struct frame *f, const struct o
     return YES;
 }
 
-/* --- elements ------------------------------------------------------------------------------------------------- */
+/* --- elements --------------------------------------------------------------------------------------------------- */
 
 static enum answer do_items(struct run *r, struct frame *f, const struct op *op)
 {

@@ -12,7 +12,8 @@
 #include "json/json_internal.h"
 #include "json/schema_internal.h"
 
-enum { UNIQUE_SMALL = 16 };     /* up to here elements are compared pair by pair */
+/* Up to here elements are compared pair by pair: this many, and so many values in them. */
+enum { UNIQUE_SMALL = 16, UNIQUE_SMALL_VALUES = 512 };
 
 bool json_within_depth(const struct json *j, unsigned depth)
 {
@@ -57,7 +58,7 @@ static bool among(struct run *r, const struct enum_rule *rule, const struct json
     return false;
 }
 
-/* --- strings ----------------------------------------------------------------------------------------------------- */
+/* --- strings ---------------------------------------------------------------------------------------------------- */
 
 /* Code points: bytes that do not continue one. */
 static uint64_t length(struct str s)
@@ -93,7 +94,7 @@ static bool pattern_fits(struct run *r, const struct op *op, struct str s)
     return a == YES;
 }
 
-/* --- arrays and objects -------------------------------------------------------------------------------------------- */
+/* --- arrays and objects ----------------------------------------------------------------------------------------- */
 
 struct hashed {
     uint64_t hash;
@@ -108,7 +109,8 @@ static uint64_t hash_pair(uint64_t a, uint64_t b)
     return hash_bytes(both, sizeof(both));
 }
 
-static uint64_t hash_number(const struct json *j)
+/* Not inlined: a kilobyte of digits has no place in each frame of hash_value. */
+__attribute__((noinline)) static uint64_t hash_number(const struct json *j)
 {
     struct decimal d;
     int64_t i;
@@ -187,6 +189,7 @@ static bool charge_tree(struct run *r, const struct json *j)
 
 static bool unique(struct run *r, const struct json *array)
 {
+    uint64_t before = r->steps;
     struct hashed *list;
     uint32_t n = 0;
 
@@ -198,7 +201,7 @@ static bool unique(struct run *r, const struct json *array)
     }
     if (!charge_tree(r, array))
         return false;
-    if (json_len(array) <= UNIQUE_SMALL)
+    if (json_len(array) <= UNIQUE_SMALL && r->steps - before <= UNIQUE_SMALL_VALUES)
         return unique_small(r, array);
     list = ARENA_ARRAY(r->arena, struct hashed, json_len(array));
     if (!list) {
@@ -236,8 +239,6 @@ static bool dependents(struct run *r, const struct op *op, const struct json *va
     }
     return true;
 }
-
-/* ------------------------------------------------------------------------------------------------------------------ */
 
 /* Rounding keeps the order, so two numbers whose nearest doubles differ are ordered like those. */
 static inline int order(const struct json *value, const struct json *bound)

@@ -51,7 +51,7 @@ static const struct json *keyword_of(const struct place *p, unsigned vocabulary,
     return p->resource->vocabularies & vocabulary ? json_get(p->at, keyword) : NULL;
 }
 
-/* --- assertions --------------------------------------------------------------------------------------------- */
+/* --- assertions ------------------------------------------------------------------------------------------------- */
 
 static unsigned type_from(struct str name)
 {
@@ -289,7 +289,7 @@ static enum err kw_dependent_required(struct build *b, struct place *p, const ch
     return op_add(b, (struct op){ .code = OP_DEPENDENT_REQUIRED, .types = T_OBJECT, .n = n, .u.required = list });
 }
 
-/* --- members ------------------------------------------------------------------------------------------------ */
+/* --- members ---------------------------------------------------------------------------------------------------- */
 
 struct members {
     struct str *keys;
@@ -384,7 +384,7 @@ static enum err kw_object(struct build *b, struct place *p, const char *name, co
     return op_add(b, (struct op){ .code = OP_OBJECT, .types = T_OBJECT, .u.object = rule });
 }
 
-/* --- elements ----------------------------------------------------------------------------------------------- */
+/* --- elements --------------------------------------------------------------------------------------------------- */
 
 /* The subschemas in an array of schemas. */
 static enum err subs_keep(struct build *b, struct place *p, const char *name, const struct json *v,
@@ -438,7 +438,7 @@ static enum err kw_contains(struct build *b, struct place *p, const char *name, 
     return e ? e : op_add(b, (struct op){ .code = OP_CONTAINS, .types = T_ARRAY, .u.contains = rule });
 }
 
-/* --- the same value, other schemas ---------------------------------------------------------------------------- */
+/* --- the same value, other schemas ------------------------------------------------------------------------------ */
 
 /* propertyNames, not, unevaluated...: one subschema, asked in the way of the operation. */
 static enum err kw_sub(struct build *b, struct place *p, const char *name, const struct json *v, enum op_code code)
@@ -533,7 +533,7 @@ static enum err kw_ref(struct build *b, struct place *p, const char *name, const
     return op_add(b, (struct op){ .code = OP_SUB, .types = T_ALL, .u.sub = build_want(b, target) });
 }
 
-/* --- the table ---------------------------------------------------------------------------------------------- */
+/* --- the table -------------------------------------------------------------------------------------------------- */
 
 static const struct {
     const char *name;           /* NULL: looks for its keywords itself */

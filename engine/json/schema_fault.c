@@ -101,7 +101,7 @@ void fault_say(struct run *r, const struct json *child, uint32_t at, struct str 
     text_add(&what, str_of(said));
 }
 
-/* --- what the assertions say ------------------------------------------------------------------------------------- */
+/* --- what the assertions say ------------------------------------------------------------------------------------ */
 
 /* A value of the schema, shortened. */
 static void quote(char out[96], const struct json *j)

@@ -63,7 +63,7 @@ static bool digits(struct scan *s)
     return s->p > start;
 }
 
-/* --- time ---------------------------------------------------------------------------------------------------------- */
+/* --- time ------------------------------------------------------------------------------------------------------- */
 
 static bool date(struct scan *s)
 {
@@ -141,7 +141,7 @@ static bool duration(struct scan *s)
     return *s->p++ == 'T' && units(s, "HMS", &any) && any;
 }
 
-/* --- hosts and addresses --------------------------------------------------------------------------------------------- */
+/* --- hosts and addresses ---------------------------------------------------------------------------------------- */
 
 static bool address(int family, struct str s)
 {
@@ -170,8 +170,9 @@ static bool hostname(struct str s)
         } else if (is_alpha(c) || is_digit(c) || (c == '-' && label > 0)) {
             if (++label > 63)
                 return false;
-            if (label == 4 && c == '-' && s.p[i - 1] == '-' && ((s.p[i - 2] | 0x20) != 'n' || (s.p[i - 3] | 0x20) != 'x'))
-                return false;                   /* reserved for encodings, of which there is one: RFC 5891 */
+            /* these two are reserved for encodings, of which there is one: RFC 5891 */
+            if (label == 4 && c == '-' && s.p[i - 1] == '-' && !str_ieq((struct str){ s.p + i - 3, 2 }, STR("xn")))
+                return false;
         } else {
             return false;
         }
@@ -229,7 +230,7 @@ static bool email(struct str s)
     return address(AF_INET, domain);
 }
 
-/* --- uri ---------------------------------------------------------------------------------------------------------------- */
+/* --- uri -------------------------------------------------------------------------------------------------------- */
 
 /* Only unreserved, sub-delims, `more`, and %XX. */
 static bool uri_chars(struct str s, const char *more)
@@ -336,7 +337,7 @@ static bool uri(struct str s, bool may_be_relative)
     return uri_rest(str_from(s, scheme.len + 1), true);
 }
 
-/* --- identifiers -------------------------------------------------------------------------------------------------------- */
+/* --- identifiers ------------------------------------------------------------------------------------------------ */
 
 static bool uuid(struct str s)
 {
@@ -375,7 +376,7 @@ static bool relative_json_pointer(struct str s)
     return str_is(s, "#") || json_pointer(s);
 }
 
-/* --- the table ------------------------------------------------------------------------------------------------------------ */
+/* --- the table -------------------------------------------------------------------------------------------------- */
 
 static const struct {
     const char *name, *what;

@@ -1,10 +1,10 @@
 /*
  * schema_index.c -- where the subschemas of a document are, what they are called, and where references lead
  *
- * Every subschema is a place, found by walking the keywords that hold schemas; what stands under unknown keywords is not
- * a schema until a reference points at it.  A document root and every subschema with $id begin a resource, named by an
- * absolute URI; anchors belong to their resource.  A document that is referred to is built in, or the resolver knows it,
- * or the reference is refused: nothing is fetched.
+ * Every subschema is a place, found by walking the keywords that hold schemas; what stands under unknown keywords is
+ * not a schema until a reference points at it.  A document root and every subschema with $id begin a resource, named
+ * by an absolute URI; anchors belong to their resource.  A document that is referred to is built in, or the resolver
+ * knows it, or the reference is refused: nothing is fetched.
  */
 #include "base/check.h"
 #include "base/map.h"
@@ -33,7 +33,7 @@ struct place *index_place(struct build *b, const struct json *at)
     return map_get(b->by_node, str_n(&at, sizeof(at)));
 }
 
-/* --- names -------------------------------------------------------------------------------------------------- */
+/* --- names ------------------------------------------------------------------------------------------------------ */
 
 /* A vocabulary of this dialect as its bit, 0 for any other. */
 static unsigned vocabulary(struct str uri)
@@ -72,7 +72,8 @@ static enum err custom_dialect(struct build *b, struct place *p, const struct js
         bool required = false;
 
         if (!json_bool(m, &required) || (required && !bit))
-            return build_refuse(b, p, "$schema", "needs a vocabulary that is not supported: %.*s", STR_ARG(json_key(m)));
+            return build_refuse(b, p, "$schema", "needs a vocabulary that is not supported: %.*s",
+                STR_ARG(json_key(m)));
         all |= bit;
     }
     p->resource->vocabularies = all;
@@ -95,7 +96,8 @@ static enum err dialect(struct build *b, struct place *p)
     if (b->options->resolve && uri.len)
         meta = b->options->resolve(b->options->ctx, uri);
     if (!json_is(meta, JSON_OBJECT))
-        return build_refuse(b, p, "$schema", "this dialect is not supported (only draft 2020-12 is): %.*s", STR_ARG(uri));
+        return build_refuse(b, p, "$schema", "this dialect is not supported (only draft 2020-12 is): %.*s",
+            STR_ARG(uri));
     return custom_dialect(b, p, meta);
 }
 
@@ -172,7 +174,7 @@ static enum err anchor_add(struct build *b, struct place *p, const char *keyword
     return OK;
 }
 
-/* --- the walk ----------------------------------------------------------------------------------------------- */
+/* --- the walk --------------------------------------------------------------------------------------------------- */
 
 static enum err child_add(struct build *b, const struct json *at, struct place *parent, const char *keyword,
     const struct json *member, uint32_t i)
@@ -310,7 +312,7 @@ enum err index_document(struct build *b, const struct json *root, struct str uri
     return place_fill(b, p);
 }
 
-/* --- references --------------------------------------------------------------------------------------------- */
+/* --- references ------------------------------------------------------------------------------------------------- */
 
 static enum err document_find(struct build *b, const struct place *p, const char *keyword, struct str uri,
     struct resource **ret)

@@ -34,7 +34,7 @@ static inline unsigned type_bit(const struct json *j)
     return bit[json_type(j)];
 }
 
-/* --- the program -------------------------------------------------------------------------------------------- */
+/* --- the program ------------------------------------------------------------------------------------------------ */
 
 enum op_code {
     /* assertions: look at the value, ask nobody */
@@ -170,7 +170,7 @@ struct schema {
     struct arena arena;
 };
 
-/* --- numbers, patterns, formats ------------------------------------------------------------------------------- */
+/* --- numbers, patterns, formats --------------------------------------------------------------------------------- */
 
 /* Is x a whole multiple of m, exactly? Both numbers, m above zero. */
 bool number_multiple(const struct json *x, const struct json *m);
@@ -201,21 +201,21 @@ enum format format_from(struct str name);       /* FORMAT_NONE: not one we check
 bool format_valid(enum format f, struct str text);
 const char *format_what(enum format f);         /* "an IPv4 address" */
 
-/* --- references ----------------------------------------------------------------------------------------------- */
+/* --- references ------------------------------------------------------------------------------------------------- */
 
 /* Resolves `ref` against the absolute `base` (either may be empty): RFC 3986 5.2. The fragment is left out. */
 struct str uri_resolve(struct arena *a, struct str base, struct str ref);
 /* Undoes %XX; false if it is malformed, holds U+0000, or is not UTF-8. */
 bool uri_unescape(struct arena *a, struct str s, struct str *ret);
 
-/* --- the built-in documents ------------------------------------------------------------------------------------ */
+/* --- the built-in documents ------------------------------------------------------------------------------------- */
 
 #define SCHEMA_DIALECT "https://json-schema.org/draft/2020-12/schema"
 
 /* The text of a built-in document, or empty. */
 struct str schema_meta_text(struct str uri);
 
-/* --- the compiler --------------------------------------------------------------------------------------------- */
+/* --- the compiler ----------------------------------------------------------------------------------------------- */
 
 enum {                          /* vocabularies as bits */
     VOCAB_CORE = 1, VOCAB_APPLICATOR = 2, VOCAB_UNEVALUATED = 4, VOCAB_VALIDATION = 8, VOCAB_META_DATA = 16,
@@ -291,7 +291,7 @@ const struct sub *build_want(struct build *b, struct place *p);
 /* Compiles one place's keywords. */
 enum err compile_place(struct build *b, struct place *p);
 
-/* --- the machine ---------------------------------------------------------------------------------------------- */
+/* --- the machine ------------------------------------------------------------------------------------------------ */
 
 enum {                          /* how a subschema is asked, and flags of its frame */
     ASK_SAME = 1,               /* about the same value as the asker's */

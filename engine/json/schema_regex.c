@@ -14,9 +14,9 @@
  * length, lone surrogates (no valid text has one).
  *
  * Cost.  The matcher backtracks, so time must be bounded.  PCRE2 counts backtracks and stops at a limit; a match begins
- * with a small one, which suffices for nearly all, and each time it is not enough the caller's budget is charged and the
- * match begun again with eight times as much.  A pattern that is not anchored is tried at every position of the text: on
- * long texts that is done in windows, each charged for what it may have to read.
+ * with a small one, which suffices for nearly all, and each time it is not enough the caller's budget is charged and
+ * the match begun again with eight times as much.  A pattern that is not anchored is tried at every position of the
+ * text: on long texts that is done in windows, each charged for what it may have to read.
  */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
@@ -50,7 +50,7 @@ struct regex {
     bool anchored;
 };
 
-/* --- translating -------------------------------------------------------------------------------------------------- */
+/* --- translating ------------------------------------------------------------------------------------------------ */
 
 struct reader {
     const unsigned char *p, *end;
@@ -60,7 +60,8 @@ struct reader {
     unsigned open;                      /* groups without their ")" yet */
 };
 
-#define SPACES "\\x{9}-\\x{d}\\x{20}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}\\x{feff}"
+#define SPACES "\\x{9}-\\x{d}\\x{20}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}" \
+    "\\x{3000}\\x{feff}"
 #define NOT_SPACES "\\x{0}-\\x{8}\\x{e}-\\x{1f}\\x{21}-\\x{9f}\\x{a1}-\\x{167f}\\x{1681}-\\x{1fff}\\x{200b}-\\x{2027}" \
     "\\x{202a}-\\x{202e}\\x{2030}-\\x{205e}\\x{2060}-\\x{2fff}\\x{3001}-\\x{fefe}\\x{ff00}-\\x{10ffff}"
 
@@ -539,7 +540,7 @@ static enum err translate(struct str pattern, struct buf *out, struct errinfo *i
         (size_t)((const char *)r.p - (pattern.len ? pattern.p : (const char *)r.p))) : OK;
 }
 
-/* --- compiling ---------------------------------------------------------------------------------------------------- */
+/* --- compiling -------------------------------------------------------------------------------------------------- */
 
 static pcre2_code *code_new(struct str text, struct errinfo *info)
 {
@@ -626,9 +627,9 @@ void regex_free(struct regex *r)
     }
 }
 
-/* --- matching ----------------------------------------------------------------------------------------------------- */
+/* --- matching --------------------------------------------------------------------------------------------------- */
 
-/* What a match needs besides the program. One per thread: a check never waits, so no two matches of a thread overlap. */
+/* What a match needs besides the program. One per thread: a check never waits, so matches of a thread never overlap. */
 struct workshop {
     pcre2_match_data *data;
     pcre2_match_context *context;

@@ -2,9 +2,9 @@
  * schema_run.c -- the machine: one frame per subschema that is being asked, on a stack of its own
  *
  * A frame goes through its subschema's operations in order.  An operation that needs another subschema's opinion asks
- * for it (run_ask): simple ones answer at once, the others get a frame, the operation returns WAIT and is entered again,
- * in the state it left in its frame, when the answer is there.  So the C stack does not grow with the value or the
- * schema, and everything a check holds is in `struct run` or in the caller's arena.
+ * for it (run_ask): simple ones answer at once, the others get a frame, the operation returns WAIT and is entered
+ * again, in the state it left in its frame, when the answer is there.  So the C stack does not grow with the value or
+ * the schema, and everything a check holds is in `struct run` or in the caller's arena.
  *
  * Frames that must remember which members or elements were evaluated (F_TRACK) have a bit for each, on a stack of words
  * that grows and shrinks with the frames; a "yes" about the same value passes its bits on to the asker.

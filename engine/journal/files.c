@@ -22,7 +22,7 @@ void path_set(char path[JOURNAL_PATH_MAX], const char *fmt, ...)
     ASSERT(n > 0 && n < JOURNAL_PATH_MAX);
 }
 
-/* ---- a segment file ---------------------------------------------------------------------------------------------- */
+/* ---- a segment file -------------------------------------------------------------------------------------------- */
 
 int seg_file_open(struct seg_file *f, const char *path, int flags)
 {
@@ -143,7 +143,7 @@ const char *seg_header_read(struct seg_file *f, struct seg_header *ret, int64_t 
     return why;
 }
 
-/* ---- walking ----------------------------------------------------------------------------------------------------- */
+/* ---- walking --------------------------------------------------------------------------------------------------- */
 
 void walker_begin(struct walker *w, struct seg_file *f, const struct seg_header *h)
 {
@@ -235,7 +235,7 @@ bool walker_was_durable(struct walker *w, int64_t *ret_off, uint64_t *ret_seq)
     return false;
 }
 
-/* ---- directories ------------------------------------------------------------------------------------------------- */
+/* ---- directories ----------------------------------------------------------------------------------------------- */
 
 static enum seg_name name_kind(const char *name, uint64_t *ret_first)
 {
@@ -323,7 +323,8 @@ static void lanes_name(const char *name, void *arg)
         w->odd(name, w->arg);
 }
 
-int lanes_list(const char *dir, void (*fn)(unsigned lane, void *arg), void (*odd)(const char *name, void *arg), void *arg)
+int lanes_list(const char *dir, void (*fn)(unsigned lane, void *arg), void (*odd)(const char *name, void *arg),
+               void *arg)
 {
     struct lanes_walk w = { fn, odd, arg };
 

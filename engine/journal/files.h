@@ -14,7 +14,7 @@ enum { JOURNAL_PATH_MAX = 1024, JOURNAL_DIR_MAX = 900 };
 /* snprintf into a path; what does not fit is cut, which the limit on the directory's length rules out (asserted). */
 void path_set(char path[JOURNAL_PATH_MAX], const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
-/* ---- a segment file ---------------------------------------------------------------------------------------------- */
+/* ---- a segment file -------------------------------------------------------------------------------------------- */
 
 struct seg_file {
     char path[JOURNAL_PATH_MAX];
@@ -39,7 +39,7 @@ int64_t seg_nonzero_last(struct seg_file *f, int64_t from);
 /* Decodes the header and compares the length of the file. NULL or what is wrong, *ret_at where. */
 const char *seg_header_read(struct seg_file *f, struct seg_header *ret, int64_t *ret_at);
 
-/* ---- walking ----------------------------------------------------------------------------------------------------- */
+/* ---- walking --------------------------------------------------------------------------------------------------- */
 
 enum walk { WALK_RECORD, WALK_END, WALK_BAD };
 
@@ -57,15 +57,16 @@ struct walker {
 };
 
 void walker_begin(struct walker *w, struct seg_file *f, const struct seg_header *h);
-/* WALK_END: what stands here is zero (what stands behind has not been looked at). WALK_BAD: no valid record of this chain. */
+/* WALK_END: what stands here is zero (what stands behind has not been looked at). WALK_BAD: no valid record of this
+ * chain. */
 enum walk walker_next(struct walker *w, struct frame *ret);
 /*
- * Is there, behind w->off, a record proving that record w->seq was durable once?  Then what is broken here was not torn by
- * a crash.  *ret_off, *ret_seq: the proof.
+ * Is there, behind w->off, a record proving that record w->seq was durable once?  Then what is broken here was not
+ * torn by a crash.  *ret_off, *ret_seq: the proof.
  */
 bool walker_was_durable(struct walker *w, int64_t *ret_off, uint64_t *ret_seq);
 
-/* ---- directories ------------------------------------------------------------------------------------------------- */
+/* ---- directories ----------------------------------------------------------------------------------------------- */
 
 enum seg_name { NAME_SEGMENT, NAME_NEXT, NAME_TORN, NAME_ODD };
 
@@ -87,6 +88,7 @@ void seg_list_release(struct seg_list *l);
 void seg_list_segments(struct seg_list *l);
 
 /* Calls fn for each lane-<n> directory; odd (may be NULL) for each name that is nobody's. 0 or -errno. */
-int lanes_list(const char *dir, void (*fn)(unsigned lane, void *arg), void (*odd)(const char *name, void *arg), void *arg);
+int lanes_list(const char *dir, void (*fn)(unsigned lane, void *arg), void (*odd)(const char *name, void *arg),
+               void *arg);
 
 #endif

@@ -41,7 +41,7 @@ void format_genesis(const uint8_t id[16], unsigned lane, uint8_t ret[HASH_LEN])
     sha256_parts(parts, 3, ret);
 }
 
-/* ---- segment headers --------------------------------------------------------------------------------------------- */
+/* ---- segment headers ------------------------------------------------------------------------------------------- */
 
 static void header_hash(const uint8_t *bytes, uint8_t ret[HASH_LEN])
 {
@@ -100,7 +100,7 @@ const char *header_decode(const uint8_t in[HEADER_BYTES], struct seg_header *ret
     return NULL;
 }
 
-/* ---- frames ------------------------------------------------------------------------------------------------------ */
+/* ---- frames ---------------------------------------------------------------------------------------------------- */
 
 size_t frame_payload_max(int64_t segment_bytes)
 {
@@ -177,7 +177,8 @@ const char *frame_decode(const uint8_t *at, size_t n, struct frame *ret)
         return "the record does not match its checksum";
     if (at[12] < JOURNAL_OPEN || at[12] >= JOURNAL_TYPE_END)
         return "the record has a type that does not exist";
-    if (at[13] != 0 || get_u32(at + 36) != 0 || !bytes_zero(at + JOURNAL_FRAME_BYTES + len, n - JOURNAL_FRAME_BYTES - len))
+    if (at[13] != 0 || get_u32(at + 36) != 0 ||
+        !bytes_zero(at + JOURNAL_FRAME_BYTES + len, n - JOURNAL_FRAME_BYTES - len))
         return "the record has bytes where zeros belong";
     ret->type = (enum journal_type)at[12];
     ret->lane = get_u16(at + 14);
@@ -200,10 +201,10 @@ bool frame_follows(const uint8_t *at, const struct frame *f, const uint8_t link[
     return memcmp(hash, f->hash, HASH_LEN) == 0;
 }
 
-/* ---- checkpoints ------------------------------------------------------------------------------------------------- */
+/* ---- checkpoints ----------------------------------------------------------------------------------------------- */
 
-void checkpoint_text(const uint8_t id[16], unsigned lane, uint64_t seq, const uint8_t chain[HASH_LEN], const uint8_t key[32],
-                     struct buf *out)
+void checkpoint_text(const uint8_t id[16], unsigned lane, uint64_t seq, const uint8_t chain[HASH_LEN],
+                     const uint8_t key[32], struct buf *out)
 {
     buf_add_z(out, "sluice-checkpoint 1 ");
     buf_add_hex(out, id, 16);

@@ -1,11 +1,11 @@
 /*
  * format.h -- the journal's bytes
  *
- * tests/script/verify_journal.py checks all of this from this page alone.  Integers are little-endian and unsigned unless said
- * otherwise; offsets and lengths are in bytes; "hex" is lower case.
+ * tests/script/verify_journal.py checks all of this from this page alone.  Integers are little-endian and unsigned
+ * unless said otherwise; offsets and lengths are in bytes; "hex" is lower case.
  *
  *   DIR/lock                       held (flock) by the process that writes; text "pid N"
- *   DIR/signing.key                "ed25519 <seed, hex> <public key, hex>" and a newline (or elsewhere, by configuration)
+ *   DIR/signing.key                "ed25519 <seed, hex> <public key, hex>" and a newline (or where configured)
  *   DIR/manifest                   which lanes there are, signed; see manifest.h
  *   DIR/lane-<n>/<first>.seg       a segment; <first>: sequence number of its first record, 16 decimal digits
  *   DIR/lane-<n>/next              the segment allocated ahead: zeros, or the header of a segment not yet in use
@@ -47,9 +47,10 @@
  *             record is the hash of the segment's header, of any other the hash of the record before
  *   72        payload: a JSON object (UTF-8, no control characters), then zeros to a multiple of 8
  *
- * CHECKPOINT and CLOSE have the payload {"chain":"<hex>","key":"<hex>","signature":"<hex>"}: Ed25519 by `key` (that of the
- * segment's header) over the text "sluice-checkpoint 1 <journal id, hex> <lane> <seq> <chain> <key>", where seq and chain
- * are number and hash of the record before (for a segment's first record: the link in the segment's header).
+ * CHECKPOINT and CLOSE have the payload {"chain":"<hex>","key":"<hex>","signature":"<hex>"}: Ed25519 by `key` (that
+ * of the segment's header) over the text "sluice-checkpoint 1 <journal id, hex> <lane> <seq> <chain> <key>", where
+ * seq and chain are number and hash of the record before (for a segment's first record: the link in the segment's
+ * header).
  */
 #ifndef JOURNAL_FORMAT_H
 #define JOURNAL_FORMAT_H
@@ -119,8 +120,8 @@ const char *frame_decode(const uint8_t *at, size_t n, struct frame *ret);
 bool frame_follows(const uint8_t *at, const struct frame *f, const uint8_t link[HASH_LEN]);
 
 /* The text a checkpoint signs. */
-void checkpoint_text(const uint8_t id[16], unsigned lane, uint64_t seq, const uint8_t chain[HASH_LEN], const uint8_t key[32],
-                     struct buf *out);
+void checkpoint_text(const uint8_t id[16], unsigned lane, uint64_t seq, const uint8_t chain[HASH_LEN],
+                     const uint8_t key[32], struct buf *out);
 /* Fills the SIGNED_PAYLOAD bytes at `at`. */
 void checkpoint_put(uint8_t *at, const uint8_t chain[HASH_LEN], const uint8_t key[32], const uint8_t signature[64]);
 /* Takes a payload apart; false if it does not have the form. */
@@ -129,8 +130,16 @@ bool checkpoint_get(struct str payload, uint8_t chain[HASH_LEN], uint8_t key[32]
 bool bytes_zero(const uint8_t *p, size_t n);
 
 static inline void put_u16(uint8_t *p, uint16_t v)      { p[0] = (uint8_t)v; p[1] = (uint8_t)(v >> 8); }
-static inline void put_u32(uint8_t *p, uint32_t v)      { put_u16(p, (uint16_t)v); put_u16(p + 2, (uint16_t)(v >> 16)); }
-static inline void put_u64(uint8_t *p, uint64_t v)      { put_u32(p, (uint32_t)v); put_u32(p + 4, (uint32_t)(v >> 32)); }
+static inline void put_u32(uint8_t *p, uint32_t v)
+{
+    put_u16(p, (uint16_t)v);
+    put_u16(p + 2, (uint16_t)(v >> 16));
+}
+static inline void put_u64(uint8_t *p, uint64_t v)
+{
+    put_u32(p, (uint32_t)v);
+    put_u32(p + 4, (uint32_t)(v >> 32));
+}
 static inline uint16_t get_u16(const uint8_t *p)        { return (uint16_t)(p[0] | p[1] << 8); }
 static inline uint32_t get_u32(const uint8_t *p)        { return get_u16(p) | (uint32_t)get_u16(p + 2) << 16; }
 static inline uint64_t get_u64(const uint8_t *p)        { return get_u32(p) | (uint64_t)get_u32(p + 4) << 32; }

@@ -43,7 +43,7 @@ struct journal {
     unsigned n_heads;
 };
 
-/* ---- segment.c: blocking; all answer 0 or -errno ------------------------------------------------------------------ */
+/* ---- segment.c: blocking; all answer 0 or -errno --------------------------------------------------------------- */
 
 void lane_path(const struct journal *j, unsigned lane, char path[JOURNAL_PATH_MAX]);
 void segment_path(const struct journal *j, unsigned lane, uint64_t first_seq, char path[JOURNAL_PATH_MAX]);
@@ -53,13 +53,14 @@ void next_discard(const struct journal *j, unsigned lane);
 /* Makes `next` (open at fd) the lane's segment behind `head`, and moves head there. */
 int next_adopt(const struct journal *j, int fd, struct lane_head *head, wall_ms_t now);
 /* Moves what stands between from and the last byte that is not zero into a .torn file; zeros stay behind. Durable. */
-int segment_cut(struct seg_file *f, const char *lane_dir, uint64_t first_seq, int64_t from, int64_t *ret_cut, struct buf *ret_name);
+int segment_cut(struct seg_file *f, const char *lane_dir, uint64_t first_seq, int64_t from, int64_t *ret_cut,
+                struct buf *ret_name);
 /* Gives a lane whose last segment is full (or that has none) a new one. */
 int head_new_segment(const struct journal *j, struct lane_head *head);
 /* Appends a record where no loop runs. Durable. */
 int head_append(const struct journal *j, struct lane_head *head, enum journal_type type, struct str payload);
 
-/* ---- recover.c ---------------------------------------------------------------------------------------------------- */
+/* ---- recover.c ------------------------------------------------------------------------------------------------- */
 
 /* Brings every lane of the manifest into order, fills j->heads and j->recovery. */
 enum err journal_recover(struct journal *j, struct errinfo *info);
@@ -76,18 +77,19 @@ const char *header_misfit(const struct manifest *m, const struct seg_place *plac
 /* E_TAMPERED with one line that names the place and says what to do. */
 enum err refuse(struct errinfo *info, const char *file, int64_t off, uint64_t seq, const char *why);
 
-/* ---- journal.c ----------------------------------------------------------------------------------------------------- */
+/* ---- journal.c ------------------------------------------------------------------------------------------------- */
 
 struct lane_head *journal_head(struct journal *j, unsigned lane);      /* NULL if unknown. Under the mutex */
 /* Writes the manifest with what the heads say now. Under the mutex; blocks. */
 enum err journal_manifest_update(struct journal *j, struct errinfo *info);
 
-/* ---- scan.c -------------------------------------------------------------------------------------------------------- */
+/* ---- scan.c ---------------------------------------------------------------------------------------------------- */
 
 /* journal_scan for one lane, from the segment that begins with record `from` on. */
-enum err segments_scan(const char *dir, unsigned lane, uint64_t from, journal_record_fn *fn, void *arg, struct errinfo *info);
+enum err segments_scan(const char *dir, unsigned lane, uint64_t from, journal_record_fn *fn, void *arg,
+                       struct errinfo *info);
 
-/* ---- lane.c, writer.c ---------------------------------------------------------------------------------------------- */
+/* ---- lane.c, writer.c ------------------------------------------------------------------------------------------ */
 
 enum next_state { NEXT_NONE, NEXT_READY, NEXT_PROMISED };
 

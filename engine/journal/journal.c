@@ -27,8 +27,10 @@ static enum err options_take(struct journal *j, const struct journal_options *op
         return err_set(info, E_CONFIG, "journal: the signing key needs a path of 1 to %d characters", JOURNAL_DIR_MAX);
     if (!o->segment_bytes)
         o->segment_bytes = JOURNAL_SEGMENT_DEFAULT;
-    if (o->segment_bytes < JOURNAL_SEGMENT_MIN || o->segment_bytes % HEADER_BYTES || o->segment_bytes > (int64_t)16 << 30)
-        return err_set(info, E_CONFIG, "journal: a segment has from %d bytes to 16 GB, in multiples of %d", JOURNAL_SEGMENT_MIN, HEADER_BYTES);
+    if (o->segment_bytes < JOURNAL_SEGMENT_MIN || o->segment_bytes % HEADER_BYTES ||
+        o->segment_bytes > (int64_t)16 << 30)
+        return err_set(info, E_CONFIG, "journal: a segment has from %d bytes to 16 GB, in multiples of %d",
+                       JOURNAL_SEGMENT_MIN, HEADER_BYTES);
     if (!o->checkpoint_every)
         o->checkpoint_every = JOURNAL_CHECKPOINT_DEFAULT;
     if (!o->commit_timeout)
@@ -36,7 +38,8 @@ static enum err options_take(struct journal *j, const struct journal_options *op
     if (!o->space_retry)
         o->space_retry = NS_PER_S;
     o->build = strdup(opt->build ? opt->build : SLUICE_VERSION);
-    ASSERT(o->build && strspn(o->build, "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.+-_ ") == strlen(o->build));
+    ASSERT(o->build &&
+           strspn(o->build, "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.+-_ ") == strlen(o->build));
     path_set(j->dir, "%s", opt->dir);
     o->dir = j->dir;
     return OK;
@@ -55,7 +58,8 @@ static enum err lock_held(const char *path, struct errinfo *info)
         pid = 0;
     buf_release(&text);
     if (pid)
-        return err_set(info, E_JOURNAL_UNWRITABLE, "%s: held by process %llu: another engine writes this journal", path, (unsigned long long)pid);
+        return err_set(info, E_JOURNAL_UNWRITABLE, "%s: held by process %llu: another engine writes this journal", path,
+                       (unsigned long long)pid);
     return err_set(info, E_JOURNAL_UNWRITABLE, "%s: held by another process, which writes this journal", path);
 }
 
@@ -65,7 +69,8 @@ static enum err lock_take(struct journal *j, struct errinfo *info)
     int64_t rc = world->mkdir(j->dir, 0750);
 
     if (rc < 0)
-        return err_set(info, E_JOURNAL_UNWRITABLE, "%s: the journal's directory could not be made: %s", j->dir, strerror((int)-rc));
+        return err_set(info, E_JOURNAL_UNWRITABLE, "%s: the journal's directory could not be made: %s", j->dir,
+                       strerror((int)-rc));
     path_set(path, "%s/lock", j->dir);
     j->lock_fd = world->open(path, O_RDWR | O_CREAT, 0640);
     if (j->lock_fd < 0)
@@ -82,7 +87,7 @@ static enum err lock_take(struct journal *j, struct errinfo *info)
     return OK;
 }
 
-/* ---- the manifest ------------------------------------------------------------------------------------------------ */
+/* ---- the manifest ---------------------------------------------------------------------------------------------- */
 
 struct found {
     unsigned lane;
@@ -121,9 +126,11 @@ static enum err manifest_take(struct journal *j, struct errinfo *info)
     if (e || memcmp(m->keys[m->n_keys - 1], j->signer.key, 32) == 0)
         return e;
     if (manifest_knows_key(m, j->signer.key))
-        return err_set(info, E_CONFIG, "journal: the signing key is an older one of this journal; the newest is needed");
+        return err_set(info, E_CONFIG,
+                       "journal: the signing key is an older one of this journal; the newest is needed");
     if (m->n_keys == MANIFEST_KEYS_MAX)
-        return err_set(info, E_CONFIG, "journal: this journal has had %d signing keys; start a new one", MANIFEST_KEYS_MAX);
+        return err_set(info, E_CONFIG, "journal: this journal has had %d signing keys; start a new one",
+                       MANIFEST_KEYS_MAX);
     LOG_WARN("the journal goes on with another signing key", LOG_S("dir", j->dir));
     memcpy(m->keys[m->n_keys++], j->signer.key, 32);
     return manifest_write(j->dir, m, &j->signer, info);
@@ -155,7 +162,7 @@ enum err journal_manifest_update(struct journal *j, struct errinfo *info)
     return manifest_write(j->dir, &j->manifest, &j->signer, info);
 }
 
-/* ---- opening and closing ----------------------------------------------------------------------------------------- */
+/* ---- opening and closing --------------------------------------------------------------------------------------- */
 
 static void journal_free(struct journal *j)
 {

@@ -1,12 +1,13 @@
 /*
  * journal.h -- what happened, on disk before it is said: lanes of chained records, committed in groups
  *
- * A journal is one directory, owned by one process (a lock file).  Each worker writes a lane of its own, on its own loop,
- * without locks: segment files of one size, preallocated, append-only, each record framed, checksummed and chained
- * by SHA-256 to the one before; signed checkpoints in between.  The bytes are written down at the top of format.h.
+ * A journal is one directory, owned by one process (a lock file).  Each worker writes a lane of its own, on its own
+ * loop, without locks: segment files of one size, preallocated, append-only, each record framed, checksummed and
+ * chained by SHA-256 to the one before; signed checkpoints in between.  The bytes are written down at the top of
+ * format.h.
  *
  *   journal_open          locks, checks every lane, cuts what a crash left torn          blocks: at start
- *   journal_scan          streams the records back (idempotency results, open intents)   blocks: at start, and in the CLI
+ *   journal_scan          streams the records back (idempotency results, open intents)   blocks: at start, in the CLI
  *   journal_lane_open     per worker, on its loop                                        blocks: at start
  *   await_journal_reserve room for a call's records, before anything is promised
  *   journal_append        frames a record and gives it its number; never waits
@@ -59,7 +60,7 @@ enum {
 
 const char *journal_type_name(enum journal_type t);         /* "intent" */
 
-/* ---- the process ------------------------------------------------------------------------------------------------- */
+/* ---- the process ----------------------------------------------------------------------------------------------- */
 
 struct journal_options {
     const char *dir;                /* created if missing (its parent must exist) */
@@ -69,7 +70,7 @@ struct journal_options {
     unsigned checkpoint_every;      /* records; 0: JOURNAL_CHECKPOINT_DEFAULT */
     ns_t commit_timeout;            /* 0: 2 s */
     ns_t space_retry;               /* how often a full disk is tried again; 0: 1 s */
-    unsigned group_ms;              /* under load (8 records in the last commit) wait this long for company; 0: do not */
+    unsigned group_ms; /* under load (8 records in the last commit) wait this long for company; 0: do not */
     /* A lane can write no more. Called once per lane, on the lane's thread; `why` says file and errno. May be NULL. */
     void (*failed)(void *arg, unsigned lane, const char *why);
     void *failed_arg;
@@ -86,7 +87,8 @@ struct journal_recovery {
 /*
  * Locks the directory and recovers every lane in it. Blocks for the time it takes to read the journal.
  * E_JOURNAL_UNWRITABLE: locked by another process (named), not writable, full.  E_TAMPERED: a chain is broken where no
- * crash breaks one: info names file, offset and sequence number, nothing was changed.  E_CONFIG: the options or the key.
+ * crash breaks one: info names file, offset and sequence number, nothing was changed.  E_CONFIG: the options or the
+ * key.
  */
 enum err journal_open(const struct journal_options *opt, struct journal **ret, struct errinfo *info);
 const struct journal_recovery *journal_recovery(const struct journal *j);
@@ -94,7 +96,7 @@ const uint8_t *journal_public_key(const struct journal *j);     /* 32 bytes */
 /* All lanes must be closed (asserted), or have failed. Accepts NULL. */
 void journal_close(struct journal *j);
 
-/* ---- a lane ------------------------------------------------------------------------------------------------------ */
+/* ---- a lane ---------------------------------------------------------------------------------------------------- */
 
 enum journal_state {
     JOURNAL_READY,
@@ -107,8 +109,8 @@ enum journal_state {
 /* On the loop's thread; blocks (start-up). Appends OPEN. A lane is open at most once at a time (E_CONFIG otherwise). */
 enum err journal_lane_open(struct journal *j, unsigned lane, struct journal_lane **ret, struct errinfo *info);
 /* Appends CLOSE, waits until all is on disk, frees the lane. No other task may use it any more (asserted).
- * Works under a shield of its own: a cancelled task closes just the same. E_JOURNAL_UNWRITABLE: the lane failed or hangs;
- * what was not committed is lost, as after a crash. */
+ * Works under a shield of its own: a cancelled task closes just the same. E_JOURNAL_UNWRITABLE: the lane failed or
+ * hangs; what was not committed is lost, as after a crash. */
 enum err await_journal_lane_close(struct journal_lane *lane);
 enum journal_state journal_lane_state(const struct journal_lane *lane);
 /* E_JOURNAL_UNWRITABLE unless a new call could be recorded now: for readiness, and for refusing early. */
@@ -138,16 +140,16 @@ void journal_unreserve(struct journal_lane *lane, struct journal_room *room);
  * E_JOURNAL_UNWRITABLE: full, stalled, failed.  With a room that is large enough, only a failed lane refuses.
  * E_CALL_TOO_LARGE: payload over JOURNAL_PAYLOAD_MAX or a quarter of a segment.
  */
-enum err journal_append(struct journal_lane *lane, enum journal_type type, struct str payload, struct journal_room *room,
-                        uint64_t *ret_seq);
+enum err journal_append(struct journal_lane *lane, enum journal_type type, struct str payload,
+                        struct journal_room *room, uint64_t *ret_seq);
 
 /*
- * Waits until record `seq` is on disk. E_TIMEOUT at the caller's deadline; E_JOURNAL_UNWRITABLE when the lane failed, or
- * after commit_timeout; E_CANCELLED. In all three the record may still become durable: it is in the file's order.
+ * Waits until record `seq` is on disk. E_TIMEOUT at the caller's deadline; E_JOURNAL_UNWRITABLE when the lane failed,
+ * or after commit_timeout; E_CANCELLED. In all three the record may still become durable: it is in the file's order.
  */
 enum err await_journal_commit(struct journal_lane *lane, uint64_t seq, ns_t deadline);
 
-/* ---- reading: no lock needed, a running engine is not disturbed --------------------------------------------------- */
+/* ---- reading: no lock needed, a running engine is not disturbed ------------------------------------------------ */
 
 struct journal_record {
     unsigned lane;
@@ -169,12 +171,12 @@ struct journal_scan_options {
     int lane;                       /* -1: all */
 };
 
-/* Every record, lane by lane, in order within a lane, frames and chain checked on the way. Stops in front of a torn tail.
- * E_TAMPERED with the place in info when a chain is broken elsewhere; E_NOT_FOUND: no journal there; E_IO. */
+/* Every record, lane by lane, in order within a lane, frames and chain checked on the way. Stops in front of a torn
+ * tail. E_TAMPERED with the place in info when a chain is broken elsewhere; E_NOT_FOUND: no journal there; E_IO. */
 enum err journal_scan(const char *dir, const struct journal_scan_options *opt, journal_record_fn *fn, void *arg,
                       struct errinfo *info);
 
-/* ---- verifying (sluice audit verify) ------------------------------------------------------------------------------ */
+/* ---- verifying (sluice audit verify) --------------------------------------------------------------------------- */
 
 struct journal_note {
     bool problem;                   /* false: worth knowing */
@@ -207,22 +209,22 @@ enum err journal_verify(const char *dir, const struct journal_verify_options *op
                         void (*note)(const struct journal_note *n, void *arg), void *arg,
                         struct journal_report *ret, struct errinfo *info);
 
-/* One line per lane: "sluice-checkpoint 1 <journal id> <lane> <seq> <chain hash> <public key> <signature>", of the newest signed
- * checkpoint in the files. */
+/* One line per lane: "sluice-checkpoint 1 <journal id> <lane> <seq> <chain hash> <public key> <signature>", of the
+ * newest signed checkpoint in the files. */
 enum err journal_checkpoint_print(const char *dir, struct buf *out, struct errinfo *info);
 
-/* ---- text (sluice audit tail, show) -------------------------------------------------------------------------------- */
+/* ---- text (sluice audit tail, show) ---------------------------------------------------------------------------- */
 
 /* One record as a line: time, lane:seq, type, payload. Control characters, bidi marks and bad UTF-8 are escaped. */
 void journal_record_line(const struct journal_record *r, struct buf *out);
 /* The newest n (at most JOURNAL_TAIL_MAX) records of all lanes, by time, as lines. */
 enum err journal_tail(const char *dir, unsigned n, struct buf *out, struct errinfo *info);
-/* All records of a call (payload member "call" equals id), or the one named "lane:seq", with payloads spread over lines.
- * E_NOT_FOUND if there is none. */
+/* All records of a call (payload member "call" equals id), or the one named "lane:seq", with payloads spread over
+ * lines. E_NOT_FOUND if there is none. */
 enum err journal_show(const char *dir, struct str id, struct buf *out, struct errinfo *info);
 
-/* Follows a journal that is being written: each call hands over what has come since the one before (the first: since now).
- * Does not wait; the caller sleeps in between. */
+/* Follows a journal that is being written: each call hands over what has come since the one before (the first: since
+ * now). Does not wait; the caller sleeps in between. */
 struct journal_follow;
 enum err journal_follow_open(const char *dir, struct journal_follow **ret, struct errinfo *info);
 enum err journal_follow_next(struct journal_follow *f, journal_record_fn *fn, void *arg, struct errinfo *info);

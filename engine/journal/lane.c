@@ -3,8 +3,8 @@
  *
  * Space is counted where a record is accepted, not where it is written, so that what was accepted always fits:
  *
- *   room      what is left of the tail's segment, plus the segment allocated ahead if there is one.  The rest of a segment
- *             that one record may leave unused when the lane rolls (`waste`) is not counted.
+ *   room      what is left of the tail's segment, plus the segment allocated ahead if there is one.  The rest of a
+ *             segment that one record may leave unused when the lane rolls (`waste`) is not counted.
  *   reserved  promised to calls in flight; their outcomes fit whatever happens
  *   floor     kept for the journal's own last words: that it is full, CLOSE, and OPEN and RECOVERED of the next start
  *
@@ -27,7 +27,7 @@ enum {
 
 STATIC_ASSERT(2 * FLOOR + READY_BYTES <= JOURNAL_SEGMENT_MIN, "the smallest segment has room for more than the floor");
 
-/* ---- waiters ----------------------------------------------------------------------------------------------------- */
+/* ---- waiters --------------------------------------------------------------------------------------------------- */
 
 void waiter_link(struct commit_waiter **list, struct commit_waiter *w)
 {
@@ -53,7 +53,7 @@ void waiters_wake(struct commit_waiter *list, uint64_t up_to)
     }
 }
 
-/* ---- room -------------------------------------------------------------------------------------------------------- */
+/* ---- room ------------------------------------------------------------------------------------------------------ */
 
 static size_t lane_payload_max(const struct journal_lane *lane)
 {
@@ -85,7 +85,8 @@ static void tell_full(struct journal_lane *lane)
 
     if (!lane->space_error || lane->told_full)
         return;
-    LOG_ERROR("the journal is full: new calls are refused", LOG_I("lane", lane->number), LOG_S("why", strerror(lane->space_error)));
+    LOG_ERROR("the journal is full: new calls are refused", LOG_I("lane", lane->number),
+              LOG_S("why", strerror(lane->space_error)));
     buf_addf(&payload, "{\"errno\":%d,\"event\":\"journal_full\"}", lane->space_error);
     lane_note(lane, JOURNAL_ADMIN, buf_str(&payload));
     lane->told_full = true;
@@ -149,7 +150,7 @@ void journal_unreserve(struct journal_lane *lane, struct journal_room *room)
     waiters_wake(lane->room_waiters, UINT64_MAX);
 }
 
-/* ---- appending --------------------------------------------------------------------------------------------------- */
+/* ---- appending ------------------------------------------------------------------------------------------------- */
 
 static void push(struct journal_lane *lane, enum journal_type type, struct str payload)
 {
@@ -199,7 +200,8 @@ bool lane_note(struct journal_lane *lane, enum journal_type type, struct str pay
 {
     if (type == JOURNAL_CHECKPOINT || type == JOURNAL_CLOSE)
         payload = unsigned_payload();
-    return lane->state == JOURNAL_READY && (int64_t)frame_bytes(payload.len) <= lane_room(lane) && place(lane, type, payload);
+    return lane->state == JOURNAL_READY && (int64_t)frame_bytes(payload.len) <= lane_room(lane) &&
+           place(lane, type, payload);
 }
 
 /* A compact JSON object: at least "{}", and nothing below space, so that no payload looks like a frame. */
@@ -223,8 +225,8 @@ static bool payload_acceptable(struct str s)
     return true;
 }
 
-enum err journal_append(struct journal_lane *lane, enum journal_type type, struct str payload, struct journal_room *room,
-                        uint64_t *ret_seq)
+enum err journal_append(struct journal_lane *lane, enum journal_type type, struct str payload,
+                        struct journal_room *room, uint64_t *ret_seq)
 {
     size_t n = frame_bytes(payload.len), promised = room ? room->bytes : 0;
 
@@ -248,7 +250,8 @@ enum err journal_append(struct journal_lane *lane, enum journal_type type, struc
     if (room)
         room->bytes -= promised;
     *ret_seq = lane->next_seq - 1;
-    if (++lane->unsigned_records >= lane->j->opt.checkpoint_every && lane_room(lane) - FLOOR >= (int64_t)frame_bytes(SIGNED_PAYLOAD) &&
+    if (++lane->unsigned_records >= lane->j->opt.checkpoint_every &&
+        lane_room(lane) - FLOOR >= (int64_t)frame_bytes(SIGNED_PAYLOAD) &&
         lane_note(lane, JOURNAL_CHECKPOINT, STR_NULL))
         lane->unsigned_records = 0;
     return OK;
@@ -277,7 +280,7 @@ enum err await_journal_commit(struct journal_lane *lane, uint64_t seq, ns_t dead
     return e;
 }
 
-/* ---- asking ------------------------------------------------------------------------------------------------------ */
+/* ---- asking ---------------------------------------------------------------------------------------------------- */
 
 enum journal_state journal_lane_state(const struct journal_lane *lane)
 {
@@ -309,7 +312,7 @@ uint64_t journal_lane_committed(const struct journal_lane *lane)
     return lane->committed;
 }
 
-/* ---- opening ----------------------------------------------------------------------------------------------------- */
+/* ---- opening --------------------------------------------------------------------------------------------------- */
 
 /* A lane that the manifest does not know gets its directory and first segment; the manifest follows. */
 static enum err head_begin(struct journal *j, struct lane_head *head, struct errinfo *info)
@@ -340,7 +343,8 @@ static enum err head_take(struct journal *j, unsigned number, struct lane_head *
     if (head && head->open)
         return err_set(info, E_CONFIG, "journal: lane %u is open already", number);
     if (head && head->failed)
-        return err_set(info, E_JOURNAL_UNWRITABLE, "journal: lane %u has failed; it is recovered at the next start", number);
+        return err_set(info, E_JOURNAL_UNWRITABLE, "journal: lane %u has failed; it is recovered at the next start",
+                       number);
     format_genesis(j->manifest.id, number, fresh.link);
     memcpy(fresh.last, fresh.link, HASH_LEN);
     e = head_begin(j, head ? head : &fresh, info);
@@ -405,7 +409,8 @@ static enum err lane_start(struct journal_lane *lane, struct errinfo *info)
     else
         lane->space_error = -rc;
     if (!note_open(lane))
-        return err_set(info, E_JOURNAL_UNWRITABLE, "%s: no room for a record, and the next segment could not be allocated: %s", path,
+        return err_set(info, E_JOURNAL_UNWRITABLE,
+                       "%s: no room for a record, and the next segment could not be allocated: %s", path,
                        strerror(lane->space_error));
     return OK;
 }
@@ -446,7 +451,7 @@ enum err journal_lane_open(struct journal *j, unsigned number, struct journal_la
     return OK;
 }
 
-/* ---- closing ----------------------------------------------------------------------------------------------------- */
+/* ---- closing --------------------------------------------------------------------------------------------------- */
 
 /* On a helper thread: the files, and what the manifest says. */
 static void lane_finish(void *arg)

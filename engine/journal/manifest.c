@@ -9,7 +9,7 @@
 #include "journal/manifest.h"
 #include "loop/world.h"
 
-/* ---- small files ------------------------------------------------------------------------------------------------- */
+/* ---- small files ----------------------------------------------------------------------------------------------- */
 
 int file_replace(const char *dir, const char *path, int mode, struct str text)
 {
@@ -54,7 +54,7 @@ int file_read(const char *path, struct buf *out)
     return 0;
 }
 
-/* ---- the signing key --------------------------------------------------------------------------------------------- */
+/* ---- the signing key ------------------------------------------------------------------------------------------- */
 
 struct signing {
     struct str text;
@@ -106,7 +106,8 @@ static enum err signer_make(const char *path, struct errinfo *info)
     bytes_wipe(text.p, text.len);
     buf_release(&text);
     if (rc < 0)
-        return err_set(info, E_JOURNAL_UNWRITABLE, "%s: the journal's signing key could not be written: %s", path, strerror(-rc));
+        return err_set(info, E_JOURNAL_UNWRITABLE, "%s: the journal's signing key could not be written: %s", path,
+                       strerror(-rc));
     return OK;
 }
 
@@ -116,7 +117,8 @@ static bool signer_parse(struct signer *s, struct str text)
     static const char probe[] = "sluice";
     uint8_t seed[32], signature[64];
     bool good = text.len == 138 && str_starts(text, STR("ed25519 ")) && text.p[72] == ' ' && text.p[137] == '\n' &&
-                hex_decode(str_n(text.p + 8, 64), seed, 32) == OK && hex_decode(str_n(text.p + 73, 64), s->key, 32) == OK;
+                hex_decode(str_n(text.p + 8, 64), seed, 32) == OK &&
+                hex_decode(str_n(text.p + 73, 64), s->key, 32) == OK;
 
     if (good) {
         ed25519_sign(seed, probe, sizeof(probe), signature);
@@ -148,11 +150,12 @@ enum err signer_load(struct signer *s, const char *path, struct errinfo *info)
     if (rc < 0)
         return err_set(info, E_CONFIG, "%s: the journal's signing key could not be read: %s", path, strerror(-rc));
     if (!good)
-        return err_set(info, E_CONFIG, "%s: not a signing key (expected: ed25519 <64 hex digits> <64 hex digits>)", path);
+        return err_set(info, E_CONFIG, "%s: not a signing key (expected: ed25519 <64 hex digits> <64 hex digits>)",
+                       path);
     return OK;
 }
 
-/* ---- the manifest ------------------------------------------------------------------------------------------------ */
+/* ---- the manifest ---------------------------------------------------------------------------------------------- */
 
 struct manifest_lane *manifest_lane(struct manifest *m, unsigned lane)
 {
@@ -198,8 +201,8 @@ static void render(const struct manifest *m, struct buf *out)
     for (unsigned i = 0; i < m->n_lanes; i++) {
         const struct manifest_lane *l = &m->lanes[i];
 
-        buf_addf(out, "lane %u first %llu %s %llu ", l->lane, (unsigned long long)l->first, l->closed ? "closed" : "open",
-                 (unsigned long long)l->seq);
+        buf_addf(out, "lane %u first %llu %s %llu ", l->lane, (unsigned long long)l->first,
+                 l->closed ? "closed" : "open", (unsigned long long)l->seq);
         buf_add_hex(out, l->hash, HASH_LEN);
         buf_add_c(out, '\n');
     }
@@ -222,7 +225,8 @@ enum err manifest_write(const char *dir, const struct manifest *m, const struct 
     rc = file_replace(dir, path, 0640, buf_str(&text));
     buf_release(&text);
     if (rc < 0)
-        return err_set(info, E_JOURNAL_UNWRITABLE, "%s: the journal's manifest could not be written: %s", path, strerror(-rc));
+        return err_set(info, E_JOURNAL_UNWRITABLE, "%s: the journal's manifest could not be written: %s", path,
+                       strerror(-rc));
     return OK;
 }
 
@@ -290,8 +294,8 @@ static const char *parse(struct str text, struct manifest *m, int64_t *ret_at)
         rest = next;
     }
     *ret_at = rest.p - text.p;
-    if (number < 2 || m->n_keys == 0 || rest.len != 139 || !str_starts(rest, STR("signature ")) || rest.p[138] != '\n' ||
-        hex_decode(str_n(rest.p + 10, 128), signature, 64))
+    if (number < 2 || m->n_keys == 0 || rest.len != 139 || !str_starts(rest, STR("signature ")) ||
+        rest.p[138] != '\n' || hex_decode(str_n(rest.p + 10, 128), signature, 64))
         return "the manifest has no signature, or not at its end";
     render(m, &form);
     buf_add_z(&form, "signature ");

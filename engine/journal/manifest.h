@@ -14,7 +14,8 @@
  *   open          a process writes it, or ended without order: the lane has got at least to the record named
  *   closed        the lane ends with exactly that record
  *
- * A key is replaced by putting another in the configured place; the older public keys stay, as older segments name them.
+ * A key is replaced by putting another in the configured place; the older public keys stay, as older segments name
+ * them.
  */
 #ifndef JOURNAL_MANIFEST_H
 #define JOURNAL_MANIFEST_H
@@ -50,7 +51,8 @@ struct manifest {
     unsigned n_lanes;
 };
 
-/* E_NOT_FOUND: there is none. E_TAMPERED: not in the form above, or the signature does not match (*ret_at: roughly where). */
+/* E_NOT_FOUND: there is none. E_TAMPERED: not in the form above, or the signature does not match (*ret_at: roughly
+ * where). */
 enum err manifest_read(const char *dir, struct manifest *ret, int64_t *ret_at, struct errinfo *info);
 /* Durable when it returns OK. */
 enum err manifest_write(const char *dir, const struct manifest *m, const struct signer *s, struct errinfo *info);

@@ -15,9 +15,10 @@
 
 enum err refuse(struct errinfo *info, const char *file, int64_t off, uint64_t seq, const char *why)
 {
-    return err_set(info, E_TAMPERED, "%s, offset %lld, record %llu: %s. Nothing was changed: see what sluice audit verify "
-                   "says, restore the files, or set them aside and start a new journal", file, (long long)off,
-                   (unsigned long long)seq, why);
+    return err_set(info, E_TAMPERED,
+                   "%s, offset %lld, record %llu: %s. Nothing was changed: see what sluice audit verify "
+                   "says, restore the files, or set them aside and start a new journal",
+                   file, (long long)off, (unsigned long long)seq, why);
 }
 
 /* A lane being recovered: the segments before `i` are in order and end at `seq` - 1 with hash `link`. */
@@ -70,7 +71,8 @@ static enum err segment_walk(struct lane_recovery *r, struct walker *w, enum wal
     while ((*ret = walker_next(w, &f)) == WALK_RECORD) {
         r->j->recovery.records++;
         if (!head_meets(r, f.seq, f.hash))
-            return refuse(r->info, w->f->path, w->off - (int64_t)f.size, f.seq, "the record is not the one the manifest names");
+            return refuse(r->info, w->f->path, w->off - (int64_t)f.size, f.seq,
+                          "the record is not the one the manifest names");
     }
     if (w->f->error)
         return err_set(r->info, E_IO, "%s: %s", w->f->path, strerror(w->f->error));
@@ -94,11 +96,13 @@ static const char *tail_verdict(struct lane_recovery *r, struct walker *w, char 
     if (r->known->closed)
         return "the record was damaged or added after the journal had been closed in order";
     if (w->seq <= r->known->seq) {
-        snprintf(why, 160, "the record is damaged; it was durable, as the manifest knows record %llu", (unsigned long long)r->known->seq);
+        snprintf(why, 160, "the record is damaged; it was durable, as the manifest knows record %llu",
+                 (unsigned long long)r->known->seq);
         return why;
     }
     if (walker_was_durable(w, &off, &seq)) {
-        snprintf(why, 160, "the record is damaged; it was durable, as record %llu of a later batch stands at offset %lld",
+        snprintf(why, 160,
+                 "the record is damaged; it was durable, as record %llu of a later batch stands at offset %lld",
                  (unsigned long long)seq, (long long)off);
         return why;
     }
@@ -138,7 +142,8 @@ static enum err segment_check(struct lane_recovery *r, uint64_t named, bool last
     if (e)
         goto out;
     if (!last && (!w.rolled || end != WALK_END)) {
-        e = refuse(r->info, path, w.off, w.seq, end == WALK_BAD ? w.reason : "records are missing at the end of the segment");
+        e = refuse(r->info, path, w.off, w.seq,
+                   end == WALK_BAD ? w.reason : "records are missing at the end of the segment");
         goto out;
     }
     at = seg_nonzero_first(&f, w.off);
@@ -150,8 +155,14 @@ static enum err segment_check(struct lane_recovery *r, uint64_t named, bool last
         }
     }
     r->number = h.number;
-    *r->head = (struct lane_head){ .lane = h.lane, .torn = at >= 0, .segment = !w.rolled, .first_seq = h.first_seq, .number = h.number,
-                                   .segment_bytes = h.segment_bytes, .off = w.off, .next_seq = w.seq };
+    *r->head = (struct lane_head){ .lane = h.lane,
+                                   .torn = at >= 0,
+                                   .segment = !w.rolled,
+                                   .first_seq = h.first_seq,
+                                   .number = h.number,
+                                   .segment_bytes = h.segment_bytes,
+                                   .off = w.off,
+                                   .next_seq = w.seq };
     memcpy(r->head->link, w.link, HASH_LEN);
     memcpy(r->head->last, r->link, HASH_LEN);
 out:
@@ -159,7 +170,8 @@ out:
     return e;
 }
 
-static enum err lane_check(struct journal *j, const struct manifest_lane *known, struct lane_head *head, struct errinfo *info)
+static enum err lane_check(struct journal *j, const struct manifest_lane *known, struct lane_head *head,
+                           struct errinfo *info)
 {
     struct lane_recovery r = { .j = j, .known = known, .head = head, .info = info, .seq = known->first };
     struct seg_list list;
@@ -186,9 +198,10 @@ static enum err lane_check(struct journal *j, const struct manifest_lane *known,
     return e;
 }
 
-/* ---- mending: only once all lanes have been found to be in order ------------------------------------------------- */
+/* ---- mending: only once all lanes have been found to be in order ----------------------------------------------- */
 
-static enum err tail_cut(struct journal *j, const struct lane_head *head, int64_t *ret_cut, struct buf *ret_torn, struct errinfo *info)
+static enum err tail_cut(struct journal *j, const struct lane_head *head, int64_t *ret_cut, struct buf *ret_torn,
+                         struct errinfo *info)
 {
     char path[JOURNAL_PATH_MAX], dir[JOURNAL_PATH_MAX];
     struct seg_file f;
@@ -202,7 +215,8 @@ static enum err tail_cut(struct journal *j, const struct lane_head *head, int64_
         seg_file_close(&f);
     }
     if (rc < 0)
-        return err_set(info, E_JOURNAL_UNWRITABLE, "%s: the tail torn by a crash could not be cut: %s", path, strerror(-rc));
+        return err_set(info, E_JOURNAL_UNWRITABLE, "%s: the tail torn by a crash could not be cut: %s", path,
+                       strerror(-rc));
     LOG_WARN("cut the tail of the journal that a crash had torn", LOG_S("file", path), LOG_I("offset", head->off),
              LOG_I("bytes", *ret_cut), LOG_SV("kept_in", buf_str(ret_torn)));
     return OK;
@@ -224,7 +238,8 @@ static enum err lane_mend(struct journal *j, struct lane_head *head, struct erri
         int rc = head_append(j, head, JOURNAL_RECOVERED, buf_str(&payload));
 
         if (rc < 0)
-            e = err_set(info, E_JOURNAL_UNWRITABLE, "%s/lane-%u: the recovery could not be recorded: %s", j->dir, head->lane, strerror(-rc));
+            e = err_set(info, E_JOURNAL_UNWRITABLE, "%s/lane-%u: the recovery could not be recorded: %s", j->dir,
+                        head->lane, strerror(-rc));
     }
     buf_release(&payload);
     buf_release(&torn);
@@ -234,7 +249,7 @@ static enum err lane_mend(struct journal *j, struct lane_head *head, struct erri
     return e;
 }
 
-/* ---- lanes the manifest does not list ---------------------------------------------------------------------------- */
+/* ---- lanes the manifest does not list -------------------------------------------------------------------------- */
 
 struct unlisted {
     struct journal *j;

@@ -1,8 +1,8 @@
 /*
  * scan.c -- reading records back: all of them, or those that come in
  *
- * Needs no lock: a record is handed out once its checksum and its place in the chain are right, and what is half written
- * at the end of a running engine's lane simply is not there yet.
+ * Needs no lock: a record is handed out once its checksum and its place in the chain are right, and what is half
+ * written at the end of a running engine's lane simply is not there yet.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -29,8 +29,14 @@ static enum err cannot_read(struct errinfo *info, const char *path, int error)
 
 static void record_of_frame(const struct frame *f, const struct walker *w, struct journal_record *ret)
 {
-    *ret = (struct journal_record){ .lane = f->lane, .seq = f->seq, .time = f->time, .type = f->type, .payload = f->payload,
-                                    .hash = f->hash, .file = w->f->path, .offset = w->off - (int64_t)f->size };
+    *ret = (struct journal_record){ .lane = f->lane,
+                                    .seq = f->seq,
+                                    .time = f->time,
+                                    .type = f->type,
+                                    .payload = f->payload,
+                                    .hash = f->hash,
+                                    .file = w->f->path,
+                                    .offset = w->off - (int64_t)f->size };
 }
 
 static bool wanted(const struct journal_scan_options *opt, const struct frame *f)
@@ -125,7 +131,8 @@ static enum err lane_scan(struct scan *s, unsigned lane, uint64_t from)
     return e;
 }
 
-enum err segments_scan(const char *dir, unsigned lane, uint64_t from, journal_record_fn *fn, void *arg, struct errinfo *info)
+enum err segments_scan(const char *dir, unsigned lane, uint64_t from, journal_record_fn *fn, void *arg,
+                       struct errinfo *info)
 {
     static const struct journal_scan_options all = { .lane = -1 };
     struct scan s = { .dir = dir, .opt = &all, .fn = fn, .arg = arg, .info = info };
@@ -133,7 +140,8 @@ enum err segments_scan(const char *dir, unsigned lane, uint64_t from, journal_re
     return lane_scan(&s, lane, from);
 }
 
-enum err journal_scan(const char *dir, const struct journal_scan_options *opt, journal_record_fn *fn, void *arg, struct errinfo *info)
+enum err journal_scan(const char *dir, const struct journal_scan_options *opt, journal_record_fn *fn, void *arg,
+                      struct errinfo *info)
 {
     struct scan s = { .dir = dir, .opt = opt, .fn = fn, .arg = arg, .info = info };
     struct manifest *m = malloc(sizeof(*m));
@@ -150,7 +158,7 @@ enum err journal_scan(const char *dir, const struct journal_scan_options *opt, j
     return e;
 }
 
-/* ---- following --------------------------------------------------------------------------------------------------- */
+/* ---- following ------------------------------------------------------------------------------------------------- */
 
 /* Where a lane has been read to. first: the segment; 0: none found yet. */
 struct cursor {
@@ -194,7 +202,8 @@ static uint64_t segment_begin(struct journal_follow *f, unsigned lane)
 }
 
 /* Reads on in the cursor's segment; *ret_rolled: it is complete, the next one begins with number w.seq. */
-static enum err cursor_read(struct journal_follow *f, struct cursor *c, journal_record_fn *fn, void *arg, bool *ret_rolled, struct errinfo *info)
+static enum err cursor_read(struct journal_follow *f, struct cursor *c, journal_record_fn *fn, void *arg,
+                            bool *ret_rolled, struct errinfo *info)
 {
     char path[JOURNAL_PATH_MAX];
     struct seg_file file;
@@ -230,7 +239,8 @@ static enum err cursor_read(struct journal_follow *f, struct cursor *c, journal_
     return why ? refuse(info, path, at, c->first, why) : OK;
 }
 
-static enum err cursor_advance(struct journal_follow *f, struct cursor *c, journal_record_fn *fn, void *arg, struct errinfo *info)
+static enum err cursor_advance(struct journal_follow *f, struct cursor *c, journal_record_fn *fn, void *arg,
+                               struct errinfo *info)
 {
     bool rolled = true;
     enum err e = OK;

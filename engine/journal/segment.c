@@ -1,9 +1,9 @@
 /*
  * segment.c -- making segments, cutting torn tails, appending where no loop runs
  *
- * A segment comes into being in an order that leaves no half-made one behind a crash: allocated as `next`, header written,
- * synced, renamed to its name, directory synced; only then are records written into it.  So a *.seg file with a broken
- * header was damaged, not torn.
+ * A segment comes into being in an order that leaves no half-made one behind a crash: allocated as `next`, header
+ * written, synced, renamed to its name, directory synced; only then are records written into it.  So a *.seg file
+ * with a broken header was damaged, not torn.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -93,7 +93,7 @@ int next_adopt(const struct journal *j, int fd, struct lane_head *head, wall_ms_
     return 0;
 }
 
-/* ---- cutting ----------------------------------------------------------------------------------------------------- */
+/* ---- cutting --------------------------------------------------------------------------------------------------- */
 
 static int torn_create(const char *lane_dir, uint64_t first_seq, int64_t from, struct buf *ret_name)
 {
@@ -147,7 +147,8 @@ static int zero_range(struct seg_file *f, int64_t from, int64_t n)
     return world->sync(f->fd);
 }
 
-int segment_cut(struct seg_file *f, const char *lane_dir, uint64_t first_seq, int64_t from, int64_t *ret_cut, struct buf *ret_name)
+int segment_cut(struct seg_file *f, const char *lane_dir, uint64_t first_seq, int64_t from, int64_t *ret_cut,
+                struct buf *ret_name)
 {
     int64_t last = seg_nonzero_last(f, from);
     int fd, rc;
@@ -164,7 +165,7 @@ int segment_cut(struct seg_file *f, const char *lane_dir, uint64_t first_seq, in
     return rc < 0 ? rc : zero_range(f, from, *ret_cut);
 }
 
-/* ---- appending without a loop ------------------------------------------------------------------------------------- */
+/* ---- appending without a loop ---------------------------------------------------------------------------------- */
 
 static int append_to(int fd, struct lane_head *head, enum journal_type type, struct str payload)
 {
@@ -185,7 +186,8 @@ static int append_to(int fd, struct lane_head *head, enum journal_type type, str
     return world->sync(fd);
 }
 
-static int append_in_segment(const struct journal *j, struct lane_head *head, enum journal_type type, struct str payload)
+static int append_in_segment(const struct journal *j, struct lane_head *head, enum journal_type type,
+                             struct str payload)
 {
     char path[JOURNAL_PATH_MAX];
     int fd, rc;

@@ -10,7 +10,7 @@
 
 #include "journal/internal.h"
 
-/* ---- escaping ---------------------------------------------------------------------------------------------------- */
+/* ---- escaping -------------------------------------------------------------------------------------------------- */
 
 /* The code point at p and its length; length 0 if the bytes are not well-formed UTF-8. */
 static size_t utf8_at(const char *p, size_t n, uint32_t *ret)
@@ -29,9 +29,9 @@ static size_t utf8_at(const char *p, size_t n, uint32_t *ret)
 /* Controls, C1 controls, line and paragraph separators, and all marks that change direction or are invisible. */
 static bool hides(uint32_t c)
 {
-    return c < 0x20 || (c >= 0x7f && c <= 0x9f) || c == 0x00ad || c == 0x061c || c == 0x180e || (c >= 0x200b && c <= 0x200f) ||
-           (c >= 0x2028 && c <= 0x202e) || (c >= 0x2060 && c <= 0x206f) || c == 0xfeff || (c >= 0xfff9 && c <= 0xfffb) ||
-           (c >= 0xe0000 && c <= 0xe0fff);
+    return c < 0x20 || (c >= 0x7f && c <= 0x9f) || c == 0x00ad || c == 0x061c || c == 0x180e ||
+           (c >= 0x200b && c <= 0x200f) || (c >= 0x2028 && c <= 0x202e) || (c >= 0x2060 && c <= 0x206f) ||
+           c == 0xfeff || (c >= 0xfff9 && c <= 0xfffb) || (c >= 0xe0000 && c <= 0xe0fff);
 }
 
 static void add_escaped(struct buf *out, struct str s)
@@ -68,7 +68,7 @@ void journal_record_line(const struct journal_record *r, struct buf *out)
     buf_add_c(out, '\n');
 }
 
-/* ---- the newest -------------------------------------------------------------------------------------------------- */
+/* ---- the newest ------------------------------------------------------------------------------------------------ */
 
 struct tail_line {
     wall_ms_t time;
@@ -166,7 +166,7 @@ enum err journal_tail(const char *dir, unsigned n, struct buf *out, struct errin
     return e;
 }
 
-/* ---- one call ---------------------------------------------------------------------------------------------------- */
+/* ---- one call -------------------------------------------------------------------------------------------------- */
 
 /* The end of a JSON string that begins at s.p[0]; s.len if it does not end. */
 static size_t string_end(struct str s)
@@ -180,7 +180,8 @@ static size_t string_end(struct str s)
     return s.len;
 }
 
-/* The string value of a top-level member of a compact object, as it is written between its quotes; empty if there is none. */
+/* The string value of a top-level member of a compact object, as it is written between its quotes; empty if there
+ * is none. */
 static struct str member(struct str object, struct str name)
 {
     int depth = 0;
@@ -193,7 +194,8 @@ static struct str member(struct str object, struct str name)
         if (c == '"') {
             size_t n = string_end(rest);
 
-            if (depth == 1 && is_key && n >= 2 && str_eq(str_n(rest.p + 1, n - 2), name) && str_starts(str_from(rest, n), STR(":\""))) {
+            if (depth == 1 && is_key && n >= 2 && str_eq(str_n(rest.p + 1, n - 2), name) &&
+                str_starts(str_from(rest, n), STR(":\""))) {
                 struct str value = str_from(rest, n + 1);
                 size_t end = string_end(value);
 

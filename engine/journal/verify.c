@@ -1,11 +1,11 @@
 /*
  * verify.c -- is every byte as it was written?
  *
- * Goes on after a problem, with the next segment, so that one report names all places.  Reads a running engine's journal
- * too: what is being written at the end of a lane is read again until it is whole.
+ * Goes on after a problem, with the next segment, so that one report names all places.  Reads a running engine's
+ * journal too: what is being written at the end of a lane is read again until it is whole.
  *
- * What files alone cannot show: that the end of a lane which was not closed in order has been cut off at a record, or that
- * everything was replaced by someone who holds the signing key.  Checkpoints kept elsewhere show both.
+ * What files alone cannot show: that the end of a lane which was not closed in order has been cut off at a record, or
+ * that everything was replaced by someone who holds the signing key.  Checkpoints kept elsewhere show both.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -17,8 +17,8 @@
 
 enum {
     NOTES_MAX = 1000,
-    LIVE_RETRIES = 200,         /* a write of one batch takes a millisecond or so, a read of the window a fraction of it */
-    KEPT_MAX = 4096,            /* checkpoints given from elsewhere */
+    LIVE_RETRIES = 200, /* a write of one batch takes a millisecond or so, a read of the window a fraction of it */
+    KEPT_MAX = 4096, /* checkpoints given from elsewhere */
 };
 
 /* A checkpoint that was kept elsewhere. */
@@ -60,7 +60,8 @@ static void tell(struct verify *v, bool problem, const char *file, int64_t off, 
         v->note(&n, v->arg);
 }
 
-/* Looks only when it matters: for a moment the lock is ours, and an engine that starts just then would be turned away. */
+/* Looks only when it matters: for a moment the lock is ours, and an engine that starts just then would be turned
+ * away. */
 static bool engine_runs(const char *dir)
 {
     char path[JOURNAL_PATH_MAX];
@@ -75,7 +76,7 @@ static bool engine_runs(const char *dir)
     return rc == -EWOULDBLOCK;
 }
 
-/* ---- records ----------------------------------------------------------------------------------------------------- */
+/* ---- records --------------------------------------------------------------------------------------------------- */
 
 static void record_signed(struct verify *v, struct walker *w, const struct frame *f)
 {
@@ -114,7 +115,8 @@ static void record_known(struct verify *v, struct walker *w, const struct frame 
         if (k->lane == f->lane && k->seq == f->seq) {
             k->found = true;
             if (memcmp(k->chain, f->hash, HASH_LEN) != 0)
-                tell(v, true, w->f->path, off, f->seq, "the record is not the one that a checkpoint kept elsewhere names");
+                tell(v, true, w->f->path, off, f->seq,
+                     "the record is not the one that a checkpoint kept elsewhere names");
         }
     }
 }
@@ -140,7 +142,7 @@ static enum walk records_walk(struct verify *v, struct walker *w)
     return step;
 }
 
-/* ---- segments ---------------------------------------------------------------------------------------------------- */
+/* ---- segments -------------------------------------------------------------------------------------------------- */
 
 /* To the end of a segment: records, then zeros. A running engine's last segment is read again where it is in motion. */
 static void segment_walk(struct verify *v, struct seg_file *f, bool last)
@@ -168,7 +170,8 @@ static void segment_walk(struct verify *v, struct seg_file *f, bool last)
         tell(v, true, f->path, w.off, w.seq, strerror(f->error));
     } else if (end == WALK_BAD || at >= 0) {
         /* the first byte that is not zero: a record's own beginning, unless a block of it is gone */
-        tell(v, true, f->path, at < 0 ? w.off : at, w.seq, end == WALK_BAD ? w.reason : "bytes where zeros belong, behind the last record");
+        tell(v, true, f->path, at < 0 ? w.off : at, w.seq,
+             end == WALK_BAD ? w.reason : "bytes where zeros belong, behind the last record");
     } else if (!last && !w.rolled) {
         tell(v, true, f->path, w.off, w.seq, "records are missing at the end of the segment");
     } else {
@@ -217,7 +220,7 @@ static void segment_verify(struct verify *v, const char *path, uint64_t named, b
     seg_file_close(&f);
 }
 
-/* ---- lanes ------------------------------------------------------------------------------------------------------- */
+/* ---- lanes ----------------------------------------------------------------------------------------------------- */
 
 static void next_verify(struct verify *v, const char *path)
 {
@@ -249,7 +252,8 @@ static void lane_end_verify(struct verify *v, const char *dir)
     if (!v->broken && v->rolled && !v->report->live)
         tell(v, known->closed, dir, -1, v->seq, "the last segment there is says that another follows");
     if (!known->closed && !v->closed && !v->report->live)
-        tell(v, false, dir, -1, v->seq, "the engine did not end in order here; records behind this one would not be missed");
+        tell(v, false, dir, -1, v->seq,
+             "the engine did not end in order here; records behind this one would not be missed");
 }
 
 static void lane_verify(struct verify *v, const struct manifest_lane *known)
@@ -339,7 +343,7 @@ static void name_odd(const char *name, void *arg)
     tell(v, false, path, -1, 0, "not a file of the journal's");
 }
 
-/* ---- checkpoints kept elsewhere ---------------------------------------------------------------------------------- */
+/* ---- checkpoints kept elsewhere -------------------------------------------------------------------------------- */
 
 static struct str word(struct str *line)
 {
@@ -364,8 +368,8 @@ static const char *kept_parse(const struct manifest *m, struct str line, struct 
 
     formed = str_is(word(&rest), "sluice-checkpoint") && str_is(word(&rest), "1");
     word(&rest);                /* the journal's id: compared as part of the text */
-    formed = formed && str_to_u64(word(&rest), &lane) && lane < JOURNAL_LANES_MAX && str_to_u64(word(&rest), &ret->seq) &&
-             hex_decode(word(&rest), ret->chain, HASH_LEN) == OK;
+    formed = formed && str_to_u64(word(&rest), &lane) && lane < JOURNAL_LANES_MAX &&
+             str_to_u64(word(&rest), &ret->seq) && hex_decode(word(&rest), ret->chain, HASH_LEN) == OK;
     key_text = word(&rest);
     if (!formed || hex_decode(key_text, key, 32) || hex_decode(rest, signature, 64))
         return "not a checkpoint as sluice prints it";
@@ -404,7 +408,7 @@ static void kept_take(struct verify *v)
     }
 }
 
-/* ---- the whole --------------------------------------------------------------------------------------------------- */
+/* ---- the whole ------------------------------------------------------------------------------------------------- */
 
 static void all_verify(struct verify *v)
 {
@@ -454,7 +458,7 @@ enum err journal_verify(const char *dir, const struct journal_verify_options *op
     return OK;
 }
 
-/* ---- printing checkpoints ---------------------------------------------------------------------------------------- */
+/* ---- printing checkpoints -------------------------------------------------------------------------------------- */
 
 struct newest {
     bool any;
@@ -474,7 +478,8 @@ static bool newest_take(const struct journal_record *r, void *arg)
     return true;
 }
 
-static enum err lane_checkpoint(const char *dir, const struct manifest *m, unsigned lane, struct buf *out, struct errinfo *info)
+static enum err lane_checkpoint(const char *dir, const struct manifest *m, unsigned lane, struct buf *out,
+                                struct errinfo *info)
 {
     uint8_t chain[HASH_LEN], key[32], signature[64];
     char path[JOURNAL_PATH_MAX];

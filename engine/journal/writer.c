@@ -1,9 +1,9 @@
 /*
  * writer.c -- a lane's two tasks: one commits batch after batch, one keeps a segment allocated ahead
  *
- * One write is in flight per lane; what arrives meanwhile is the next batch.  A batch is sealed (numbers in the batch, hash
- * chain, signatures, checksums) just before it is written, so that it is known where it begins: recovery depends on a
- * batch being started only after the one before it was durable.
+ * One write is in flight per lane; what arrives meanwhile is the next batch.  A batch is sealed (numbers in the
+ * batch, hash chain, signatures, checksums) just before it is written, so that it is known where it begins: recovery
+ * depends on a batch being started only after the one before it was durable.
  *
  * A write or fdatasync that fails is never tried again: the kernel may have dropped the pages and call the next one a
  * success.  The lane is over, and so is the process.
@@ -28,14 +28,15 @@ static void lane_fail(struct journal_lane *lane, const char *what, int error)
     segment_path(lane->j, lane->number, lane->head.first_seq, path);
     snprintf(why, sizeof(why), "%s: %s: %s", path, what, strerror(error));
     lane->state = JOURNAL_FAILED;
-    LOG_ERROR("the journal can no longer be written; nothing more is acknowledged", LOG_I("lane", lane->number), LOG_S("why", why));
+    LOG_ERROR("the journal can no longer be written; nothing more is acknowledged", LOG_I("lane", lane->number),
+              LOG_S("why", why));
     waiters_wake(lane->waiters, UINT64_MAX);
     waiters_wake(lane->room_waiters, UINT64_MAX);
     if (lane->j->opt.failed)
         lane->j->opt.failed(lane->j->opt.failed_arg, lane->number, why);
 }
 
-/* ---- a batch ----------------------------------------------------------------------------------------------------- */
+/* ---- a batch --------------------------------------------------------------------------------------------------- */
 
 struct batch {
     unsigned records;
@@ -106,10 +107,13 @@ static void batch_seal(struct journal_lane *lane)
     }
 }
 
-/* Both awaits run without a deadline: the kernel has the buffer until it is done. Those who wait have deadlines of their own. */
+/* Both awaits run without a deadline: the kernel has the buffer until it is done. Those who wait have deadlines of
+ * their own. */
 static bool await_batch_written(struct journal_lane *lane)
 {
-    struct op write = { .kind = OP_WRITE, .fd = lane->fd, .buf = lane->writing.p, .len = lane->writing.len, .off = lane->head.off };
+    struct op write = {
+        .kind = OP_WRITE, .fd = lane->fd, .buf = lane->writing.p, .len = lane->writing.len, .off = lane->head.off
+    };
     struct op sync = { .kind = OP_FDATASYNC, .fd = lane->fd };
     int res = 0;
 
@@ -129,7 +133,7 @@ static bool await_batch_written(struct journal_lane *lane)
     return true;
 }
 
-/* ---- the next segment -------------------------------------------------------------------------------------------- */
+/* ---- the next segment ------------------------------------------------------------------------------------------ */
 
 struct roll {
     struct journal_lane *lane;
@@ -164,7 +168,7 @@ static bool await_roll(struct journal_lane *lane)
     return true;
 }
 
-/* ---- the writer -------------------------------------------------------------------------------------------------- */
+/* ---- the writer ------------------------------------------------------------------------------------------------ */
 
 static void stalled(struct timer *t)
 {
@@ -195,7 +199,8 @@ static bool await_commit(struct journal_lane *lane)
     }
     timer_clear(&lane->stall);
     if (good && lane->stalled)
-        LOG_WARN("the journal's device answers again", LOG_I("lane", lane->number), LOG_I("ms", (loop_now() - began) / NS_PER_MS));
+        LOG_WARN("the journal's device answers again", LOG_I("lane", lane->number),
+                 LOG_I("ms", (loop_now() - began) / NS_PER_MS));
     lane->stalled = false;
     waiters_wake(lane->room_waiters, UINT64_MAX);
     return good;
@@ -232,7 +237,7 @@ void writer_main(void *arg)
     wake_fire(&lane->writer_gone);
 }
 
-/* ---- the segment ahead ------------------------------------------------------------------------------------------- */
+/* ---- the segment ahead ----------------------------------------------------------------------------------------- */
 
 struct allocation {
     struct journal_lane *lane;

@@ -19,7 +19,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 enum { RECORDS = 24, PER_BATCH = 3 };
 
 static const char segment[] = "/j/lane-0/0000000000000001.seg";
-static const struct journal_options options = { .dir = "/j", .segment_bytes = JOURNAL_SEGMENT_MIN, .checkpoint_every = 10 };
+static const struct journal_options options = { .dir = "/j",
+                                                .segment_bytes = JOURNAL_SEGMENT_MIN,
+                                                .checkpoint_every = 10 };
 static struct memworld_copy *left_open, *closed;
 static uint64_t durable_seq;
 
@@ -32,7 +34,8 @@ static void build(void *arg)
 
     ASSERT(journal_open(&options, &j, &info) == OK && journal_lane_open(j, 0, &lane, &info) == OK);
     for (unsigned i = 0; i < RECORDS; i++) {
-        ASSERT(journal_append(lane, JOURNAL_INTENT, STR("{\"call\":\"call_1\",\"tool\":\"mail.send\"}"), NULL, &seq) == OK);
+        ASSERT(journal_append(lane, JOURNAL_INTENT, STR("{\"call\":\"call_1\",\"tool\":\"mail.send\"}"), NULL, &seq) ==
+               OK);
         if (i % PER_BATCH == 0)
             ASSERT(await_journal_commit(lane, seq, NS_NEVER) == OK);
     }
@@ -64,7 +67,7 @@ static void begin(void)
     loop_destroy(loop);
 }
 
-/* ---- making files ------------------------------------------------------------------------------------------------ */
+/* ---- making files ---------------------------------------------------------------------------------------------- */
 
 /* The end of the records of the segment, the number of the next one, and the link it needs. */
 static size_t segment_end(uint8_t *p, size_t len, uint64_t *ret_seq, uint8_t link[HASH_LEN])
@@ -74,7 +77,8 @@ static size_t segment_end(uint8_t *p, size_t len, uint64_t *ret_seq, uint8_t lin
 
     memcpy(link, p + 128, HASH_LEN);
     *ret_seq = 1;
-    while (off + JOURNAL_FRAME_BYTES <= len && (n = frame_claims(p + off, len - off - JOURNAL_FRAME_BYTES - 8)) && !frame_decode(p + off, n, &f)) {
+    while (off + JOURNAL_FRAME_BYTES <= len && (n = frame_claims(p + off, len - off - JOURNAL_FRAME_BYTES - 8)) &&
+           !frame_decode(p + off, n, &f)) {
         memcpy(link, f.hash, HASH_LEN);
         *ret_seq = f.seq + 1;
         off += n;
@@ -119,7 +123,7 @@ static void add_records(uint8_t *p, size_t len, const uint8_t *data, size_t size
     }
 }
 
-/* ---- what must hold ---------------------------------------------------------------------------------------------- */
+/* ---- what must hold -------------------------------------------------------------------------------------------- */
 
 static bool last_record(const struct journal_record *r, void *arg)
 {
@@ -129,7 +133,8 @@ static bool last_record(const struct journal_record *r, void *arg)
     ASSERT(r->lane != 0 || r->seq == *last + 1);
     *last = r->seq;
     journal_record_line(r, &line);
-    ASSERT(!line.overflow && !memchr(line.p, 0x1b, line.len) && memchr(line.p, '\n', line.len) == line.p + line.len - 1);
+    ASSERT(!line.overflow && !memchr(line.p, 0x1b, line.len) &&
+           memchr(line.p, '\n', line.len) == line.p + line.len - 1);
     buf_release(&line);
     return true;
 }

@@ -1,5 +1,6 @@
 /*
- * journal_crash_test.c -- crashes, failing and hanging devices, full disks: nothing acknowledged is lost, nothing invented
+ * journal_crash_test.c -- crashes, failing and hanging devices, full disks: nothing acknowledged is lost, nothing
+ * invented
  *
  * Runs the journal in memory (memworld.h), where every write is on record and every crash state can be built again.
  */
@@ -11,7 +12,7 @@
 #include "journal/format.h"
 #include "journal_test.h"
 
-/* ---- crash states ------------------------------------------------------------------------------------------------- */
+/* ---- crash states ---------------------------------------------------------------------------------------------- */
 
 enum { TASKS = 6, EACH = 12, LANES = 2, SEQ_MAX = 400 };
 
@@ -86,7 +87,8 @@ static bool count_record(const struct journal_record *r, void *arg)
     assert_true(r->seq < SEQ_MAX);
     if (!work.appended[r->lane][r->seq])
         fail_msg("record %u:%llu was never appended", r->lane, (unsigned long long)r->seq);
-    snprintf(expected, sizeof(expected), "{\"call\":\"call_%llu\",", (unsigned long long)work.appended[r->lane][r->seq] - 1);
+    snprintf(expected, sizeof(expected), "{\"call\":\"call_%llu\",",
+             (unsigned long long)work.appended[r->lane][r->seq] - 1);
     assert_true(str_starts(r->payload, str_of(expected)));
     found[r->lane][r->seq]++;
     return true;
@@ -108,8 +110,8 @@ static void recovers(size_t event, enum memworld_tear tear, uint64_t seed)
         const struct ack *a = &work.acks[i];
 
         if (a->event <= event && found[a->lane][a->seq] != 1)
-            fail_msg("event %zu, tear %d, seed %llu: record %u:%llu was acknowledged and is there %u times", event, tear,
-                     (unsigned long long)seed, a->lane, (unsigned long long)a->seq, found[a->lane][a->seq]);
+            fail_msg("event %zu, tear %d, seed %llu: record %u:%llu was acknowledged and is there %u times", event,
+                     tear, (unsigned long long)seed, a->lane, (unsigned long long)a->seq, found[a->lane][a->seq]);
     }
     journal_close(j);
     if (verify("/j", NULL, &t, NULL))
@@ -127,7 +129,8 @@ static void no_crash_loses_or_invents_a_record(void **state)
     assert_true(work.n_acks == TASKS * EACH * 2);
     for (size_t event = 0; event <= events; event++) {
         for (int tear = 0; tear < TEAR_COUNT; tear++) {
-            unsigned seeds = tear == TEAR_NONE || tear == TEAR_ALL || tear == TEAR_FRONT || tear == TEAR_DIRECTORY ? 1 : 3;
+            unsigned seeds = tear == TEAR_NONE || tear == TEAR_ALL || tear == TEAR_FRONT || tear == TEAR_DIRECTORY ? 1
+                                                                                                                   : 3;
 
             for (uint64_t seed = 0; seed < seeds; seed++, states++) {
                 memworld_crash(event, (enum memworld_tear)tear, seed + event * 8);
@@ -192,7 +195,7 @@ static void a_crash_after_a_crash_is_survived(void **state)
     assert_true(states > 200);
 }
 
-/* ---- devices that fail -------------------------------------------------------------------------------------------- */
+/* ---- devices that fail ----------------------------------------------------------------------------------------- */
 
 static struct {
     unsigned lane, calls;
@@ -344,7 +347,7 @@ static void any_file_operation_may_fail(void **state)
     }
 }
 
-/* ---- devices that hang -------------------------------------------------------------------------------------------- */
+/* ---- devices that hang ----------------------------------------------------------------------------------------- */
 
 static void hang_device(void *arg)
 {
@@ -405,7 +408,7 @@ static void a_hanging_device_is_not_waited_for(void **state)
     assert_ok(verify("/j", NULL, &t, NULL));
 }
 
-/* ---- full disks --------------------------------------------------------------------------------------------------- */
+/* ---- full disks ------------------------------------------------------------------------------------------------ */
 
 enum { ROOMS = 12 };         /* their outcomes together fit into what the smallest segment may promise */
 
@@ -548,7 +551,7 @@ static void a_read_only_directory_is_named(void **state)
     assert_non_null(strstr(info.text, "Read-only file system"));
 }
 
-/* ---- damage that is no crash --------------------------------------------------------------------------------------- */
+/* ---- damage that is no crash ----------------------------------------------------------------------------------- */
 
 static void damage_of_acknowledged_records_stops_the_start(void **state)
 {

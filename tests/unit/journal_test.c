@@ -63,7 +63,7 @@ static bool count(const struct journal_record *r, void *arg)
     return true;
 }
 
-/* ---- many tasks, few commits --------------------------------------------------------------------------------------- */
+/* ---- many tasks, few commits ----------------------------------------------------------------------------------- */
 
 enum { CALLS = 400, ROUNDS = 5 };
 
@@ -134,7 +134,7 @@ static void commits_are_shared(void **state)
     }
 }
 
-/* ---- two workers, while somebody reads ------------------------------------------------------------------------------ */
+/* ---- two workers, while somebody reads ------------------------------------------------------------------------- */
 
 struct worker {
     pthread_t thread;
@@ -206,7 +206,7 @@ static void a_running_journal_can_be_read(void **state)
     assert_int_equal(python(dir), 0);
 }
 
-/* ---- kill -9 --------------------------------------------------------------------------------------------------------- */
+/* ---- kill -9 --------------------------------------------------------------------------------------------------- */
 
 enum { KILLED_ACKS_FD = 100 };
 
@@ -295,7 +295,7 @@ static void kill_nine_loses_nothing(void **state)
     }
 }
 
-/* ---- refusals -------------------------------------------------------------------------------------------------------- */
+/* ---- refusals -------------------------------------------------------------------------------------------------- */
 
 static void a_second_engine_is_turned_away(void **state)
 {
@@ -360,7 +360,8 @@ static void limits_run(void *arg)
 
     assert_err(journal_lane_open(j, 0, &twice, &info), E_CONFIG);
     assert_err(journal_append(lane, JOURNAL_INTENT, STR("{\"a\":\"\n\"}"), NULL, &seq), E_FORMAT);
-    assert_err(journal_append(lane, JOURNAL_INTENT, STR("{\"a\":\"a long one, beyond eight\x01\"}"), NULL, &seq), E_FORMAT);
+    assert_err(journal_append(lane, JOURNAL_INTENT, STR("{\"a\":\"a long one, beyond eight\x01\"}"), NULL, &seq),
+               E_FORMAT);
     assert_err(journal_append(lane, JOURNAL_INTENT, STR("[]"), NULL, &seq), E_FORMAT);
     assert_err(journal_append(lane, JOURNAL_INTENT, STR(""), NULL, &seq), E_FORMAT);
     assert_err(append(lane, JOURNAL_INTENT, 1, 262144, NULL, &seq), E_CALL_TOO_LARGE);
@@ -416,7 +417,7 @@ static void a_cancelled_wait_leaves_the_record(void **state)
     in_loop(cancel_run, NULL);
 }
 
-/* ---- a file size limit stands in for a full disk -------------------------------------------------------------------- */
+/* ---- a file size limit stands in for a full disk --------------------------------------------------------------- */
 
 static void limit_file_size(rlim_t bytes)
 {
@@ -468,7 +469,7 @@ static void a_full_disk_ends_by_itself(void **state)
     assert_int_equal(python(dir), 0);
 }
 
-/* ---- the second verifier ---------------------------------------------------------------------------------------------- */
+/* ---- the second verifier --------------------------------------------------------------------------------------- */
 
 static void few_records(void *arg)
 {
@@ -511,7 +512,7 @@ static void both_verifiers_agree(void **state)
     assert_int_equal(python(dir), 0);
 }
 
-/* ---- text ----------------------------------------------------------------------------------------------------------- */
+/* ---- text ------------------------------------------------------------------------------------------------------ */
 
 static void told_run(void *arg)
 {
@@ -522,8 +523,11 @@ static void told_run(void *arg)
 
     for (unsigned i = 0; i < 100; i++)
         assert_ok(await_append(lane, i, 200, NULL));
-    assert_ok(journal_append(other, JOURNAL_OUTCOME, STR("{\"a\":{\"call\":\"call_77\"},\"call\":\"call_x\",\"n\":[1,{},[]]}"), NULL, &seq));
-    assert_ok(journal_append(other, JOURNAL_OUTCOME, STR("{\"call\":\"call_55\",\"evil\":\"\xe2\x80\xae\x7f\xc2\x9b\xff\\n\xe2\x82\xac\"}"), NULL, &seq));
+    assert_ok(journal_append(other, JOURNAL_OUTCOME,
+                             STR("{\"a\":{\"call\":\"call_77\"},\"call\":\"call_x\",\"n\":[1,{},[]]}"), NULL, &seq));
+    assert_ok(journal_append(other, JOURNAL_OUTCOME,
+                             STR("{\"call\":\"call_55\",\"evil\":\"\xe2\x80\xae\x7f\xc2\x9b\xff\\n\xe2\x82\xac\"}"),
+                             NULL, &seq));
     assert_ok(await_journal_lane_close(lane));
     assert_ok(await_journal_lane_close(other));
     journal_close(j);
@@ -540,7 +544,8 @@ static void records_read_as_text(void **state)
         lines += b.p[i] == '\n';
     assert_int_equal(lines, 20);
     buf_add_c(&b, '\0');
-    assert_non_null(strstr(b.p, "7:3 outcome {\"call\":\"call_55\",\"evil\":\"\\u202e\\u007f\\u009b\\xff\\n\xe2\x82\xac\"}\n"));
+    assert_non_null(
+        strstr(b.p, "7:3 outcome {\"call\":\"call_55\",\"evil\":\"\\u202e\\u007f\\u009b\\xff\\n\xe2\x82\xac\"}\n"));
     assert_non_null(strstr(b.p, " close {"));
     assert_null(memchr(b.p, 0x7f, b.len));
 
@@ -553,7 +558,8 @@ static void records_read_as_text(void **state)
     buf_clear(&b);
     assert_ok(journal_show(dir, STR("call_x"), &b, &info));
     buf_add_c(&b, '\0');
-    assert_non_null(strstr(b.p, "\n    {\n      \"a\": {\n        \"call\": \"call_77\"\n      },\n      \"call\": \"call_x\",\n      \"n\": [\n        1,\n        {},\n        []\n      ]\n    }\n"));
+    assert_non_null(strstr(b.p, "\n    {\n      \"a\": {\n        \"call\": \"call_77\"\n      },\n      \"call\": "
+                                "\"call_x\",\n      \"n\": [\n        1,\n        {},\n        []\n      ]\n    }\n"));
 
     buf_clear(&b);
     assert_ok(journal_show(dir, STR("7:1"), &b, &info));

@@ -28,10 +28,12 @@ struct journal *open_journal(const struct journal_options *opt);
 struct journal_lane *open_lane(struct journal *j, unsigned lane);
 
 /* Appends {"n":<n>,"pad":"xxx..."} of the owner's kind and waits for it. */
-enum err append(struct journal_lane *lane, enum journal_type type, uint64_t n, size_t pad, struct journal_room *room, uint64_t *ret_seq);
+enum err append(struct journal_lane *lane, enum journal_type type, uint64_t n, size_t pad, struct journal_room *room,
+                uint64_t *ret_seq);
 enum err await_append(struct journal_lane *lane, uint64_t n, size_t pad, uint64_t *ret_seq);
 
-/* A journal in memory at /j with 16 KiB segments, written and closed in order: `records` records in lane 0, some in lane 1. */
+/* A journal in memory at /j with 16 KiB segments, written and closed in order: `records` records in lane 0, some in
+ * lane 1. */
 void make_small(unsigned records, size_t pad, unsigned checkpoint_every);
 extern const struct journal_options small_options;
 

@@ -55,7 +55,8 @@ struct journal_lane *open_lane(struct journal *j, unsigned lane)
     return l;
 }
 
-enum err append(struct journal_lane *lane, enum journal_type type, uint64_t n, size_t pad, struct journal_room *room, uint64_t *ret_seq)
+enum err append(struct journal_lane *lane, enum journal_type type, uint64_t n, size_t pad, struct journal_room *room,
+                uint64_t *ret_seq)
 {
     struct buf b = BUF_INIT(2 * 1024 * 1024);
     uint64_t seq = 0;
@@ -130,8 +131,8 @@ static void take_note(const struct journal_note *n, void *arg)
         t->seq = n->seq;
     }
     t->notes++;
-    snprintf(t->all + used, sizeof(t->all) - used, "%s%s, offset %lld, record %llu: %s\n", n->problem ? "" : "(note) ", n->file,
-             (long long)n->offset, (unsigned long long)n->seq, n->text);
+    snprintf(t->all + used, sizeof(t->all) - used, "%s%s, offset %lld, record %llu: %s\n", n->problem ? "" : "(note) ",
+             n->file, (long long)n->offset, (unsigned long long)n->seq, n->text);
 }
 
 enum err verify(const char *dir, const char *checkpoints, struct told *ret, struct journal_report *report)

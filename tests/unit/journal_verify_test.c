@@ -113,7 +113,7 @@ static void every_byte_of_the_manifest_counts(void **state)
     assert_ok(verify("/j", NULL, &t, NULL));
 }
 
-/* ---- whole segments, lanes, files --------------------------------------------------------------------------------- */
+/* ---- whole segments, lanes, files ------------------------------------------------------------------------------ */
 
 static struct memworld_copy *whole;
 
@@ -215,7 +215,7 @@ static void the_manifest_cannot_go(void **state)
     assert_non_null(strstr(info.text, "/j/manifest"));
 }
 
-/* ---- rewriting with care ------------------------------------------------------------------------------------------ */
+/* ---- rewriting with care --------------------------------------------------------------------------------------- */
 
 /* Leaves one record of a segment out, or alters it, with numbers, checksums and chain made right again. */
 static void rewrite(const char *path, uint64_t which, bool drop)
@@ -360,7 +360,7 @@ static void an_expected_key_is_compared(void **state)
     assert_int_equal(r.problems, 1);
 }
 
-/* ---- random damage ------------------------------------------------------------------------------------------------ */
+/* ---- random damage --------------------------------------------------------------------------------------------- */
 
 static void blocks_swapped_stale_or_rotten_are_seen(void **state)
 {

@@ -55,7 +55,7 @@ static uint64_t step(uint64_t *s)
     return *s;
 }
 
-/* ---- files ------------------------------------------------------------------------------------------------------- */
+/* ---- files ----------------------------------------------------------------------------------------------------- */
 
 static struct file *by_path(const char *path)
 {
@@ -362,7 +362,8 @@ static int mem_list(const char *path, void (*fn)(const char *name, void *arg), v
     if (!by_path(path) || !by_path(path)->dir)
         return -ENOENT;
     for (int i = 0; i < FILES_MAX; i++) {
-        if (files[i].id && strncmp(files[i].path, path, len) == 0 && files[i].path[len] == '/' && !strchr(files[i].path + len + 1, '/'))
+        if (files[i].id && strncmp(files[i].path, path, len) == 0 && files[i].path[len] == '/' &&
+            !strchr(files[i].path + len + 1, '/'))
             names[n++] = mem(strdup(files[i].path + len + 1));
     }
     qsort(names, n, sizeof(*names), by_name);
@@ -383,7 +384,7 @@ static int mem_lock(int fd)
     return 0;
 }
 
-/* ---- ring and clock ---------------------------------------------------------------------------------------------- */
+/* ---- ring and clock -------------------------------------------------------------------------------------------- */
 
 struct ring {
     struct op *ops[OPS_MAX];
@@ -424,7 +425,8 @@ static int run(struct op *op)
     return 0;
 }
 
-static void ring_wait(struct ring *r, ns_t until, void (*complete)(struct op *op, int res, bool more, const char *data, unsigned token))
+static void ring_wait(struct ring *r, ns_t until,
+                      void (*complete)(struct op *op, int res, bool more, const char *data, unsigned token))
 {
     bool hangs = memworld_faults.ring_hangs || clock_now < memworld_faults.ring_hangs_until;
     unsigned n = hangs ? 0 : r->n;
@@ -453,15 +455,35 @@ static void mem_random(void *p, size_t n)
 }
 
 const struct world memworld = {
-    .name = "memory", .ring_open = ring_open, .ring_close = ring_close, .ring_submit = ring_submit, .ring_cancel = ring_cancel,
-    .ring_wait = ring_wait, .ring_recycle = ring_recycle, .ring_wake = ring_wake, .threads = false,
-    .now = mem_now, .wall_ms = mem_wall_ms, .random = mem_random,
-    .open = mem_open, .close = mem_close, .size = mem_size, .allocate = mem_allocate, .truncate = mem_truncate, .sync = mem_sync,
-    .pread = mem_pread, .pwrite = mem_pwrite, .rename = mem_rename, .unlink = mem_unlink, .mkdir = mem_mkdir,
-    .sync_dir = mem_sync_dir, .list = mem_list, .lock = mem_lock,
+    .name = "memory",
+    .ring_open = ring_open,
+    .ring_close = ring_close,
+    .ring_submit = ring_submit,
+    .ring_cancel = ring_cancel,
+    .ring_wait = ring_wait,
+    .ring_recycle = ring_recycle,
+    .ring_wake = ring_wake,
+    .threads = false,
+    .now = mem_now,
+    .wall_ms = mem_wall_ms,
+    .random = mem_random,
+    .open = mem_open,
+    .close = mem_close,
+    .size = mem_size,
+    .allocate = mem_allocate,
+    .truncate = mem_truncate,
+    .sync = mem_sync,
+    .pread = mem_pread,
+    .pwrite = mem_pwrite,
+    .rename = mem_rename,
+    .unlink = mem_unlink,
+    .mkdir = mem_mkdir,
+    .sync_dir = mem_sync_dir,
+    .list = mem_list,
+    .lock = mem_lock,
 };
 
-/* ---- crashes ----------------------------------------------------------------------------------------------------- */
+/* ---- crashes --------------------------------------------------------------------------------------------------- */
 
 static void files_clear(void)
 {
@@ -527,7 +549,8 @@ static bool durable(size_t i, size_t end)
         if (names && events[k].kind == EV_SYNC_DIR) {
             const char *path = e->to ? e->to : e->p;
 
-            if (strncmp(path, events[k].p, events[k].len) == 0 && path[events[k].len] == '/' && !strchr(path + events[k].len + 1, '/'))
+            if (strncmp(path, events[k].p, events[k].len) == 0 && path[events[k].len] == '/' &&
+                !strchr(path + events[k].len + 1, '/'))
                 return true;
         }
     }
@@ -622,12 +645,14 @@ void memworld_crash(size_t event, enum memworld_tear tear, uint64_t seed)
     for (size_t i = 0; i < event; i++) {
         const struct event *e = &events[i];
 
-        if (tear == TEAR_DIRECTORY && (e->kind == EV_CREATE || e->kind == EV_RENAME || e->kind == EV_UNLINK) && !durable(i, event)) {
+        if (tear == TEAR_DIRECTORY && (e->kind == EV_CREATE || e->kind == EV_RENAME || e->kind == EV_UNLINK) &&
+            !durable(i, event)) {
             if (e->kind == EV_CREATE && !e->dir)
                 create("", false, e->id);           /* written to, but without a name */
             continue;
         }
-        if (tear == TEAR_NONE || tear == TEAR_DIRECTORY || (e->kind != EV_WRITE && e->kind != EV_TRUNCATE) || durable(i, event))
+        if (tear == TEAR_NONE || tear == TEAR_DIRECTORY || (e->kind != EV_WRITE && e->kind != EV_TRUNCATE) ||
+            durable(i, event))
             replay(e);
         else if (tear != TEAR_ALL && e->kind == EV_WRITE && by_id(e->id))
             write_torn(by_id(e->id), e, tear, &seed);
@@ -636,7 +661,7 @@ void memworld_crash(size_t event, enum memworld_tear tear, uint64_t seed)
     }
 }
 
-/* ---- access ------------------------------------------------------------------------------------------------------ */
+/* ---- access ---------------------------------------------------------------------------------------------------- */
 
 char *memworld_file(const char *path, size_t *ret_len)
 {

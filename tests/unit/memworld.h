@@ -14,20 +14,20 @@ extern const struct world memworld;
 /* Forgets all files, events and faults. No file may be in use. */
 void memworld_reset(void);
 
-/* ---- faults ------------------------------------------------------------------------------------------------------ */
+/* ---- faults ---------------------------------------------------------------------------------------------------- */
 
 struct memworld_faults {
     int ring_write_at, ring_sync_at;    /* the nth such operation from now (1: the next) fails, once */
     int ring_errno;
     bool ring_hangs;                    /* nothing completes until this is cleared */
     ns_t ring_hangs_until;              /* ... or until then, if not 0 */
-    int file_at, file_errno;            /* the nth call of any of the blocking functions that change something fails, once */
+    int file_at, file_errno; /* the nth call of any of the blocking functions that change something fails, once */
     int64_t capacity;                   /* bytes that may be allocated in all; 0: no limit */
 };
 extern struct memworld_faults memworld_faults;
 extern unsigned memworld_ring_syncs, memworld_ring_writes, memworld_file_calls;
 
-/* ---- events and crashes ------------------------------------------------------------------------------------------ */
+/* ---- events and crashes ---------------------------------------------------------------------------------------- */
 
 size_t memworld_events(void);           /* so many writes, syncs, renames ... have happened */
 
@@ -41,14 +41,15 @@ enum memworld_tear {
     TEAR_DIRECTORY,         /* creations, renames and removals since the last sync_dir did not happen */
     TEAR_COUNT
 };
-/* What is there now is durable and where the events begin: the events before are forgotten. For a crash after a crash. */
+/* What is there now is durable and where the events begin: the events before are forgotten. For a crash after a
+ * crash. */
 void memworld_rebase(void);
 
 /* Replaces the files by what a crash after `event` events might leave. The events stay, so that it can be asked again;
  * what happens from then on is not recorded. */
 void memworld_crash(size_t event, enum memworld_tear tear, uint64_t seed);
 
-/* ---- files ------------------------------------------------------------------------------------------------------- */
+/* ---- files ----------------------------------------------------------------------------------------------------- */
 
 /* Direct access, for tests that damage things. NULL: no such file. */
 char *memworld_file(const char *path, size_t *ret_len);

@@ -144,20 +144,20 @@ void await_guard_metadata(struct mcp *m, struct http_request *rq)
 
 void await_guard_preflight(struct mcp *m, struct http_request *rq)
 {
-    struct str origin;
+    struct str origin, wanted;
     struct errinfo why;
 
     if (guard_origin(m, http_request_head(rq), &why)) {
         await_refused(m, rq, why.text);
         return;
     }
+    if (http_header(rq, "access-control-request-headers", &wanted) != 1)
+        wanted = STR("Authorization, Content-Type");
     if (http_header(rq, "origin", &origin) == 1) {
         const struct http_header cors[] = {
             { STR("Access-Control-Allow-Origin"), origin },
             { STR("Access-Control-Allow-Methods"), STR("POST, GET, DELETE") },
-            { STR("Access-Control-Allow-Headers"),
-              STR("Authorization, Content-Type, Accept, Idempotency-Key, Mcp-Session-Id, MCP-Protocol-Version, "
-                  "Mcp-Method, Mcp-Name") },
+            { STR("Access-Control-Allow-Headers"), wanted },    /* Mcp-Param-* are any tool's to name */
             { STR("Vary"), STR("Origin") },
         };
 

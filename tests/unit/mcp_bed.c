@@ -535,6 +535,12 @@ struct json *stream_next(struct stream *s)
     }
 }
 
+void stream_begun(struct stream *s)
+{
+    while (!s->in.p || !memmem(s->in.p, s->in.len, "\n:\n", 3))
+        assert_true(more(s));
+}
+
 void stream_close(struct stream *s)
 {
     close(s->fd);

@@ -109,13 +109,14 @@ void legacy(struct bed *b, unsigned worker, const char *session, const char *bod
 struct stream {
     int fd;
     struct buf in;
-    bool headed;
     unsigned pings;
     struct arena a;
 };
 
 void stream_open(struct bed *b, struct stream *s, unsigned worker, const char *method, const char *headers,
                  const char *body);
+/* Waits for its first comment. */
+void stream_begun(struct stream *s);
 /* The next message; NULL: the stream has ended. Its tree lives until stream_close(). */
 struct json *stream_next(struct stream *s);
 void stream_close(struct stream *s);

@@ -347,6 +347,21 @@ static void a_refused_token_is_refreshed_once(void **state)
     bed_close();
 }
 
+static void a_refused_token_is_not_lent_again_while_refreshing_fails(void **state)
+{
+    fake_reset(true);
+    provider = fake_provider(VAULT_ROTATES_ONCE);
+    bed_open();
+    account = bed_account(3600, true);
+    bed_run(1, 1, reject_task, NULL);
+    fake.mood = FAKE_UNSENT;
+    assert_int_equal(ask(), E_UPSTREAM_DOWN);           /* it has an hour to live, and is of no use */
+    fake.mood = FAKE_GOOD;
+    wait_s(5);
+    expect_token("at-2");
+    bed_close();
+}
+
 /* Many hold the same lease and are all told 401: still one refresh. */
 struct held {
     atomic_uint holding;
@@ -571,6 +586,7 @@ int main(void)
         cmocka_unit_test(a_lost_answer_is_not_asked_for_twice),
         cmocka_unit_test(a_lost_answer_is_asked_for_again_where_that_is_safe),
         cmocka_unit_test(a_refused_token_is_refreshed_once),
+        cmocka_unit_test(a_refused_token_is_not_lent_again_while_refreshing_fails),
         cmocka_unit_test(many_refusals_cause_one_refresh),
         cmocka_unit_test(a_refused_static_token_is_held_back),
         cmocka_unit_test(without_a_refresh_token_the_end_is_the_end),

@@ -220,8 +220,9 @@ static enum err compile(const struct json *doc, const struct schema_options *opt
     enum err e;
 
     arena_init(&b.tmp, ARENA_MAX);
-    b.queue = ARENA_ARRAY(&b.tmp, struct place *, SCHEMA_SUBSCHEMAS_MAX);
-    b.resources = ARENA_ARRAY(&b.tmp, struct resource *, SCHEMA_SUBSCHEMAS_MAX);
+    /* not zeroed: of most schemas a few entries are used, and a page that is not touched costs nothing */
+    b.queue = arena_alloc(&b.tmp, SCHEMA_SUBSCHEMAS_MAX * sizeof(*b.queue));
+    b.resources = arena_alloc(&b.tmp, SCHEMA_SUBSCHEMAS_MAX * sizeof(*b.resources));
     e = b.queue && b.resources ? build_all(&b, doc) : build_too_large(&b);
     if (!e && (arena_overflowed(&b.tmp) || arena_overflowed(&s->arena)))
         e = build_too_large(&b);

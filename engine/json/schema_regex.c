@@ -30,7 +30,7 @@
 
 enum {
     PATTERN_MAX = 8192,                 /* bytes */
-    GROUPS_NESTED_MAX = 50,
+    GROUPS_NESTED_MAX = 20,             /* compiling recurses: 20 KB of stack for the first, then 600 bytes each */
     LIMIT_FIRST = 100,                  /* backtracks */
     LIMIT_GROWTH = 8,
     /* a backtrack costs about 8 ns and may read on through the text; a step stands for some 80 ns */

@@ -712,78 +712,105 @@ static void threads_share_a_schema(void **state)
 }
 
 struct stack_case {
+    const struct json *doc;             /* NULL: only check */
     const struct schema *schema;
     const struct json *value;
-    struct schema_fault fault;
 };
 
-static void *check_once(void *arg)
+static void *do_once(void *arg)
 {
     struct stack_case *c = arg;
+    struct schema_fault fault;
+    struct schema *s = NULL;
     struct arena scratch;
 
     arena_init(&scratch, 16 << 20);
-    (void)schema_check(c->schema, c->value, &scratch, &c->fault);
+    if (c->doc)
+        ASSERT(schema_compile(c->doc, &s, NULL) == OK);
+    else
+        (void)schema_check(c->schema, c->value, &scratch, &fault);
+    schema_free(s);
     arena_release(&scratch);
     return NULL;
 }
 
-/* Bytes of a painted stack that a check touches. */
-static size_t stack_used(const char *schema, const char *value)
+/* Bytes of a painted stack that are touched. */
+static size_t stack_touched(struct stack_case *c)
 {
     enum { SIZE = 256 * 1024, PAINT = 0x5a };
     unsigned char *stack = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    struct stack_case c = { .schema = compile(schema) };
     pthread_attr_t attr;
     pthread_t thread;
-    struct arena a;
     size_t clean = 0;
 
     assert_true(stack != MAP_FAILED);
-    arena_init(&a, 64 << 20);
-    c.value = parse(&a, value);
     memset(stack, PAINT, SIZE);
     assert_int_equal(pthread_attr_init(&attr), 0);
     assert_int_equal(pthread_attr_setstack(&attr, stack, SIZE), 0);
-    assert_int_equal(pthread_create(&thread, &attr, check_once, &c), 0);
+    assert_int_equal(pthread_create(&thread, &attr, do_once, c), 0);
     assert_int_equal(pthread_join(thread, NULL), 0);
     pthread_attr_destroy(&attr);
     while (clean < SIZE && stack[clean] == PAINT)
         clean++;
     munmap(stack, SIZE);
-    arena_release(&a);
-    schema_free((struct schema *)(uintptr_t)c.schema);
     return SIZE - clean;
 }
 
-static void a_check_fits_a_task_stack(void **state)
+/* What compiling the schema and checking the value need of it, beyond what a thread needs anyway. */
+static void stack_used(const char *schema, const char *value, size_t *ret_compile, size_t *ret_check)
 {
-    char *deep, *pair;
-    size_t idle, used;
+    struct schema *any = compile("true"), *s = compile(schema);
+    struct stack_case c = { .schema = any };
+    struct arena a;
+    size_t idle;
 
+    arena_init(&a, 64 << 20);
+    c.value = parse(&a, value);
+    idle = stack_touched(&c);
+    c.schema = s;
+    *ret_check = stack_touched(&c) - idle;
+    c.doc = parse(&a, schema);
+    *ret_compile = stack_touched(&c) - idle;
+    arena_release(&a);
+    schema_free(any);
+    schema_free(s);
+}
+
+static void compiling_and_checking_fit_a_task_stack(void **state)
+{
+    char *deep = repeat("[", "1", "]", 60), *array = malloc(1000), *groups = repeat("(a|b", "", ")*", 20);
+    char *pattern = malloc(1000), *nested = repeat("{'allOf':[", "true", "]}", SCHEMA_DEPTH_MAX - 1);
+    const struct {
+        const char *name, *schema, *value;
+    } rows[] = {
+        { "a deep value, uniqueItems", "{'items':{'$ref':'#'},'uniqueItems':true,'unevaluatedItems':false}", array },
+        { "a deep schema", nested, "1" },
+        { "a pattern that backtracks", "{'pattern':'^(([a-z])+.)+[A-Z]([a-z])+$'}", "'aaaaaaaaaaaaaaaaaaaaaaaaaaaa'" },
+        { "a pattern of nested groups", pattern, "'ababababababababababababababababababab'" },
+        { "a long division", "{'multipleOf':1.00000000000000000000001}", "1.00000000000000000000001e300" },
+        { "the metaschema", "{'$ref':'https://json-schema.org/draft/2020-12/schema'}", "{'items':{'title':5}}" },
+    };
+
+    assert_true(deep && array && groups && pattern && nested);
+    sprintf(array, "[%s,%s,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16]", deep, deep);
+    sprintf(pattern, "{'pattern':'%s'}", groups);
+    for (size_t i = 0; i < ARRAY_LEN(rows) && !SANITIZED; i++) {
+        size_t to_compile, to_check;
+
+        stack_used(rows[i].schema, rows[i].value, &to_compile, &to_check);
+        print_message("stack, %-28s %6zu to compile, %6zu to check\n", rows[i].name, to_compile, to_check);
+        assert_true(to_compile < SCHEMA_COMPILE_STACK_MAX);
+        assert_true(to_check < SCHEMA_STACK_MAX);
+    }
+    free(deep);
+    free(array);
+    free(groups);
+    free(pattern);
+    free(nested);
     if (SANITIZED) {
         print_message("skipped: frames are larger under sanitizers\n");
         skip();
     }
-    deep = repeat("[", "1", "]", 60);
-    pair = malloc(1000);
-    assert_non_null(pair);
-    idle = stack_used("true", "1");
-    sprintf(pair, "[%s,%s,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16]", deep, deep);
-    used = stack_used("{'items':{'$ref':'#'},'uniqueItems':true,'unevaluatedItems':false}", pair) - idle;
-    print_message("stack of a deep value and uniqueItems: %zu bytes\n", used);
-    assert_true(used < SCHEMA_STACK_MAX);
-    used = stack_used("{'pattern':'^(([a-z])+.)+[A-Z]([a-z])+$'}", "'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa'") - idle;
-    print_message("stack of a hostile pattern: %zu bytes\n", used);
-    assert_true(used < SCHEMA_STACK_MAX);
-    used = stack_used("{'pattern':'^(a|b|ab)*$'}", "'abababababababababababababababababababababab'") - idle;
-    print_message("stack of a long match: %zu bytes\n", used);
-    assert_true(used < SCHEMA_STACK_MAX);
-    used = stack_used("{'multipleOf':1.00000000000000000000001}", "1.00000000000000000000001e300") - idle;
-    print_message("stack of a long division: %zu bytes\n", used);
-    assert_true(used < SCHEMA_STACK_MAX);
-    free(deep);
-    free(pair);
 }
 
 int main(void)
@@ -810,7 +837,7 @@ int main(void)
         cmocka_unit_test(a_full_arena_refuses),
         cmocka_unit_test(what_is_no_value_never_fits),
         cmocka_unit_test(threads_share_a_schema),
-        cmocka_unit_test(a_check_fits_a_task_stack),
+        cmocka_unit_test(compiling_and_checking_fit_a_task_stack),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -363,7 +363,7 @@ static enum err await_plain(struct call *c, struct json **ret, const char *metho
 
     if (!at)
         return call_why(c, E_CALL_TOO_LARGE, "the request's path is too long");
-    e = await_exchange(c, &x, &answer);
+    e = await_call_exchange(c, &x, &answer);
     if (ret)
         *ret = answer;
     return e;

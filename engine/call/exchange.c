@@ -412,7 +412,7 @@ static bool await_verdict(struct attempt *a, enum answer ans, enum err *ret)
     return false;
 }
 
-enum err await_exchange(struct call *c, const struct exchange *x, struct json **ret)
+enum err await_call_exchange(struct call *c, const struct exchange *x, struct json **ret)
 {
     struct attempt *a = ARENA_NEW(&c->arena, struct attempt);
     enum err e;

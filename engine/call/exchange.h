@@ -14,6 +14,6 @@ struct exchange {
 };
 
 /* *ret: the answer's JSON, NULL if it has none. Errors of errors.def, with words for the model in the call's `why`. */
-enum err await_exchange(struct call *c, const struct exchange *x, struct json **ret);
+enum err await_call_exchange(struct call *c, const struct exchange *x, struct json **ret);
 
 #endif

@@ -80,6 +80,7 @@ struct loop {
 
     _Atomic(struct mail *) mail;
     atomic_bool sleeping, stop;
+    atomic_uint posting;            /* threads inside loop_post() */
 };
 
 extern _Thread_local struct loop *loop_current;

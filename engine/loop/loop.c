@@ -5,6 +5,7 @@
  * read once per turn; the loop sleeps only when no task is runnable and no mail waits.
  */
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 
 #include "base/log.h"
@@ -255,5 +256,7 @@ void loop_run(struct loop *l, void (*start)(void *), void *arg)
             LOG_WARN("a turn of the loop took too long", LOG_I("worker", l->opt.id), LOG_I("ms", (world->now() - l->now) / NS_PER_MS));
         }
     }
+    while (atomic_load(&l->posting) > 0)
+        sched_yield();
     loop_current = NULL;
 }

@@ -16,11 +16,14 @@ void loop_post(struct loop *to, struct mail *m)
 
     MAGIC_CHECK(to, LOOP_MAGIC);
     ASSERT(m->fn != NULL);
+    /* the mail may end the loop's last task before this function returns: loop_run() does not return while we look at it */
+    atomic_fetch_add(&to->posting, 1);
     do
         m->next = head;
     while (!atomic_compare_exchange_weak(&to->mail, &head, m));
     if (atomic_load(&to->sleeping))
         world->ring_wake(to->ring);
+    atomic_fetch_sub(&to->posting, 1);
 }
 
 bool mail_pending(struct loop *l)

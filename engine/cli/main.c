@@ -8,19 +8,14 @@
 #include "call/registry.h"
 #include "cli/cli.h"
 
-static const struct verb *const verbs[] = {
-    &verb_serve, &verb_tour, &verb_call, &verb_tools, &verb_token, &verb_connect, &verb_policy, &verb_audit, &verb_stdio, &verb_sandbox,
-    &verb_completion, &verb_version,
-};
-
 static void help(FILE *to)
 {
     fprintf(to, "sluice: the execution layer between AI agents and the systems they act on\n\n"
                 "Usage: sluice VERB [OPTIONS]\n\n");
-    for (size_t i = 0; i < ARRAY_LEN(verbs); i++)
-        fprintf(to, "  %-11s %s\n", verbs[i]->name, verbs[i]->summary);
-    fprintf(to, "\n`sluice VERB --help` teaches a verb. A first look: ./dev run, or `sluice serve` and in another terminal\n"
-                "`sluice tools --as alice --agent shell`.\n");
+    for (const struct verb *const *v = cli_verbs; *v; v++)
+        fprintf(to, "  %-11s %s\n", (*v)->name, (*v)->summary);
+    fprintf(to, "\n`sluice VERB --help` teaches a verb. A first look: `sluice tour`, which needs nothing but itself; then, in\n"
+                "another terminal, `sluice tools --tenant demo --as alice@demo.example --agent demo-agent`.\n");
 }
 
 int main(int argc, char **argv)
@@ -39,9 +34,9 @@ int main(int argc, char **argv)
     }
     if (strcmp(argv[1], "--version") == 0)
         argv[1] = (char *)"version";
-    for (size_t i = 0; i < ARRAY_LEN(verbs); i++)
-        if (strcmp(argv[1], verbs[i]->name) == 0)
-            return verbs[i]->run(argc - 1, argv + 1);
+    for (const struct verb *const *v = cli_verbs; *v; v++)
+        if (strcmp(argv[1], (*v)->name) == 0)
+            return (*v)->run(argc - 1, argv + 1);
     fprintf(stderr, "sluice: there is no verb \"%s\"; see sluice --help\n", argv[1]);
     return 2;
 }

@@ -1,15 +1,12 @@
 /*
  * serve.c -- `sluice serve`: the engine until SIGTERM; reload on SIGHUP
  */
-#include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 
 #include "base/log.h"
-#include "cli/cli.h"
+#include "cli/demo.h"
+#include "cli/link.h"
 #include "runtime/runtime.h"
 
 static const char help[] =
@@ -17,7 +14,7 @@ static const char help[] =
     "Runs the engine until SIGTERM or SIGINT, then drains: calls in flight finish or are recorded as unknown.\n"
     "SIGHUP reads policies, connectors' settings, issuers and certificates again; what is wrong is said and changes nothing.\n\n"
     "  --config FILE     configuration (YAML, docs/configuration.md); without: the embedded default,\n"
-    "                    ./sluice-data, 127.0.0.1:7411, deny-all policies\n"
+    "                    ./sluice-data, 127.0.0.1:7411, the sandbox as provider, deny-all policies\n"
     "  --listen ADDR     IP:PORT instead of the configured one; port 0 takes a free one\n"
     "  --data DIR        directory instead of the configured one\n"
     "  --policies PATH   a *.cedar file or a directory of them; may be repeated; replaces the configured ones\n"
@@ -34,8 +31,7 @@ struct options {
 static int load(const struct options *o, struct config **ret)
 {
     struct errinfo info = { "" };
-    uint64_t workers = 0;
-    int rc = config_open(&verb_serve, o->config, ret);
+    int rc = config_open(&verb_serve, o->config, o->data, ret);
     struct config *c;
 
     if (rc)
@@ -45,15 +41,9 @@ static int load(const struct options *o, struct config **ret)
         c->listen = o->listen;
     if (o->no_auth)
         c->no_auth = true;
-    if (o->data) {
-        c->data = o->data;
-        c->root_key = arena_printf(&c->arena, "file:%s/root.key", o->data).p;
-    }
-    if (o->workers) {
-        if (!str_to_u64(str_of(o->workers), &workers) || workers > 256)
-            return complain(&verb_serve, 2, "--workers takes a number from 0 to 256");
-        c->workers = (int64_t)workers;
-    }
+    rc = option_number(&verb_serve, "--workers", o->workers, 0, 256, &c->workers);
+    if (rc)
+        return rc;
     if (o->n_policies) {
         memset(c->policies, 0, sizeof(c->policies));
         memcpy(c->policies, o->policies, o->n_policies * sizeof(o->policies[0]));
@@ -61,17 +51,6 @@ static int load(const struct options *o, struct config **ret)
     if (config_check(c, &info))
         return complain(&verb_serve, 1, "%s", info.text);
     return 0;
-}
-
-/* Thousands of calls are thousands of sockets: take what the hard limit gives. */
-static void raise_files(void)
-{
-    struct rlimit r;
-
-    if (getrlimit(RLIMIT_NOFILE, &r) == 0 && r.rlim_cur < r.rlim_max) {
-        r.rlim_cur = r.rlim_max;
-        setrlimit(RLIMIT_NOFILE, &r);
-    }
 }
 
 static int check(const struct config *c)
@@ -92,12 +71,16 @@ static int check(const struct config *c)
     return e ? complain(&verb_serve, 1, "%s", info.text) : 0;
 }
 
-static void reload(struct runtime *rt, const struct options *o)
+/* The sandbox stays as it is: a reload only points the provider to it again. */
+static void reload(struct runtime *rt, const struct options *o, const char *sandbox)
 {
     struct errinfo info = { "" };
     struct config *next = NULL;
+    int rc = load(o, &next);
 
-    if (load(o, &next) || runtime_reload(rt, next, &info)) {
+    if (!rc && sandbox[0])
+        demo_provider(next, sandbox);
+    if (rc || runtime_reload(rt, next, &info)) {
         LOG_ERROR("the new configuration was not taken; the old one stays", LOG_S("why", info.text[0] ? info.text : "see above"));
         config_free(next);
         return;
@@ -106,7 +89,7 @@ static void reload(struct runtime *rt, const struct options *o)
 }
 
 /* Signals are taken here, on one thread; workers block them all. */
-static bool serve_until_told(struct runtime *rt, const struct options *o, const sigset_t *set)
+static bool serve_until_told(struct runtime *rt, const struct options *o, const char *data, const char *sandbox, const sigset_t *set)
 {
     int sig;
 
@@ -114,12 +97,52 @@ static bool serve_until_told(struct runtime *rt, const struct options *o, const 
         if (sigwait(set, &sig) != 0)
             continue;
         if (sig == SIGHUP) {
-            reload(rt, o);
+            reload(rt, o, sandbox);
             continue;
         }
+        endpoint_remove(data);
         LOG_INFO("draining", LOG_S("signal", sig == SIGTERM ? "SIGTERM" : "SIGINT"));
         return runtime_stop(rt);
     }
+}
+
+/* Takes the configuration over. */
+static int serve(const struct options *o, struct config *config, const sigset_t *set)
+{
+    struct sandbox_thread *sandbox = NULL;
+    struct runtime *rt = NULL;
+    struct errinfo info = { "" };
+    struct arena a;
+    const char *data;
+    char name[64] = "";
+    bool clean = false;
+    int rc = 0;
+
+    log_setup(config->log_level, config->log_format);
+    arena_init(&a, 65536);
+    data = arena_z(&a, str_of(config->data));
+    if (config->sandbox_listen)
+        rc = demo_sandbox(&verb_serve, config, &sandbox, name);
+    if (sandbox)
+        demo_provider(config, name);
+    if (rc) {
+        config_free(config);
+    } else if (runtime_start(config, &rt, &info)) {
+        rc = complain(&verb_serve, EXIT_UNABLE, "%s", info.text);
+    } else {
+        endpoint_write(data, runtime_mcp_url(rt));
+        LOG_INFO("listening", LOG_S("address", runtime_address(rt)), LOG_S("mcp", runtime_mcp_url(rt)), LOG_S("version", SLUICE_VERSION));
+        clean = serve_until_told(rt, o, data, name, set);
+        if (clean)
+            LOG_INFO("stopped");
+        else
+            LOG_ERROR("the journal could not be closed in order; the next start recovers it");
+        rc = clean ? 0 : EXIT_UNABLE;
+    }
+    if (sandbox)
+        sandbox_thread_stop(sandbox);
+    arena_release(&a);
+    return rc;
 }
 
 static int run(int argc, char **argv)
@@ -130,20 +153,14 @@ static int run(int argc, char **argv)
         { .name = "workers", .value = &o.workers }, { .name = "no-auth", .flag = &o.no_auth }, { .name = "check", .flag = &o.check },
         { .name = "policies", .list = o.policies, .n_list = &o.n_policies, .max_list = CONFIG_LIST_MAX - 1 }, { 0 },
     };
-    struct errinfo info = { "" };
     struct config *config = NULL;
-    struct runtime *rt = NULL;
     sigset_t set;
     int words, rc = options_read(&verb_serve, argc, argv, specs, NULL, 0, &words);
 
     if (rc)
         return rc < 0 ? 0 : rc;
-    sigemptyset(&set);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGHUP);
-    pthread_sigmask(SIG_BLOCK, &set, NULL);
-    raise_files();
+    signals_take(&set);
+    files_raise();
     rc = load(&o, &config);
     if (!rc && o.check)
         rc = check(config);
@@ -151,16 +168,7 @@ static int run(int argc, char **argv)
         config_free(config);
         return rc;
     }
-    log_setup(config->log_level, config->log_format);
-    if (runtime_start(config, &rt, &info))
-        return complain(&verb_serve, 1, "%s", info.text);
-    LOG_INFO("listening", LOG_S("address", runtime_address(rt)), LOG_S("mcp", runtime_mcp_url(rt)), LOG_S("version", SLUICE_VERSION));
-    if (!serve_until_told(rt, &o, &set)) {
-        LOG_ERROR("the journal could not be closed in order; the next start recovers it");
-        return 1;
-    }
-    LOG_INFO("stopped");
-    return 0;
+    return serve(&o, config, &set);
 }
 
 const struct verb verb_serve = { "serve", "run the engine", help, run };

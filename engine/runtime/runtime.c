@@ -452,7 +452,7 @@ static enum err open_shared(struct runtime *rt, struct errinfo *info)
     vault.root = rt->root;
     e = vault_open(&vault, &rt->engine.vault, info);
     if (!e && !c->no_auth && c->local_issuer)
-        e = identity_local_open(c->data, STR("sluice:local"), true, &rt->local, info);
+        e = identity_local_open(c->data, STR(RUNTIME_LOCAL_ISSUER), true, &rt->local, info);
     if (e)
         return e;
     rt->engine.once = once_new(c->engine.once_ttl ? c->engine.once_ttl : 24 * 3600 * NS_PER_S);

@@ -13,6 +13,8 @@
 
 struct runtime;
 
+#define RUNTIME_LOCAL_ISSUER "sluice:local"     /* iss of tokens that the engine's own key signs */
+
 /* Starts everything and returns once all workers listen. Takes `config` over, on errors too. */
 enum err runtime_start(struct config *config, struct runtime **ret, struct errinfo *info);
 /* "127.0.0.1:7411", with the port that was bound. */

@@ -1,0 +1,194 @@
+/* print.c -- escapes, then columns */
+#include <stdlib.h>
+
+#include "base/check.h"
+#include "cli/print.h"
+
+enum { CELL_MAX = 60 };
+
+/* The code point at p and its length; length 0: not well-formed. */
+static size_t utf8_at(struct str s, uint32_t *ret)
+{
+    const unsigned char *u = (const unsigned char *)s.p;
+    size_t len = u[0] < 0x80 ? 1 : u[0] < 0xe0 ? 2 : u[0] < 0xf0 ? 3 : 4;
+
+    if (len > s.len || !str_utf8_valid(str_n(s.p, len)))
+        return 0;
+    *ret = len == 1 ? u[0] : u[0] & (0x7fu >> len);
+    for (size_t i = 1; i < len; i++)
+        *ret = *ret << 6 | (u[i] & 0x3f);
+    return len;
+}
+
+static bool hides(uint32_t c)
+{
+    return c < 0x20 || (c >= 0x7f && c <= 0x9f) || c == 0x00ad || c == 0x061c || c == 0x180e || (c >= 0x200b && c <= 0x200f) ||
+           (c >= 0x2028 && c <= 0x202e) || (c >= 0x2060 && c <= 0x206f) || c == 0xfeff || (c >= 0xfff9 && c <= 0xfffb) ||
+           (c >= 0xe0000 && c <= 0xe0fff);
+}
+
+/* Writes at most `most` characters (or nothing: to is NULL); answers how many columns they take. */
+static size_t print_escaped(FILE *to, struct str s, bool lines, size_t most)
+{
+    size_t columns = 0;
+
+    while (s.len && columns < most) {
+        char escape[16];
+        uint32_t c = 0;
+        size_t len = utf8_at(s, &c);
+        bool plain = len && (!hides(c) || (lines && (c == '\n' || c == '\t')));
+
+        if (plain)
+            columns++;
+        else if (len == 0)
+            columns += (size_t)snprintf(escape, sizeof(escape), "\\x%02x", (unsigned char)s.p[0]);
+        else
+            columns += (size_t)snprintf(escape, sizeof(escape), c > 0xffff ? "\\u{%x}" : "\\u%04x", (unsigned)c);
+        if (to && plain)
+            fwrite(s.p, 1, len, to);
+        else if (to)
+            fputs(escape, to);
+        s = str_from(s, len ? len : 1);
+    }
+    return columns;
+}
+
+void print_line(FILE *to, struct str s)
+{
+    print_escaped(to, s, false, SIZE_MAX);
+}
+
+void print_text(FILE *to, struct str s)
+{
+    print_escaped(to, s, true, SIZE_MAX);
+}
+
+/* ---- tables -------------------------------------------------------------------------------------------------------- */
+
+void table_init(struct table *t, struct arena *a, unsigned columns)
+{
+    ASSERT(columns >= 1 && columns <= TABLE_COLUMNS);
+    *t = (struct table){ .arena = a, .n_columns = columns };
+}
+
+void table_row(struct table *t, const struct str *cells)
+{
+    if (t->n_rows == TABLE_ROWS)
+        return;
+    if (t->n_rows == t->cap) {
+        t->cap = t->cap ? t->cap * 2 : 32;
+        t->rows = realloc(t->rows, t->cap * sizeof(*t->rows));
+        ASSERT(t->rows != NULL);
+    }
+    memcpy(t->rows[t->n_rows++], cells, t->n_columns * sizeof(*cells));
+}
+
+void table_print(FILE *to, struct table *t)
+{
+    size_t widths[TABLE_COLUMNS] = { 0 };
+
+    for (size_t r = 0; r < t->n_rows; r++) {
+        for (unsigned c = 0; c + 1 < t->n_columns; c++) {
+            size_t n = print_escaped(NULL, t->rows[r][c], false, CELL_MAX);
+
+            widths[c] = n > widths[c] ? n : widths[c];
+        }
+    }
+    for (size_t r = 0; r < t->n_rows; r++) {
+        for (unsigned c = 0; c + 1 < t->n_columns; c++) {
+            size_t n = print_escaped(to, t->rows[r][c], false, CELL_MAX);
+
+            fprintf(to, "%*s", (int)(widths[c] - n + 2), "");
+        }
+        print_escaped(to, t->rows[r][t->n_columns - 1], false, SIZE_MAX);
+        fputc('\n', to);
+    }
+    free(t->rows);
+    t->rows = NULL;
+}
+
+/* ---- JSON ---------------------------------------------------------------------------------------------------------- */
+
+static struct str cell_of(struct arena *a, const struct json *j)
+{
+    struct buf b = BUF_INIT(1 << 20);
+    struct str ret = json_str(j);
+
+    if (json_is(j, JSON_STRING) || !j)
+        return ret;
+    json_write(&b, j);
+    ret = arena_str(a, buf_str(&b));
+    buf_release(&b);
+    return ret;
+}
+
+/* All the same keys, few of them, in objects: columns. */
+static bool is_table(const struct json *list)
+{
+    const struct json *first = json_first(list);
+
+    if (!json_is(list, JSON_ARRAY) || !json_len(first) || !json_is(first, JSON_OBJECT) || json_len(first) > TABLE_COLUMNS)
+        return false;
+    for (const struct json *row = first; row; row = json_next(row))
+        if (!json_is(row, JSON_OBJECT) || json_len(row) != json_len(first))
+            return false;
+    return true;
+}
+
+static void print_list(FILE *to, const struct json *list)
+{
+    struct str cells[TABLE_COLUMNS];
+    struct arena a;
+    struct table t;
+    unsigned n = 0;
+
+    arena_init(&a, 64 << 20);
+    table_init(&t, &a, (unsigned)json_len(json_first(list)));
+    for (const struct json *m = json_first(json_first(list)); m; m = json_next(m))
+        cells[n++] = json_key(m);
+    table_row(&t, cells);
+    for (const struct json *row = json_first(list); row; row = json_next(row)) {
+        n = 0;
+        for (const struct json *m = json_first(json_first(list)); m; m = json_next(m))
+            cells[n++] = cell_of(&a, json_get_str(row, json_key(m)));
+        table_row(&t, cells);
+    }
+    table_print(to, &t);
+    arena_release(&a);
+}
+
+static void print_any(FILE *to, const struct json *j)
+{
+    struct buf b = BUF_INIT(64 << 20);
+
+    json_write_pretty(&b, j);
+    print_text(to, buf_str(&b));
+    fputc('\n', to);
+    buf_release(&b);
+}
+
+void print_json(FILE *to, const struct json *j)
+{
+    if (is_table(j)) {
+        print_list(to, j);
+        return;
+    }
+    if (!json_is(j, JSON_OBJECT)) {
+        print_any(to, j);
+        return;
+    }
+    for (const struct json *m = json_first(j); m; m = json_next(m)) {
+        bool nested = json_len(m) > 0;
+
+        print_line(to, json_key(m));
+        fputs(nested ? ":\n" : ": ", to);
+        if (is_table(m))
+            print_list(to, m);
+        else if (json_is(m, JSON_STRING))
+            print_text(to, json_str(m));
+        else
+            print_any(to, m);
+        if (json_is(m, JSON_STRING))
+            fputc('\n', to);
+    }
+}

@@ -1,0 +1,77 @@
+/* token.c -- `sluice token`: a bearer token, signed with the engine's own key */
+#include <stdio.h>
+
+#include "cli/link.h"
+
+static const char help[] =
+    "Usage: sluice token --as USER --agent AGENT [OPTIONS]\n\n"
+    "Makes a bearer token for the engine whose data directory this is, and prints it. The engine's own issuer is for trying\n"
+    "out, for scripts and for machines of one's own; where people log in elsewhere, configure auth.issuers instead.\n\n"
+    "  sluice token --tenant demo --as alice@demo.example --agent claude --ttl 8h\n\n"
+    "  --as USER         on whose behalf\n"
+    "  --agent AGENT     the software that acts; cli if left out\n"
+    "  --via AGENT       an agent that delegated to it; may be repeated, newest first: policy asks each of them too\n"
+    "  --tenant TENANT   default if left out\n"
+    "  --scope SCOPES    blank-separated\n"
+    "  --ttl TIME        how long it is good for: 300s, 15m, 8h; 1h if left out, 24h at most\n"
+    "  --audience URL    the MCP endpoint it is meant for; that of the engine running on the data directory if left out\n"
+    "  --data DIR        the engine's data directory; ./sluice-data if left out\n"
+    "  --config FILE     the engine's configuration: data directory and endpoint are taken from it\n";
+
+static bool ttl_read(const char *text, ns_t *ret)
+{
+    struct str s = str_of(text);
+    uint64_t n, unit = 1;
+
+    if (s.len && (s.p[s.len - 1] == 's' || s.p[s.len - 1] == 'm' || s.p[s.len - 1] == 'h')) {
+        unit = s.p[s.len - 1] == 's' ? 1 : s.p[s.len - 1] == 'm' ? 60 : 3600;
+        s.len--;
+    }
+    if (!str_to_u64(s, &n) || n == 0 || n > 86400 || n * unit > 86400)
+        return false;
+    *ret = (ns_t)(n * unit) * NS_PER_S;
+    return true;
+}
+
+static int run(int argc, char **argv)
+{
+    struct link_options o = { 0 };
+    const char *scope = NULL, *ttl = NULL, *via[CALLER_ACTORS_MAX - 1], *data, *url;
+    struct str chain[CALLER_ACTORS_MAX - 1];
+    size_t n_via = 0;
+    const struct option_spec specs[] = {
+        { .name = "as", .value = &o.user }, { .name = "agent", .value = &o.agent }, { .name = "tenant", .value = &o.tenant },
+        { .name = "via", .list = via, .n_list = &n_via, .max_list = CALLER_ACTORS_MAX - 1 }, { .name = "scope", .value = &scope },
+        { .name = "ttl", .value = &ttl }, { .name = "audience", .value = &o.url }, { .name = "data", .value = &o.data },
+        { .name = "config", .value = &o.config }, { 0 },
+    };
+    struct identity_mint m = { .chain = chain };
+    struct buf token = BUF_INIT(IDENTITY_TOKEN_MAX);
+    struct arena a;
+    int words, rc = options_read(&verb_token, argc, argv, specs, NULL, 0, &words);
+
+    if (rc)
+        return rc < 0 ? 0 : rc;
+    if (!o.user)
+        return complain(&verb_token, EXIT_USAGE, "on whose behalf? say --as USER");
+    if (ttl && !ttl_read(ttl, &m.ttl))
+        return complain(&verb_token, EXIT_USAGE, "--ttl takes a time of at most 24h: 300s, 15m, 8h");
+    arena_init(&a, 1 << 20);
+    rc = link_url(&verb_token, &o, &a, &url, &data);
+    m.tenant = str_of(o.tenant);
+    m.user = str_of(o.user);
+    m.agent = str_of(o.agent);
+    m.audience = str_of(url);
+    m.scopes = str_of(scope);
+    for (; m.n_chain < n_via; m.n_chain++)
+        chain[m.n_chain] = str_of(via[m.n_chain]);
+    if (!rc)
+        rc = mint(&verb_token, data, &m, &token);
+    if (!rc)
+        printf("%.*s\n", STR_ARG(buf_str(&token)));
+    buf_release(&token);
+    arena_release(&a);
+    return rc;
+}
+
+const struct verb verb_token = { "token", "make a bearer token with the engine's own key", help, run };

@@ -196,6 +196,8 @@ static enum err await_answers_of(struct call *c, struct turn *t, struct asking *
     for (size_t i = 0; !e && i < all->n; i++)
         if (all->asks[i].text)
             e = take_answer(c, &all->asks[i]);
+    if (!e && c->state_out)
+        c->state_in = c->state_out;     /* as if it had come back: a body is written once for both eras */
     return e;
 }
 

@@ -377,7 +377,7 @@ static void questions_go_out_on_the_stream_of_their_call(void **state)
     answer_to(&b, 0, m, MODEL);
     m = stream_next(&s);
     assert_string_equal(json_z(m, "id"), "call");
-    assert_string_equal(json_z(m, "result content 0 text"), "Bo and Al, 0");
+    assert_string_equal(json_z(m, "result content 0 text"), "Bo and Al, 42");
     assert_null(stream_next(&s));
     stream_close(&s);
     bed_stop(&b);

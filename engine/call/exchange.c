@@ -420,6 +420,8 @@ enum err await_call_exchange(struct call *c, const struct exchange *x, struct js
     *ret = NULL;
     if (!a || !x->path)
         return E_CALL_TOO_LARGE;
+    if (!c->tool)
+        return call_why(c, E_CONNECTOR_FAULT, "prompts and resources make no exchanges: nothing was decided for one");
     if (x->effect && (c->tool->decl->effect == EFFECT_READS || c->in_reconcile))
         return call_why(c, E_CONNECTOR_FAULT, "%s is declared to only read, but tried to change something", c->tool->decl->name);
     *a = (struct attempt){ .c = c, .x = x, .p = c->tool->provider };

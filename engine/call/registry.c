@@ -291,8 +291,8 @@ static void provider_oauth(struct registry *r, struct provider_conf *p, const st
         return;
     base = s && s->auth_url ? s->auth_url : o->auth_url;
     p->vault.authorize_url = join_url(&r->arena, base, o->authorize_path);
-    p->vault.token_url = join_url(&r->arena, base, o->token_path);
-    p->vault.revoke_url = join_url(&r->arena, base, o->revoke_path);
+    p->vault.token_url = s && s->token_url ? str_of(s->token_url) : join_url(&r->arena, base, o->token_path);
+    p->vault.revoke_url = s && s->revoke_url ? str_of(s->revoke_url) : join_url(&r->arena, base, o->revoke_path);
     p->vault.client_id = str_of(s ? s->client_id : NULL);
     p->vault.client_secret = s ? s->client_secret : NULL;
     p->vault.auth = !p->vault.client_secret ? VAULT_AUTH_NONE : o->basic_auth ? VAULT_AUTH_BASIC : VAULT_AUTH_POST;

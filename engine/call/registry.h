@@ -35,6 +35,7 @@ enum { LIMITS_MAX = 8, ORIGINS_MAX = 8 };
 struct provider_setup {
     const char *name;
     const char *base_url, *auth_url;
+    const char *token_url, *revoke_url; /* whole URLs, where they are not below auth_url as the declaration says */
     const char *client_id;
     struct secret *client_secret;       /* borrowed: lives as long as the configuration */
     const char *scopes;

@@ -140,6 +140,7 @@ static void fetch_task(void *arg)
         old = is->keys;
         is->keys = keys;
         is->fetched_at = loop_now();
+        is->version++;
     }
     is->fetch_after = loop_now() + (e ? FAILURE_PAUSE : REFETCH_PAUSE);
     /* Before anybody verifies with the new keys, what the old ones let in is forgotten. */
@@ -168,12 +169,17 @@ static enum err start_fetch(struct identity *id, struct issuer_set *set, struct 
     return E_OVERLOADED;
 }
 
-/* OK: the keys are as new as they may be; look again. */
-static enum err await_keys(struct identity *id, struct issuer_set *set, struct issuer *is, struct errinfo *info)
+/* `seen`: the version that lacked the key. OK: there are others now, look again. */
+static enum err await_keys(struct identity *id, struct issuer_set *set, struct issuer *is, uint64_t seen,
+    struct errinfo *info)
 {
     enum err e = OK;
 
     pthread_mutex_lock(&is->lock);
+    if (is->version != seen) {          /* landed between the look and here */
+        pthread_mutex_unlock(&is->lock);
+        return OK;
+    }
     if (!is->flight.busy && loop_now() < is->fetch_after) {
         e = is->keys ? err_set(info, E_TOKEN_UNTRUSTED, "the token's key is not one of its issuer's")
                      : err_set(info, E_UPSTREAM_DOWN, "the issuer's keys could not be fetched");
@@ -188,12 +194,13 @@ static enum err await_keys(struct identity *id, struct issuer_set *set, struct i
 }
 
 /* The key of a token, with a reference on the set it is in. */
-static struct jwks *keys_of(struct issuer *is, ns_t mono)
+static struct jwks *keys_of(struct issuer *is, ns_t mono, uint64_t *ret_version)
 {
     struct jwks *keys;
 
     pthread_mutex_lock(&is->lock);
     keys = is->keys;
+    *ret_version = is->version;
     if (!str_empty(is->c.jwks_url) && mono - is->fetched_at > KEYS_STALE_MAX)
         keys = NULL;
     if (keys)
@@ -221,6 +228,7 @@ struct check {
     uint8_t digest[SHA256_LEN];
     uint64_t epoch;
     struct issuer *is;              /* found on the way; set when E_NOT_FOUND is answered */
+    uint64_t version;               /* of its keys, when they were looked at */
 };
 
 static enum err check_parsed(struct check *k, const struct jwt *t, struct arena *a, wall_ms_t now, ns_t mono,
@@ -239,7 +247,7 @@ static enum err check_parsed(struct check *k, const struct jwt *t, struct arena 
         return err_set(info, E_TOKEN_UNTRUSTED, "the token's issuer is not one this server trusts");
     if (!str_is(t->alg, names[k->is->c.alg]))
         return err_set(info, E_TOKEN_ALGORITHM, "the token's alg is not %s, its issuer's", names[k->is->c.alg]);
-    keys = keys_of(k->is, mono);
+    keys = keys_of(k->is, mono, &k->version);
     key = keys ? jwks_find(keys, t->has_kid, t->kid) : NULL;
     if (!key && !str_empty(k->is->c.jwks_url) && (t->has_kid || !keys))
         e = E_NOT_FOUND;
@@ -343,7 +351,7 @@ enum err await_identify(struct identity *id, struct str authorization, struct ca
     k.set = identity_issuers(id);
     e = check_token(&k, loop_wall_ms(), loop_now(), &c, info);
     if (e == E_NOT_FOUND) {
-        e = await_keys(id, k.set, k.is, info);
+        e = await_keys(id, k.set, k.is, k.version, info);
         k.epoch = atomic_load(&id->epoch);
         if (!e)
             e = check_token(&k, loop_wall_ms(), loop_now(), &c, info);

@@ -1,8 +1,8 @@
 /*
  * fuzz_jwt.c -- tokens and key sets from strangers
  *
- * First byte: 't' the rest is a whole token; 'c' the rest is the claims of a token that is signed well, so that the checks
- * behind the signature are reached; 'h' the rest is the header of such a token; 'k' the rest is a key set.
+ * First byte: 't' the rest is a whole token; 'c' the rest is the claims of a token that is signed well, so that the
+ * checks behind the signature are reached; 'h' the rest is the header of such a token; 'k' the rest is a key set.
  * What must hold: no crash; whatever becomes a caller has acceptable names, an agent, and a life that has not ended.
  */
 #include <stdint.h>
@@ -15,8 +15,8 @@
 
 #define NOW 1800000000000LL
 #define HEADER "{\"alg\":\"EdDSA\",\"kid\":\"k1\",\"typ\":\"at+jwt\"}"
-#define CLAIMS "{\"iss\":\"https://idp\",\"sub\":\"ann\",\"aud\":\"us\",\"exp\":1800000600,\"iat\":1799999990,\"jti\":\"t\"," \
-    "\"client_id\":\"c\",\"org\":\"acme\"}"
+#define CLAIMS "{\"iss\":\"https://idp\",\"sub\":\"ann\",\"aud\":\"us\",\"exp\":1800000600,\"iat\":1799999990," \
+    "\"jti\":\"t\",\"client_id\":\"c\",\"org\":\"acme\"}"
 
 static struct identity *id;
 static uint8_t seed[32];

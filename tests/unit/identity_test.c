@@ -616,7 +616,8 @@ static void a_wrong_configuration_is_named(void **state)
     snprintf(set, sizeof(set), "{\"keys\":[%s]}", forge_jwk(weak, "k", ""));
     x = is, x.alg = IDENTITY_RS256, x.jwks_inline = str_of(set), refuse_config(&x, 1, "weak");
     x = is, x.alg = IDENTITY_ES256;
-    x.jwks_inline = STR("{\"keys\":[{\"kty\":\"EC\",\"crv\":\"P-256\",\"x\":\"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\","
+    x.jwks_inline = STR("{\"keys\":[{\"kty\":\"EC\",\"crv\":\"P-256\","
+        "\"x\":\"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\","
         "\"y\":\"AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\"}]}");
     refuse_config(&x, 1, "not a point of P-256");
     EVP_PKEY_free(weak);

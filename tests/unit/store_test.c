@@ -53,7 +53,8 @@ static struct store_account account(const char *id, const char *label)
     };
 }
 
-static void put(struct store *s, const char *id, const char *label, uint64_t generation, const char *sealed, bool stored)
+static void put(struct store *s, const char *id, const char *label, uint64_t generation, const char *sealed,
+    bool stored)
 {
     struct store_account a = account(id, label);
     struct store_grant g = { generation, str_of(sealed), 5, 500, 0 };

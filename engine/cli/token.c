@@ -1,5 +1,6 @@
 /* token.c -- `sluice token`: a bearer token, signed with the engine's own key */
 #include <stdio.h>
+#include <string.h>
 
 #include "cli/link.h"
 
@@ -10,6 +11,7 @@ static const char help[] =
     "  sluice token --tenant demo --as alice@demo.example --agent claude --ttl 8h\n\n"
     "  --as USER         on whose behalf\n"
     "  --agent AGENT     the software that acts; cli if left out\n"
+    "  --users-file FILE a token for every user of the file, one per line, for load tests\n"
     "  --via AGENT       an agent that delegated to it; may be repeated, newest first: policy asks each of them too\n"
     "  --tenant TENANT   default if left out\n"
     "  --scope SCOPES    blank-separated\n"
@@ -33,26 +35,54 @@ static bool ttl_read(const char *text, ns_t *ret)
     return true;
 }
 
+static int print_one(const char *data, const struct identity_mint *m)
+{
+    struct buf token = BUF_INIT(IDENTITY_TOKEN_MAX);
+    int rc = mint(&verb_token, data, m, &token);
+
+    if (!rc)
+        printf("%.*s\n", STR_ARG(buf_str(&token)));
+    buf_release(&token);
+    return rc;
+}
+
+static int mint_all(const char *path, const char *data, struct identity_mint *m)
+{
+    FILE *f = fopen(path, "re");
+    char line[512];
+    int rc = 0;
+
+    if (!f)
+        return complain(&verb_token, EXIT_UNABLE, "cannot read %s", path);
+    while (!rc && fgets(line, sizeof(line), f)) {
+        line[strcspn(line, "\r\n")] = '\0';
+        m->user = str_of(line);
+        if (m->user.len)
+            rc = print_one(data, m);
+    }
+    fclose(f);
+    return rc;
+}
+
 static int run(int argc, char **argv)
 {
     struct link_options o = { 0 };
-    const char *scope = NULL, *ttl = NULL, *via[CALLER_ACTORS_MAX - 1], *data, *url;
+    const char *scope = NULL, *ttl = NULL, *users = NULL, *via[CALLER_ACTORS_MAX - 1], *data, *url;
     struct str chain[CALLER_ACTORS_MAX - 1];
     size_t n_via = 0;
     const struct option_spec specs[] = {
         { .name = "as", .value = &o.user }, { .name = "agent", .value = &o.agent }, { .name = "tenant", .value = &o.tenant },
         { .name = "via", .list = via, .n_list = &n_via, .max_list = CALLER_ACTORS_MAX - 1 }, { .name = "scope", .value = &scope },
-        { .name = "ttl", .value = &ttl }, { .name = "audience", .value = &o.url }, { .name = "data", .value = &o.data },
+        { .name = "ttl", .value = &ttl }, { .name = "users-file", .value = &users }, { .name = "audience", .value = &o.url }, { .name = "data", .value = &o.data },
         { .name = "config", .value = &o.config }, { 0 },
     };
     struct identity_mint m = { .chain = chain };
-    struct buf token = BUF_INIT(IDENTITY_TOKEN_MAX);
     struct arena a;
     int words, rc = options_read(&verb_token, argc, argv, specs, NULL, 0, &words);
 
     if (rc)
         return rc < 0 ? 0 : rc;
-    if (!o.user)
+    if (!o.user && !users)
         return complain(&verb_token, EXIT_USAGE, "on whose behalf? say --as USER");
     if (ttl && !ttl_read(ttl, &m.ttl))
         return complain(&verb_token, EXIT_USAGE, "--ttl takes a time of at most 24h: 300s, 15m, 8h");
@@ -66,10 +96,7 @@ static int run(int argc, char **argv)
     for (; m.n_chain < n_via; m.n_chain++)
         chain[m.n_chain] = str_of(via[m.n_chain]);
     if (!rc)
-        rc = mint(&verb_token, data, &m, &token);
-    if (!rc)
-        printf("%.*s\n", STR_ARG(buf_str(&token)));
-    buf_release(&token);
+        rc = users ? mint_all(users, data, &m) : print_one(data, &m);
     arena_release(&a);
     return rc;
 }

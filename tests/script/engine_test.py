@@ -204,7 +204,6 @@ class BadTokens(WithEngine):
         challenge = got["www-authenticate"]
         self.assertRegex(challenge, r'^Bearer .*resource_metadata="http://127\.0\.0\.1:%d/\.well-known/oauth-protected-resource/mcp"' % self.engine.port)
         self.assertEqual('error="invalid_token"' in challenge, token is not None, challenge)
-        kind, record = self.engine.journal()[-1] if False else [r for r in self.engine.journal() if r[0] == "request"][-1]
         if error:
             self.assertIn(error, [r["error"] for k, r in self.engine.journal() if k == "request"])
 
@@ -369,7 +368,7 @@ class BadUpstreams(WithEngine):
     def test_hanging_read(self):
         held = threading.Event()
         self.behave(lambda c, r: held.wait(20))
-        self.expect("outlook.list_mail", {}, "failed", "did not answer|could not be reached")
+        self.expect("outlook.list_mail", {}, "refused", "did not answer|could not be reached")     # a read: nothing happened
         held.set()
 
     def test_hanging_write_is_unknown(self):
@@ -424,9 +423,9 @@ class BadUpstreams(WithEngine):
         t = e.token()
         e.request("POST", "/v1/accounts", json.dumps({"provider": "outlook", "token": "x"}), {"Authorization": "Bearer " + t})
         m = e.rpc("tools/call", {"name": "outlook.list_mail", "arguments": {}}, t, "outlook.list_mail", meta={"dev.sluice/timeoutMs": 1500})[1]
-        self.assertEqual(outcome_of(m), "failed", m)
+        self.assertEqual(outcome_of(m), "refused", m)
         m = e.rpc("tools/call", {"name": "outlook.send_mail", "arguments": self.MAIL}, t, "outlook.send_mail", meta={"dev.sluice/timeoutMs": 1500})[1]
-        self.assertIn(outcome_of(m), ("refused", "failed"), m)
+        self.assertEqual(outcome_of(m), "refused", m)
         self.assertEqual(e.stop(), 0)
 
     def test_redirects_are_not_followed(self):
@@ -522,7 +521,7 @@ class Restarts(unittest.TestCase):
             f.write('@id("nothing") forbid (principal, action, resource);')
         e.signal(signal.SIGHUP)
         e.wait_line('msg="?reloaded')
-        self.assertIn("default deny" if False else "nothing", text_of(e.call("add", {"a": 1, "b": 1}, t)))
+        self.assertIn("nothing", text_of(e.call("add", {"a": 1, "b": 1}, t)))
         self.assertEqual(e.stop(), 0)
 
 
@@ -596,7 +595,7 @@ class Starts(unittest.TestCase):
         data = self.data()
         os.makedirs(os.path.join(data, "journal"))
         mount = os.path.join(data, "journal")
-        if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", mount], capture_output=True).returncode:
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=17m", "tmpfs", mount], capture_output=True).returncode:
             self.skipTest("needs the right to mount")
         try:
             path = config("http://127.0.0.1:1")

@@ -7,4 +7,8 @@ function(script_test name)
 endfunction()
 if(TARGET sluice)
   script_test(engine_test)
+  if(NOT SLUICE_SANITIZE)
+    # thousands of connections under a sanitizer say nothing about time: there it is run smaller
+    script_test(load_test $<TARGET_FILE:sluice-load>)
+  endif()
 endif()

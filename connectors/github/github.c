@@ -2,11 +2,15 @@
  * github.c -- issues and reviews on GitHub, through its REST API
  *
  * Tools:     github.create_issue, github.comment_and_close, github.list_review_requests
- * Upstream:  GET /repos/{o}/{r}/labels, POST and GET /repos/{o}/{r}/issues, POST and GET .../issues/{n}/comments,
- *            PATCH .../issues/{n}, GET /user, GET /search/issues
+ * Upstream:  GET /repos/{o}/{r}, .../labels, .../pulls, POST and GET .../issues, POST and GET .../issues/{n}/comments,
+ *            GET and PATCH .../issues/{n}, GET /user
  *
- * GitHub has no idempotency key.  What is written carries the call's key in an HTML comment, which nobody sees on the page
- * and which a lost answer can be settled by: found means done; not found proves nothing, for it may still be on its way.
+ * GitHub answers to a repository's name in any case; policies compare letter by letter.  So every tool first asks for
+ * the repository and goes on only if it was named as GitHub spells it: one repository has one name here.
+ *
+ * GitHub has no idempotency key.  What is written carries the call's key in an HTML comment, which nobody sees on the
+ * page and which a lost answer can be settled by: found means done; not found proves nothing, for it may still be on
+ * its way.
  *
  * Limits are per user: a quota per hour, and 100 requests at once.  Exceeding them answers 403 or 429.
  */
@@ -19,6 +23,11 @@ static const struct oauth github_oauth = {
     .rotates = true,
 };
 
+enum {
+    LIMITED_MS = 60000,         /* what GitHub asks for where it names no time: at least a minute */
+    LOOK_BACK_MS = 60000,       /* how far the clocks of GitHub and of the engine may be apart */
+};
+
 /* 403 is "limited" when a quota is used up, else a refusal; the body's message is GitHub's own words. */
 static enum answer github_answer(struct answer_info *in)
 {
@@ -28,9 +37,11 @@ static enum answer github_answer(struct answer_info *in)
     answer_message(in, in->body, "message");
     if (in->status == 403 && (after || (left && left[0] == '0' && !left[1]))) {
         if (!in->retry_after_ms)
-            in->retry_after_ms = 60000;
+            in->retry_after_ms = LIMITED_MS;
         return ANSWER_LIMITED;
     }
+    if (a == ANSWER_LIMITED && !in->retry_after_ms)
+        in->retry_after_ms = LIMITED_MS;
     return a;
 }
 
@@ -61,11 +72,21 @@ static void split(struct call *call, const char **ret_owner, const char **ret_na
             *ret_name = NULL;
 }
 
-static enum err repository(struct call *call, const char **ret_owner, const char **ret_name)
+static enum err await_repository(struct call *call, const char **ret_owner, const char **ret_name)
 {
+    struct json *repository;
+    const char *spelled;
+    enum err e;
+
     split(call, ret_owner, ret_name);
     if (!*ret_name || !**ret_name || !**ret_owner)
         return fail(call, E_ARGS_INVALID, "repository must be written owner/name");
+    e = await_get(call, &repository, path(call, "/repos/{}/{}", *ret_owner, *ret_name, NULL));
+    if (e)
+        return e;
+    spelled = js_str(call, repository, "full_name");
+    if (!answer_text_is(js_get(repository, "full_name"), arg_str(call, "repository")))
+        return fail(call, E_ARGS_INVALID, "the repository is written %s", spelled);
     return OK;
 }
 
@@ -91,28 +112,30 @@ static bool has_mark(struct call *call, struct json *item)
 
 /* ---- create an issue --------------------------------------------------------------------------------------------- */
 
-enum { PAGE = 100, PAGES_MAX = 10 };
+enum { PAGE = 100, LABEL_PAGES_MAX = 10 };
 
 /* The repository's own spelling of each label asked for; what is not there is named. */
-static enum err find_labels(struct call *call, const char *owner, const char *name, struct json **ret)
+static enum err await_labels(struct call *call, const char *owner, const char *name, struct json **ret)
 {
     struct json *found = js_arr(call), *page;
     size_t want = arg_count(call, "labels");
     bool *seen = want ? call_memory(call, want) : NULL;
     enum err e;
 
-    for (int n = 1; want && n <= PAGES_MAX; n++) {
-        e = await_get(call, &page, query(call, path(call, "/repos/{}/{}/labels", owner, name, NULL), "per_page", text(call, "%d", PAGE),
-                                         "page", text(call, "%d", n), NULL));
+    for (int n = 1; want && n <= LABEL_PAGES_MAX; n++) {
+        e = await_get(call, &page, query(call, path(call, "/repos/{}/{}/labels", owner, name, NULL),
+                                         "per_page", text(call, "%d", PAGE), "page", text(call, "%d", n), NULL));
         if (e)
             return e;
         for (struct json *label = js_first(page); label; label = js_next(label)) {
+            bool wanted = false;
+
             for (size_t i = 0; seen && i < want; i++) {
-                if (!seen[i] && text_equal_folded(js_str(call, label, "name"), arg_item(call, "labels", i))) {
-                    seen[i] = true;
-                    js_push_str(call, found, js_str(call, label, "name"));
-                }
+                if (text_equal_folded(js_str(call, label, "name"), arg_item(call, "labels", i)))
+                    wanted = seen[i] = true;
             }
+            if (wanted)
+                js_push_str(call, found, js_str(call, label, "name"));
         }
         if (js_len(page) < PAGE)
             break;
@@ -124,20 +147,26 @@ static enum err find_labels(struct call *call, const char *owner, const char *na
     return OK;
 }
 
+/* The labels are told as they are: GitHub drops them without a word where the user may not set any. */
 static void issue_result(struct call *call, struct json *issue)
 {
+    struct json *labels = js_arr(call);
+
+    for (struct json *label = js_first(js_get(issue, "labels")); label; label = js_next(label))
+        js_push_str(call, labels, js_str(call, label, "name"));
+    result_json(call, "labels", labels);
     result_int(call, "number", js_int(issue, "number", 0));
     result_str(call, "url", js_str(call, issue, "html_url"));
 }
 
-static enum settled was_created(struct call *call)
+static enum settled await_was_created(struct call *call)
 {
     const char *owner, *name;
     struct json *issues;
 
     split(call, &owner, &name);
-    if (await_get(call, &issues, query(call, path(call, "/repos/{}/{}/issues", owner, name, NULL), "state", "all", "sort", "created",
-                                       "direction", "desc", "per_page", "50", NULL)))
+    if (await_get(call, &issues, query(call, path(call, "/repos/{}/{}/issues", owner, name, NULL), "state", "all",
+                                       "sort", "created", "direction", "desc", "per_page", "50", NULL)))
         return SETTLED_UNKNOWN;
     for (struct json *issue = js_first(issues); issue; issue = js_next(issue)) {
         if (has_mark(call, issue)) {
@@ -156,18 +185,19 @@ TOOL(github_create_issue,
                    { "title", T_STRING, 1, 256, "one line" },
                    { "body", T_TEXT, 0, 60000, "Markdown", OPTIONAL },
                    { "labels", T_STRING_LIST, 0, 20, "names, upper or lower case", OPTIONAL }),
-    .result = FIELDS({ "number", T_INT, 1, 2147483647, "of the issue" }, { "url", T_STRING, 0, 2048, "its page" }),
+    .result = FIELDS({ "number", T_INT, 1, 2147483647, "of the issue" }, { "url", T_STRING, 0, 2048, "its page" },
+                     { "labels", T_STRING_LIST, 0, 0, "that it carries now" }),
     .effect = EFFECT_WRITES,
     .scopes = NAMES("repo"),
     .resource = "repository",
-    .reconcile = was_created)
+    .reconcile = await_was_created)
 {
     struct json *issue = js_obj(call), *labels, *reply;
     const char *owner, *name;
-    enum err e = repository(call, &owner, &name);
+    enum err e = await_repository(call, &owner, &name);
 
     if (!e)
-        e = find_labels(call, owner, name, &labels);
+        e = await_labels(call, owner, name, &labels);
     if (e)
         return e;
     js_set_str(call, issue, "title", arg_str(call, "title"));
@@ -184,18 +214,26 @@ TOOL(github_create_issue,
 
 static const char *issue_path(struct call *call, const char *owner, const char *name)
 {
-    return path(call, "/repos/{}/{}/issues/{}", owner, name, text(call, "%lld", (long long)arg_int(call, "number")), NULL);
+    const char *number = text(call, "%lld", (long long)arg_int(call, "number"));
+
+    return path(call, "/repos/{}/{}/issues/{}", owner, name, number, NULL);
+}
+
+static const char *comments_path(struct call *call, const char *owner, const char *name)
+{
+    return text(call, "%s/comments", issue_path(call, owner, name));
 }
 
 /* Closing comes last: an issue that is closed and carries the comment is the whole of it. */
-static enum settled was_closed(struct call *call)
+static enum settled await_was_closed(struct call *call)
 {
     const char *owner, *name;
     struct json *issue, *comments;
 
     split(call, &owner, &name);
     if (await_get(call, &issue, issue_path(call, owner, name)) ||
-        await_get(call, &comments, query(call, text(call, "%s/comments", issue_path(call, owner, name)), "per_page", "100", NULL)))
+        await_get(call, &comments, query(call, comments_path(call, owner, name), "since",
+                                         text_time(call, call_time(call) - LOOK_BACK_MS), "per_page", "100", NULL)))
         return SETTLED_UNKNOWN;
     for (struct json *comment = js_first(comments); comment; comment = js_next(comment)) {
         if (has_mark(call, comment) && text_equal_folded(js_str(call, issue, "state"), "closed")) {
@@ -215,20 +253,21 @@ TOOL(github_comment_and_close,
                    { "number", T_INT, 1, 2147483647, "of the issue" },
                    { "comment", T_TEXT, 1, 60000, "Markdown" },
                    { "reason", T_CHOICE, 0, 0, "completed if left out", OPTIONAL, NAMES("completed", "not_planned") }),
-    .result = FIELDS({ "comment_id", T_INT, 0, 9007199254740991, "of the comment" }, { "state", T_STRING, 1, 20, "of the issue now" }),
+    .result = FIELDS({ "comment_id", T_INT, 0, 9007199254740991, "of the comment" },
+                     { "state", T_STRING, 1, 20, "of the issue now" }),
     .effect = EFFECT_WRITES,
     .scopes = NAMES("repo"),
     .resource = "repository",
-    .reconcile = was_closed)
+    .reconcile = await_was_closed)
 {
     struct json *comment = js_obj(call), *change = js_obj(call), *reply;
     const char *owner, *name;
-    enum err e = repository(call, &owner, &name);
+    enum err e = await_repository(call, &owner, &name);
 
     if (e)
         return e;
     js_set_str(call, comment, "body", marked(call, arg_str(call, "comment")));
-    e = await_post(call, &reply, text(call, "%s/comments", issue_path(call, owner, name)), comment);
+    e = await_post(call, &reply, comments_path(call, owner, name), comment);
     if (e)
         return e;
     result_int(call, "comment_id", js_int(reply, "id", 0));
@@ -243,42 +282,69 @@ TOOL(github_comment_and_close,
 
 /* ---- reviews that wait for me ------------------------------------------------------------------------------------ */
 
+/* A pull request takes some 25 KB of the call's memory as text and tree: 250 of them fit well. */
+enum { PULLS_PAGE = 50, PULL_PAGES_MAX = 5 };
+
+static bool waits_for(struct call *call, struct json *pull, const char *login)
+{
+    for (struct json *who = js_first(js_get(pull, "requested_reviewers")); who; who = js_next(who))
+        if (text_equal_folded(js_str(call, who, "login"), login))
+            return true;
+    return false;
+}
+
+/* Those of one page that wait for the user, and how many the page had. */
+static enum err await_pulls(struct call *call, const char *at, const char *login, int page, struct json *list,
+                            size_t *ret_n)
+{
+    struct json *pulls;
+    enum err e = await_get(call, &pulls, query(call, at, "state", "open", "per_page", text(call, "%d", PULLS_PAGE),
+                                               "page", text(call, "%d", page), NULL));
+
+    if (e)
+        return e;
+    for (struct json *pull = js_first(pulls); pull; pull = js_next(pull)) {
+        struct json *one;
+
+        if (!waits_for(call, pull, login))
+            continue;
+        one = js_obj(call);
+        js_set_int(call, one, "number", js_int(pull, "number", 0));
+        js_set_str(call, one, "title", js_str(call, pull, "title"));
+        js_set_str(call, one, "author", js_str(call, pull, "user.login"));
+        js_set_str(call, one, "url", js_str(call, pull, "html_url"));
+        js_push(call, list, one);
+    }
+    *ret_n = js_len(pulls);
+    return OK;
+}
+
 TOOL(github_list_review_requests,
     .provider = &github_provider,
     .name = "github.list_review_requests",
-    .summary = "List open pull requests of a repository that wait for the user's review",
+    .summary = "List open pull requests of a repository that wait for the user's own review (not for a team's)",
     .args = FIELDS(REPOSITORY),
-    .result = FIELDS({ "pull_requests", T_LIST, 0, 0, "number, title, author, url" }),
+    .result = FIELDS({ "pull_requests", T_LIST, 0, 0, "number, title, author, url" },
+                     { "complete", T_BOOL, 0, 0, "false: only the 250 newest open pull requests were looked at" }),
     .effect = EFFECT_READS,
     .scopes = NAMES("repo"),
     .resource = "repository")
 {
-    struct json *me, *pulls, *list = js_arr(call);
+    struct json *me, *list = js_arr(call);
     const char *owner, *name, *login;
-    enum err e = repository(call, &owner, &name);
+    size_t n = PULLS_PAGE;
+    enum err e = await_repository(call, &owner, &name);
 
     if (!e)
         e = await_get(call, &me, "/user");
     if (e)
         return e;
     login = js_str(call, me, "login");
-    e = await_get(call, &pulls, query(call, path(call, "/repos/{}/{}/pulls", owner, name, NULL), "state", "open", "per_page", "100", NULL));
+    for (int page = 1; !e && page <= PULL_PAGES_MAX && n == PULLS_PAGE; page++)
+        e = await_pulls(call, path(call, "/repos/{}/{}/pulls", owner, name, NULL), login, page, list, &n);
     if (e)
         return e;
-    for (struct json *pull = js_first(pulls); pull; pull = js_next(pull)) {
-        for (struct json *who = js_first(js_get(pull, "requested_reviewers")); who; who = js_next(who)) {
-            struct json *one;
-
-            if (!text_equal_folded(js_str(call, who, "login"), login))
-                continue;
-            one = js_obj(call);
-            js_set_int(call, one, "number", js_int(pull, "number", 0));
-            js_set_str(call, one, "title", js_str(call, pull, "title"));
-            js_set_str(call, one, "author", js_str(call, pull, "user.login"));
-            js_set_str(call, one, "url", js_str(call, pull, "html_url"));
-            js_push(call, list, one);
-        }
-    }
     result_json(call, "pull_requests", list);
+    result_bool(call, "complete", n < PULLS_PAGE);
     return OK;
 }

@@ -4,10 +4,12 @@
  * Tools:     gmail.search, gmail.reply_in_thread
  * Upstream:  GET /gmail/v1/users/me/messages[/{id}], GET .../threads/{id}, POST .../messages/send
  *
- * Gmail has no idempotency key.  A reply carries a Message-ID of ours made from the call's key, which Gmail keeps and can
- * search by (rfc822msgid:), so a lost answer can be settled.
+ * Gmail has no idempotency key.  A reply carries a Message-ID of ours made from the call's key, which Gmail keeps, so a
+ * lost answer can be settled by reading the thread back.  Found means done; not found proves nothing.
  *
- * What goes into a mail's head comes from other people's mail: line ends are taken out before it is written anywhere.
+ * What goes into a mail's head comes from other people's mail.  Of addresses and Message-IDs only what is visible ASCII
+ * and shaped like one is taken over; of a subject, control characters become blanks.  From is left to Gmail, which
+ * knows whose mailbox it is.
  *
  * Limits are units per user and minute; the costs are per request and declared per tool.
  */
@@ -24,7 +26,8 @@ static const struct oauth google_oauth = {
 /* Quota comes as 403 or 429 with a reason; other 403 are refusals. */
 static enum answer google_answer(struct answer_info *in)
 {
-    static const char *const quota[] = { "rateLimitExceeded", "userRateLimitExceeded", "quotaExceeded" };
+    static const char *const quota[] = { "rateLimitExceeded", "userRateLimitExceeded", "quotaExceeded",
+                                         "dailyLimitExceeded" };
     const struct json *errors = js_get(in->body, "error.errors");
     enum answer a = answer_by_status(in);
 
@@ -57,6 +60,14 @@ static const char *head(struct call *call, struct json *message, const char *nam
 
 /* ---- search ------------------------------------------------------------------------------------------------------ */
 
+static enum err await_message(struct call *call, struct json **ret, const char *id)
+{
+    const char *at = path(call, "/gmail/v1/users/me/messages/{}", id, NULL);
+
+    return await_get(call, ret, query(call, at, "format", "metadata", "metadataHeaders", "Subject",
+                                      "metadataHeaders", "From", "metadataHeaders", "Date", NULL));
+}
+
 TOOL(gmail_search,
     .provider = &gmail_provider,
     .name = "gmail.search",
@@ -69,16 +80,18 @@ TOOL(gmail_search,
     .scopes = NAMES("https://www.googleapis.com/auth/gmail.readonly"))
 {
     struct json *found, *list = js_arr(call);
-    int64_t count = arg_has(call, "count") ? arg_int(call, "count") : 10;
-    enum err e = await_get(call, &found, query(call, "/gmail/v1/users/me/messages", "q", arg_str(call, "words"), "maxResults",
-                                               text(call, "%lld", (long long)count), NULL));
+    const char *count = text(call, "%lld", (long long)(arg_has(call, "count") ? arg_int(call, "count") : 10));
+    enum err e = await_get(call, &found, query(call, "/gmail/v1/users/me/messages", "q", arg_str(call, "words"),
+                                               "maxResults", count, NULL));
 
     if (e)
         return e;
     for (struct json *it = js_first(js_get(found, "messages")); it; it = js_next(it)) {
         struct json *message, *one = js_obj(call);
 
-        e = await_get(call, &message, query(call, path(call, "/gmail/v1/users/me/messages/{}", js_str(call, it, "id"), NULL), "format", "metadata", NULL));
+        e = await_message(call, &message, js_str(call, it, "id"));
+        if (e == E_UPSTREAM_REFUSED && last_status(call) == 404)
+            continue;                       /* deleted since it was found */
         if (e)
             return e;
         js_set_str(call, one, "id", js_str(call, message, "id"));
@@ -93,77 +106,257 @@ TOOL(gmail_search,
     return OK;
 }
 
-/* ---- reply ------------------------------------------------------------------------------------------------------- */
+/* ---- a mail's head ----------------------------------------------------------------------------------------------- */
 
-/* One line, safe in a mail's head: line ends and other controls become blanks. */
+enum { SUBJECT_MAX = 900, ID_MAX = 250, IDS_MAX = 20, ADDRESSES_MAX = 20, WORD_BYTES = 45 };
+
+static bool visible(char c)
+{
+    return c > 0x20 && c < 0x7f;
+}
+
+/* At most SUBJECT_MAX bytes, cut between characters; controls become blanks. */
 static const char *one_line(struct call *call, const char *s)
 {
-    char *copy = call_memory(call, 2000);
+    char *copy = call_memory(call, SUBJECT_MAX + 1);
     size_t n = 0;
 
-    for (; copy && *s && n < 1999; s++)
-        copy[n++] = (unsigned char)*s < 0x20 || *s == 0x7f ? ' ' : *s;
+    for (; copy && s[n] && n < SUBJECT_MAX; n++)
+        copy[n] = (unsigned char)s[n] < 0x20 || s[n] == 0x7f ? ' ' : s[n];
+    while (copy && n > 0 && s[n] && (s[n] & 0xc0) == 0x80)
+        copy[n--] = '\0';
+    if (copy)
+        copy[n] = '\0';
     return copy ? copy : "";
 }
 
-static bool ascii(const char *s)
+/* RFC 2047: words of at most 75 characters, each of whole characters, one to a line. */
+static const char *encoded_words(struct call *call, const char *s)
 {
-    for (; *s; s++)
-        if ((unsigned char)*s >= 0x80)
-            return false;
-    return true;
+    const char *words = "";
+
+    while (*s) {
+        size_t n = 0;
+
+        while (s[n] && n < WORD_BYTES)
+            n++;
+        while (n > 1 && (s[n] & 0xc0) == 0x80)
+            n--;
+        words = text(call, "%s%s=?UTF-8?B?%.*s?=", words, *words ? "\r\n " : "", (int)((n + 2) / 3 * 4),
+                     text_base64_lines(call, text(call, "%.*s", (int)n, s)));
+        s += n;
+    }
+    return words;
 }
 
-/* RFC 2047 where it is not ASCII. */
 static const char *subject_line(struct call *call, const char *subject)
 {
-    bool re = (subject[0] == 'R' || subject[0] == 'r') && (subject[1] == 'e' || subject[1] == 'E') && subject[2] == ':';
-    const char *full = re ? one_line(call, subject) : text(call, "Re: %s", one_line(call, subject));
-    const char *lines;
-    char *joined;
+    bool re = (subject[0] == 'R' || subject[0] == 'r') && (subject[1] == 'E' || subject[1] == 'e') && subject[2] == ':';
+    const char *full = text(call, "%s%s", re ? "" : "Re: ", one_line(call, subject));
+
+    for (const char *p = full; *p; p++)
+        if (*p != ' ' && !visible(*p))
+            return encoded_words(call, full);
+    return full;
+}
+
+/* The next <...> of a header that lists Message-IDs; NULL when there is none. */
+static const char *next_id(struct call *call, const char **at)
+{
+    for (const char *p = *at; *p; p++) {
+        const char *end = p + 1;
+
+        if (*p != '<')
+            continue;
+        while (visible(*end) && *end != '<' && *end != '>')
+            end++;
+        if (*end != '>' || end - p >= ID_MAX)
+            continue;
+        *at = end + 1;
+        return text(call, "%.*s", (int)(end + 1 - p), p);
+    }
+    return NULL;
+}
+
+/* "References: <a>\r\n <b>\r\n": the newest IDS_MAX. "" if there are none. */
+static const char *references(struct call *call, struct json *last)
+{
+    const char *at = text(call, "%s %s", head(call, last, "References"), head(call, last, "Message-ID"));
+    const char *ids[IDS_MAX], *id, *lines = "";
     size_t n = 0;
 
-    if (ascii(full))
-        return full;
-    lines = text_base64_lines(call, full);
-    joined = call_memory(call, 4096);
-    for (; joined && *lines && n < 4095; lines++)
-        if (*lines != '\r' && *lines != '\n')
-            joined[n++] = *lines;
-    return text(call, "=?UTF-8?B?%s?=", joined ? joined : "");
+    while ((id = next_id(call, &at)))
+        ids[n++ % IDS_MAX] = id;
+    for (size_t i = n > IDS_MAX ? n - IDS_MAX : 0; i < n; i++)
+        lines = text(call, "%s%s %s\r\n", lines, *lines ? "" : "References:", ids[i % IDS_MAX]);
+    return lines;
 }
+
+/* local@domain of what stands between commas or brackets; NULL if it is none. */
+static const char *mailbox(struct call *call, const char *p, size_t n)
+{
+    size_t ats = 0;
+
+    while (n && *p == ' ')
+        p++, n--;
+    while (n && p[n - 1] == ' ')
+        n--;
+    for (size_t i = 0; i < n; i++) {
+        if (!visible(p[i]) || p[i] == '<' || p[i] == '>' || p[i] == '[' || p[i] == ']' || p[i] == '\\')
+            return NULL;
+        if (p[i] == '@')
+            ats++;
+    }
+    return ats == 1 && n >= 3 && n <= 254 && p[0] != '@' && p[n - 1] != '@' ? text(call, "%.*s", (int)n, p) : NULL;
+}
+
+/* What is quoted or in parentheses is for people, and may contain anything: it becomes blanks. */
+static char *without_words(struct call *call, const char *list)
+{
+    size_t n = 0, depth = 0;
+    bool quoted = false;
+    char *plain;
+
+    while (list[n])
+        n++;
+    plain = call_memory(call, n + 1);
+    for (size_t i = 0; plain && i < n; i++) {
+        bool hidden = quoted || depth;
+
+        if (list[i] == '\\' && hidden && list[i + 1]) {
+            plain[i++] = ' ';
+            plain[i] = ' ';
+            continue;
+        }
+        if (list[i] == '"' && !depth)
+            quoted = !quoted;
+        else if (list[i] == '(' && !quoted)
+            depth++;
+        else if (list[i] == ')' && depth)
+            depth--;
+        plain[i] = hidden || quoted || depth ? ' ' : list[i];
+    }
+    return plain;
+}
+
+struct addresses {
+    const char *at[ADDRESSES_MAX];
+    size_t n;
+};
+
+static void add_address(struct addresses *to, const char *one)
+{
+    for (size_t i = 0; i < to->n; i++)
+        if (text_equal_folded(to->at[i], one))
+            return;
+    to->at[to->n++] = one;
+}
+
+/* The addresses of a header like To or From, each once: what stands in <>, or alone. */
+static struct addresses addresses(struct call *call, const char *list)
+{
+    const char *p = without_words(call, list);
+    struct addresses found = { .n = 0 };
+
+    while (p && *p && found.n < ADDRESSES_MAX) {
+        const char *start = p, *one;
+
+        for (; *p && *p != ',' && *p != ';' && *p != ':' && *p != '>'; p++)
+            if (*p == '<')
+                start = p + 1;
+        one = mailbox(call, start, (size_t)(p - start));
+        if (one)
+            add_address(&found, one);
+        if (*p == '>')                      /* nothing more belongs to this one */
+            while (*p && *p != ',' && *p != ';')
+                p++;
+        if (*p)
+            p++;
+    }
+    return found;
+}
+
+/* ---- reply ------------------------------------------------------------------------------------------------------- */
 
 static const char *message_id(struct call *call)
 {
     return text(call, "<%s@sluice.invalid>", call_key(call));
 }
 
-static const char *reply_mail(struct call *call, struct json *last)
+static bool has_label(struct json *message, const char *label)
 {
-    const char *to = head(call, last, "Reply-To"), *id = one_line(call, head(call, last, "Message-ID"));
-    const char *references = one_line(call, head(call, last, "References"));
+    for (struct json *l = js_first(js_get(message, "labelIds")); l; l = js_next(l))
+        if (answer_text_is(l, label))
+            return true;
+    return false;
+}
 
-    if (!*to)
-        to = head(call, last, "From");
-    return text(call, "From: %s\r\nTo: %s\r\nSubject: %s\r\nMessage-ID: %s\r\nIn-Reply-To: %s\r\nReferences: %s %s\r\nMIME-Version: 1.0\r\n"
+/* The newest message that is no draft; NULL if there is none. */
+static struct json *newest(struct json *thread)
+{
+    struct json *last = NULL;
+
+    for (struct json *m = js_first(js_get(thread, "messages")); m; m = js_next(m))
+        if (!has_label(m, "DRAFT"))
+            last = m;
+    return last;
+}
+
+/* Whom a reply goes to: who wrote, or whom the user wrote to when the newest message is the user's own. */
+static struct addresses answers_to(struct call *call, struct json *last)
+{
+    const char *to = head(call, last, has_label(last, "SENT") ? "To" : "Reply-To");
+
+    return addresses(call, *to ? to : head(call, last, "From"));
+}
+
+static const char *reply_mail(struct call *call, struct json *last, const struct addresses *to)
+{
+    const char *answered = head(call, last, "Message-ID"), *id = next_id(call, &answered), *line = "";
+
+    for (size_t i = 0; i < to->n; i++)
+        line = text(call, "%s%s%s", line, i ? ",\r\n " : "", to->at[i]);
+    return text(call, "To: %s\r\nSubject: %s\r\nMessage-ID: %s\r\n%s%s%s%sMIME-Version: 1.0\r\n"
                 "Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: base64\r\n\r\n%s",
-                call_account(call), one_line(call, to), subject_line(call, head(call, last, "Subject")), message_id(call), id, references, id,
+                line, subject_line(call, head(call, last, "Subject")), message_id(call),
+                id ? "In-Reply-To: " : "", id ? id : "", id ? "\r\n" : "", references(call, last),
                 text_base64_lines(call, arg_str(call, "text")));
 }
 
-static enum settled was_sent(struct call *call)
+static void reply_result(struct call *call, struct json *message, const struct addresses *to)
 {
-    struct json *found, *first;
+    struct json *list = js_arr(call);
 
-    if (await_get(call, &found, query(call, "/gmail/v1/users/me/messages", "q", text(call, "rfc822msgid:%s", message_id(call)),
-                                      "includeSpamTrash", "true", NULL)))
+    for (size_t i = 0; i < to->n; i++)
+        js_push_str(call, list, to->at[i]);
+    result_str(call, "id", js_str(call, message, "id"));
+    result_str(call, "thread_id", js_str(call, message, "threadId"));
+    result_json(call, "to", list);
+}
+
+static enum err await_thread(struct call *call, struct json **ret)
+{
+    const char *at = path(call, "/gmail/v1/users/me/threads/{}", arg_str(call, "thread_id"), NULL);
+
+    return await_get(call, ret, query(call, at, "format", "metadata", NULL));
+}
+
+static enum settled await_was_sent(struct call *call)
+{
+    const char *ours = message_id(call);
+    struct json *thread;
+
+    if (await_thread(call, &thread))
         return SETTLED_UNKNOWN;
-    first = js_at(js_get(found, "messages"), 0);
-    if (!first)
-        return SETTLED_UNKNOWN;             /* the search lags: not found proves nothing */
-    result_str(call, "id", js_str(call, first, "id"));
-    result_str(call, "thread_id", js_str(call, first, "threadId"));
-    return SETTLED_DONE;
+    for (struct json *m = js_first(js_get(thread, "messages")); m; m = js_next(m)) {
+        struct addresses to = addresses(call, head(call, m, "To"));
+
+        if (!text_equal_folded(head(call, m, "Message-ID"), ours))
+            continue;
+        reply_result(call, m, &to);
+        return SETTLED_DONE;
+    }
+    return SETTLED_UNKNOWN;
 }
 
 TOOL(gmail_reply_in_thread,
@@ -171,28 +364,30 @@ TOOL(gmail_reply_in_thread,
     .name = "gmail.reply_in_thread",
     .summary = "Reply to the newest message of a thread",
     .args = FIELDS({ "thread_id", T_STRING, 1, 64, "from gmail.search" }, { "text", T_TEXT, 1, 60000, "plain text" }),
-    .result = FIELDS({ "id", T_STRING, 1, 64, "of the reply" }, { "thread_id", T_STRING, 1, 64, "of its thread" }),
+    .result = FIELDS({ "id", T_STRING, 1, 64, "of the reply" }, { "thread_id", T_STRING, 1, 64, "of its thread" },
+                     { "to", T_STRING_LIST, 0, 0, "whom it was sent to" }),
     .effect = EFFECT_WRITES,
-    .once = ONCE_CLIENT_ID("Message-ID"),
     .cost = 100,
     .scopes = NAMES("https://www.googleapis.com/auth/gmail.readonly", "https://www.googleapis.com/auth/gmail.send"),
-    .reconcile = was_sent)
+    .reconcile = await_was_sent)
 {
-    struct json *thread, *mail = js_obj(call), *reply, *messages;
-    enum err e = await_get(call, &thread, query(call, path(call, "/gmail/v1/users/me/threads/{}", arg_str(call, "thread_id"), NULL),
-                                                "format", "metadata", NULL));
+    struct json *thread, *last, *mail = js_obj(call), *reply;
+    struct addresses to;
+    enum err e = await_thread(call, &thread);
 
     if (e)
         return e;
-    messages = js_get(thread, "messages");
-    if (js_len(messages) == 0)
+    last = newest(thread);
+    if (!last)
         return fail(call, E_NO_RESULT, "the thread has no messages");
+    to = answers_to(call, last);
+    if (to.n == 0)
+        return fail(call, E_NO_RESULT, "the newest message names nobody to reply to");
     js_set_str(call, mail, "threadId", arg_str(call, "thread_id"));
-    js_set_str(call, mail, "raw", text_base64url(call, reply_mail(call, js_at(messages, js_len(messages) - 1))));
+    js_set_str(call, mail, "raw", text_base64url(call, reply_mail(call, last, &to)));
     e = await_post(call, &reply, "/gmail/v1/users/me/messages/send", mail);
     if (e)
         return e;
-    result_str(call, "id", js_str(call, reply, "id"));
-    result_str(call, "thread_id", js_str(call, reply, "threadId"));
+    reply_result(call, reply, &to);
     return OK;
 }

@@ -2,10 +2,15 @@
  * slack.c -- messages in Slack, through its Web API
  *
  * Tools:     slack.post_message, slack.reply_in_thread, slack.message_user
- * Upstream:  conversations.list, users.lookupByEmail, conversations.open, chat.postMessage, conversations.history
+ * Upstream:  conversations.list, users.lookupByEmail, conversations.open, chat.postMessage, conversations.history,
+ *            conversations.replies
  *
- * HTTP 200 is not success: the body's "ok" is.  There is no idempotency key; a post carries the call's key as metadata, so
- * that a lost answer can be settled by reading the channel back.  Found means done; not found proves nothing.
+ * HTTP 200 is not success: the body's "ok" is.  There is no idempotency key; a post carries the call's key as metadata,
+ * so that a lost answer can be settled by reading the channel back (that is what the history scopes are for).  Found
+ * means done; not found proves nothing.
+ *
+ * Policies compare names letter by letter, so one channel has one name here: no "#", and letter by letter as in Slack.
+ * The same holds for a person's address.
  *
  * Limits are per method and workspace, and about one post a second and channel.
  */
@@ -26,7 +31,8 @@ static enum answer slack_answer(struct answer_info *in)
         enum answer means;
     } known[] = {
         { "ratelimited", ANSWER_LIMITED }, { "rate_limited", ANSWER_LIMITED },
-        { "invalid_auth", ANSWER_AUTH }, { "not_authed", ANSWER_AUTH }, { "token_expired", ANSWER_AUTH }, { "token_revoked", ANSWER_AUTH },
+        { "invalid_auth", ANSWER_AUTH }, { "not_authed", ANSWER_AUTH },
+        { "token_expired", ANSWER_AUTH }, { "token_revoked", ANSWER_AUTH },
         { "internal_error", ANSWER_UNKNOWN }, { "fatal_error", ANSWER_UNKNOWN }, { "request_timeout", ANSWER_UNKNOWN },
         { "service_unavailable", ANSWER_UNKNOWN },
         { "already_reacted", ANSWER_CONFLICT }, { "name_taken", ANSWER_CONFLICT },
@@ -55,12 +61,12 @@ enum { PAGES_MAX = 20 };
 
 /* ---- finding ----------------------------------------------------------------------------------------------------- */
 
-static enum err find_channel(struct call *call, const char **ret_id)
+static enum err await_channel(struct call *call, const char **ret_id)
 {
     const char *name = arg_str(call, "channel"), *cursor = "";
 
     if (*name == '#')
-        name++;
+        return fail(call, E_ARGS_INVALID, "the channel's name is written without #");
     for (int i = 0; i < PAGES_MAX; i++) {
         struct json *fields = js_obj(call), *reply;
         enum err e;
@@ -74,7 +80,7 @@ static enum err find_channel(struct call *call, const char **ret_id)
         if (e)
             return e;
         for (struct json *channel = js_first(js_get(reply, "channels")); channel; channel = js_next(channel)) {
-            if (text_equal_folded(js_str(call, channel, "name"), name)) {
+            if (answer_text_is(js_get(channel, "name"), name)) {
                 *ret_id = js_str(call, channel, "id");
                 return OK;
             }
@@ -87,16 +93,20 @@ static enum err find_channel(struct call *call, const char **ret_id)
 }
 
 /* The direct message channel with whoever has this address. */
-static enum err find_person(struct call *call, const char **ret_channel)
+static enum err await_person(struct call *call, const char **ret_channel)
 {
     struct json *fields = js_obj(call), *open = js_obj(call), *reply;
-    const char *user;
+    const char *user, *email = arg_str(call, "email");
     enum err e;
 
-    js_set_str(call, fields, "email", arg_str(call, "email"));
+    js_set_str(call, fields, "email", email);
     e = await_query_form(call, &reply, "/api/users.lookupByEmail", fields);
+    if (e == E_UPSTREAM_REFUSED && answer_text_is(js_get(reply, "error"), "users_not_found"))
+        return fail(call, E_NO_RESULT, "nobody in the workspace has the address %s", email);
     if (e)
         return e;
+    if (!answer_text_is(js_get(reply, "user.profile.email"), email))
+        return fail(call, E_ARGS_INVALID, "the address is written %s", js_str(call, reply, "user.profile.email"));
     user = js_str(call, reply, "user.id");
     js_set_str(call, open, "users", user);
     /* opening a conversation that exists answers it: nothing anybody would notice */
@@ -109,7 +119,7 @@ static enum err find_person(struct call *call, const char **ret_channel)
 
 /* ---- posting ----------------------------------------------------------------------------------------------------- */
 
-static enum err post(struct call *call, const char *channel, const char *thread)
+static enum err await_message(struct call *call, const char *channel, const char *thread)
 {
     struct json *message = js_obj(call), *metadata = js_obj(call), *payload = js_obj(call), *reply;
     enum err e;
@@ -131,7 +141,9 @@ static enum err post(struct call *call, const char *channel, const char *thread)
     return OK;
 }
 
-static enum settled find_post(struct call *call, const char *method, const char *thread)
+enum { LOOK_BACK_S = 60 };      /* how far the clocks of Slack and of the engine may be apart */
+
+static enum settled await_look(struct call *call, const char *method, const char *thread)
 {
     const char *channel = kept_str(call, "channel");
     struct json *fields = js_obj(call), *reply;
@@ -140,6 +152,7 @@ static enum settled find_post(struct call *call, const char *method, const char 
         return SETTLED_NOT_DONE;            /* the post itself was never tried */
     js_set_str(call, fields, "channel", channel);
     js_set_str(call, fields, "include_all_metadata", "true");
+    js_set_str(call, fields, "oldest", text(call, "%lld", (long long)(call_time(call) / 1000 - LOOK_BACK_S)));
     js_set_str(call, fields, "limit", "15");
     if (thread)
         js_set_str(call, fields, "ts", thread);
@@ -155,51 +168,72 @@ static enum settled find_post(struct call *call, const char *method, const char 
     return SETTLED_UNKNOWN;
 }
 
-static enum settled was_posted(struct call *call)
+static enum settled await_was_posted(struct call *call)
 {
-    return find_post(call, "/api/conversations.history", NULL);
+    return await_look(call, "/api/conversations.history", NULL);
 }
 
-static enum settled was_replied(struct call *call)
+static enum settled await_was_replied(struct call *call)
 {
-    return find_post(call, "/api/conversations.replies", arg_str(call, "thread"));
+    return await_look(call, "/api/conversations.replies", arg_str(call, "thread"));
 }
 
-#define POSTED FIELDS({ "channel", T_STRING, 1, 64, "its id" }, { "ts", T_STRING, 1, 64, "the message's timestamp: its name in the channel" })
+#define CHANNEL { "channel", T_STRING, 1, 80, "name as in Slack, without #" }
+#define CHANNEL_SCOPES NAMES("channels:read", "groups:read", "chat:write", "channels:history", "groups:history")
+#define POSTED FIELDS({ "channel", T_STRING, 1, 64, "its id" }, \
+                      { "ts", T_STRING, 1, 64, "the message's timestamp: its name in the channel" })
 
 TOOL(slack_post_message,
     .provider = &slack_provider,
     .name = "slack.post_message",
     .summary = "Post a message to a channel given by its name",
-    .args = FIELDS({ "channel", T_STRING, 1, 81, "name, with or without #" }, { "text", T_TEXT, 1, 12000, "mrkdwn" }),
+    .args = FIELDS(CHANNEL, { "text", T_TEXT, 1, 12000, "mrkdwn" }),
     .result = POSTED,
     .effect = EFFECT_WRITES,
-    .scopes = NAMES("channels:read", "chat:write"),
+    .scopes = CHANNEL_SCOPES,
     .resource = "channel",
-    .reconcile = was_posted)
+    .reconcile = await_was_posted)
 {
     const char *channel;
-    enum err e = find_channel(call, &channel);
+    enum err e = await_channel(call, &channel);
 
-    return e ? e : post(call, channel, NULL);
+    return e ? e : await_message(call, channel, NULL);
+}
+
+static bool is_timestamp(const char *s)
+{
+    int dots = 0, digits = 0;
+
+    for (; *s; s++) {
+        if (*s == '.')
+            dots++;
+        else if (*s >= '0' && *s <= '9')
+            digits++;
+        else
+            return false;
+    }
+    return dots == 1 && digits > 1;
 }
 
 TOOL(slack_reply_in_thread,
     .provider = &slack_provider,
     .name = "slack.reply_in_thread",
     .summary = "Reply in the thread of a message",
-    .args = FIELDS({ "channel", T_STRING, 1, 81, "name, with or without #" }, { "thread", T_STRING, 1, 64, "timestamp of the message" },
+    .args = FIELDS(CHANNEL, { "thread", T_STRING, 1, 64, "timestamp of the thread's first message: 1732090000.000100" },
                    { "text", T_TEXT, 1, 12000, "mrkdwn" }),
     .result = POSTED,
     .effect = EFFECT_WRITES,
-    .scopes = NAMES("channels:read", "chat:write"),
+    .scopes = CHANNEL_SCOPES,
     .resource = "channel",
-    .reconcile = was_replied)
+    .reconcile = await_was_replied)
 {
     const char *channel;
-    enum err e = find_channel(call, &channel);
+    enum err e = OK;
 
-    return e ? e : post(call, channel, arg_str(call, "thread"));
+    if (!is_timestamp(arg_str(call, "thread")))
+        return fail(call, E_ARGS_INVALID, "thread is no timestamp of a message");
+    e = await_channel(call, &channel);
+    return e ? e : await_message(call, channel, arg_str(call, "thread"));
 }
 
 TOOL(slack_message_user,
@@ -209,12 +243,12 @@ TOOL(slack_message_user,
     .args = FIELDS({ "email", T_EMAIL, 0, 0, "of the person" }, { "text", T_TEXT, 1, 12000, "mrkdwn" }),
     .result = POSTED,
     .effect = EFFECT_WRITES,
-    .scopes = NAMES("users:read.email", "im:write", "chat:write"),
-    .resource = "Person",
-    .reconcile = was_posted)
+    .scopes = NAMES("users:read", "users:read.email", "im:write", "chat:write", "im:history"),
+    .resource = "email",
+    .reconcile = await_was_posted)
 {
     const char *channel;
-    enum err e = find_person(call, &channel);
+    enum err e = await_person(call, &channel);
 
-    return e ? e : post(call, channel, NULL);
+    return e ? e : await_message(call, channel, NULL);
 }

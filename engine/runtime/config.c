@@ -268,6 +268,8 @@ static enum err read_limits(struct reader *r, const yaml_node_t *n, void *object
 static const struct key provider_keys[] = {
     SETUP("base_url", K_TEXT, base_url),
     SETUP("auth_url", K_TEXT, auth_url),
+    SETUP("token_url", K_TEXT, token_url),
+    SETUP("revoke_url", K_TEXT, revoke_url),
     SETUP("client_id", K_TEXT, client_id),
     SETUP("client_secret", K_SECRET, client_secret),
     SETUP("scopes", K_TEXT, scopes),

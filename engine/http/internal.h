@@ -123,7 +123,6 @@ void request_gone(struct http_request *rq);         /* the peer went away */
 void request_room(struct http_request *rq);         /* output has drained, or will never */
 void request_free(struct http_request *rq);
 /* reply.c */
-const char *status_text(int status);
 void reply_refusal(struct conn *c, enum http_fault why);
 
 /* tls.c */

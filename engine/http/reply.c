@@ -12,7 +12,7 @@
 #include "base/log.h"
 #include "http/internal.h"
 
-const char *status_text(int status)
+static const char *status_text(int status)
 {
     switch (status) {
     case 200: return "OK";

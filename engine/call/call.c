@@ -264,6 +264,9 @@ static void call_release(struct call *c)
     caller_release(c->caller);
     registry_unref(c->registry);
     arena_release(&c->arena);
+    *c->prev = c->next;
+    if (c->next)
+        c->next->prev = c->prev;
     c->worker->calls--;
     metric_add(M_CALLS_IN_FLIGHT, -1);
     c->magic = 0;
@@ -273,6 +276,7 @@ static void call_release(struct call *c)
 void await_call(struct worker *w, const struct call_front *front, void *front_data, const char *peer, size_t bytes_in)
 {
     struct call *c = calloc(1, sizeof(*c));
+    bool cut;
 
     ASSERT(c != NULL && w == worker_self());
     metrics_name_steps();
@@ -284,6 +288,11 @@ void await_call(struct worker *w, const struct call_front *front, void *front_da
     c->deadline = c->began + CALL_TIMEOUT_MS * NS_PER_MS;
     arena_init(&c->arena, CALL_ARENA_MAX);
     w->calls++;
+    c->next = w->first_call;
+    if (c->next)
+        c->next->prev = &c->next;
+    c->prev = &w->first_call;
+    w->first_call = c;
     metric_add(M_CALLS_IN_FLIGHT, 1);
 
     c->err = await_steps(c);
@@ -293,7 +302,21 @@ void await_call(struct worker *w, const struct call_front *front, void *front_da
     await_outcome(c);
     count(c);
     call_step(c, STEP_REPLY);
-    task_shield(-1);
-    front->await_reply(c);      /* a client that has gone away ends the wait for it: that is what cancellation is for */
+    cut = c->cut;
+    if (!cut)
+        task_shield(-1);        /* a client that has gone away ends the wait for it: that is what cancellation is for */
+    front->await_reply(c);
+    if (cut)
+        task_shield(-1);
     call_release(c);
+}
+
+void calls_cut(struct worker *w)
+{
+    for (struct call *c = w->first_call; c; c = c->next) {
+        if (c->cut || c->step >= STEP_OUTCOME)
+            continue;
+        c->cut = true;
+        task_cancel(c->task);
+    }
 }

@@ -70,6 +70,8 @@ struct call {
     struct registry *registry;          /* the snapshot this call lives in */
     struct arena arena;
     struct task *task;
+    struct call *next, **prev;          /* among the worker's calls */
+    bool cut;                           /* the engine ends it: what it came to is still said */
     const struct call_front *front;
     void *front_data;
 
@@ -141,6 +143,9 @@ struct call {
 /* The life of a call, on a task of its own: from DECODE to REPLY. Afterwards everything of the call is released. The
  * front's data is the caller's. */
 void await_call(struct worker *w, const struct call_front *front, void *front_data, const char *peer, size_t bytes_in);
+
+/* At the end of the drain time: every call in flight on this worker is cancelled. What came of it is recorded and said. */
+void calls_cut(struct worker *w);
 
 /* Sets what the client is told, and returns e. */
 enum err call_why(struct call *c, enum err e, const char *fmt, ...) __attribute__((format(printf, 3, 4)));

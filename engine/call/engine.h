@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/err.h"
 
+struct call;
 struct fetch;
 struct identity;
 struct journal;
@@ -52,6 +53,7 @@ struct worker {
     struct fetch *fetch;
     struct registry *registry;              /* the current snapshot; swapped on the worker's own thread */
     unsigned calls;                         /* in flight */
+    struct call *first_call;                /* all of them */
     bool draining;
 };
 

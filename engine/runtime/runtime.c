@@ -28,7 +28,11 @@
 #include "store/store.h"
 #include "vault/vault.h"
 
-enum { WORKERS_MAX = 256, POLL_MS = 10 };
+enum {
+    WORKERS_MAX = 256,
+    POLL_MS = 10,
+    LAST_WORDS_MS = 2000,       /* for the answers of calls that were cut */
+};
 
 enum phase { STARTING, RUNNING, DRAINING, ENDED, FAILED };
 
@@ -44,6 +48,7 @@ struct seat {                               /* a worker and what runtime keeps a
     struct mail drain_mail, swap_mail, tick_mail;
     struct timer poll, tick;
     ns_t drain_until;
+    bool cut;
     struct registry *swap_to;
     struct http_tls *swap_tls;
 };
@@ -256,8 +261,13 @@ static void drain_poll(struct timer *t)
         http_server_stop(seat->http);
         seat->http = NULL;
     }
-    if (seat->http && loop_now() >= seat->drain_until) {
-        LOG_WARN("calls were cut at the end of the drain time", LOG_I("worker", seat->worker->id), LOG_I("calls", seat->worker->calls));
+    if (seat->http && !seat->cut && loop_now() >= seat->drain_until) {
+        LOG_WARN("calls are cut at the end of the drain time", LOG_I("worker", seat->worker->id),
+                 LOG_I("calls", seat->worker->calls));
+        calls_cut(seat->worker);
+        seat->cut = true;
+    }
+    if (seat->http && loop_now() >= seat->drain_until + LAST_WORDS_MS * NS_PER_MS) {
         http_server_stop(seat->http);
         seat->http = NULL;
     }

@@ -3,6 +3,8 @@
 The sandbox answers after two seconds and takes four requests at once per mailbox: 1,250 mailboxes make 5,000 calls that are all
 under way together.  The second test stops the engine while they are: every call is answered or recorded, and the files agree."""
 import collections
+import http.client
+import json
 import os
 import re
 import signal
@@ -46,7 +48,8 @@ class Load(unittest.TestCase):
     def setUp(self):
         self.sandbox = harness.Process([harness.SLUICE, "sandbox", "--listen", "127.0.0.1:0"])
         self.provider = "http://" + self.sandbox.wait_line(r"(127\.0\.0\.1:\d+)").group(1)
-        self.engine = harness.Engine(config=config(self.provider), env={"SANDBOX_SECRET": "sandbox-secret"})
+        drain = 1 if "drain_time" in self.id() else 10
+        self.engine = harness.Engine(config=config(self.provider, drain), env={"SANDBOX_SECRET": "sandbox-secret"})
         users = ["user%d@demo.example" % i for i in range(CALLS // 4)]
         self.users = os.path.join(harness.scratch(), "users")
         with open(self.users, "w") as f:
@@ -63,20 +66,19 @@ class Load(unittest.TestCase):
         self.sandbox.signal(signal.SIGTERM)
         self.sandbox.wait()
 
+    def ask_sandbox(self, method, path, body=None):
+        c = http.client.HTTPConnection(self.provider[7:], timeout=30)
+        try:
+            c.request(method, path, json.dumps(body) if body else None, {"Content-Type": "application/json"})
+            return json.loads(c.getresponse().read())
+        finally:
+            c.close()
+
     def control(self, faults):
-        import http.client
-        import json
-        c = http.client.HTTPConnection(self.provider[7:], timeout=10)
-        c.request("POST", "/sandbox/faults", json.dumps(faults), {"Content-Type": "application/json"})
-        self.assertEqual(c.getresponse().status, 200)
-        c.close()
+        self.assertEqual(self.ask_sandbox("POST", "/sandbox/faults", faults), {})
 
     def stats(self):
-        import http.client
-        import json
-        c = http.client.HTTPConnection(self.provider[7:], timeout=10)
-        c.request("GET", "/sandbox/stats")
-        return json.loads(c.getresponse().read())
+        return self.ask_sandbox("GET", "/sandbox/stats")
 
     def memory(self):
         with open("/proc/%d/status" % self.engine.process.pid) as f:
@@ -123,6 +125,7 @@ class Load(unittest.TestCase):
         intents = [r["call"] for k, r in self.engine.journal() if k == "intent"]
         ended = collections.Counter(r["call"] for k, r in self.engine.journal() if k in ("outcome", "request"))
         outcomes = {r["call"]: r["outcome"] for k, r in self.engine.journal() if k == "outcome"}
+        self.told = len(told)
         print("\n  stopped with %d calls begun: %s; %d clients were told" % (len(intents), dict(collections.Counter(outcomes.values())), len(told)))
         for call, outcome in told.items():
             self.assertEqual(outcomes.get(call, outcome), outcome, "what was said is what is on record")
@@ -135,6 +138,15 @@ class Load(unittest.TestCase):
         sent = self.stats()["mails_sent"]
         self.assertGreaterEqual(sent, sum(1 for o in outcomes.values() if o == "done"))
         self.assertEqual(self.stats()["limited"], 0)
+
+    def test_a_drain_time_that_is_too_short(self):
+        self.control({"delay_ms": 8000})
+        code, intents, ended, outcomes = self.stop_in_the_middle(signal.SIGTERM)
+        self.assertEqual(code, 0, self.engine.text())
+        self.assertTrue(all(ended[call] == 1 for call in intents), "every call that began has one outcome on record")
+        self.assertGreater(sum(1 for o in outcomes.values() if o == "unknown"), 0, "what was cut after its bytes left is unknown")
+        self.assertGreater(self.told, CALLS * 9 // 10, "clients of calls that were cut are told so")
+        self.assertEqual(sum(1 for o in outcomes.values() if o == "done"), 0)
 
 
 if __name__ == "__main__":

@@ -280,7 +280,7 @@ class Decisions(WithEngine):
         self.assertEqual(outcome_of(m), "refused")
         self.assertIn("inside-only", text_of(m))
         self.assertEqual(self.upstream.requests, [])
-        kind, r = [x for x in self.engine.journal() if x[1].get("error") == "policy_denied"][-1]
+        r = [r for kind, r in self.engine.journal() if r.get("call") == m["result"]["_meta"]["dev.sluice/call"]][-1]
         self.assertEqual(r["decisions"][0]["policies"], ["inside-only"])
 
     def test_the_agent_is_decided_for_too(self):

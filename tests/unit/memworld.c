@@ -217,7 +217,7 @@ static int mem_close(int fd)
 
 static int64_t mem_size(int fd)             { return (int64_t)of(fd)->len; }
 
-static int64_t allocated(void)
+int64_t memworld_bytes(void)
 {
     int64_t n = 0;
 
@@ -247,7 +247,7 @@ static int mem_allocate(int fd, int64_t off, int64_t len)
 
     if (faulty(&rc))
         return rc;
-    if (memworld_faults.capacity && allocated() - (int64_t)f->len + off + len > memworld_faults.capacity)
+    if (memworld_faults.capacity && memworld_bytes() - (int64_t)f->len + off + len > memworld_faults.capacity)
         return -ENOSPC;
     grow(f, (size_t)(off + len));
     record(EV_TRUNCATE, f, off + len, NULL, 0, NULL);
@@ -555,6 +555,25 @@ static bool durable(size_t i, size_t end)
         }
     }
     return false;
+}
+
+size_t memworld_durable_at(const char *path, int64_t off, size_t len)
+{
+    const struct file *f = by_path(path);
+    size_t written = SIZE_MAX, k;
+
+    for (size_t i = 0; f && i < n_events; i++) {
+        const struct event *e = &events[i];
+
+        if (e->kind == EV_WRITE && e->id == f->id && e->off < off + (int64_t)len && e->off + (int64_t)e->len > off)
+            written = i;
+    }
+    if (written == SIZE_MAX)
+        return f && base ? 0 : SIZE_MAX;        /* from before the events, if it is there at all */
+    for (k = written + 1; k < n_events; k++)
+        if (events[k].kind == EV_SYNC && events[k].id == f->id)
+            return k + 1;
+    return SIZE_MAX;
 }
 
 static void write_blocks(struct file *f, const struct event *e, size_t block, bool garble, uint64_t *seed)

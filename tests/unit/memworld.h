@@ -30,6 +30,9 @@ extern unsigned memworld_ring_syncs, memworld_ring_writes, memworld_file_calls;
 /* ---- events and crashes ---------------------------------------------------------------------------------------- */
 
 size_t memworld_events(void);           /* so many writes, syncs, renames ... have happened */
+/* The first number of events after which all these bytes of the file were written and synced; SIZE_MAX: never yet. */
+size_t memworld_durable_at(const char *path, int64_t off, size_t len);
+int64_t memworld_bytes(void);           /* that all files have together: what `capacity` counts */
 
 enum memworld_tear {
     TEAR_NONE,              /* all that was written is there */

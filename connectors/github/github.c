@@ -192,7 +192,7 @@ TOOL(github_create_issue,
     .resource = "repository",
     .reconcile = await_was_created)
 {
-    struct json *issue = js_obj(call), *labels, *reply;
+    struct json *issue = js_obj(call), *labels = NULL, *reply;
     const char *owner, *name;
     enum err e = await_repository(call, &owner, &name);
 

@@ -194,7 +194,7 @@ TOOL(slack_post_message,
     .resource = "channel",
     .reconcile = await_was_posted)
 {
-    const char *channel;
+    const char *channel = NULL;
     enum err e = await_channel(call, &channel);
 
     return e ? e : await_message(call, channel, NULL);
@@ -227,7 +227,7 @@ TOOL(slack_reply_in_thread,
     .resource = "channel",
     .reconcile = await_was_replied)
 {
-    const char *channel;
+    const char *channel = NULL;
     enum err e = OK;
 
     if (!is_timestamp(arg_str(call, "thread")))
@@ -247,7 +247,7 @@ TOOL(slack_message_user,
     .resource = "email",
     .reconcile = await_was_posted)
 {
-    const char *channel;
+    const char *channel = NULL;
     enum err e = await_person(call, &channel);
 
     return e ? e : await_message(call, channel, NULL);

@@ -273,7 +273,7 @@ int main(int argc, char **argv)
     struct rlimit files;
     struct epoll_event events[512];
     struct one *all;
-    int epoll = epoll_create1(EPOLL_CLOEXEC), left;
+    int epoll = epoll_create1(EPOLL_CLOEXEC), left, rc;
     double began;
 
     parse(argc, argv, &opt);
@@ -304,5 +304,14 @@ int main(int argc, char **argv)
     }
     if (opt.outcomes)
         write_outcomes(all, &opt);
-    return report(all, &opt, began);
+    rc = report(all, &opt, began);
+    for (int i = 0; i < opt.calls; i++) {
+        free(all[i].out);
+        free(all[i].in);
+    }
+    free(all);
+    while (n_tokens > 0)
+        free(tokens[--n_tokens]);
+    close(epoll);
+    return rc;
 }

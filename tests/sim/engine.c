@@ -1,0 +1,404 @@
+/*
+ * engine.c -- one life of an engine in the simulated world: assembled like runtime/ does it, watched, ended or killed
+ *
+ * The real rooms are put together here: store, vault, limiter, keys, journal with its recovery, registry, identity, one
+ * worker.  A director task runs the life: it brings up the weather, lets the clients begin, decides when the engine dies,
+ * and takes everything down.  Dying means: at one instant nothing reaches the outside any more, neither files nor
+ * provider nor clients; what the dead engine still does is an orderly end that nobody sees and that frees its memory.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/check.h"
+#include "base/metric.h"
+#include "call/once.h"
+#include "identity/identity.h"
+#include "ratelimit/ratelimit.h"
+#include "runtime/egress.h"
+#include "runtime/recover.h"
+#include "sim.h"
+#include "simworld.h"
+#include "store/store.h"
+#include "upstream.h"
+#include "vault/vault.h"
+
+enum { LIFE_S_MAX = 1800, GRACE_S = 60 };
+
+enum death { DEATH_NONE, DEATH_TIME, DEATH_EFFECT, DEATH_EARLY };
+
+static struct {
+    struct timer tick;
+    struct mail tick_mail;
+    bool tick_posted;
+    struct recovery *recovery;
+    struct secret *client_secret;
+    enum death death;
+    ns_t death_at;
+    unsigned death_count;           /* effects until it */
+    int fuse;                       /* changes of files until it; -1: not lit */
+    ns_t failed_at;
+} life;
+
+/* ---- dying --------------------------------------------------------------------------------------------------------- */
+
+static void files_changed(void)
+{
+    if (life.fuse > 0 && --life.fuse == 0 && !simworld_dead()) {
+        simworld_die();
+        sim_trace("death");
+    }
+}
+
+static void light_fuse(void)
+{
+    if (life.fuse < 0 && !simworld_dead())
+        life.fuse = (int)dice_scale(&sim.dice, 1, 12);
+}
+
+static void something_happened(void)
+{
+    if (life.death == DEATH_EFFECT && life.death_count > 0 && --life.death_count == 0)
+        light_fuse();
+}
+
+static void draw_death(void)
+{
+    life.fuse = -1;
+    life.death = DEATH_NONE;
+    if (sim.calm)
+        return;
+    life.death = (enum death)dice_between(&sim.dice, DEATH_NONE, DEATH_EARLY);
+    life.death_at = loop_now() + dice_scale(&sim.dice, NS_PER_MS, 60 * NS_PER_S);
+    life.death_count = (unsigned)dice_scale(&sim.dice, 1, 40);
+    if (life.death == DEATH_EARLY)
+        light_fuse();
+}
+
+/* ---- assembling ---------------------------------------------------------------------------------------------------- */
+
+static void lane_failed(void *arg, unsigned lane, const char *why)
+{
+    sim.lane_failed = true;
+    life.failed_at = loop_now();
+    sim_trace("lane failed");
+}
+
+static void tick(struct timer *t)
+{
+    int64_t next = rl_tick(sim.engine.limiter, loop_now());
+
+    if (next != RL_FOREVER && !sim.closing)
+        timer_set(&life.tick, next, tick);
+}
+
+static void tick_by_mail(struct mail *m)
+{
+    life.tick_posted = false;
+    if (!sim.closing)
+        tick(&life.tick);
+}
+
+static void on_alarm(void *arg, int64_t at)
+{
+    if (life.tick_posted || !sim.started)
+        return;
+    life.tick_posted = true;
+    loop_post(sim.worker.loop, &life.tick_mail);
+}
+
+static enum err open_registry(struct errinfo *info)
+{
+    const char *const enabled[] = { "sim", NULL };
+    struct policy_source source = { STR("sim.cedar"), str_of(sim.policy) };
+    struct provider_setup setup = { .name = "sim", .client_id = "simulated", .client_secret = life.client_secret };
+    struct registry_options opt = { .setups = &setup, .n_setups = 1, .enabled = enabled };
+    enum err e = policy_set_parse(&source, 1, 0, &opt.policy, info);
+
+    if (e)
+        return e;
+    e = registry_build(&opt, &sim.registry, info);
+    policy_set_unref(opt.policy);
+    return e;
+}
+
+static enum err open_identity(struct errinfo *info)
+{
+    struct str audience = STR(SIM_AUDIENCE);
+    struct identity_config config = { .local_audiences = &audience, .n_local_audiences = 1 };
+    enum err e = identity_local_open(SIM_DIR, STR("sim:local"), true, &sim.local, info);
+
+    config.local = sim.local;
+    return e ? e : identity_create(&config, &sim.engine.identity, info);
+}
+
+static enum err open_shared(struct errinfo *info)
+{
+    struct journal_options journal = { .dir = SIM_JOURNAL, .segment_bytes = SIM_JOURNAL_SEGMENT, .checkpoint_every = 50,
+                                       .failed = lane_failed, .build = "sim" };
+    struct rl_config limiter = { .alarm = on_alarm, .seed = { sim.seed, 1 } };
+    struct vault_config vault = { .http = egress_vault_http() };
+    enum err e = vault_root_load(STR("file:" SIM_DIR "/root.key"), true, &sim.root, info);
+
+    if (!e)     /* the store makes its file with open(2), for its mode: this one is there, and SQLite's is ours */
+        e = store_open("/dev/null", &sim.store, info);
+    vault.store = sim.store;
+    vault.root = sim.root;
+    if (!e)
+        e = vault_open(&vault, &sim.engine.vault, info);
+    if (!e)
+        e = open_identity(info);
+    if (e)
+        return e;
+    sim.engine.once = once_new(24 * 3600 * NS_PER_S);
+    sim.engine.limiter = rl_new(&limiter);
+    ASSERT(sim.engine.once && sim.engine.limiter);
+    e = journal_open(&journal, &sim.engine.journal, info);
+    if (!e)
+        e = recover_scan(SIM_JOURNAL, sim.engine.once, world->wall_ms(), &life.recovery, info);
+    return e;
+}
+
+static void assemble(void)
+{
+    struct loop_options loop = { .tasks_max = 2048, .stack_size = 128 * 1024 };
+    struct errinfo info = { "" };
+    enum err e;
+
+    sim.engine = (struct engine){ .workers = &sim.worker, .n_workers = 1, .opt = { .record_arguments = dice_permille(&sim.dice, 500) } };
+    if (dice_permille(&sim.dice, 300))
+        sim.engine.opt.agent = (struct admission_rule){ .at_once = dice_between(&sim.dice, 1, 8) };
+    if (dice_permille(&sim.dice, 300))
+        sim.engine.opt.tenant = (struct admission_rule){ .per_minute = dice_between(&sim.dice, 60, 600) };
+    life.client_secret = secret_copy(UPSTREAM_SECRET, strlen(UPSTREAM_SECRET));
+    e = open_registry(&info);
+    if (!e)
+        e = open_shared(&info);
+    if (!e) {
+        registry_apply_limits(sim.registry, sim.engine.limiter, &sim.engine.opt, world->now());
+        sim.worker = (struct worker){ .engine = &sim.engine };
+        e = loop_create(&loop, &sim.worker.loop, &info);
+    }
+    if (e)
+        sim_violation("the engine does not start: %s: %s", err_name(e), info.text);
+}
+
+static void take_down(void)
+{
+    recover_free(life.recovery);
+    life.recovery = NULL;
+    if (sim.worker.loop)
+        loop_destroy(sim.worker.loop);
+    rl_free(sim.engine.limiter);
+    journal_close(sim.engine.journal);
+    once_free(sim.engine.once);
+    if (sim.engine.identity)
+        identity_destroy(sim.engine.identity);
+    identity_local_close(sim.local);
+    if (sim.engine.vault)
+        vault_close(sim.engine.vault);
+    store_close(sim.store);
+    secret_release(sim.root);
+    secret_release(life.client_secret);
+    registry_unref(sim.worker.registry);
+    registry_unref(sim.registry);
+    sim.engine = (struct engine){ 0 };
+    sim.worker = (struct worker){ 0 };
+    sim.local = NULL;
+    sim.store = NULL;
+    sim.root = NULL;
+    sim.registry = NULL;
+}
+
+/* ---- accounts ------------------------------------------------------------------------------------------------------ */
+
+enum err await_connect(const char *tenant, const char *user)
+{
+    const struct provider_conf *p = registry_provider(sim.registry, STR("sim"));
+    struct errinfo info = { "" };
+    struct vault_callback back = { 0 };
+    struct str url, id;
+    struct arena a;
+    char code[80];
+    enum err e = await_vault_tenant(sim.engine.vault, str_of(tenant), &info);
+
+    arena_init(&a, 256 * 1024);
+    if (!e)
+        e = await_vault_connect_begin(sim.engine.vault, &p->vault, str_of(tenant), str_of(user), STR(""), STR("https://sim.example/back"), &a,
+                                      &url, &back.state, &info);
+    upstream_code(str_of(tenant), str_of(user), code);
+    back.code = str_of(code);
+    if (!e)
+        e = await_vault_connect_finish(sim.engine.vault, &p->vault, &back, loop_now() + 30 * NS_PER_S, &a, &id, &info);
+    if (e && sim.calm && sim.life == 1)
+        sim_violation("%s/%s could not connect: %s", tenant, user, info.text);
+    arena_release(&a);
+    return e;
+}
+
+static bool connected(const char *tenant, const char *user)
+{
+    struct vault_account account;
+    struct arena a;
+    enum err e;
+
+    arena_init(&a, 64 * 1024);
+    e = vault_account_find(sim.engine.vault, str_of(tenant), str_of(user), STR("sim"), STR_NULL, &a, &account);
+    arena_release(&a);
+    return !e && account.status == ACCOUNT_CONNECTED;
+}
+
+static void await_accounts(void)
+{
+    for (unsigned t = 0; t < ARRAY_LEN(sim_tenants); t++)
+        for (unsigned u = 0; u < ARRAY_LEN(sim_users); u++)
+            if (!connected(sim_tenants[t], sim_users[u]) && !simworld_dead())
+                await_connect(sim_tenants[t], sim_users[u]);
+}
+
+/* ---- the director -------------------------------------------------------------------------------------------------- */
+
+static void storm(void)
+{
+    struct dice *d = &sim.dice;
+
+    upstream_weather = (struct upstream_weather){
+        .slow = dice_mood(d), .refuse = dice_mood(d), .lose_before = dice_mood(d), .lose_after = dice_mood(d), .late = dice_mood(d),
+        .limited = dice_mood(d), .busy = dice_mood(d), .broken = dice_mood(d), .garbage = dice_mood(d), .garbled = dice_mood(d),
+        .conflict = dice_mood(d), .refused = dice_mood(d), .redirect = dice_mood(d), .revoke = dice_mood(d) / 2,
+        .token_refuse = dice_mood(d), .token_lose_before = dice_mood(d), .token_lose_after = dice_mood(d), .token_busy = dice_mood(d),
+        .token_dead = dice_mood(d) / 2, .token_garbage = dice_mood(d),
+    };
+    simworld_weather = (struct simworld_weather){
+        .slow = dice_mood(d), .hang = dice_mood(d) / 10, .ring_error = dice_mood(d) / 25, .file_error = dice_mood(d) / 10,
+    };
+    if (dice_permille(d, 200))
+        simworld_space(dice_scale(d, 1000, 400000));
+}
+
+static void calm_down(void)
+{
+    upstream_weather = (struct upstream_weather){ 0 };
+    simworld_weather = (struct simworld_weather){ 0 };
+    simworld_space(0);
+}
+
+static bool watch(void)
+{
+    if (simworld_dead())
+        return false;
+    if (life.death == DEATH_TIME && loop_now() >= life.death_at)
+        light_fuse();
+    /* told that its lane has failed a process drains for a moment and ends; this one is killed on the way */
+    if (sim.lane_failed && loop_now() >= life.failed_at + dice_between(&sim.dice, 0, 2 * NS_PER_S)) {
+        simworld_die();
+        sim_trace("death after the journal's");
+        return false;
+    }
+    return !clients_done();
+}
+
+/* Everybody goes: the clients' tasks, refreshes in the background. What stays too long is said. */
+static void await_quiet(void)
+{
+    ns_t until = loop_now() + GRACE_S * NS_PER_S;
+
+    while ((clients_running() > 0 || loop_tasks(sim.worker.loop) > 3) && loop_now() < until)
+        await_sleep(loop_now() + 5 * NS_PER_MS);
+    if (clients_running() > 0 || loop_tasks(sim.worker.loop) > 3)
+        sim_violation("%u clients and %u tasks do not end", clients_running(), loop_tasks(sim.worker.loop));
+}
+
+static bool key_busy(void *arg, const struct rl_key_stats *s)
+{
+    if (s->in_flight || s->waiting)
+        sim_violation("the limiter still counts %u in flight and %u waiting for %.*s", s->in_flight, s->waiting, (int)s->key_len,
+                      (const char *)s->key);
+    return true;
+}
+
+static void check_returned(void)
+{
+    rl_visit(sim.engine.limiter, false, loop_now(), key_busy, NULL);
+    if (sim.worker.calls)
+        sim_violation("%u calls are still counted", sim.worker.calls);
+    if (metric_sum(M_CALLS_IN_FLIGHT) || metric_sum(M_LIMIT_WAITING))
+        sim_violation("gauges do not come back to zero");
+}
+
+static void director_main(void *arg)
+{
+    ns_t began = loop_now();
+    bool change = !sim.calm;
+
+    await_accounts();
+    if (!sim.calm)
+        storm();
+    clients_start();
+    while (watch()) {
+        await_sleep(loop_now() + 20 * NS_PER_MS);
+        if (change && dice_permille(&sim.dice, 2))
+            storm();
+        if (loop_now() - began > LIFE_S_MAX * NS_PER_S) {
+            if (sim.calm)
+                sim_violation("clients are not done after %d s without any fault", LIFE_S_MAX);
+            break;
+        }
+    }
+    calm_down();
+    clients_stop();
+    await_quiet();
+    check_returned();
+    sim.closing = true;
+    timer_clear(&life.tick);
+    await_journal_lane_close(sim.worker.lane);
+    loop_stop(sim.worker.loop);
+}
+
+static enum err append_outcome(void *arg, struct str payload)
+{
+    uint64_t seq;
+
+    return journal_append(arg, JOURNAL_OUTCOME, payload, NULL, &seq);
+}
+
+static void start(void *arg)
+{
+    struct errinfo info = { "" };
+    enum err e;
+
+    worker_enter(&sim.worker);
+    sim.worker.registry = registry_ref(sim.registry);
+    sim.started = true;
+    draw_death();
+    e = journal_lane_open(sim.engine.journal, 0, &sim.worker.lane, &info);
+    if (!e)
+        e = recover_settle(life.recovery, append_outcome, sim.worker.lane);
+    if (e) {
+        sim_violation("the worker does not start: %s: %s", err_name(e), info.text);
+        loop_stop(sim.worker.loop);
+        return;
+    }
+    ASSERT(task_spawn("director", director_main, NULL) != NULL);
+}
+
+bool engine_live(void)
+{
+    bool died;
+
+    sim.lane_failed = sim.closing = sim.started = false;
+    memset(&life, 0, sizeof(life));
+    life.fuse = -1;
+    life.tick_mail.fn = tick_by_mail;
+    simworld_changed = files_changed;
+    upstream_happened = something_happened;
+    upstream_new_life(sim.life);
+    calm_down();
+    assemble();
+    if (!sim.violations)
+        loop_run(sim.worker.loop, start, NULL);
+    simworld_changed = NULL;
+    take_down();
+    upstream_end_life();
+    died = simworld_dead();
+    return !died && clients_done();
+}

@@ -1,0 +1,320 @@
+/* simworld.c -- ring, clock and faults over memworld's files (simworld.h) */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "simworld.h"
+#include "tests/unit/memworld.h"
+
+enum { OPS_MAX = 64 };
+
+struct slot {
+    struct op *op;
+    ns_t due;
+};
+
+struct ring {
+    struct slot ops[OPS_MAX];
+    unsigned n;
+};
+
+struct simworld_weather simworld_weather;
+void (*simworld_changed)(void);
+
+static struct dice ring_dice, file_dice, bytes_dice;
+static ns_t clock_now;
+static ns_t hangs_until;
+static bool dead;
+static size_t death;
+
+static void changed(void)
+{
+    if (simworld_changed)
+        simworld_changed();
+}
+
+/* ---- files: memworld's, with faults by chance ---------------------------------------------------------------------- */
+
+/* One blocking call in so many fails; memworld does it when its counter is at one. */
+static void tempt(void)
+{
+    static const int errors[] = { EIO, ENOSPC, EDQUOT };
+
+    memworld_faults.file_at = dice_permille(&file_dice, simworld_weather.file_error) ? 1 : 0;
+    memworld_faults.file_errno = errors[dice_below(&file_dice, ARRAY_LEN(errors))];
+}
+
+static void relent(void)
+{
+    memworld_faults.file_at = 0;
+    changed();
+}
+
+static int sim_open(const char *path, int flags, int mode)
+{
+    int rc;
+
+    tempt();
+    rc = memworld.open(path, flags, mode);
+    relent();
+    return rc;
+}
+
+static int sim_allocate(int fd, int64_t off, int64_t len)
+{
+    int rc;
+
+    tempt();
+    rc = memworld.allocate(fd, off, len);
+    relent();
+    return rc;
+}
+
+static int sim_truncate(int fd, int64_t len)
+{
+    int rc;
+
+    tempt();
+    rc = memworld.truncate(fd, len);
+    relent();
+    return rc;
+}
+
+static int sim_sync(int fd)
+{
+    int rc;
+
+    tempt();
+    rc = memworld.sync(fd);
+    relent();
+    return rc;
+}
+
+static int64_t sim_pwrite(int fd, const void *p, size_t n, int64_t off)
+{
+    int64_t rc;
+
+    tempt();
+    rc = memworld.pwrite(fd, p, n, off);
+    relent();
+    return rc;
+}
+
+static int sim_rename(const char *from, const char *to)
+{
+    int rc;
+
+    tempt();
+    rc = memworld.rename(from, to);
+    relent();
+    return rc;
+}
+
+static int sim_unlink(const char *path)
+{
+    int rc;
+
+    tempt();
+    rc = memworld.unlink(path);
+    relent();
+    return rc;
+}
+
+static int sim_mkdir(const char *path, int mode)
+{
+    int rc;
+
+    tempt();
+    rc = memworld.mkdir(path, mode);
+    relent();
+    return rc;
+}
+
+static int sim_sync_dir(const char *path)
+{
+    int rc;
+
+    tempt();
+    rc = memworld.sync_dir(path);
+    relent();
+    return rc;
+}
+
+static int sim_close(int fd)                                            { return memworld.close(fd); }
+static int64_t sim_size(int fd)                                         { return memworld.size(fd); }
+static int64_t sim_pread(int fd, void *p, size_t n, int64_t off)        { return memworld.pread(fd, p, n, off); }
+static int sim_lock(int fd)                                             { return memworld.lock(fd); }
+
+static int sim_list(const char *path, void (*fn)(const char *name, void *arg), void *arg)
+{
+    return memworld.list(path, fn, arg);
+}
+
+/* ---- ring and clock ------------------------------------------------------------------------------------------------ */
+
+static enum err ring_open(unsigned entries, struct ring **ret, struct errinfo *info)
+{
+    *ret = calloc(1, sizeof(**ret));
+    ASSERT(*ret);
+    return OK;
+}
+
+static void ring_close(struct ring *r)
+{
+    ASSERT(r->n == 0);
+    free(r);
+}
+
+static void ring_cancel(struct ring *r, struct op *op)      { }     /* a write under way cannot be taken back */
+static void ring_recycle(struct ring *r, unsigned token)    { }
+static void ring_wake(struct ring *r)                       { }
+
+static void ring_submit(struct ring *r, struct op *op)
+{
+    ns_t takes = dice_scale(&ring_dice, 20000, 400000);
+
+    ASSERT(r->n < OPS_MAX && (op->kind == OP_WRITE || op->kind == OP_FDATASYNC));
+    if (dice_permille(&ring_dice, simworld_weather.slow))
+        takes = dice_scale(&ring_dice, NS_PER_MS, NS_PER_S);
+    if (dice_permille(&ring_dice, simworld_weather.hang))
+        hangs_until = clock_now + dice_scale(&ring_dice, 100 * NS_PER_MS, 5 * NS_PER_S);
+    r->ops[r->n++] = (struct slot){ op, clock_now + takes };
+}
+
+static int ring_write(struct op *op)
+{
+    size_t n = op->len - op->progress;
+
+    if (n > 1 && dice_permille(&ring_dice, 20))             /* short writes are continued by the loop */
+        n = 1 + dice_below(&ring_dice, n - 1);
+    memworld.pwrite(op->fd, (char *)op->buf + op->progress, n, op->off + (int64_t)op->progress);
+    return (int)n;
+}
+
+static int perform(struct op *op)
+{
+    int rc = 0;
+
+    if (dice_permille(&ring_dice, simworld_weather.ring_error))
+        return dice_permille(&ring_dice, 500) ? -EIO : -ENOSPC;
+    if (op->kind == OP_WRITE && dice_permille(&ring_dice, simworld_weather.slow / 2))
+        return -EINTR;
+    if (op->kind == OP_WRITE)
+        rc = ring_write(op);
+    else
+        memworld.sync(op->fd);
+    changed();
+    return rc;
+}
+
+static ns_t slot_due(const struct slot *s)
+{
+    return s->due > hangs_until ? s->due : hangs_until;
+}
+
+static void pass_time(const struct ring *r, ns_t until)
+{
+    for (unsigned i = 0; i < r->n; i++)
+        if (slot_due(&r->ops[i]) < until)
+            until = slot_due(&r->ops[i]);
+    ASSERT(until != NS_NEVER);                              /* nothing would ever happen again */
+    clock_now += dice_between(&ring_dice, 200, 2000);       /* the work of a turn */
+    if (until > clock_now)
+        clock_now = until;
+}
+
+static void ring_wait(struct ring *r, ns_t until, void (*complete)(struct op *op, int res, bool more, const char *data, unsigned token))
+{
+    unsigned from = r->n ? (unsigned)dice_below(&ring_dice, r->n) : 0;
+
+    pass_time(r, until);
+    for (unsigned k = 0, n = r->n; k < n; k++) {
+        struct slot *s = &r->ops[(from + k) % n];
+
+        if (s->op && slot_due(s) <= clock_now) {
+            struct op *op = s->op;
+
+            s->op = NULL;
+            complete(op, perform(op), false, NULL, 0);
+        }
+    }
+    for (unsigned i = 0; i < r->n;)
+        if (r->ops[i].op)
+            i++;
+        else
+            r->ops[i] = r->ops[--r->n];
+}
+
+static ns_t sim_now(void)               { return clock_now; }
+static wall_ms_t sim_wall_ms(void)      { return 1700000000000LL + clock_now / NS_PER_MS; }
+ns_t simworld_now(void)                 { return clock_now; }
+
+static void sim_random(void *p, size_t n)
+{
+    unsigned char *to = p;
+
+    for (size_t i = 0; i < n; i++)
+        to[i] = (unsigned char)(dice_next(&bytes_dice) >> 32);
+}
+
+const struct world simworld = {
+    .name = "simulated", .ring_open = ring_open, .ring_close = ring_close, .ring_submit = ring_submit, .ring_cancel = ring_cancel,
+    .ring_wait = ring_wait, .ring_recycle = ring_recycle, .ring_wake = ring_wake, .threads = false,
+    .now = sim_now, .wall_ms = sim_wall_ms, .random = sim_random,
+    .open = sim_open, .close = sim_close, .size = sim_size, .allocate = sim_allocate, .truncate = sim_truncate, .sync = sim_sync,
+    .pread = sim_pread, .pwrite = sim_pwrite, .rename = sim_rename, .unlink = sim_unlink, .mkdir = sim_mkdir,
+    .sync_dir = sim_sync_dir, .list = sim_list, .lock = sim_lock,
+};
+
+/* ---- runs, deaths -------------------------------------------------------------------------------------------------- */
+
+void simworld_begin(uint64_t seed)
+{
+    simworld_weather = (struct simworld_weather){ 0 };
+    memworld_reset();
+    ring_dice = dice_for(seed, "ring");
+    file_dice = dice_for(seed, "files");
+    bytes_dice = dice_for(seed, "bytes");
+    clock_now = NS_PER_S;
+    hangs_until = 0;
+    dead = false;
+}
+
+void simworld_space(int64_t bytes)
+{
+    memworld_faults.capacity = bytes ? memworld_bytes() + bytes : 0;
+}
+
+void simworld_die(void)
+{
+    ASSERT(!dead);
+    dead = true;
+    death = memworld_events();
+}
+
+bool simworld_dead(void)        { return dead; }
+size_t simworld_event(void)     { return memworld_events(); }
+
+size_t simworld_durable_at(const char *path, int64_t off, size_t len)
+{
+    return memworld_durable_at(path, off, len);
+}
+
+static void calm(void)
+{
+    memworld_faults = (struct memworld_faults){ 0 };
+    hangs_until = 0;
+}
+
+void simworld_crash(struct dice *d)
+{
+    ASSERT(dead);
+    memworld_crash(death, (enum memworld_tear)dice_below(d, TEAR_COUNT), dice_next(d));
+    simworld_end();
+}
+
+void simworld_end(void)
+{
+    calm();
+    memworld_rebase();
+    dead = false;
+}

@@ -1,5 +1,4 @@
 # Tests that need npm packages: installed once, by the fixture; tests skip themselves with one line when that was not possible.
-find_program(PYTHON3 python3 REQUIRED)
 add_test(NAME clients/install COMMAND ${PYTHON3} ${CMAKE_SOURCE_DIR}/tests/clients/install.py WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
 set_tests_properties(clients/install PROPERTIES FIXTURES_SETUP npm TIMEOUT 600)
 function(npm_test name file)

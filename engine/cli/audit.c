@@ -85,7 +85,8 @@ static int verify(const struct options *o, const char *dir)
 
 static void print_buf(struct buf *b)
 {
-    fwrite(b->p, 1, b->len, stdout);
+    if (b->len)
+        fwrite(b->p, 1, b->len, stdout);
     fflush(stdout);
     buf_release(b);
 }
@@ -148,6 +149,8 @@ static int print_what(const char *dir, const char *id)
         return complain(&verb_audit, EXIT_UNABLE, "no record of \"%s\" in %s", id, dir);
     if (e)
         return unable(e, &info);
+    if (out.len == 0)
+        fprintf(stderr, "no signed checkpoint yet: there is one every %d records, and at each orderly end\n", JOURNAL_CHECKPOINT_DEFAULT);
     print_buf(&out);
     return 0;
 }

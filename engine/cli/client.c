@@ -1,8 +1,8 @@
 /* client.c -- curl_multi behind a few functions */
 #include <curl/curl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/uio.h>
 
 #include "base/check.h"
 #include "cli/client.h"
@@ -208,6 +208,7 @@ static void reap(struct client *c)
 bool client_step(struct client *c, int extra_fd, int timeout_ms)
 {
     struct curl_waitfd extra = { .fd = extra_fd, .events = CURL_WAIT_POLLIN };
+    struct pollfd end = { .fd = extra_fd, .events = POLLIN };
     int running, seen;
 
     curl_multi_perform(c->multi, &running);
@@ -217,7 +218,8 @@ bool client_step(struct client *c, int extra_fd, int timeout_ms)
     curl_multi_poll(c->multi, &extra, extra_fd >= 0 ? 1 : 0, timeout_ms, &seen);
     curl_multi_perform(c->multi, &running);
     reap(c);
-    return extra_fd >= 0 && extra.revents != 0;
+    /* libcurl says nothing of a pipe whose other end was closed */
+    return extra_fd >= 0 && poll(&end, 1, 0) > 0 && end.revents;
 }
 
 /* ---- one transfer -------------------------------------------------------------------------------------------------- */

@@ -151,7 +151,7 @@ static int begin(const struct options *o, struct link *l, struct arena *a, struc
 struct crowd {
     const struct options *o;
     struct link *link;
-    const char *provider, *data;
+    const char *provider;
     struct str rest;                    /* users still to begin */
     size_t open, connected, failed;
     int rc;
@@ -177,7 +177,7 @@ static int token_for(struct crowd *c, struct arena *a, struct str user, const ch
 {
     struct identity_mint m = { .tenant = str_of(c->o->link.tenant), .user = user, .agent = str_of(c->o->link.agent), .audience = str_of(c->link->url) };
     struct buf b = BUF_INIT(IDENTITY_TOKEN_MAX);
-    int rc = mint(&verb_connect, c->data, &m, &b);
+    int rc = mint(&verb_connect, c->link->data, &m, &b);
 
     if (!rc)
         *ret = arena_printf(a, "Authorization: Bearer %.*s", STR_ARG(buf_str(&b))).p;
@@ -211,10 +211,10 @@ static void crowd_next(struct crowd *c)
     }
 }
 
-static int connect_crowd(const struct options *o, struct link *l, const char *provider, const char *data)
+static int connect_crowd(const struct options *o, struct link *l, const char *provider)
 {
     struct buf users = BUF_INIT(USERS_BYTES_MAX);
-    struct crowd c = { .o = o, .link = l, .provider = provider, .data = data };
+    struct crowd c = { .o = o, .link = l, .provider = provider };
 
     c.rc = input_read(&verb_connect, o->users_file, &users);
     c.rest = buf_str(&users);
@@ -243,7 +243,7 @@ static int connect_one(const struct options *o, struct link *l, const char *prov
 
 /* ---- the verb ------------------------------------------------------------------------------------------------------- */
 
-static int act(const struct options *o, struct link *l, struct arena *a, const char *provider, const char *data)
+static int act(const struct options *o, struct link *l, struct arena *a, const char *provider)
 {
     struct json *body = json_object(a);
 
@@ -252,7 +252,7 @@ static int act(const struct options *o, struct link *l, struct arena *a, const c
     if (o->disconnect)
         return disconnect(o, l, a);
     if (o->users_file)
-        return connect_crowd(o, l, provider, data);
+        return connect_crowd(o, l, provider);
     if (o->sandbox_login)
         return connect_one(o, l, provider);
     json_set_z(a, body, "provider", provider);
@@ -280,7 +280,6 @@ static int run(int argc, char **argv)
         { .name = "users-file", .value = &o.users_file }, { .name = "json", .flag = &o.json }, LINK_OPTIONS(o.link), { 0 },
     };
     struct link_options opened;
-    const char *url, *data = NULL;
     char *provider = NULL;
     struct arena a;
     struct link l;
@@ -296,9 +295,7 @@ static int run(int argc, char **argv)
         opened.agent = opened.tenant = NULL;
     rc = link_open(&verb_connect, &opened, &l);
     if (!rc)
-        rc = link_url(&verb_connect, &o.link, &a, &url, &data);
-    if (!rc)
-        rc = act(&o, &l, &a, provider, data);
+        rc = act(&o, &l, &a, provider);
     link_close(&l);
     arena_release(&a);
     return rc;

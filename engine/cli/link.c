@@ -5,10 +5,13 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "base/check.h"
 #include "base/log.h"
 #include "cli/link.h"
 #include "loop/world.h"
 #include "runtime/runtime.h"
+
+enum { RENEW_MS = 30 * 60 * 1000 };
 
 /* ---- where --------------------------------------------------------------------------------------------------------- */
 
@@ -109,45 +112,57 @@ int mint(const struct verb *v, const char *data, const struct identity_mint *m, 
     return e ? complain(v, EXIT_UNABLE, "%s", info.text) : 0;
 }
 
-void link_authorize(struct link *l, struct str token)
+static void authorize_with(struct link *l, struct str token)
 {
-    l->authorization = arena_printf(&l->arena, "Authorization: Bearer %.*s", STR_ARG(token)).p;
+    free(l->own_authorization);
+    ASSERT(asprintf(&l->own_authorization, "Authorization: Bearer %.*s", STR_ARG(token)) > 0);
+    l->authorization = l->own_authorization;
 }
 
-static int authorize(const struct verb *v, const struct link_options *o, const char *data, struct link *l)
+static int authorize_mint(const struct verb *v, const struct link_options *o, struct link *l)
 {
-    const char *token = o->token ? o->token : getenv("SLUICE_TOKEN");
     struct identity_mint m = { .tenant = str_of(o->tenant), .user = str_of(o->user), .agent = str_of(o->agent), .audience = str_of(l->url) };
     struct buf minted = BUF_INIT(IDENTITY_TOKEN_MAX);
-    int rc;
+    int rc = mint(v, l->data, &m, &minted);
+
+    if (!rc)
+        authorize_with(l, buf_str(&minted));
+    l->minted = world->wall_ms();
+    buf_release(&minted);
+    return rc;
+}
+
+int link_renew(const struct verb *v, const struct link_options *o, struct link *l)
+{
+    return l->minted && world->wall_ms() - l->minted > RENEW_MS ? authorize_mint(v, o, l) : 0;
+}
+
+static int authorize(const struct verb *v, const struct link_options *o, struct link *l)
+{
+    const char *token = o->token ? o->token : getenv("SLUICE_TOKEN");
 
     if (token && *token && !o->user) {
-        link_authorize(l, str_of(token));
+        authorize_with(l, str_of(token));
         return 0;
     }
     if (o->token)
         return complain(v, EXIT_USAGE, "--token already says who asks: leave out --as");
     if (!o->user)
         return o->agent || o->tenant ? complain(v, EXIT_USAGE, "on whose behalf? say --as USER") : 0;
-    rc = mint(v, data, &m, &minted);
-    if (!rc)
-        link_authorize(l, buf_str(&minted));
-    buf_release(&minted);
-    return rc;
+    return authorize_mint(v, o, l);
 }
 
 int link_open(const struct verb *v, const struct link_options *o, struct link *ret)
 {
     struct errinfo info = { "" };
-    const char *data;
     int rc;
 
     *ret = (struct link){ .next_id = 1 };
     arena_init(&ret->arena, LINK_ARENA_MAX);
-    rc = link_url(v, o, &ret->arena, &ret->url, &data);
+    rc = link_url(v, o, &ret->arena, &ret->url, &ret->data);
     if (!rc) {
         ret->base = base_of(&ret->arena, ret->url);
-        rc = authorize(v, o, data, ret);
+        rc = authorize(v, o, ret);
     }
     if (!rc && client_new(&ret->client, &info))
         rc = complain(v, EXIT_UNABLE, "%s", info.text);
@@ -157,5 +172,6 @@ int link_open(const struct verb *v, const struct link_options *o, struct link *r
 void link_close(struct link *l)
 {
     client_free(l->client);
+    free(l->own_authorization);
     arena_release(&l->arena);
 }

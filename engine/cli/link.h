@@ -44,14 +44,17 @@ struct link {
     const char *url;                    /* of the MCP endpoint */
     const char *base;                   /* the same without its path */
     const char *authorization;          /* "Authorization: Bearer ...", or NULL */
+    char *own_authorization;            /* what link_authorize() made */
+    const char *data;                   /* the engine's data directory */
+    wall_ms_t minted;                   /* when the token was made; 0: it was brought */
     int64_t next_id;
 };
 
 /* Complains by itself: 0, or an exit code. link_close() in any case. */
 int link_open(const struct verb *v, const struct link_options *o, struct link *ret);
 void link_close(struct link *l);
-/* Another caller on the same engine; the token is copied. */
-void link_authorize(struct link *l, struct str token);
+/* For verbs that live long: makes a token again that was made here half an hour ago. Complains by itself. */
+int link_renew(const struct verb *v, const struct link_options *o, struct link *l);
 
 /* Where the engine is: in `a`. Complains by itself. */
 int link_url(const struct verb *v, const struct link_options *o, struct arena *a, const char **ret_url, const char **ret_data);

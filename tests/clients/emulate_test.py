@@ -183,11 +183,21 @@ class Tools(Emulated):
                          "Re: Übersicht über die Größen aller Lieferungen nach Köln, Düsseldorf und Zürich "
                                           "im vergangenen Frühjahr")
 
+    def test_long_subject_is_cut_between_characters(self):
+        status, _, made = ask(self.ports[2], "POST", "/gmail/v1/users/me/messages", "google-token-of-alice",
+                              {"threadId": "long", "from": BOB, "to": ALICE, "subject": "x" + "ü" * 500, "text": "?",
+                               "labelIds": ["INBOX"]})
+        self.assertEqual(status, 200, made)
+        self.call("gmail.reply_in_thread", {"thread_id": "long", "text": "Short."})
+        mail, = self.sent("long", "Short.")
+        self.assertEqual(mail["Subject"], "Re: x" + "ü" * 449)
+
     def test_hostile_mail_adds_nothing_to_the_head(self):
         r = self.call("gmail.reply_in_thread", {"thread_id": "hostile", "text": "No."})
         mail, = self.sent("hostile", "No.")
         self.assertEqual(r["to"], ["eve@demo.example"])
         self.assertEqual(mail["To"], "eve@demo.example")
+        self.assertEqual(mail["Subject"], "Re: Hello  Bcc: victim@demo.example")
         self.assertEqual(set(mail.keys()), {"To", "Subject", "Message-ID", "In-Reply-To", "References", "MIME-Version",
                                             "Content-Type", "Content-Transfer-Encoding"})
 

@@ -5,7 +5,8 @@
   docs/metrics.md   from engine/base/metrics.def and engine/admin/memory.c
   docs/design.md    the table between <!-- steps --> and <!-- /steps -->, from engine/call/steps.def
 
-`--check` writes nothing, says what is out of date, and exits 1 if anything is.
+`--check` writes nothing, says what is out of date, and exits 1 if anything is.  `--example FILE` writes the example
+connector of docs/connectors.md into FILE, for the build to compile.
 """
 import os
 import re
@@ -155,7 +156,15 @@ def stale():
     return [p for p, text in pages().items() if not os.path.exists(os.path.join(ROOT, p)) or read(p) != text]
 
 
+def example():
+    return re.search(r"^```c connector\n(.*?)^```$", read("docs/connectors.md"), re.M | re.S).group(1)
+
+
 def main():
+    if sys.argv[1:2] == ["--example"]:
+        with open(sys.argv[2], "w", encoding="utf-8") as f:
+            f.write(example())
+        return 0
     old = stale()
     if "--check" in sys.argv[1:]:
         for path in old:

@@ -80,7 +80,6 @@ def read_all():
 NOT_CODE = re.compile(r'/\*.*?\*/|//[^\n]*|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'', re.S)
 DIRECTIVE = re.compile(r"^[ \t]*#(?:[^\n]*\\\n)*[^\n]*", re.M)
 ELSE_PART = re.compile(r"^[ \t]*#[ \t]*el(?:se|if)\b.*?(?=^[ \t]*#[ \t]*endif)", re.M | re.S)
-NAME = re.compile(r"\b(?!__attribute__\b)([A-Za-z_]\w*)\s*\(\s*([A-Za-z_]\w*)?")
 
 
 def lines_only(m):
@@ -95,40 +94,46 @@ def bare(text):
 
 def function_name(head):
     """The name in `static int f(void)`, or the first word in `TOOL(name, ...)`; None: not a function."""
-    flat, depth = [], 0
-    for ch in head:
-        depth -= ch == ")"
-        flat.append(ch if depth == 0 or ch in "()" else " ")
-        depth += ch == "("
-    if not head.rstrip().endswith(")") or "=" in "".join(flat):
-        return None
-    m = NAME.search(head)
-    if not m:
-        return None
-    return m.group(2) if m.group(1).isupper() and m.group(2) else m.group(1)
+    head = head.rstrip()
+    while head.endswith(")"):
+        at, depth = len(head), 0
+        while at and (depth or at == len(head)):
+            at -= 1
+            depth += (head[at] == ")") - (head[at] == "(")
+        m = re.search(r"(\w+)\s*$", head[:at])
+        if not m:
+            return None
+        if m.group(1) != "__attribute__":
+            first = re.match(r"\(\s*(\w+)", head[at:])
+            return first.group(1) if m.group(1).isupper() and first else m.group(1)
+        head = head[:m.start()].rstrip()
+    return None
 
 
 def functions(code):
     """[(name, lines from the opening to the closing brace)]; None when braces do not balance."""
-    found, depth, start, head, at = [], 0, 0, None, 0
-    for m in re.finditer(r"[{};]", code):
+    found, depth, parens, start, at = [], 0, 0, 0, 0
+    for m in re.finditer(r"[(){};]", code):
         ch = m.group()
-        if ch == "{":
+        if ch in "()" and not depth:
+            parens += 1 if ch == "(" else -1
+        elif parens:                        # TOOL(name, .args = FIELDS({ ... })): braces within are no body
+            continue
+        elif ch == "{":
             if depth == 0:
-                head, start = code[at:m.start()], m.start()
+                name, start = function_name(code[at:m.start()]), m.start()
             depth += 1
         elif ch == "}":
             depth -= 1
             if depth < 0:
                 return None
             if depth == 0:
-                name = function_name(head)
                 if name:
                     found.append((name, code.count("\n", start, m.start()) + 1))
                 at = m.end()
-        elif depth == 0 and not code.count("(", at, m.start()) > code.count(")", at, m.start()):
+        elif ch == ";" and depth == 0:
             at = m.end()
-    return found if depth == 0 else None
+    return found if depth == 0 and parens == 0 else None
 
 
 # ---- rules: each yields (ratchet or None, key, amount, message) ------------------------------------------------------

@@ -42,7 +42,7 @@ enum field_type {
     T_INT,              /* min..max */
     T_NUMBER,           /* min..max */
     T_BOOL,
-    T_EMAIL,
+    T_EMAIL,            /* folded to lower case before anybody looks at it: policies see one spelling */
     T_EMAIL_LIST,       /* min..max items, all different */
     T_STRING_LIST,      /* min..max items of 1..255 characters, all different */
     T_TIME,             /* RFC 3339 with an offset; milliseconds since 1970 in code */

@@ -89,6 +89,35 @@ static enum err arguments_fit(struct call *c)
     return OK;
 }
 
+/* Providers take an address in upper or lower case as the same one; policies compare text. So it is written one way, in
+ * lower case, before anybody looks at it. */
+static struct json *folded(struct call *c, const struct json *address)
+{
+    char *z = arena_z(&c->arena, json_str(address));
+
+    for (char *p = z; p && *p; p++)
+        if (*p >= 'A' && *p <= 'Z')
+            *p = (char)(*p - 'A' + 'a');
+    return z ? json_string_ref(&c->arena, str_n(z, json_str(address).len)) : NULL;
+}
+
+static void fold_addresses(struct call *c)
+{
+    for (const struct field *f = c->tool->decl->args; f && f->name; f++) {
+        const struct json *j = json_get(c->args, f->name);
+
+        if (f->type == T_EMAIL && j) {
+            json_set(&c->arena, c->args, f->name, folded(c, j));
+        } else if (f->type == T_EMAIL_LIST && j) {
+            struct json *list = json_array(&c->arena);
+
+            for (const struct json *it = json_first(j); it; it = json_next(it))
+                json_push(&c->arena, list, folded(c, it));
+            json_set(&c->arena, c->args, f->name, list);
+        }
+    }
+}
+
 /* From here on the call runs on what was frozen, not on what was sent: two spellings of a number are one value now. */
 static enum err thaw(struct call *c)
 {
@@ -148,6 +177,7 @@ enum err call_check(struct call *c)
         if (e && e != E_ACCOUNT_MISSING)
             return e;
     }
+    fold_addresses(c);
     e = freeze(c);
     if (!e)
         name_resource(c);

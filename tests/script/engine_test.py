@@ -283,6 +283,12 @@ class Decisions(WithEngine):
         r = [r for kind, r in self.engine.journal() if r.get("call") == m["result"]["_meta"]["dev.sluice/call"]][-1]
         self.assertEqual(r["decisions"][0]["policies"], ["inside-only"])
 
+    def test_another_spelling_of_an_address_is_the_same_address(self):
+        m = self.engine.call("outlook.send_mail", {"to": ["Eve@OUTSIDE.example"], "subject": "s", "body": "b"}, self.token)
+        self.assertEqual(outcome_of(m), "refused")
+        self.assertIn("inside-only", text_of(m))
+        self.assertEqual(self.upstream.requests, [])
+
     def test_the_agent_is_decided_for_too(self):
         t = self.engine.token(agent="intern")
         m = self.engine.call("outlook.send_mail", {"to": ["bob@demo.example"], "subject": "s", "body": "b"}, t)

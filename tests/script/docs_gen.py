@@ -5,8 +5,7 @@
   docs/metrics.md   from engine/base/metrics.def and engine/admin/memory.c
   docs/design.md    the table between <!-- steps --> and <!-- /steps -->, from engine/call/steps.def
 
-`--check` writes nothing, says what is out of date, and exits 1 if anything is.  `--example FILE` writes the example
-connector of docs/connectors.md into FILE, for the build to compile.
+`--check` writes nothing, says what is out of date, and exits 1 if anything is.
 """
 import os
 import re
@@ -83,28 +82,33 @@ def table(head, body):
 
 # ---- pages -----------------------------------------------------------------------------------------------------------
 
-WHO = {"CALLER": "caller", "POLICY": "policy's author", "CAPACITY": "nobody: wait", "UPSTREAM": "provider", "US": "operator"}
+WHO = {"CALLER": "caller", "POLICY": "policy's author", "CAPACITY": "nobody: wait", "UPSTREAM": "provider",
+       "US": "operator"}
+ERROR_HEAD = ("error", "who can mend it", "again", "HTTP", "JSON-RPC", "outcome", "what the client reads")
 RETRY = {"NEVER": "no", "AFTER": "later", "WITH_KEY": "same key only", "INTERNAL": "-"}
 
 
 def errors_page():
     out = ["# Errors\n", MADE, """
-How a call can end other than well. The name is the one in the journal (`error`), in metrics (`sluice_call_errors_total`)
-and in replies (`dev.sluice/error`). What to do about each is in [operating.md](operating.md#errors-and-what-to-do).
+How a call can end other than well. The name is the one in the journal (`error`), in metrics
+(`sluice_call_errors_total`) and in replies (`dev.sluice/error`). What to do about each is in
+[operating.md](operating.md#errors-and-what-to-do).
 
 - **Who can mend it**: the class of the row.
-- **Again**: *no*, the same call fails again; *later*, after `dev.sluice/retryAfterMs` where it is given; *same key only*, the
-  recorded outcome is answered again and nothing is executed twice.
-- **HTTP, JSON-RPC**: how modern clients are told. JSON-RPC *tool result* is a result with `isError`, which a model may read.
-- **Outcome**: *refused*, nothing happened; *failed*, the provider says it did not happen; *unknown*, it may have happened.
-  A call that has already changed something ends *unknown* whatever the error; one that sent nothing is never *unknown*.
+- **Again**: *no*, the same call fails again; *later*, after `dev.sluice/retryAfterMs` where it is given; *same key
+  only*, the recorded outcome is answered again and nothing is executed twice.
+- **HTTP, JSON-RPC**: how modern clients are told. JSON-RPC *tool result* is a result with `isError`, which a model may
+  read.
+- **Outcome**: *refused*, nothing happened; *failed*, the provider says it did not happen; *unknown*, it may have
+  happened. A call that has already changed something ends *unknown* whatever the error; one that sent nothing is never
+  *unknown*.
 """]
     group, body, inner = None, [], []
 
     def flush():
         if body:
             out.append("\n## %s\n\n" % (group[0].upper() + group[1:]))
-            out.append(table(("error", "who can mend it", "again", "HTTP", "JSON-RPC", "outcome", "what the client reads"), body))
+            out.append(table(ERROR_HEAD, body))
             body.clear()
 
     for g, (name, cls, retry, http, rpc, outcome, text) in errors():
@@ -114,17 +118,19 @@ and in replies (`dev.sluice/error`). What to do about each is in [operating.md](
         if retry == "INTERNAL":
             inner.append(("`%s`" % name.lower(), text))
             continue
-        body.append(("`%s`" % name.lower(), WHO[cls], RETRY[retry], http, "tool result" if rpc == "0" else rpc, outcome.lower(), text))
+        rpc = "tool result" if rpc == "0" else rpc
+        body.append(("`%s`" % name.lower(), WHO[cls], RETRY[retry], http, rpc, outcome.lower(), text))
     flush()
-    out.append("\n## Inside the engine only\n\nResults of single operations; each becomes one of the above before a call ends.\n\n")
+    out.append("\n## Inside the engine only\n\n"
+               "Results of single operations; each becomes one of the above before a call ends.\n\n")
     out.append(table(("error", "meaning"), inner))
     return "".join(out)
 
 
 def metrics_page():
     out = ["# Metrics\n", MADE, """
-`GET /metrics`, Prometheus text format 0.0.4, answered to loopback peers only. Histograms are in seconds, buckets from 1 us to
-60 s. A label has at most 255 values; what comes after is counted under `other`.
+`GET /metrics`, Prometheus text format 0.0.4, answered to loopback peers only. Histograms are in seconds, buckets from
+1 us to 60 s. A label has at most 255 values; what comes after is counted under `other`.
 
 """]
     body = []
@@ -141,13 +147,15 @@ def steps_table():
     body = []
     for name, after, truth in steps():
         before = re.findall(r"AFTER\((\w+)\)", after)
-        body.append((name, "any but REPLY" if len(before) > 3 else ", ".join(b for b in before if b != "NONE") or "-", truth))
+        follows = "any but REPLY" if len(before) > 3 else ", ".join(b for b in before if b != "NONE")
+        body.append((name, follows or "-", truth))
     return table(("step", "follows", "what is true on entry"), body)
 
 
 def pages():
     design = read("docs/design.md")
-    made = re.sub(r"(<!-- steps -->\n).*?(<!-- /steps -->)", lambda m: m.group(1) + steps_table() + m.group(2), design, flags=re.S)
+    made = re.sub(r"(<!-- steps -->\n).*?(<!-- /steps -->)", lambda m: m.group(1) + steps_table() + m.group(2), design,
+                  flags=re.S)
     return {"docs/errors.md": errors_page(), "docs/metrics.md": metrics_page(), "docs/design.md": made}
 
 
@@ -156,15 +164,7 @@ def stale():
     return [p for p, text in pages().items() if not os.path.exists(os.path.join(ROOT, p)) or read(p) != text]
 
 
-def example():
-    return re.search(r"^```c connector\n(.*?)^```$", read("docs/connectors.md"), re.M | re.S).group(1)
-
-
 def main():
-    if sys.argv[1:2] == ["--example"]:
-        with open(sys.argv[2], "w", encoding="utf-8") as f:
-            f.write(example())
-        return 0
     old = stale()
     if "--check" in sys.argv[1:]:
         for path in old:

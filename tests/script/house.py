@@ -17,13 +17,56 @@ FUNCTION_LINES_MAX, FILE_LINES_MAX, LINE_MAX = 70, 800, 120
 CODE = (".c", ".h", ".S", ".def", ".py", ".mjs", ".cmake", "CMakeLists.txt", ".yaml", "dev")
 SHIPPED = ("engine/", "connectors/", "ratelimit/")
 
-RATCHETS = {
-    # name or path: how much there is now
-    "function": {},
-    "file": {},
-    "line": {},
+RATCHETS = {        # name or path: how much there is now
+    "function": {
+        "engine/policy/eval.c:run": 104, "tests/unit/fetch_pure_test.c:test_networks": 72,
+        "tests/unit/fetch_pure_test.c:test_origins": 90,
+    },
+    "file": {
+        "tests/unit/identity_test.c": 846, "tests/unit/policy_test.c": 979, "tests/unit/schema_test.c": 844,
+    },
+    "line": {
+        "bench/load.c": 8, "cmake/embed.cmake": 2, "connectors/connector.h": 7, "connectors/fixture/conformance.c": 38,
+        "connectors/outlook/outlook.c": 6, "connectors/sandbox/answer.c": 2, "connectors/sandbox/internal.h": 1,
+        "connectors/sandbox/mail.c": 6, "connectors/sandbox/oauth.c": 14, "connectors/sandbox/sandbox.c": 6,
+        "connectors/sandbox/sandbox.h": 2, "dev": 7, "engine/admin/accounts.c": 13, "engine/admin/admin.c": 3,
+        "engine/admin/memory.c": 1, "engine/admin/memory.h": 1, "engine/base/arena.h": 1, "engine/base/clock.h": 1,
+        "engine/base/crypto.h": 3, "engine/base/errors.def": 10, "engine/base/map.h": 1, "engine/base/metric.h": 1,
+        "engine/base/metrics.def": 3, "engine/base/str.h": 1, "engine/call/admit.c": 4, "engine/call/body.c": 7,
+        "engine/call/call.c": 5, "engine/call/call.h": 4, "engine/call/check.c": 3, "engine/call/decide.c": 8,
+        "engine/call/exchange.c": 16, "engine/call/intent.c": 3, "engine/call/internal.h": 1, "engine/call/once.c": 4,
+        "engine/call/once.h": 6, "engine/call/record.c": 4, "engine/call/registry.c": 13, "engine/call/registry.h": 1,
+        "engine/call/steps.def": 4, "engine/cli/CMakeLists.txt": 3, "engine/cli/args.c": 3, "engine/cli/args.h": 4,
+        "engine/cli/audit.c": 10, "engine/cli/bridge.c": 2, "engine/cli/bridge.h": 1, "engine/cli/call.c": 3,
+        "engine/cli/cli.h": 9, "engine/cli/client.c": 4, "engine/cli/client.h": 6, "engine/cli/completion.c": 3,
+        "engine/cli/connect.c": 14, "engine/cli/demo.h": 1, "engine/cli/headless.c": 6, "engine/cli/headless.h": 1,
+        "engine/cli/link.c": 6, "engine/cli/link.h": 19, "engine/cli/main.c": 1, "engine/cli/mirror.h": 1,
+        "engine/cli/options.c": 4, "engine/cli/policy.c": 5, "engine/cli/print.c": 5, "engine/cli/rpc.c": 11,
+        "engine/cli/sandbox.c": 4, "engine/cli/serve.c": 8, "engine/cli/sse.h": 1, "engine/cli/stdio.c": 16,
+        "engine/cli/token.c": 5, "engine/cli/tools.c": 2, "engine/cli/tour.c": 12, "engine/cli/tour_story.c": 21,
+        "engine/cli/verbs.c": 1, "engine/cli/version.c": 1, "engine/loop/internal.h": 1, "engine/loop/loop.c": 1,
+        "engine/loop/loop.h": 3, "engine/loop/mail.c": 3, "engine/loop/net.c": 2, "engine/loop/switch.S": 1,
+        "engine/loop/task.h": 4, "engine/loop/world.h": 4, "engine/loop/world_real.c": 10,
+        "engine/mcp/CMakeLists.txt": 1, "engine/runtime/config.c": 8, "engine/runtime/egress.c": 5,
+        "engine/runtime/policies.c": 1, "engine/runtime/recover.c": 3, "engine/runtime/recover.h": 2,
+        "engine/runtime/runtime.c": 22, "engine/runtime/runtime.h": 2, "tests/clients/aisdk.mjs": 1,
+        "tests/clients/client1.mjs": 1, "tests/clients/client2.mjs": 1, "tests/clients/clients_test.py": 6,
+        "tests/clients/install.py": 2, "tests/clients/npm.cmake": 4, "tests/conformance/conformance_test.py": 2,
+        "tests/fuzz/journal.cmake": 1, "tests/script/engine_test.py": 34, "tests/script/harness.py": 7,
+        "tests/script/load_test.py": 9, "tests/script/script.cmake": 1, "tests/script/upstream.py": 2,
+        "tests/script/verify_journal.py": 9, "tests/sim/check.c": 14, "tests/sim/clients.c": 22,
+        "tests/sim/connector.c": 2, "tests/sim/engine.c": 15, "tests/sim/sim.cmake": 1, "tests/sim/sim.h": 2,
+        "tests/sim/sim_test.c": 9, "tests/sim/simvfs.c": 2, "tests/sim/simworld.c": 6, "tests/sim/simworld.h": 3,
+        "tests/sim/upstream.c": 29, "tests/sim/upstream.h": 2, "tests/unit/http.cmake": 2,
+        "tests/unit/http_server_fixture.c": 1, "tests/unit/http_server_test.c": 1, "tests/unit/loop_test.c": 1,
+    },
     # rows of errors.def that no test names yet
-    "error": {},
+    "error": {
+        "HTTP_FORBIDDEN_ORIGIN": 1, "HTTP_MEDIA_TYPE": 1, "HTTP_METHOD": 1, "HTTP_NOT_ACCEPTABLE": 1,
+        "HTTP_NOT_FOUND": 1, "HTTP_TIMEOUT": 1, "HTTP_TOO_LARGE": 1, "OVERLOADED": 1, "PROMPT_UNKNOWN": 1,
+        "RESOURCE_UNKNOWN": 1, "RPC_METHOD_UNKNOWN": 1, "SESSION_MISSING": 1, "SESSION_UNKNOWN": 1,
+        "UPSTREAM_CONFLICT": 1,
+    },
     # rooms without a README
     "readme": {},
 }
@@ -32,18 +75,20 @@ RATCHETS = {
 BANNED = (
     (("strcpy", "strcat", "sprintf", "vsprintf", "gets"), SHIPPED, (), "has no bound: use buf_ or snprintf"),
     (("system", "popen"), SHIPPED, (), "a shell has no place here"),
-    (("fork", "vfork", "execve", "execv", "execvp", "execl", "execlp", "posix_spawn", "posix_spawnp"), SHIPPED, ("engine/cli/",),
-     "the engine starts no programs"),
+    (("fork", "vfork", "execve", "execv", "execvp", "execl", "execlp", "posix_spawn", "posix_spawnp"), SHIPPED,
+     ("engine/cli/",), "the engine starts no programs"),
     (("time", "gettimeofday", "clock_gettime", "localtime", "ftime"), SHIPPED,
-     ("engine/loop/world_real.c", "engine/base/log.c", "engine/cli/"), "time comes from the world: loop_now(), loop_wall_ms()"),
-    (("printf", "puts", "putchar", "vprintf"), SHIPPED, ("engine/cli/",), "only the command line writes to stdout: use LOG_"),
+     ("engine/loop/world_real.c", "engine/base/log.c", "engine/cli/"),
+     "time comes from the world: loop_now(), loop_wall_ms()"),
+    (("printf", "puts", "putchar", "vprintf"), SHIPPED, ("engine/cli/",),
+     "only the command line writes to stdout: use LOG_"),
 )
 
 FORBIDDEN_TEXT = (
     (re.compile(r"\b(?:TO" r"DO|FIX" r"ME|XX" r"X)\b"), "a note about work not done: do it, or open an issue"),
     (re.compile(r"(?<![\w.*/<-])/(?:home|root|Users|work|mnt|media)/[\w.]"), "a path of somebody's machine"),
-    (re.compile(r"\bregistry\.(?:npmjs|yarnpkg|hub)\b|\bartifac" r"tory\b|\bpypi\.(?:org|python)\b|/npm-pro" r"xy/", re.I),
-     "a package registry's host: versions are pinned, hosts are whoever builds's business"),
+    (re.compile(r"\bregistry\.(?:npmjs|yarnpkg|hub)\b|\bartifac" r"tory\b|\bpypi\.(?:org|python)\b", re.I),
+     "a package registry's host: versions are pinned here, where they come from is not"),
 )
 
 
@@ -57,7 +102,7 @@ def tracked():
         names = []
     if not names:
         for d, dirs, files in os.walk(ROOT):
-            dirs[:] = [x for x in dirs if x not in (".git", "build", "node_modules", "sluice-data", ".cache", "__pycache__")]
+            dirs[:] = set(dirs) - {".git", "build", "node_modules", "sluice-data", ".cache", "__pycache__"}
             names += [os.path.relpath(os.path.join(d, f), ROOT) for f in files]
     return sorted(n for n in names if os.path.isfile(os.path.join(ROOT, n)))
 
@@ -147,7 +192,8 @@ def rule_functions(texts, codes):
             yield None, path, 0, "%s: its braces do not balance, so its functions cannot be measured" % path
         for name, n in found or ():
             if n > FUNCTION_LINES_MAX:
-                yield "function", path + ":" + name, n, "%s: %s() has %d lines, %d are allowed" % (path, name, n, FUNCTION_LINES_MAX)
+                yield ("function", path + ":" + name, n,
+                       "%s: %s() has %d lines, %d are allowed" % (path, name, n, FUNCTION_LINES_MAX))
 
 
 def rule_file_length(texts, codes):
@@ -162,11 +208,13 @@ def rule_line_length(texts, codes):
         if path.endswith(CODE):
             long = [i for i, line in enumerate(text.split("\n"), 1) if len(line) > LINE_MAX]
             if long:
-                yield "line", path, len(long), "%s: %d lines are longer than %d, the first is %d" % (path, len(long), LINE_MAX, long[0])
+                yield ("line", path, len(long),
+                       "%s: %d lines are longer than %d, the first is %d" % (path, len(long), LINE_MAX, long[0]))
 
 
 def rule_banned(texts, codes):
-    patterns = [(re.compile(r"(?<![\w.>])(?:%s)\s*\(" % "|".join(names)), where, but, why) for names, where, but, why in BANNED]
+    patterns = [(re.compile(r"(?<![\w.>])(?:%s)\s*\(" % "|".join(names)), where, but, why)
+                for names, where, but, why in BANNED]
     for path, code in codes.items():
         for pattern, where, but, why in patterns:
             if path.startswith(where) and not path.startswith(but or ("\n",)):
@@ -206,11 +254,12 @@ def rule_includes(texts, codes):
                 wrong = "the limiter is a library of its own: no header of the engine"
             elif path == "connectors/connector.h" and inc != "base/err.h":
                 wrong = "authors include connector.h, which needs base/err.h and nothing else"
-            elif path.startswith("connectors/") and not path.startswith("connectors/sandbox/") and parts[-1] != "connector.h" \
+            elif path.startswith("connectors/") and parts[1] not in ("sandbox", "connector.h") \
                     and inc != "connectors/connector.h":
                 wrong = "a connector includes connectors/connector.h and nothing else of ours"
             if wrong:
-                yield None, path, 0, "%s:%d: includes \"%s\": %s" % (path, texts[path].count("\n", 0, m.start()) + 1, inc, wrong)
+                line = texts[path].count("\n", 0, m.start()) + 1
+                yield None, path, 0, "%s:%d: includes \"%s\": %s" % (path, line, inc, wrong)
 
 
 def rule_readmes(texts, codes):
@@ -232,10 +281,12 @@ def rule_text(texts, codes):
     for path, text in texts.items():
         for pattern, why in FORBIDDEN_TEXT:
             for m in pattern.finditer(text):
-                yield None, path, 0, "%s:%d: \"%s\": %s" % (path, text.count("\n", 0, m.start()) + 1, m.group(), why)
+                line = text.count("\n", 0, m.start()) + 1
+                yield None, path, 0, "%s:%d: \"%s\": %s" % (path, line, m.group(), why)
 
 
-RULES = (rule_functions, rule_file_length, rule_line_length, rule_banned, rule_includes, rule_readmes, rule_errors, rule_text)
+RULES = (rule_functions, rule_file_length, rule_line_length, rule_banned, rule_includes, rule_readmes, rule_errors,
+         rule_text)
 
 
 def check():
@@ -260,9 +311,13 @@ def check():
 def print_ratchets(now):
     for ratchet, rows in now.items():
         print('    "%s": {' % ratchet)
-        for key in sorted(rows):
-            print('        "%s": %d,' % (key, rows[key]))
-        print("    },")
+        line = " " * 7
+        for item in ('"%s": %d,' % row for row in sorted(rows.items())):
+            if len(line) + 1 + len(item) > LINE_MAX:
+                print(line)
+                line = " " * 7
+            line += " " + item
+        print((line + "\n" if rows else "") + "    },")
 
 
 def main():

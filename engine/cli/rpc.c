@@ -191,7 +191,7 @@ int link_tools(const struct verb *v, struct link *l, struct arena *a, struct jso
             return complain(v, EXIT_UNABLE, "the engine could not be asked: %s%s", info.text, r.unsent ? "; is it running?" : "");
         if (!r.result) {
             rpc_outcome(a, &r, &why);
-            return complain(v, EXIT_REFUSED, "%.*s", STR_ARG(why));
+            return complain(v, EXIT_REFUSED, "%.*s%s", STR_ARG(why), r.status == 401 && !l->authorization ? ": say who asks with --as USER, or bring a token" : "");
         }
         for (struct json *t = json_first(json_get(r.result, "tools")); t; t = json_next(t))
             json_push(a, all, t);

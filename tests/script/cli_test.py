@@ -1,0 +1,468 @@
+#!/usr/bin/env python3
+"""The command line, as a person and as a client's configuration use it: every verb, against a real engine and sandbox."""
+import base64
+import json
+import os
+import re
+import socket
+import subprocess
+import threading
+import time
+import unittest
+import urllib.request
+
+import harness
+from harness import META, Engine, Process, ROOT, run, scratch
+from upstream import Upstream, answer
+
+VERBS = ["serve", "tour", "call", "tools", "token", "connect", "policy", "audit", "stdio", "sandbox", "completion", "version"]
+ALICE = ["--tenant", "demo", "--as", "alice@demo.example", "--agent", "demo-agent"]
+DEMO = os.path.join(ROOT, "docs", "demo")
+
+
+def sluice(*args, **kw):
+    """The finished process: its exit code and both outputs are looked at."""
+    return run(*args, check=False, **kw)
+
+
+class Sandbox(Process):
+    def __init__(self, *args):
+        super().__init__([harness.SLUICE, "sandbox", "--listen", "127.0.0.1:0", *args])
+        self.url = self.wait_line(r"^(http://127\.0\.0\.1:\d+)$").group(1)
+
+    def stats(self):
+        with urllib.request.urlopen(self.url + "/sandbox/stats") as r:
+            return json.load(r)
+
+    def faults(self, **kw):
+        rq = urllib.request.Request(self.url + "/sandbox/faults", json.dumps(kw).encode(), {"Content-Type": "application/json"})
+        urllib.request.urlopen(rq).close()
+
+
+def config_for(sandbox):
+    path = os.path.join(scratch(), "sluice.yaml")
+    with open(path, "w") as f:
+        f.write("policies: [%s]\nworkers: 2\nproviders:\n  outlook:\n    base_url: %s\n    auth_url: %s\n    client_id: sandbox-client\n"
+                "    client_secret: env:SANDBOX_SECRET\n    allow_loopback: true\n    allow_plain_http: true\n" % (DEMO, sandbox.url, sandbox.url))
+    return path
+
+
+class WithoutAnEngine(unittest.TestCase):
+    def test_help_of_every_verb(self):
+        listed = sluice("--help")
+        self.assertEqual(listed.returncode, 0)
+        self.assertEqual(re.findall(r"^  (\w+) ", listed.stdout, re.M), VERBS)
+        for verb in VERBS:
+            for option in ("--help", "-h"):
+                p = sluice(verb, option)
+                self.assertEqual((p.returncode, p.stderr), (0, ""), verb)
+                self.assertTrue(p.stdout.startswith("Usage: sluice " + verb), verb)
+
+    def test_wrong_command_lines(self):
+        for args, says in ((["nonsense"], 'no verb "nonsense"'), ([], "Usage: sluice VERB"), (["call", "--nonsense"], "unknown option --nonsense"),
+                           (["call"], "which tool"), (["serve", "--workers", "many"], "--workers"), (["token"], "--as USER"),
+                           (["policy"], "policy check"), (["audit", "burn"], "audit verify"), (["completion", "fish"], "bash"),
+                           (["connect"], "which provider"), (["token", "--as", "a", "--ttl", "25h"], "--ttl"), (["serve", "word"], "unexpected"),
+                           (["call", "x", "--as"], "--as needs a value"), (["tools", "--agent", "a"], "--as USER"),
+                           (["tools", "--url", "ftp://x"], "no URL"), (["audit", "verify", "--expect-key", "12"], "64 hex"),
+                           (["audit", "tail", "-n", "x"], "whole number")):
+            p = sluice(*args, env={"SLUICE_TOKEN": "", "SLUICE_URL": ""}, cwd=scratch())
+            self.assertEqual(p.returncode, 2, args)
+            self.assertIn(says, p.stderr, args)
+            self.assertEqual(p.stdout, "", args)
+
+    def test_version(self):
+        out = run("version")
+        self.assertRegex(out, r"(?s)^sluice \d+\.\d+\.\d+\n.*libcurl \d.*OpenSSL \d.*SQLite \d")
+        self.assertEqual(out, run("--version"))
+
+    def test_completion(self):
+        script = run("completion", "bash")
+        self.assertEqual(subprocess.run(["bash", "-n"], input=script, text=True).returncode, 0)
+        ask = script + '\nCOMP_WORDS=(sluice %s); COMP_CWORD=%d; _sluice; echo "${COMPREPLY[@]}"\n'
+        for words, at, expected in (("", 1, VERBS), ("to", 1, ["tour", "tools", "token"]), ("call --a", 2, ["--arg", "--args", "--as", "--agent"]),
+                                    ("audit ver", 2, ["verify"]), ("serve --no", 2, ["--no-auth"])):
+            got = subprocess.run(["bash", "-c", ask % (words, at)], capture_output=True, text=True, cwd=scratch()).stdout.split()
+            self.assertEqual(sorted(got), sorted(expected), words)
+        self.assertIn("#compdef sluice", run("completion", "zsh"))
+
+    def test_policy_check(self):
+        self.assertRegex(run("policy", "check", DEMO), r"^4 policies: 3 permit, 1 forbid; version [0-9a-f]{12}\n$")
+        bad = os.path.join(scratch(), "bad.cedar")
+        with open(bad, "w") as f:
+            f.write("permit (principal, action, resource);\npermit (principal, acton, resource);\n")
+        p = sluice("policy", "check", DEMO, bad)
+        self.assertEqual(p.returncode, 1)
+        self.assertRegex(p.stderr, r"bad\.cedar:2:\d+: ")
+        self.assertEqual(sluice("policy", "check", "/nowhere").returncode, 1)
+
+    def test_wrong_configuration(self):
+        path = os.path.join(scratch(), "wrong.yaml")
+        with open(path, "w") as f:
+            f.write("workers: 2\njournal:\n  segment_md: 64\n")
+        for args in (["--check"], []):
+            p = sluice("serve", "--config", path, *args)
+            self.assertEqual(p.returncode, 1)
+            self.assertRegex(p.stderr, r'wrong\.yaml:3:3: unknown key "segment_md"')
+
+    def test_port_taken(self):
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            s.listen()
+            p = sluice("serve", "--listen", "127.0.0.1:%d" % s.getsockname()[1], "--data", os.path.join(scratch(), "d"))
+        self.assertEqual(p.returncode, 1)
+        self.assertIn("another process has this port", p.stderr)
+
+    def test_no_engine(self):
+        with socket.socket() as s:          # bound and not listening: nobody else gets it
+            s.bind(("127.0.0.1", 0))
+            url = "http://127.0.0.1:%d/mcp" % s.getsockname()[1]
+            for args in (["call", "x.y"], ["tools"], ["connect", "outlook"]):
+                p = sluice(*args, "--url", url, env={"SLUICE_TOKEN": "t"})
+                self.assertEqual(p.returncode, 1, args)
+                self.assertIn("could not be asked", p.stderr)
+            p = sluice("stdio", "--url", url, env={"SLUICE_TOKEN": "t"},
+                       input='{"jsonrpc":"2.0","id":"x","method":"initialize"}\n{"jsonrpc":"2.0","method":"notifications/initialized"}\n')
+        answer = json.loads(p.stdout)       # one line, and nothing for the notification
+        self.assertEqual((p.returncode, answer["id"]), (0, "x"))
+        self.assertIn("cannot be reached", answer["error"]["message"])
+        self.assertIn("cannot be reached", p.stderr)
+
+    def test_no_key(self):
+        p = sluice("token", "--as", "a", "--data", os.path.join(scratch(), "none"))
+        self.assertEqual((p.returncode, p.stdout), (1, ""))
+        self.assertIn("--data", p.stderr)
+
+    def test_tour(self):
+        data = os.path.join(scratch(), "tour")
+        p = sluice("tour", "--once", "--listen", "127.0.0.1:0", "--data", data)
+        self.assertEqual(p.returncode, 0, p.stdout + p.stderr)
+        for says in ("12 of 12 done", "mail-stays-inside", "reading-agent", "never more than 4 at once", "1 mail sent", "Verified:", "Everything went"):
+            self.assertIn(says, p.stdout)
+        again = sluice("tour", "--once", "--listen", "127.0.0.1:0", "--data", data)
+        self.assertEqual(again.returncode, 0, again.stdout + again.stderr)
+        self.assertFalse(os.path.exists(os.path.join(data, "endpoint")))
+        self.assertEqual(sluice("audit", "verify", "--data", data).returncode, 0)
+
+    def test_tour_serves_until_told(self):
+        data = os.path.join(scratch(), "tour")
+        tour = Process([harness.SLUICE, "tour", "--listen", "127.0.0.1:0", "--data", data])
+        token = tour.wait_line(r"^export SLUICE_TOKEN=(\S+)$").group(1)
+        tour.wait_line(r"audit tail --follow")
+        self.assertIn("outlook.send_mail", run("tools", "--data", data, env={"SLUICE_TOKEN": token}))
+        with open(os.path.join(data, "demo-policies", "1-people.cedar"), "w") as f:
+            f.write("// nobody\n")
+        tour.signal(harness.signal.SIGHUP)
+        tour.wait_line("read again")
+        self.assertEqual(run("tools", "--data", data, env={"SLUICE_TOKEN": token}), "")
+        tour.signal(harness.signal.SIGINT)
+        self.assertEqual(tour.wait(), 0)
+
+
+class WithAnEngine(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.sandbox = Sandbox()
+        cls.engine = Engine(config_for(cls.sandbox), env={"SANDBOX_SECRET": "sandbox-secret"})
+        cls.at = ["--data", cls.engine.data]
+        run("connect", "outlook", "--sandbox-login", *ALICE, *cls.at)
+
+    @classmethod
+    def tearDownClass(cls):
+        code = cls.engine.stop()
+        assert code == 0, cls.engine.text()
+
+    def call(self, tool, *args, who=ALICE):
+        return sluice("call", tool, *args, *who, *self.at)
+
+    def mail(self, *args, to=("--arg", "to=bob@demo.example"), who=ALICE):
+        return self.call("outlook.send_mail", *to, "--arg", "subject=Hello", "--arg", "body=Lunch?", *args, who=who)
+
+    # ---- call ----
+
+    def test_done(self):
+        p = self.call("outlook.list_mail", "--arg", "count=2", "--arg", "unread_only=true")
+        self.assertEqual(p.returncode, 0, p.stderr)
+        self.assertRegex(p.stdout, r"(?m)^messages:\nid +subject +from ")
+        self.assertRegex(p.stderr, r"^done  \(call_\w+\)\n$")
+        p = self.call("outlook.list_mail", "--args", '{"count": 1}', "--json")
+        self.assertEqual(len(json.loads(p.stdout)["structuredContent"]["messages"]), 1)
+
+    def test_refused(self):
+        before = self.sandbox.stats()["mails_sent"]
+        for p, says in ((self.mail(to=("--arg", "to=rival@elsewhere.example")), 'policy "mail-stays-inside" forbids the user alice@demo.example'),
+                        (self.mail(to=("--args", '{"to":["bob@demo.example"]}'), who=ALICE[:4] + ["--agent", "other"]), "no policy lets the agent other"),
+                        (self.call("no.such_tool", "--arg", "a=1"), "unknown tool"),
+                        (self.call("outlook.list_mail", "--arg", "count=51"), "argument /count"),
+                        (self.call("outlook.list_mail", who=["--tenant", "demo", "--as", "nobody@demo.example", "--agent", "demo-agent"]), "connect one with")):
+            self.assertEqual(p.returncode, 3, p.stderr)
+            self.assertIn(says, p.stderr)
+            self.assertEqual(p.stdout, "")
+        self.assertEqual(self.sandbox.stats()["mails_sent"], before)
+
+    def test_failed(self):
+        """The provider says no: it did not happen."""
+        provider = Upstream(lambda c, r: answer(c, 400, b'{"error":{"code":"ErrorInvalidRecipients","message":"No."}}'))
+        engine = Engine(config_for(provider), env={"SANDBOX_SECRET": "sandbox-secret"})
+        run("connect", "outlook", "--token-file", "-", *ALICE, "--data", engine.data, input="brought")
+        p = sluice("call", "outlook.send_mail", "--arg", "to=bob@demo.example", "--arg", "subject=x", "--arg", "body=y", *ALICE, "--data", engine.data)
+        self.assertEqual(p.returncode, 4, p.stderr)
+        self.assertRegex(p.stderr, r"^failed: ")
+        self.assertEqual(engine.stop(), 0)
+        provider.close()
+
+    def test_unknown(self):
+        """The provider dies with the request in its hands: nobody can say whether the mail was sent."""
+        sandbox = Sandbox()
+        engine = Engine(config_for(sandbox), env={"SANDBOX_SECRET": "sandbox-secret"})
+        run("connect", "outlook", "--sandbox-login", *ALICE, "--data", engine.data)
+        sandbox.faults(delay_ms=1000)
+        done = []
+        t = threading.Thread(target=lambda: done.append(sluice("call", "outlook.send_mail", "--arg", "to=bob@demo.example", "--arg", "subject=x",
+                                                               "--arg", "body=y", *ALICE, "--data", engine.data)))
+        t.start()
+        while sandbox.stats()["requests"] < 2:      # the draft, then the sending of it
+            time.sleep(0.01)
+        sandbox.kill()
+        t.join()
+        self.assertEqual(done[0].returncode, 5, done[0].stderr)
+        self.assertRegex(done[0].stderr, r"^unknown: ")
+        self.assertEqual(engine.stop(), 0)
+
+    def test_wrong_arguments(self):
+        for args, says in ((["--arg", "count=x"], "count takes a whole number"), (["--arg", "cuont=1"], "it takes: count, unread_only"),
+                           (["--arg", "count"], "key=value"), (["--args", "[]"], "JSON object"), (["--arg", "count=1", "--arg", "count=2"], "given twice")):
+            p = self.call("outlook.list_mail", *args)
+            self.assertEqual(p.returncode, 2, p.stderr)
+            self.assertIn(says, p.stderr)
+
+    def test_key(self):
+        before = self.sandbox.stats()["mails_sent"]
+        first, second = self.mail("--key", "k-1"), self.mail("--key", "k-1")
+        self.assertEqual((first.returncode, second.returncode), (0, 0), first.stderr + second.stderr)
+        self.assertEqual(first.stdout, second.stdout)
+        self.assertIn("the recorded outcome of " + re.search(r"call_\w+", first.stderr).group(), second.stderr)
+        self.assertEqual(self.sandbox.stats()["mails_sent"], before + 1)
+        self.assertEqual(self.call("outlook.send_mail", "--arg", "to=carol@demo.example", "--arg", "subject=Other", "--arg", "body=x",
+                                   "--key", "k-1").returncode, 3)
+
+    # ---- tools, token ----
+
+    def test_tools(self):
+        p = run("tools", *ALICE, *self.at)
+        self.assertRegex(p, r"(?m)^outlook\.send_mail +writes +to \[cc\] subject body ")
+        only_reads = run("tools", *ALICE[:4], "--agent", "other", *self.at)
+        self.assertNotIn("send_mail", only_reads)
+        self.assertIn("list_mail", only_reads)
+        self.assertIn("list of string", run("tools", "outlook.send_mail", *ALICE, *self.at))
+        self.assertIn("inputSchema", json.loads(run("tools", "--json", *ALICE, *self.at))[0])
+        stranger = sluice("tools", "--tenant", "other", "--as", "x", "--agent", "demo-agent", *self.at)
+        self.assertEqual((stranger.returncode, stranger.stdout), (0, ""))
+
+    def test_token(self):
+        token = run("token", "--tenant", "demo", "--as", "alice@demo.example", "--agent", "a", "--via", "b", "--via", "c", "--ttl", "5m",
+                    "--scope", "x y", *self.at).strip()
+        head, claims = (json.loads(base64.urlsafe_b64decode(part + "==")) for part in token.split(".")[:2])
+        self.assertEqual(head["alg"], "EdDSA")
+        self.assertEqual((claims["sub"], claims["act"]["sub"], claims["act"]["act"]["sub"]), ("alice@demo.example", "a", "b"))
+        self.assertEqual(claims["act"]["act"]["act"]["sub"], "c")
+        self.assertEqual((claims["exp"] - claims["iat"], claims["scope"]), (300, "x y"))
+        self.assertIn(self.engine.url, claims["aud"])
+
+    def test_bad_token(self):
+        p = sluice("tools", "--token", "nonsense", *self.at)
+        self.assertEqual(p.returncode, 3)
+        self.assertIn("three parts", p.stderr)
+        p = sluice("tools", *self.at, env={"SLUICE_TOKEN": ""})
+        self.assertEqual(p.returncode, 3)
+        self.assertIn("--as USER", p.stderr)
+
+    # ---- connect ----
+
+    def test_accounts(self):
+        who = ["--tenant", "demo", "--as", "dave@demo.example", "--agent", "demo-agent"]
+        url = run("connect", "outlook", *who, *self.at).strip()
+        self.assertTrue(url.startswith(self.sandbox.url + "/oauth2/v2.0/authorize?"), url)
+        run("connect", "outlook", "--sandbox-login", *who, *self.at)
+        accounts = json.loads(run("connect", "--list", "--json", *who, *self.at))
+        self.assertEqual([(a["provider"], a["label"], a["status"]) for a in accounts], [("outlook", "dave@demo.example", "connected")])
+        self.assertRegex(run("connect", "--list", *who, *self.at), r"(?m)^outlook +dave@demo\.example +connected ")
+        self.assertEqual(sluice("connect", "--disconnect", accounts[0]["id"], *ALICE, *self.at).returncode, 3)
+        self.assertEqual(sluice("connect", "--disconnect", "../x", *ALICE, *self.at).returncode, 2)
+        self.assertIn("forgotten", run("connect", "--disconnect", accounts[0]["id"], *who, *self.at))
+        self.assertEqual(json.loads(run("connect", "--list", "--json", *who, *self.at)), [])
+        p = sluice("connect", "nothing", *who, *self.at)
+        self.assertEqual(p.returncode, 3)
+        self.assertIn("no provider", p.stderr)
+
+    def test_token_file(self):
+        who = ["--tenant", "demo", "--as", "erin@demo.example", "--agent", "demo-agent"]
+        self.assertIn("connected: acct_", run("connect", "github", "--token-file", "-", *who, *self.at, input="ghp_brought\n"))
+        self.assertRegex(run("connect", "--list", *who, *self.at), r"(?m)^github +erin@demo\.example +connected ")
+        p = sluice("connect", "github", "--token-file", "/nowhere", *who, *self.at)
+        self.assertEqual(p.returncode, 1)
+
+    def test_a_crowd(self):
+        path = os.path.join(scratch(), "users")
+        with open(path, "w") as f:
+            f.writelines("user%d@demo.example\n" % i for i in range(40))
+        before = self.sandbox.stats()["mailboxes"]
+        out = run("connect", "outlook", "--sandbox-login", "--users-file", path, "--tenant", "demo", "--agent", "demo-agent", *self.at)
+        self.assertEqual(out, "connected 40 accounts\n")
+        self.assertGreaterEqual(self.sandbox.stats()["mailboxes"], before + 40)
+        who = ["--tenant", "demo", "--as", "user39@demo.example", "--agent", "demo-agent"]
+        self.assertEqual(self.call("outlook.list_mail", who=who).returncode, 0)
+
+    # ---- audit ----
+
+    def test_audit(self):
+        call = re.search(r"call_\w+", self.mail().stderr).group()
+        shown = run("audit", "show", call, *self.at)
+        self.assertRegex(shown, r"(?s)intent.*outcome")
+        self.assertNotIn("Lunch?", shown)
+        lines = run("audit", "tail", "-n", "3", *self.at).splitlines()
+        self.assertEqual(len(lines), 3)
+        place = re.match(r"\S+ (\d+:\d+) ", lines[-1]).group(1)
+        self.assertIn(place, run("audit", "show", place, *self.at))
+        self.assertEqual(sluice("audit", "show", "call_nothing", *self.at).returncode, 1)
+        p = run("audit", "verify", *self.at)
+        self.assertIn("an engine is writing", p)
+        key = re.search(r"^key ([0-9a-f]{64})", p, re.M).group(1)
+        run("audit", "verify", "--expect-key", key, *self.at)
+        self.assertEqual(sluice("audit", "verify", "--expect-key", "00" * 32, *self.at).returncode, 1)
+        self.assertEqual(sluice("audit", "verify", "--data", "/nowhere").returncode, 1)
+
+    def test_follow(self):
+        p = Process([harness.SLUICE, "audit", "tail", "-n", "0", "--follow", *self.at])
+        for _ in range(100):                # until it has begun to follow: what came before is not shown
+            call = re.search(r"call_\w+", self.call("outlook.list_mail").stderr).group()
+            try:
+                p.wait_line(call, timeout=1)
+                break
+            except AssertionError:
+                continue
+        else:
+            self.fail("nothing was followed:\n" + p.text())
+        p.kill()
+
+    def test_tampering_is_found(self):
+        engine = Engine()
+        run("tools", "--as", "x", "--data", engine.data)
+        self.assertEqual(engine.stop(), 0)
+        checkpoints = run("audit", "checkpoint", "--data", engine.data)
+        self.assertRegex(checkpoints, r"^sluice-checkpoint 1 ")
+        kept = os.path.join(scratch(), "checkpoints")
+        with open(kept, "w") as f:
+            f.write(checkpoints)
+        run("audit", "verify", "--checkpoints", kept, "--data", engine.data)
+        segment = os.path.join(engine.data, "journal", "lane-0000")
+        segment = os.path.join(segment, sorted(os.listdir(segment))[0]) if os.path.isdir(segment) else \
+            sorted(harness.glob.glob(os.path.join(engine.data, "journal", "*", "*.seg")))[0]
+        with open(segment, "r+b") as f:
+            f.seek(4096 + 100)
+            byte = f.read(1)
+            f.seek(4096 + 100)
+            f.write(bytes([byte[0] ^ 1]))
+        p = sluice("audit", "verify", "--data", engine.data)
+        self.assertEqual(p.returncode, 1)
+        self.assertIn(os.path.basename(segment), p.stdout)
+        self.assertIn("NOT VERIFIED", p.stdout)
+
+    # ---- stdio ----
+
+    def bridge(self, *extra, who=ALICE):
+        return Bridge([harness.SLUICE, "stdio", *who, *self.at, *extra])
+
+    def test_stdio_modern(self):
+        b = self.bridge()
+        b.send({"jsonrpc": "2.0", "id": 1, "method": "server/discover", "params": {"_meta": META}})
+        self.assertEqual(b.take()["result"]["supportedVersions"], ["2026-07-28"])
+        for i in range(10):
+            b.send({"jsonrpc": "2.0", "id": "c%d" % i, "method": "tools/call",
+                    "params": {"name": "outlook.list_mail", "arguments": {"count": 1}, "_meta": META}})
+        answers = {m["id"]: m for m in (b.take() for _ in range(10))}
+        self.assertEqual(sorted(answers), ["c%d" % i for i in range(10)])
+        self.assertTrue(all(m["result"]["_meta"]["dev.sluice/outcome"] == "done" for m in answers.values()))
+        b.raw("this is no JSON\n")
+        self.assertEqual(b.take()["error"]["code"], -32700)
+        b.send({"jsonrpc": "2.0", "id": 2, "method": "nonsense", "params": {"_meta": META}})
+        self.assertEqual((lambda m: (m["id"], m["error"]["code"]))(b.take()), (2, -32601))
+        self.assertEqual(b.end(), 0)
+        self.assertEqual(b.rest(), [])
+
+    def test_stdio_modern_cancel(self):
+        """A cancelled request is closed, gets no answer, and the bridge goes on."""
+        b = self.bridge()
+        b.send({"jsonrpc": "2.0", "id": 7, "method": "subscriptions/listen", "params": {"notifications": {"toolsListChanged": True}, "_meta": META}})
+        self.assertEqual(b.take()["method"], "notifications/subscriptions/acknowledged")
+        b.send({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 7, "_meta": META}})
+        b.send({"jsonrpc": "2.0", "id": 8, "method": "tools/list", "params": {"_meta": META}})
+        self.assertEqual(b.take()["id"], 8)
+        self.assertEqual(b.end(), 0)
+        self.assertEqual(b.rest(), [])
+
+    def test_stdio_legacy(self):
+        b = self.bridge()
+        b.send({"jsonrpc": "2.0", "id": 0, "method": "initialize",
+                "params": {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}})
+        # sent at once: the bridge keeps the order
+        b.send({"jsonrpc": "2.0", "method": "notifications/initialized"})
+        b.send({"jsonrpc": "2.0", "id": 1, "method": "ping"})
+        b.send({"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": {"name": "outlook.list_mail", "arguments": {"count": 1}}})
+        self.assertEqual(b.take()["result"]["protocolVersion"], "2025-06-18")
+        answers = {m["id"]: m for m in (b.take(), b.take())}
+        self.assertEqual(answers[1]["result"], {})
+        self.assertEqual(answers[2]["result"]["_meta"]["dev.sluice/outcome"], "done")
+        self.assertNotIn("resultType", answers[2]["result"])
+        self.assertEqual(b.end(), 0)
+        self.assertEqual(b.rest(), [])
+
+    def test_stdio_ends_with_its_input(self):
+        b = self.bridge()
+        self.assertEqual(b.end(timeout=3), 0)
+        b = self.bridge()                   # even when something is open for good
+        b.send({"jsonrpc": "2.0", "id": 7, "method": "subscriptions/listen", "params": {"notifications": {"toolsListChanged": True}, "_meta": META}})
+        b.take()
+        self.assertEqual(b.end(timeout=5), 0)
+        # what came before the end is answered, and a last line needs no line end
+        p = sluice("stdio", *ALICE, *self.at, input=json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": META}}))
+        self.assertEqual(json.loads(p.stdout)["id"], 1)
+
+    def test_stdio_is_as_good_as_its_token(self):
+        p = sluice("stdio", *self.at, env={"SLUICE_TOKEN": "nonsense"},
+                   input=json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": META}}) + "\n")
+        m = json.loads(p.stdout)
+        self.assertEqual((m["id"], m["error"]["data"]["dev.sluice/error"]), (1, "token_malformed"))
+
+
+class Bridge:
+    def __init__(self, command):
+        self.p = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def raw(self, text):
+        self.p.stdin.write(text)
+        self.p.stdin.flush()
+
+    def send(self, message):
+        self.raw(json.dumps(message) + "\n")
+
+    def take(self):
+        line = self.p.stdout.readline()
+        if not line:
+            raise AssertionError("the bridge ended: " + self.p.stderr.read())
+        return json.loads(line)
+
+    def end(self, timeout=10):
+        self.p.stdin.close()
+        code = self.p.wait(timeout)
+        self.left = self.p.stdout.read().splitlines()
+        self.p.stdout.close()
+        self.p.stderr.close()
+        return code
+
+    def rest(self):
+        return self.left
+
+
+if __name__ == "__main__":
+    harness.main()

@@ -1,7 +1,7 @@
 /*
  * config.h -- what an operator may say, and how: one YAML file
  *
- * The file is the table in config.c; docs/configuration.md is made of the same words.  Unknown keys are refused, every
+ * The file is the table in config.c; docs/operating.md is made of the same words.  Unknown keys are refused, every
  * error names file, line and column.  Secrets are never in the file: they are references, "env:NAME" or "file:PATH"
  * ("credential:NAME" where systemd hands them over).  Without a file, config_default() is the embedded default.
  */

@@ -64,7 +64,7 @@ RATCHETS = {        # name or path: how much there is now
     "error": {
         "HTTP_FORBIDDEN_ORIGIN": 1, "HTTP_MEDIA_TYPE": 1, "HTTP_METHOD": 1, "HTTP_NOT_ACCEPTABLE": 1,
         "HTTP_NOT_FOUND": 1, "HTTP_TIMEOUT": 1, "HTTP_TOO_LARGE": 1, "OVERLOADED": 1, "PROMPT_UNKNOWN": 1,
-        "RESOURCE_UNKNOWN": 1, "RPC_METHOD_UNKNOWN": 1, "SESSION_MISSING": 1, "SESSION_UNKNOWN": 1,
+        "RESOURCE_UNKNOWN": 1, "RPC_METHOD_UNKNOWN": 1, "SESSION_UNKNOWN": 1,
         "UPSTREAM_CONFLICT": 1,
     },
     # rooms without a README

@@ -124,6 +124,7 @@ static enum err await_list(struct request *r)
         json_push(&r->arena, list, one);
     }
     json_set(&r->arena, body, "accounts", list);
+    record(r, "accounts_list", r->caller->tenant, r->caller->user, STR_NULL, STR_NULL, OK);
     await_answer_json(r->rq, 200, &r->arena, body);
     return OK;
 }
@@ -312,8 +313,10 @@ void accounts_handle(struct http_request *rq, struct worker *w)
             await_answer_text(rq, 405, "GET only\n");
     } else {
         e = await_route(&r);
-        if (e)
+        if (e) {
+            call_record_bad_request(w, e, r.info.text[0] ? r.info.text : err_text(e), http_peer(rq), http_body(rq).len);
             await_refuse(&r, e);
+        }
     }
     caller_release(r.caller);
     arena_release(&r.arena);

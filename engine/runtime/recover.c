@@ -4,6 +4,12 @@
  * An INTENT without an OUTCOME is a call whose process ended in the middle: an effect's outcome is unknown (it is never
  * run again), a read's is failed.  An INTENT with a key and its OUTCOME restore that key; an open effect with a key
  * restores it as unknown, so that a repeat is told so instead of being executed.
+ *
+ * Lanes are read one after the other, so nothing here may depend on the order of records of different lanes:
+ *
+ *   an earlier start settles intents of any lane on its own lane 0, so such an OUTCOME may come before its INTENT
+ *   calls with one key may have run on different lanes; at most one of them is done or unknown, and that one counts: one
+ *   that was refused or failed has freed nothing that another one holds
  */
 #include <stdlib.h>
 
@@ -21,8 +27,15 @@ struct open_intent {
     wall_ms_t when;
 };
 
+/* The end of a call whose INTENT has not been seen. */
+struct early_end {
+    enum outcome outcome;
+    char call[40];
+};
+
 struct recovery {
     struct map open;                    /* call id -> struct open_intent */
+    struct map early;                   /* call id -> struct early_end */
     struct once_table *once;
     wall_ms_t now;
 };
@@ -36,7 +49,7 @@ static void restore(struct recovery *r, const struct open_intent *o, enum outcom
 {
     struct once_name name = { o->tenant, o->user, o->agent, o->tool, o->key };
 
-    if (o->key.len)
+    if (o->key.len && (outcome == OUTCOME_DONE || outcome == OUTCOME_UNKNOWN))
         once_restore(r->once, &name, o->digest, o->call, o->when, r->now, outcome, err, result);
 }
 
@@ -44,6 +57,32 @@ static void intent_free(struct open_intent *o)
 {
     arena_release(&o->arena);
     free(o);
+}
+
+/* Was its end written by an earlier start? Then it is not open. */
+static bool ended_early(struct recovery *r, struct open_intent *o)
+{
+    struct early_end *end = map_del(&r->early, o->call);
+
+    if (!end)
+        return false;
+    restore(r, o, end->outcome, E_OUTCOME_UNKNOWN, STR_NULL);
+    free(end);
+    intent_free(o);
+    return true;
+}
+
+static void end_early(struct recovery *r, struct str call, enum outcome outcome)
+{
+    struct early_end *end = calloc(1, sizeof(*end));
+
+    ASSERT(end != NULL);
+    end->outcome = outcome;
+    if (call.len && call.len < sizeof(end->call)) {
+        memcpy(end->call, call.p, call.len);
+        end = map_put(&r->early, str_n(end->call, call.len), end);
+    }
+    free(end);                          /* one that is no name, or told twice */
 }
 
 static void see_intent(struct recovery *r, const struct journal_record *rec, const struct json *j)
@@ -62,6 +101,8 @@ static void see_intent(struct recovery *r, const struct journal_record *rec, con
     o->digest = kept(&o->arena, j, "args_digest");
     o->effect = !str_is(json_str(json_get(j, "effect")), "reads");
     o->when = rec->time;
+    if (ended_early(r, o))
+        return;
     old = map_put(&r->open, o->call, o);
     if (old)
         intent_free(old);
@@ -79,9 +120,13 @@ static void see_outcome(struct recovery *r, const struct json *j)
 {
     struct open_intent *o = map_del(&r->open, json_str(json_get(j, "call")));
     enum outcome outcome = outcome_named(json_str(json_get(j, "outcome")));
+    bool recovered = false;
 
-    if (!o)
+    if (!o) {
+        if (json_bool(json_get(j, "recovered"), &recovered) && recovered)
+            end_early(r, json_str(json_get(j, "call")), outcome);
         return;
+    }
     restore(r, o, outcome, outcome == OUTCOME_UNKNOWN ? E_OUTCOME_UNKNOWN : OK, json_str(json_get(j, "result")));
     intent_free(o);
 }
@@ -161,5 +206,9 @@ void recover_free(struct recovery *r)
     while ((slot = map_next(&r->open, &at)))
         intent_free(slot->value);
     map_release(&r->open);
+    at = 0;
+    while ((slot = map_next(&r->early, &at)))
+        free(slot->value);
+    map_release(&r->early);
     free(r);
 }

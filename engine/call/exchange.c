@@ -1,5 +1,5 @@
 /*
- * exchange.c -- permit -> credential -> send -> classify -> maybe again
+ * exchange.c -- credential -> permit -> send -> classify -> maybe again
  *
  * The rules of trying again (facts: providers A.4):
  *
@@ -298,6 +298,34 @@ static enum answer classify(struct attempt *a)
 
 /* ---- one attempt, and what follows from it ----------------------------------------------------------------------- */
 
+/*
+ * A token and a permit, both good now.  The token comes first: it may take a refresh, and a permit is for the moment it
+ * was granted, not for after that.  Who stood in line for the permit asks for the token again.
+ */
+static enum err await_leave(struct attempt *a, struct vault_lease *lease, struct permit_wait *permit, bool *ret_held)
+{
+    struct engine *engine = a->c->worker->engine;
+    enum err e = await_credential(a, lease);
+
+    *ret_held = false;
+    while (!e) {
+        ns_t asked = loop_now();
+
+        e = await_limits(a, permit, ret_held);
+        if (e || loop_now() == asked || !lease->token)
+            break;
+        vault_lease_release(engine->vault, lease);
+        asked = loop_now();
+        e = await_credential(a, lease);
+        if (e || loop_now() == asked)
+            break;
+        if (*ret_held)
+            rl_return(engine->limiter, &permit->waiter.permit, loop_now());
+        *ret_held = false;
+    }
+    return e;
+}
+
 static enum err await_attempt(struct attempt *a, enum answer *ret)
 {
     struct permit_wait permit;
@@ -306,10 +334,7 @@ static enum err await_attempt(struct attempt *a, enum answer *ret)
     bool held;
     enum err e;
 
-    e = await_limits(a, &permit, &held);
-    if (e)
-        return e;
-    e = await_credential(a, &lease);
+    e = await_leave(a, &lease, &permit, &held);
     if (!e) {
         await_send(a, &lease);
         *ret = classify(a);

@@ -1,5 +1,5 @@
 /*
- * exchange.h -- one upstream request of a call: permit, credential, send, classify, maybe again
+ * exchange.h -- one upstream request of a call: credential, permit, send, classify, maybe again
  */
 #ifndef CALL_EXCHANGE_H
 #define CALL_EXCHANGE_H

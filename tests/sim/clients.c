@@ -18,6 +18,11 @@ const char *const sim_tenants[2] = { "acme", "beta" }, *const sim_users[3] = { "
 static const char *const agents[] = { "helper", "helper", "helper", "writer", "rogue", "clerk" };
 static unsigned running;
 
+static unsigned here(void)
+{
+    return worker_self()->id;
+}
+
 /* ---- what policy will say: by hand, not by the engine -------------------------------------------------------------- */
 
 static bool agent_may(const char *agent, const char *tool)
@@ -242,11 +247,22 @@ static const struct call_front front = { .transport = "test", .decode = front_de
 
 /* ---- attempts ------------------------------------------------------------------------------------------------------ */
 
-static void op_fire(struct timer *t);
+static void errand_fire(struct timer *t);
 
-static void op_later(struct errand *o, ns_t wait)
+static void errand_later(struct errand *o, ns_t wait)
 {
-    timer_set(&o->timer, loop_now() + wait, op_fire);
+    if (sim.stopping)
+        return;
+    o->timers[here()].errand = o;
+    timer_set(&o->timers[here()].timer, loop_now() + wait, errand_fire);
+}
+
+static bool errand_waits(const struct errand *o)
+{
+    for (unsigned i = 0; i < SIM_WORKERS_MAX; i++)
+        if (timer_is_set(&o->timers[i].timer))
+            return true;
+    return false;
 }
 
 /* Nothing happened, says the engine, and later it may be otherwise. */
@@ -268,7 +284,7 @@ static void reconnect_task(void *arg)
 }
 
 /* What the client does about the end of an attempt. */
-static void op_think(struct errand *o, const struct attempt *a)
+static void errand_think(struct errand *o, const struct attempt *a)
 {
     ns_t wait = NS_PER_MS * 200 << (o->retries < 9 ? o->retries : 9);
 
@@ -277,10 +293,10 @@ static void op_think(struct errand *o, const struct attempt *a)
     if (a->err == E_RECONNECT_NEEDED && (sim.calm || dice_permille(&sim.dice, 500)) && task_spawn("reconnect", reconnect_task, o))
         running++;
     if (o->quirk || o->expect != EXPECT_ALLOW || !o->key[0] || !a->err || !worth_retrying(a)) {
-        o->settled = o->running == 0;
+        o->settled = o->running == 0 && !errand_waits(o);
         return;
     }
-    if (o->running > 0 || timer_is_set(&o->timer))
+    if (o->running > 0 || errand_waits(o))
         return;
     if (o->n_attempts == SIM_ATTEMPTS_MAX || (!sim.calm && o->retries >= 5)) {
         o->settled = true;
@@ -289,21 +305,21 @@ static void op_think(struct errand *o, const struct attempt *a)
     o->retries++;
     o->copies = 1;
     o->cancel_after = 0;
-    op_later(o, wait + dice_between(&sim.dice, 0, wait));
+    errand_later(o, wait + dice_between(&sim.dice, 0, wait));
 }
 
 static void attempt_main(void *arg)
 {
     struct attempt *a = arg;
 
-    await_call(&sim.worker, &front, a, "client", 100);
+    await_call(worker_self(), &front, a, "client", 100);
     a->ended = true;
     a->at = loop_now();
     timer_clear(&a->cancel);
     a->op->running--;
     running--;
     sim.calls++;
-    op_think(a->op, a);
+    errand_think(a->op, a);
 }
 
 static void attempt_cancel(struct timer *t)
@@ -328,57 +344,73 @@ static void attempt_begin(struct errand *o)
         return;
     }
     o->n_attempts++;
-    *a = (struct attempt){ .op = o, .life = sim.life, .task = task_ref(t), .began = true };
+    *a = (struct attempt){ .op = o, .life = sim.life, .worker = here(), .task = task_ref(t), .began = true };
     if (o->cancel_after)
         timer_set(&a->cancel, loop_now() + o->cancel_after + dice_between(&sim.dice, 0, o->cancel_after), attempt_cancel);
     o->running++;
     running++;
 }
 
-static void op_fire(struct timer *t)
+/* Copies are spread over the workers. */
+static void errand_fire(struct timer *t)
 {
-    struct errand *o = CONTAINER_OF(t, struct errand, timer);
+    struct errand *o = CONTAINER_OF(t, struct errand_timer, timer)->errand;
 
-    if (simworld_dead())
+    if (simworld_dead() || sim.stopping)
         return;
     for (unsigned i = 0; i < o->copies && o->n_attempts < SIM_ATTEMPTS_MAX; i++)
-        attempt_begin(o);
+        if (o->copies == 1 || ((unsigned)o->number + i) % sim.n_workers == here())
+            attempt_begin(o);
 }
 
 /* ---- all of them --------------------------------------------------------------------------------------------------- */
 
 /* A new life: who asked in the one before and heard nothing asks again, if a key makes that safe. */
+static void errand_resume(struct errand *o)
+{
+    if (o->n_attempts == SIM_ATTEMPTS_MAX || (o->n_attempts > 0 && !o->key[0])) {
+        o->settled = true;
+    } else if (o->n_attempts > 0) {
+        o->cancel_after = 0;
+        errand_later(o, dice_scale(&sim.dice, NS_PER_MS, NS_PER_S));
+    } else {
+        errand_later(o, sim.calm ? o->start / 8 : o->start);
+    }
+}
+
 void clients_start(void)
 {
     for (unsigned i = 0; i < sim.n_ops; i++) {
         struct errand *o = &sim.ops[i];
 
-        ASSERT(o->running == 0 && !timer_is_set(&o->timer));
-        if (o->settled)
-            continue;
-        if (o->n_attempts == SIM_ATTEMPTS_MAX || (o->n_attempts > 0 && !o->key[0])) {
-            o->settled = true;
-            continue;
-        }
-        if (o->n_attempts > 0)
-            o->cancel_after = 0;
-        op_later(o, o->n_attempts == 0 ? (sim.calm ? o->start / 8 : o->start) : dice_scale(&sim.dice, NS_PER_MS, NS_PER_S));
+        if (!o->settled && ((unsigned)o->number % sim.n_workers == here() || o->copies > 1))
+            errand_resume(o);
     }
+}
+
+void clients_wait(void)
+{
+    for (unsigned i = 0; i < sim.n_ops; i++)
+        timer_clear(&sim.ops[i].timers[here()].timer);
 }
 
 void clients_stop(void)
 {
+    clients_wait();
     for (unsigned i = 0; i < sim.n_ops; i++) {
         struct errand *o = &sim.ops[i];
 
-        timer_clear(&o->timer);
         for (unsigned k = 0; k < o->n_attempts; k++) {
             struct attempt *a = &o->attempts[k];
-            struct task *t = a->began && !a->ended && a->life == sim.life ? task_deref(a->task) : NULL;
+            bool mine = a->began && !a->ended && a->life == sim.life && a->worker == here();
+            struct task *t = mine ? task_deref(a->task) : NULL;
 
-            timer_clear(&a->cancel);
-            if (t)
+            if (mine)
+                timer_clear(&a->cancel);
+            if (t) {
+                a->cancelled = true;
                 task_cancel(t);
+            }
         }
     }
 }

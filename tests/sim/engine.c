@@ -1,11 +1,12 @@
 /*
  * engine.c -- one life of an engine in the simulated world: assembled like runtime/ does it, watched, ended or killed
  *
- * The real rooms are put together here: store, vault, limiter, keys, journal with its recovery, registry, identity, one
- * worker.  A director task runs the life: it brings up the weather, lets the clients begin, decides when the engine dies,
- * and takes everything down.  Dying means: at one instant nothing reaches the outside any more, neither files nor
+ * The real rooms are put together here: store, vault, limiter, keys, journal with its recovery, registry, identity, one or
+ * two workers.  A director task runs the life: it brings up the weather, lets the clients begin, reloads, decides when the
+ * engine is told to stop or dies, and takes everything down; a task per worker follows it.  Dying means: at one instant nothing reaches the outside any more, neither files nor
  * provider nor clients; what the dead engine still does is an orderly end that nobody sees and that frees its memory.
  */
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -24,7 +25,8 @@
 
 enum { LIFE_S_MAX = 1800, GRACE_S = 60 };
 
-enum death { DEATH_NONE, DEATH_TIME, DEATH_EFFECT, DEATH_EARLY };
+enum death { DEATH_NONE, DEATH_TIME, DEATH_EFFECT, DEATH_EARLY, DEATH_STOP, DEATH_KINDS };
+enum phase { PHASE_START, PHASE_WORK, PHASE_STOP, PHASE_CLOSE };
 
 static struct {
     struct timer tick;
@@ -37,6 +39,8 @@ static struct {
     unsigned death_count;           /* effects until it */
     int fuse;                       /* changes of files until it; -1: not lit */
     ns_t failed_at;
+    enum phase phase;
+    unsigned workers_up;
 } life;
 
 /* ---- dying --------------------------------------------------------------------------------------------------------- */
@@ -61,17 +65,15 @@ static void something_happened(void)
         light_fuse();
 }
 
+/* Before anything is opened: the earliest deaths come while a journal is being recovered. */
 static void draw_death(void)
 {
     life.fuse = -1;
-    life.death = DEATH_NONE;
-    if (sim.calm)
-        return;
-    life.death = (enum death)dice_between(&sim.dice, DEATH_NONE, DEATH_EARLY);
-    life.death_at = loop_now() + dice_scale(&sim.dice, NS_PER_MS, 60 * NS_PER_S);
+    life.death = sim.calm ? DEATH_NONE : (enum death)dice_below(&sim.dice, DEATH_KINDS);
+    life.death_at = simworld_now() + dice_scale(&sim.dice, NS_PER_MS, 60 * NS_PER_S);
     life.death_count = (unsigned)dice_scale(&sim.dice, 1, 40);
     if (life.death == DEATH_EARLY)
-        light_fuse();
+        life.fuse = (int)dice_scale(&sim.dice, 1, 150);
 }
 
 /* ---- assembling ---------------------------------------------------------------------------------------------------- */
@@ -103,20 +105,21 @@ static void on_alarm(void *arg, int64_t at)
     if (life.tick_posted || !sim.started)
         return;
     life.tick_posted = true;
-    loop_post(sim.worker.loop, &life.tick_mail);
+    loop_post(sim.workers[0].loop, &life.tick_mail);
 }
 
-static enum err open_registry(struct errinfo *info)
+static enum err open_registry(struct registry **ret, struct errinfo *info)
 {
     const char *const enabled[] = { "sim", NULL };
     struct policy_source source = { STR("sim.cedar"), str_of(sim.policy) };
-    struct provider_setup setup = { .name = "sim", .client_id = "simulated", .client_secret = life.client_secret };
+    struct provider_setup setup = { .name = "sim", .client_id = "simulated", .client_secret = life.client_secret,
+                                    .limits = { { .name = "mailbox_requests", .amount = sim.rate, .concurrency = -1 } }, .n_limits = 1 };
     struct registry_options opt = { .setups = &setup, .n_setups = 1, .enabled = enabled };
     enum err e = policy_set_parse(&source, 1, 0, &opt.policy, info);
 
     if (e)
         return e;
-    e = registry_build(&opt, &sim.registry, info);
+    e = registry_build(&opt, ret, info);
     policy_set_unref(opt.policy);
     return e;
 }
@@ -158,25 +161,38 @@ static enum err open_shared(struct errinfo *info)
     return e;
 }
 
-static void assemble(void)
+static enum err open_workers(struct errinfo *info)
 {
     struct loop_options loop = { .tasks_max = 2048, .stack_size = 128 * 1024 };
+    enum err e = OK;
+
+    for (unsigned i = 0; i < sim.n_workers && !e; i++) {
+        sim.workers[i] = (struct worker){ .id = i, .engine = &sim.engine, .registry = registry_ref(sim.registry) };
+        loop.id = i;
+        e = loop_create(&loop, &sim.workers[i].loop, info);
+    }
+    return e;
+}
+
+static void assemble(void)
+{
     struct errinfo info = { "" };
     enum err e;
 
-    sim.engine = (struct engine){ .workers = &sim.worker, .n_workers = 1, .opt = { .record_arguments = dice_permille(&sim.dice, 500) } };
+    sim.n_workers = (unsigned)dice_between(&sim.dice, 1, SIM_WORKERS_MAX);
+    sim.engine = (struct engine){ .workers = sim.workers, .n_workers = sim.n_workers,
+                                  .opt = { .record_arguments = dice_permille(&sim.dice, 500) } };
     if (dice_permille(&sim.dice, 300))
         sim.engine.opt.agent = (struct admission_rule){ .at_once = dice_between(&sim.dice, 1, 8) };
     if (dice_permille(&sim.dice, 300))
         sim.engine.opt.tenant = (struct admission_rule){ .per_minute = dice_between(&sim.dice, 60, 600) };
     life.client_secret = secret_copy(UPSTREAM_SECRET, strlen(UPSTREAM_SECRET));
-    e = open_registry(&info);
+    e = open_registry(&sim.registry, &info);
     if (!e)
         e = open_shared(&info);
     if (!e) {
         registry_apply_limits(sim.registry, sim.engine.limiter, &sim.engine.opt, world->now());
-        sim.worker = (struct worker){ .engine = &sim.engine };
-        e = loop_create(&loop, &sim.worker.loop, &info);
+        e = open_workers(&info);
     }
     if (e)
         sim_violation("the engine does not start: %s: %s", err_name(e), info.text);
@@ -185,9 +201,12 @@ static void assemble(void)
 static void take_down(void)
 {
     recover_free(life.recovery);
-    life.recovery = NULL;
-    if (sim.worker.loop)
-        loop_destroy(sim.worker.loop);
+    for (unsigned i = 0; i < sim.n_workers; i++) {
+        if (sim.workers[i].loop)
+            loop_destroy(sim.workers[i].loop);
+        registry_unref(sim.workers[i].registry);
+        sim.workers[i] = (struct worker){ 0 };
+    }
     rl_free(sim.engine.limiter);
     journal_close(sim.engine.journal);
     once_free(sim.engine.once);
@@ -199,10 +218,8 @@ static void take_down(void)
     store_close(sim.store);
     secret_release(sim.root);
     secret_release(life.client_secret);
-    registry_unref(sim.worker.registry);
     registry_unref(sim.registry);
     sim.engine = (struct engine){ 0 };
-    sim.worker = (struct worker){ 0 };
     sim.local = NULL;
     sim.store = NULL;
     sim.root = NULL;
@@ -282,6 +299,26 @@ static void calm_down(void)
     simworld_space(0);
 }
 
+/* Policies and limits again, as SIGHUP does it. */
+static void reload(void)
+{
+    struct registry *next;
+    struct errinfo info = { "" };
+
+    if (open_registry(&next, &info)) {
+        sim_violation("no reload: %s", info.text);
+        return;
+    }
+    registry_apply_limits(next, sim.engine.limiter, &sim.engine.opt, world->now());
+    for (unsigned i = 0; i < sim.n_workers; i++) {
+        registry_unref(sim.workers[i].registry);
+        sim.workers[i].registry = registry_ref(next);
+    }
+    registry_unref(sim.registry);
+    sim.registry = next;
+    sim_trace("reloaded");
+}
+
 static bool watch(void)
 {
     if (simworld_dead())
@@ -294,18 +331,50 @@ static bool watch(void)
         sim_trace("death after the journal's");
         return false;
     }
+    if (life.death == DEATH_STOP && loop_now() >= life.death_at)
+        return false;
     return !clients_done();
 }
 
-/* Everybody goes: the clients' tasks, refreshes in the background. What stays too long is said. */
+static unsigned calls_in_flight(void)
+{
+    unsigned n = 0;
+
+    for (unsigned i = 0; i < sim.n_workers; i++)
+        n += sim.workers[i].calls;
+    return n;
+}
+
+/* SIGTERM: newcomers are refused, calls in flight have a while to finish. */
+static void await_drain(void)
+{
+    ns_t until = loop_now() + dice_scale(&sim.dice, NS_PER_MS, 10 * NS_PER_S);
+
+    sim_trace("draining, %u calls", calls_in_flight());
+    for (unsigned i = 0; i < sim.n_workers; i++)
+        sim.workers[i].draining = true;
+    while (calls_in_flight() > 0 && loop_now() < until && !simworld_dead() && !sim.lane_failed)
+        await_sleep(loop_now() + 10 * NS_PER_MS);
+}
+
+/* Beside the clients' tasks and refreshes in the background a loop has its lane's two, the worker's, and the director. */
+static bool quiet(void)
+{
+    for (unsigned i = 0; i < sim.n_workers; i++)
+        if (loop_tasks(sim.workers[i].loop) > (i == 0 ? 4 : 3))
+            return false;
+    return clients_running() == 0;
+}
+
+/* Everybody goes. What stays too long is said. */
 static void await_quiet(void)
 {
     ns_t until = loop_now() + GRACE_S * NS_PER_S;
 
-    while ((clients_running() > 0 || loop_tasks(sim.worker.loop) > 3) && loop_now() < until)
+    while (!quiet() && loop_now() < until)
         await_sleep(loop_now() + 5 * NS_PER_MS);
-    if (clients_running() > 0 || loop_tasks(sim.worker.loop) > 3)
-        sim_violation("%u clients and %u tasks do not end", clients_running(), loop_tasks(sim.worker.loop));
+    if (!quiet())
+        sim_violation("%u clients and %u tasks do not end", clients_running(), loop_tasks(sim.workers[0].loop));
 }
 
 static bool key_busy(void *arg, const struct rl_key_stats *s)
@@ -319,39 +388,62 @@ static bool key_busy(void *arg, const struct rl_key_stats *s)
 static void check_returned(void)
 {
     rl_visit(sim.engine.limiter, false, loop_now(), key_busy, NULL);
-    if (sim.worker.calls)
-        sim_violation("%u calls are still counted", sim.worker.calls);
+    if (calls_in_flight())
+        sim_violation("%u calls are still counted", calls_in_flight());
     if (metric_sum(M_CALLS_IN_FLIGHT) || metric_sum(M_LIMIT_WAITING))
         sim_violation("gauges do not come back to zero");
+}
+
+static void await_phase(enum phase p)
+{
+    while (life.phase < p)
+        await_sleep(loop_now() + 10 * NS_PER_MS);
+}
+
+static void worker_main(void *arg)
+{
+    await_phase(PHASE_WORK);
+    clients_start();
+    await_phase(PHASE_STOP);
+    clients_stop();
+    await_phase(PHASE_CLOSE);
+    await_journal_lane_close(worker_self()->lane);
+    loop_stop(loop_self());
 }
 
 static void director_main(void *arg)
 {
     ns_t began = loop_now();
-    bool change = !sim.calm;
 
+    while (life.workers_up < sim.n_workers)
+        await_sleep(loop_now() + NS_PER_MS);
     await_accounts();
     if (!sim.calm)
         storm();
-    clients_start();
+    life.phase = PHASE_WORK;
+    await_sleep(loop_now() + 20 * NS_PER_MS);
     while (watch()) {
         await_sleep(loop_now() + 20 * NS_PER_MS);
-        if (change && dice_permille(&sim.dice, 2))
+        if (!sim.calm && dice_permille(&sim.dice, 2))
             storm();
+        if (dice_permille(&sim.dice, 1))
+            reload();
         if (loop_now() - began > LIFE_S_MAX * NS_PER_S) {
             if (sim.calm)
                 sim_violation("clients are not done after %d s without any fault", LIFE_S_MAX);
             break;
         }
     }
+    if (!simworld_dead() && !clients_done())
+        await_drain();
     calm_down();
-    clients_stop();
+    sim.stopping = true;
+    life.phase = PHASE_STOP;
     await_quiet();
     check_returned();
     sim.closing = true;
     timer_clear(&life.tick);
-    await_journal_lane_close(sim.worker.lane);
-    loop_stop(sim.worker.loop);
+    life.phase = PHASE_CLOSE;
 }
 
 static enum err append_outcome(void *arg, struct str payload)
@@ -363,42 +455,67 @@ static enum err append_outcome(void *arg, struct str payload)
 
 static void start(void *arg)
 {
+    struct worker *w = arg;
     struct errinfo info = { "" };
     enum err e;
 
-    worker_enter(&sim.worker);
-    sim.worker.registry = registry_ref(sim.registry);
+    worker_enter(w);
     sim.started = true;
-    draw_death();
-    e = journal_lane_open(sim.engine.journal, 0, &sim.worker.lane, &info);
-    if (!e)
-        e = recover_settle(life.recovery, append_outcome, sim.worker.lane);
+    e = journal_lane_open(sim.engine.journal, w->id, &w->lane, &info);
+    if (!e && w->id == 0)
+        e = recover_settle(life.recovery, append_outcome, w->lane);
     if (e) {
-        sim_violation("the worker does not start: %s: %s", err_name(e), info.text);
-        loop_stop(sim.worker.loop);
+        sim_violation("worker %u does not start: %s: %s", w->id, err_name(e), info.text);
+        loop_stop(w->loop);
         return;
     }
-    ASSERT(task_spawn("director", director_main, NULL) != NULL);
+    life.workers_up++;
+    ASSERT(task_spawn("worker", worker_main, NULL) != NULL);
+    if (w->id == 0)
+        ASSERT(task_spawn("director", director_main, NULL) != NULL);
+}
+
+static void run_worker(void *arg)
+{
+    struct worker *w = arg;
+
+    loop_run(w->loop, start, w);
+}
+
+static void *worker_thread(void *arg)
+{
+    struct worker *w = arg;
+
+    simworld_run(w->id, run_worker, w);
+    return NULL;
+}
+
+static void run_workers(void)
+{
+    pthread_t threads[SIM_WORKERS_MAX];
+
+    for (unsigned i = 1; i < sim.n_workers; i++)
+        ASSERT(pthread_create(&threads[i], NULL, worker_thread, &sim.workers[i]) == 0);
+    worker_thread(&sim.workers[0]);
+    for (unsigned i = 1; i < sim.n_workers; i++)
+        pthread_join(threads[i], NULL);
 }
 
 bool engine_live(void)
 {
-    bool died;
-
-    sim.lane_failed = sim.closing = sim.started = false;
+    sim.lane_failed = sim.closing = sim.started = sim.stopping = false;
     memset(&life, 0, sizeof(life));
-    life.fuse = -1;
     life.tick_mail.fn = tick_by_mail;
     simworld_changed = files_changed;
     upstream_happened = something_happened;
     upstream_new_life(sim.life);
     calm_down();
+    draw_death();
     assemble();
     if (!sim.violations)
-        loop_run(sim.worker.loop, start, NULL);
+        run_workers();
     simworld_changed = NULL;
     take_down();
     upstream_end_life();
-    died = simworld_dead();
-    return !died && clients_done();
+    return !simworld_dead() && clients_done();
 }

@@ -11,7 +11,7 @@
 #include "dice.h"
 #include "loop/task.h"
 
-enum { SIM_OPS_MAX = 160, SIM_ATTEMPTS_MAX = 12, SIM_CALL_ID = 40, SIM_JOURNAL_SEGMENT = 128 * 1024 };
+enum { SIM_WORKERS_MAX = 2, SIM_OPS_MAX = 160, SIM_ATTEMPTS_MAX = 12, SIM_CALL_ID = 40, SIM_JOURNAL_SEGMENT = 128 * 1024 };
 
 #define SIM_DIR "/sim"
 #define SIM_JOURNAL SIM_DIR "/journal"
@@ -33,7 +33,7 @@ struct errand;
 /* One call of a client. */
 struct attempt {
     struct errand *op;
-    unsigned life;
+    unsigned life, worker;
     struct task_ref task;
     struct timer cancel;
     char call[SIM_CALL_ID];
@@ -60,7 +60,10 @@ struct errand {
     int64_t timeout_ms;
     bool settled;               /* the client wants nothing more */
     unsigned retries;
-    struct timer timer;
+    struct errand_timer {
+        struct timer timer;
+        struct errand *errand;
+    } timers[SIM_WORKERS_MAX];  /* one per worker: each begins attempts of its own */
     struct attempt attempts[SIM_ATTEMPTS_MAX];
     unsigned n_attempts, running;
 };
@@ -77,13 +80,15 @@ struct sim {
 
     /* the engine of this life: engine.c */
     struct engine engine;
-    struct worker worker;
+    struct worker workers[SIM_WORKERS_MAX];
+    unsigned n_workers;
     struct store *store;
     struct secret *root;
     struct identity_local *local;
     struct registry *registry;
     bool lane_failed, closing, started;
-    ns_t end_by;
+    bool stopping;              /* nobody asks any more in this life */
+    int64_t rate;               /* requests of a mailbox in ten seconds */
 
     unsigned violations;
     char first_violation[500];
@@ -107,8 +112,9 @@ const char *sim_call_here(void);
 struct sim_who sim_who_here(void);
 
 void clients_plan(void);                /* draws the operations */
-void clients_start(void);               /* in a loop: sets their timers */
-void clients_stop(void);                /* in a loop: cancels what runs, clears the timers */
+void clients_start(void);               /* in each worker's loop: sets its timers */
+void clients_wait(void);                /* ... clears them: nobody asks any more */
+void clients_stop(void);                /* ... and cancels what runs */
 bool clients_done(void);                /* no operation wants anything more */
 unsigned clients_running(void);
 enum expectation clients_expect(const char *tenant, const char *user, const char *agent, const char *tool, const char *subject);

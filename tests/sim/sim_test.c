@@ -182,6 +182,7 @@ static void run_seed(uint64_t seed)
     simworld_end();
     upstream_begin(seed);
     clients_plan();
+    sim.rate = dice_scale(&sim.dice, 5, 100);
     stormy = (unsigned)dice_between(&sim.dice, 0, STORMY_LIVES_MAX);
     for (unsigned i = 0; i < stormy && !sim.violations; i++)
         live(false);

@@ -1,11 +1,12 @@
 /* simworld.c -- ring, clock and faults over memworld's files (simworld.h) */
 #include <errno.h>
+#include <pthread.h>
 #include <stdlib.h>
 
 #include "simworld.h"
 #include "tests/unit/memworld.h"
 
-enum { OPS_MAX = 64 };
+enum { OPS_MAX = 64, RINGS_MAX = 4 };
 
 struct slot {
     struct op *op;
@@ -15,6 +16,10 @@ struct slot {
 struct ring {
     struct slot ops[OPS_MAX];
     unsigned n;
+    bool gone;                  /* its loop has ended */
+    bool woken;
+    ns_t until;                 /* its loop waits until then */
+    pthread_cond_t turn;
 };
 
 struct simworld_weather simworld_weather;
@@ -23,6 +28,10 @@ void (*simworld_changed)(void);
 static struct dice ring_dice, file_dice, bytes_dice;
 static ns_t clock_now;
 static ns_t hangs_until;
+static struct ring *rings[RINGS_MAX];       /* in the order in which they were opened */
+static unsigned n_rings;
+static struct ring *runs;                   /* whose turn it is */
+static pthread_mutex_t baton = PTHREAD_MUTEX_INITIALIZER;
 static bool dead;
 static size_t death;
 
@@ -153,20 +162,29 @@ static int sim_list(const char *path, void (*fn)(const char *name, void *arg), v
 
 static enum err ring_open(unsigned entries, struct ring **ret, struct errinfo *info)
 {
-    *ret = calloc(1, sizeof(**ret));
-    ASSERT(*ret);
+    struct ring *r = calloc(1, sizeof(*r));
+
+    ASSERT(r && n_rings < RINGS_MAX && pthread_cond_init(&r->turn, NULL) == 0);
+    rings[n_rings++] = r;
+    *ret = r;
     return OK;
 }
 
 static void ring_close(struct ring *r)
 {
+    unsigned i = 0;
+
     ASSERT(r->n == 0);
+    while (rings[i] != r)
+        i++;
+    rings[i] = rings[--n_rings];
+    pthread_cond_destroy(&r->turn);
     free(r);
 }
 
 static void ring_cancel(struct ring *r, struct op *op)      { }     /* a write under way cannot be taken back */
 static void ring_recycle(struct ring *r, unsigned token)    { }
-static void ring_wake(struct ring *r)                       { }
+static void ring_wake(struct ring *r)                       { r->woken = true; }
 
 static void ring_submit(struct ring *r, struct op *op)
 {
@@ -211,22 +229,81 @@ static ns_t slot_due(const struct slot *s)
     return s->due > hangs_until ? s->due : hangs_until;
 }
 
-static void pass_time(const struct ring *r, ns_t until)
+/* When this ring has something to do. */
+static ns_t ring_due(const struct ring *r)
 {
+    ns_t due = r->woken ? 0 : r->until;
+
     for (unsigned i = 0; i < r->n; i++)
-        if (slot_due(&r->ops[i]) < until)
-            until = slot_due(&r->ops[i]);
-    ASSERT(until != NS_NEVER);                              /* nothing would ever happen again */
+        if (slot_due(&r->ops[i]) < due)
+            due = slot_due(&r->ops[i]);
+    return due;
+}
+
+/* One of those that have something to do now; if there is none, time passes until there is. */
+static struct ring *choose(void)
+{
+    struct ring *ready[RINGS_MAX];
+    ns_t first = NS_NEVER;
+    unsigned n = 0;
+
     clock_now += dice_between(&ring_dice, 200, 2000);       /* the work of a turn */
-    if (until > clock_now)
-        clock_now = until;
+    for (unsigned i = 0; i < n_rings; i++)
+        if (!rings[i]->gone && ring_due(rings[i]) < first)
+            first = ring_due(rings[i]);
+    ASSERT(first != NS_NEVER);                              /* nothing would ever happen again */
+    if (first > clock_now)
+        clock_now = first;
+    for (unsigned i = 0; i < n_rings; i++)
+        if (!rings[i]->gone && ring_due(rings[i]) <= clock_now)
+            ready[n++] = rings[i];
+    return ready[n > 1 ? dice_below(&ring_dice, n) : 0];
+}
+
+static void hand_over(struct ring *to)
+{
+    pthread_mutex_lock(&baton);
+    runs = to;
+    if (to)
+        pthread_cond_signal(&to->turn);
+    pthread_mutex_unlock(&baton);
+}
+
+static void wait_turn(struct ring *r)
+{
+    pthread_mutex_lock(&baton);
+    while (runs != r)
+        pthread_cond_wait(&r->turn, &baton);
+    pthread_mutex_unlock(&baton);
+}
+
+void simworld_run(unsigned loop, void (*fn)(void *arg), void *arg)
+{
+    struct ring *r = rings[loop];
+    bool last = true;
+
+    if (loop == 0)
+        hand_over(r);
+    wait_turn(r);
+    fn(arg);
+    r->gone = true;
+    for (unsigned i = 0; i < n_rings; i++)
+        last = last && rings[i]->gone;
+    hand_over(last ? NULL : choose());
 }
 
 static void ring_wait(struct ring *r, ns_t until, void (*complete)(struct op *op, int res, bool more, const char *data, unsigned token))
 {
     unsigned from = r->n ? (unsigned)dice_below(&ring_dice, r->n) : 0;
+    struct ring *next;
 
-    pass_time(r, until);
+    r->until = until;
+    next = choose();
+    if (next != r) {
+        hand_over(next);
+        wait_turn(r);
+    }
+    r->woken = false;
     for (unsigned k = 0, n = r->n; k < n; k++) {
         struct slot *s = &r->ops[(from + k) % n];
 
@@ -277,6 +354,7 @@ void simworld_begin(uint64_t seed)
     clock_now = NS_PER_S;
     hangs_until = 0;
     dead = false;
+    ASSERT(n_rings == 0);
 }
 
 void simworld_space(int64_t bytes)

@@ -1,7 +1,8 @@
 /*
  * simworld.h -- the world of a simulated run: files of memworld, and a ring, a clock and randomness driven by the seed
  *
- * Time passes only when every loop waits.  Operations on the ring take time and complete in any order; writes and syncs
+ * Each loop has a thread, and one of them runs at a time: where a loop waits, the seed says who goes on, so threads add no
+ * chance of their own.  Time passes only when every loop waits.  Operations on the ring take time and complete in any order; writes and syncs
  * fail, hang and run out of space when the weather says so.  A crash is an instant between two changes of the files:
  * simworld_die() fixes it, and simworld_crash() later puts back what it may have left.
  *
@@ -27,6 +28,9 @@ extern struct simworld_weather simworld_weather;
 /* A new run: no files, time at its beginning. */
 void simworld_begin(uint64_t seed);
 ns_t simworld_now(void);
+/* Runs fn(arg), which runs loop number `loop` (in the order of their creation), on the calling thread when it is its turn.
+ * Loop 0 begins. */
+void simworld_run(unsigned loop, void (*fn)(void *arg), void *arg);
 /* Bytes that files may have together from now on beyond what they have; 0: no limit. */
 void simworld_space(int64_t bytes);
 

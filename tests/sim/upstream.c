@@ -16,7 +16,7 @@
 #include "sim.h"
 #include "simworld.h"
 
-enum { GRANTS_MAX = 256, PLANS_MAX = 4096, IN_FLIGHT_MAX = 4, RATE = 40, RATE_MS = 10000, SENDS_MAX = 16384 };
+enum { GRANTS_MAX = 256, PLANS_MAX = 4096, IN_FLIGHT_MAX = 4, RATE_MS = 10000, SKEW_MS = 10, SENDS_MAX = 16384 };
 
 struct upstream_weather upstream_weather;
 struct deed *upstream_effects;
@@ -331,13 +331,16 @@ static int by_time(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* At most RATE requests left in any window of RATE_MS; what was never sent does not count. */
+/* At most so many requests left in any window; what was never sent does not count. A permit is granted some turns of the
+ * loop before its request leaves: that is the skew. */
 static void check_rate(struct mailbox *m)
 {
     qsort(m->sends, m->n_sends, sizeof(m->sends[0]), by_time);
-    for (unsigned i = RATE; i < m->n_sends; i++) {
-        if (m->sends[i] - m->sends[i - RATE] < RATE_MS * NS_PER_MS) {
-            sim_violation("more than %d requests of mailbox %s/%s within %d ms, at %lld ms", RATE, m->tenant, m->user, RATE_MS,
+    for (unsigned i = (unsigned)sim.rate; i < m->n_sends; i++) {
+        if (m->sends[i] - m->sends[i - sim.rate] < (RATE_MS - SKEW_MS) * NS_PER_MS) {
+            for (unsigned k = i - (unsigned)sim.rate; k <= i; k++)
+                sim_trace("left at %lld ms", (long long)(m->sends[k] / NS_PER_MS));
+            sim_violation("more than %lld requests of mailbox %s/%s within %d ms, at %lld ms", (long long)sim.rate, m->tenant, m->user, RATE_MS,
                           (long long)(m->sends[i] / NS_PER_MS));
             return;
         }
@@ -602,6 +605,7 @@ static enum err await_api(const struct fetch_request *req, const struct request 
         e = from_the_grave(info);
     if (!e) {
         mailbox_sent(m, began);
+        sim_trace("%s left at %lld ms for %s/%s", sim_call_here(), (long long)(began / NS_PER_MS), g->tenant, g->user);
         e = await_arrived(req, r, &c, g, began, a, ret, ret_sent, info);
     }
     m->in_flight--;
@@ -625,7 +629,7 @@ static enum err await_upstream(struct fetch *f, const struct fetch_request *req,
     } else {
         e = await_api(req, &r, a, ret, ret_sent, info);
     }
-    sim_trace("%.*s %.*s -> %s %d sent=%d", STR_ARG(r.method), STR_ARG(r.path), err_name(e), ret->status, (int)*ret_sent);
+    sim_trace("%s %.*s %.*s -> %s %d sent=%d", sim_call_here(), STR_ARG(r.method), STR_ARG(r.path), err_name(e), ret->status, (int)*ret_sent);
     request_release(&r);
     return e;
 }

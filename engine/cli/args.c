@@ -27,11 +27,13 @@ static enum err wrong(struct errinfo *info, struct str key, const char *expected
 {
     if (value.len > 60)
         value.len = 60;
-    return err_set(info, E_ARGS_INVALID, "argument %.*s takes %s, not \"%.*s\"", STR_ARG(key), expected, STR_ARG(value));
+    return err_set(info, E_ARGS_INVALID, "argument %.*s takes %s, not \"%.*s\"", STR_ARG(key), expected,
+                   STR_ARG(value));
 }
 
 /* "list" is refused where a list cannot be an item: JSON says what it is by itself. */
-static enum err read_value(struct arena *a, struct str type, struct str key, struct str value, struct json **ret, struct errinfo *info)
+static enum err read_value(struct arena *a, struct str type, struct str key, struct str value, struct json **ret,
+                           struct errinfo *info)
 {
     struct json_error where;
     struct json *j = NULL;
@@ -62,7 +64,8 @@ static enum err unknown(struct arena *a, const struct json *properties, struct s
 
     for (const struct json *p = json_first(properties); p; p = json_next(p))
         known = arena_printf(a, "%.*s%s%.*s", STR_ARG(known), known.len ? ", " : "", STR_ARG(json_key(p)));
-    return err_set(info, E_ARGS_INVALID, "the tool has no argument \"%.*s\"; it takes: %.*s", STR_ARG(key), STR_ARG(known));
+    return err_set(info, E_ARGS_INVALID, "the tool has no argument \"%.*s\"; it takes: %.*s", STR_ARG(key),
+                   STR_ARG(known));
 }
 
 enum err args_add(struct arena *a, struct json *args, const struct json *schema, const char *pair, struct errinfo *info)

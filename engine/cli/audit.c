@@ -13,13 +13,15 @@ static const char help[] =
     "       sluice audit show CALL | LANE:SEQ\n"
     "       sluice audit checkpoint\n\n"
     "Reads the journal of a data directory. A running engine is not disturbed.\n\n"
-    "  verify        reads every byte: frames, checksums, chains, signatures. Names each place that is not as it was written;\n"
-    "                exit code 1 then\n"
+    "  verify        reads every byte: frames, checksums, chains, signatures. Names each place that\n"
+    "                is not as it was written; exit code 1 then\n"
     "  tail          the newest records, one per line; --follow goes on with what comes\n"
-    "  show          all records of a call, by the id that replies carry, or the one record named LANE:SEQ\n"
-    "  checkpoint    one signed line per lane. Keep them on another machine: with --checkpoints, verify then shows a tail\n"
-    "                that was cut off by somebody who holds the signing key\n\n"
-    "  --expect-key HEX    the public key you noted elsewhere; without it the one beside the journal is believed\n"
+    "  show          all records of a call, by the id that replies carry, or the one record named\n"
+    "                LANE:SEQ\n"
+    "  checkpoint    one signed line per lane. Keep them on another machine: with --checkpoints,\n"
+    "                verify then shows a tail that was cut off by somebody who holds the signing key\n\n"
+    "  --expect-key HEX    the public key you noted elsewhere; without it the one beside the journal\n"
+    "                      is believed\n"
     "  --checkpoints FILE  lines that checkpoint printed\n"
     "  -n N                how many records tail prints; 20 if left out\n"
     "  --data DIR          the engine's data directory; ./sluice-data if left out\n"
@@ -35,7 +37,7 @@ static int unable(enum err e, const struct errinfo *info)
     return complain(&verb_audit, EXIT_UNABLE, "%s", info->text[0] ? info->text : err_text(e));
 }
 
-/* ---- verify -------------------------------------------------------------------------------------------------------- */
+/* ---- verify ------------------------------------------------------------------------------------------------------ */
 
 static void print_note(const struct journal_note *n, void *arg)
 {
@@ -72,8 +74,9 @@ static int verify(const struct options *o, const char *dir)
     if (e && e != E_TAMPERED)
         return unable(e, &info);
     buf_add_hex(&hex, r.key, sizeof(r.key));
-    printf("%s: %llu records in %u segments of %u lanes, %llu bytes, %u signed checkpoints%s\n", e ? "NOT VERIFIED" : "verified",
-           (unsigned long long)r.records, r.segments, r.lanes, (unsigned long long)r.bytes, r.checkpoints, r.live ? "; an engine is writing" : "");
+    printf("%s: %llu records in %u segments of %u lanes, %llu bytes, %u signed checkpoints%s\n",
+           e ? "NOT VERIFIED" : "verified", (unsigned long long)r.records, r.segments, r.lanes,
+           (unsigned long long)r.bytes, r.checkpoints, r.live ? "; an engine is writing" : "");
     printf("key %.*s%s\n", STR_ARG(buf_str(&hex)), o->key ? "" : " (note it elsewhere, and give it as --expect-key)");
     if (e)
         printf("%u problem%s\n", r.problems, r.problems == 1 ? "" : "s");
@@ -81,7 +84,7 @@ static int verify(const struct options *o, const char *dir)
     return e ? EXIT_UNABLE : 0;
 }
 
-/* ---- tail, show, checkpoint ---------------------------------------------------------------------------------------- */
+/* ---- tail, show, checkpoint -------------------------------------------------------------------------------------- */
 
 static void print_buf(struct buf *b)
 {
@@ -150,7 +153,8 @@ static int print_what(const char *dir, const char *id)
     if (e)
         return unable(e, &info);
     if (out.len == 0)
-        fprintf(stderr, "no signed checkpoint yet: there is one every %d records, and at each orderly end\n", JOURNAL_CHECKPOINT_DEFAULT);
+        fprintf(stderr, "no signed checkpoint yet: there is one every %d records, and at each orderly end\n",
+                JOURNAL_CHECKPOINT_DEFAULT);
     print_buf(&out);
     return 0;
 }
@@ -167,15 +171,21 @@ static int dispatch(const struct options *o, const char *dir, char **words, int 
         return print_what(dir, words[1]);
     if (str_is(what, "checkpoint") && n == 1)
         return print_what(dir, NULL);
-    return complain(&verb_audit, EXIT_USAGE, "write: sluice audit verify, tail, show ID or checkpoint; see sluice audit --help");
+    return complain(&verb_audit, EXIT_USAGE,
+                    "write: sluice audit verify, tail, show ID or checkpoint; see sluice audit --help");
 }
 
 static int run(int argc, char **argv)
 {
     struct options o = { 0 };
     const struct option_spec specs[] = {
-        { .name = "config", .value = &o.config }, { .name = "data", .value = &o.data }, { .name = "expect-key", .value = &o.key },
-        { .name = "checkpoints", .value = &o.checkpoints }, { .name = "n", .value = &o.n }, { .name = "follow", .flag = &o.follow }, { 0 },
+        { .name = "config", .value = &o.config },
+        { .name = "data", .value = &o.data },
+        { .name = "expect-key", .value = &o.key },
+        { .name = "checkpoints", .value = &o.checkpoints },
+        { .name = "n", .value = &o.n },
+        { .name = "follow", .flag = &o.follow },
+        { 0 },
     };
     struct config *config = NULL;
     char *words[2];

@@ -22,7 +22,8 @@ enum bridge_kind bridge_kind(const struct json *message)
         return BRIDGE_OTHER;
     if (json_get(message, "method"))
         return json_get(message, "id") ? BRIDGE_REQUEST : BRIDGE_NOTIFICATION;
-    return json_get(message, "id") && (json_get(message, "result") || json_get(message, "error")) ? BRIDGE_RESPONSE : BRIDGE_OTHER;
+    return json_get(message, "id") && (json_get(message, "result") || json_get(message, "error")) ? BRIDGE_RESPONSE
+                                                                                                  : BRIDGE_OTHER;
 }
 
 bool bridge_modern(const struct json *message)
@@ -36,7 +37,8 @@ bool bridge_waits(const struct json *message)
 
     if (bridge_modern(message))
         return false;
-    return str_is(method, "initialize") || (bridge_kind(message) == BRIDGE_NOTIFICATION && !str_is(method, "notifications/cancelled"));
+    return str_is(method, "initialize") ||
+           (bridge_kind(message) == BRIDGE_NOTIFICATION && !str_is(method, "notifications/cancelled"));
 }
 
 void bridge_write(struct buf *out, const struct json *message)

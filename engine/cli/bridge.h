@@ -17,7 +17,8 @@ enum bridge_kind {
     BRIDGE_OTHER,               /* a batch, or nothing that is known: the engine decides what it thinks of it */
 };
 
-/* The next line of `in` from *at on, without its end (LF or CRLF): true, and *at is behind it. False: no whole line yet. */
+/* The next line of `in` from *at on, without its end (LF or CRLF): true, and *at is behind it. False: no whole line
+ * yet. */
 bool bridge_line(const struct buf *in, size_t *at, struct str *ret);
 enum bridge_kind bridge_kind(const struct json *message);
 /* Does the message claim a revision in its _meta, as those of 2026-07-28 and later do? */

@@ -13,13 +13,17 @@ static const char help[] =
     "  sluice call outlook.list_mail --arg count=3 --tenant demo --as alice@demo.example --agent demo-agent\n"
     "  sluice call outlook.send_mail --arg to=bob@demo.example --arg to=carol@demo.example --arg subject=Hello \\\n"
     "      --arg body='Lunch?' --key lunch-1 --tenant demo --as alice@demo.example --agent demo-agent\n\n"
-    "  --arg KEY=VALUE   an argument, read as the type the tool declares; a list takes one --arg per item\n"
+    "  --arg KEY=VALUE   an argument, read as the type the tool declares; a list takes one --arg per\n"
+    "                    item\n"
     "  --args JSON       arguments as a JSON object; --arg adds to it\n"
-    "  --key KEY         idempotency key: the same call with the same key is executed once, however often it is sent\n"
+    "  --key KEY         idempotency key: the same call with the same key is executed once, however\n"
+    "                    often it is sent\n"
     "  --json            print the whole answer as JSON\n"
     LINK_HELP
-    "\nExit codes: 0 done; 3 refused, nothing happened; 4 failed, the provider says it did not happen; 5 unknown, it may\n"
-    "have happened: repeat it only with the same --key. 1: the engine could not be asked. 2: the command line is wrong.\n";
+    "\n"
+    "Exit codes: 0 done; 3 refused, nothing happened; 4 failed, the provider says it did not happen;\n"
+    "5 unknown, it may have happened: repeat it only with the same --key. 1: the engine could not be\n"
+    "asked. 2: the command line is wrong.\n";
 
 struct options {
     struct link_options link;
@@ -129,8 +133,12 @@ static int run(int argc, char **argv)
 {
     struct options o = { 0 };
     const struct option_spec specs[] = {
-        { .name = "arg", .list = o.list, .n_list = &o.n_list, .max_list = ARGS_MAX }, { .name = "args", .value = &o.args },
-        { .name = "key", .value = &o.key }, { .name = "json", .flag = &o.json }, LINK_OPTIONS(o.link), { 0 },
+        { .name = "arg", .list = o.list, .n_list = &o.n_list, .max_list = ARGS_MAX },
+        { .name = "args", .value = &o.args },
+        { .name = "key", .value = &o.key },
+        { .name = "json", .flag = &o.json },
+        LINK_OPTIONS(o.link),
+        { 0 },
     };
     char *tool = NULL;
     struct arena a;

@@ -71,7 +71,7 @@ void client_reply_release(struct client_reply *r)
     buf_release(&r->body);
 }
 
-/* ---- what libcurl calls -------------------------------------------------------------------------------------------- */
+/* ---- what libcurl calls ------------------------------------------------------------------------------------------ */
 
 static size_t on_write(char *p, size_t size, size_t n, void *arg)
 {
@@ -116,7 +116,7 @@ static size_t on_header(char *p, size_t size, size_t n, void *arg)
     return size * n;
 }
 
-/* ---- transfers ----------------------------------------------------------------------------------------------------- */
+/* ---- transfers --------------------------------------------------------------------------------------------------- */
 
 static void set_headers(struct transfer *t)
 {
@@ -179,7 +179,9 @@ static enum err end_of(struct transfer *t, CURLcode code, struct errinfo *info)
     case CURLE_OPERATION_TIMEDOUT:
         return err_set(info, E_TIMEOUT, "%s: %s", t->spec.url, why);
     case CURLE_WRITE_ERROR:
-        return t->refused ? E_CLOSED : err_set(info, E_CALL_TOO_LARGE, "%s: the answer is larger than %d bytes", t->spec.url, CLIENT_REPLY_MAX);
+        return t->refused ? E_CLOSED
+                          : err_set(info, E_CALL_TOO_LARGE, "%s: the answer is larger than %d bytes", t->spec.url,
+                                    CLIENT_REPLY_MAX);
     default:
         return err_set(info, E_UPSTREAM_DOWN, "%s: %s", t->spec.url, why);
     }
@@ -222,7 +224,7 @@ bool client_step(struct client *c, int extra_fd, int timeout_ms)
     return extra_fd >= 0 && poll(&end, 1, 0) > 0 && end.revents;
 }
 
-/* ---- one transfer -------------------------------------------------------------------------------------------------- */
+/* ---- one transfer ------------------------------------------------------------------------------------------------ */
 
 struct waiting {
     bool done;

@@ -1,8 +1,8 @@
 /*
  * completion.c -- `sluice completion`: scripts for bash and zsh, made from the table of verbs
  *
- * The options of a verb are taken from its help, where each stands at the start of a line behind two blanks: what the help
- * teaches is what the shell completes.
+ * The options of a verb are taken from its help, where each stands at the start of a line behind two blanks: what the
+ * help teaches is what the shell completes.
  */
 #include <stdio.h>
 
@@ -67,7 +67,8 @@ static void print_bash(void)
         printf("\" ;;\n");
     }
     printf("        esac\n    fi\n    COMPREPLY=($(compgen -W \"$words\" -- \"$cur\"))\n"
-           "    [ ${#COMPREPLY[@]} -gt 0 ] || COMPREPLY=($(compgen -f -- \"$cur\"))\n}\ncomplete -o filenames -F _sluice sluice\n");
+           "    [ ${#COMPREPLY[@]} -gt 0 ] || COMPREPLY=($(compgen -f -- \"$cur\"))\n}\ncomplete -o filenames -F "
+           "_sluice sluice\n");
 }
 
 /* Inside '...:...[...]' of zsh's _describe and _arguments. */
@@ -91,7 +92,8 @@ static void print_zsh(void)
         print_quoted(str_of((*v)->summary));
         printf("'\n");
     }
-    printf("    )\n    if (( CURRENT == 2 )); then\n        _describe verb verbs\n        return\n    fi\n    case ${words[2]} in\n");
+    printf("    )\n    if (( CURRENT == 2 )); then\n        _describe verb verbs\n        return\n    fi\n    case "
+           "${words[2]} in\n");
     for (const struct verb *const *v = cli_verbs; *v; v++) {
         struct str rest = str_of((*v)->help), name, what;
 

@@ -12,16 +12,18 @@ enum { AT_ONCE = 16, USERS_BYTES_MAX = 64 << 20, TOKEN_MAX = 16384 };
 static const char help[] =
     "Usage: sluice connect PROVIDER --as USER --agent AGENT [OPTIONS]\n"
     "       sluice connect --list | --disconnect ID\n\n"
-    "Connects an account of the user at a provider, through a running engine. Prints the URL the user opens in a browser;\n"
-    "once the provider has sent the browser back, calls can use the account.\n\n"
+    "Connects an account of the user at a provider, through a running engine. Prints the URL the user\n"
+    "opens in a browser; once the provider has sent the browser back, calls can use the account.\n\n"
     "  sluice connect outlook --as alice@example.com --agent cli\n"
     "  sluice connect github --token-file token.txt --as alice@example.com --agent cli\n\n"
-    "  --label TEXT        what the account is called (its address, for a mailbox); the user's name if left out\n"
+    "  --label TEXT        what the account is called (its address, for a mailbox); the user's name\n"
+    "                      if left out\n"
     "  --token-file FILE   a token the user brings instead of logging in; - reads it from stdin\n"
     "  --list              the user's accounts\n"
     "  --disconnect ID     revokes the account at the provider where it can be, and forgets it\n"
     "  --sandbox-login     logs in by itself: works with the built-in sandbox only\n"
-    "  --users-file FILE   with --sandbox-login: connects every user of the file, one per line, for load tests\n"
+    "  --users-file FILE   with --sandbox-login: connects every user of the file, one per line, for\n"
+    "                      load tests\n"
     "  --json              answers as JSON\n"
     LINK_HELP;
 
@@ -31,10 +33,11 @@ struct options {
     bool list, sandbox_login, json;
 };
 
-/* ---- one request --------------------------------------------------------------------------------------------------- */
+/* ---- one request ------------------------------------------------------------------------------------------------- */
 
 /* The engine's answer as JSON in `a`; complains about everything but 200. */
-static int ask(struct link *l, struct arena *a, const char *method, const char *path, const struct json *body, struct json **ret)
+static int ask(struct link *l, struct arena *a, const char *method, const char *path, const struct json *body,
+               struct json **ret)
 {
     const char *headers[] = { "Content-Type: application/json", l->authorization };
     struct client_spec spec = { .method = method, .url = arena_printf(a, "%s%s", l->base, path).p, .headers = headers,
@@ -53,7 +56,8 @@ static int ask(struct link *l, struct arena *a, const char *method, const char *
     if (client_do(l->client, &spec, &reply, &info))
         rc = complain(&verb_connect, EXIT_UNABLE, "the engine could not be asked: %s", info.text);
     else if (json_parse(a, arena_str(a, buf_str(&reply.body)), NULL, ret, &where))
-        rc = complain(&verb_connect, EXIT_UNABLE, "HTTP status %d without JSON: is %s an engine?", reply.status, l->base);
+        rc = complain(&verb_connect, EXIT_UNABLE, "HTTP status %d without JSON: is %s an engine?", reply.status,
+                      l->base);
     else if (reply.status != 200)
         rc = complain(&verb_connect, EXIT_REFUSED, "%.*s", STR_ARG(json_str(json_get(*ret, "message"))));
     buf_release(&b);
@@ -85,8 +89,9 @@ static int list(const struct options *o, struct link *l, struct arena *a)
     table_init(&t, a, 5);
     table_row(&t, (const struct str[]){ STR("PROVIDER"), STR("ACCOUNT"), STR("STATUS"), STR("SINCE"), STR("ID") });
     for (const struct json *one = json_first(json_get(answer, "accounts")); one; one = json_next(one))
-        table_row(&t, (const struct str[]){ json_str(json_get(one, "provider")), json_str(json_get(one, "label")), json_str(json_get(one, "status")),
-                                            json_str(json_get(one, "created")), json_str(json_get(one, "id")) });
+        table_row(&t, (const struct str[]){ json_str(json_get(one, "provider")), json_str(json_get(one, "label")),
+                                            json_str(json_get(one, "status")), json_str(json_get(one, "created")),
+                                            json_str(json_get(one, "id")) });
     table_print(stdout, &t);
     return 0;
 }
@@ -107,7 +112,8 @@ static int disconnect(const struct options *o, struct link *l, struct arena *a)
     if (o->json)
         print_answer(answer);
     else
-        printf("forgotten%s\n", revoked ? ", and revoked at the provider" : "; the provider could not be told: revoke it there, too");
+        printf("forgotten%s\n",
+               revoked ? ", and revoked at the provider" : "; the provider could not be told: revoke it there, too");
     return 0;
 }
 
@@ -118,7 +124,8 @@ static int bring(const struct options *o, struct link *l, struct arena *a, struc
     int rc = input_read(&verb_connect, o->token_file, &token);
 
     if (!rc) {
-        json_set_str(a, body, "token", str_n(token.p, token.len && token.p[token.len - 1] == '\n' ? token.len - 1 : token.len));
+        json_set_str(a, body, "token",
+                     str_n(token.p, token.len && token.p[token.len - 1] == '\n' ? token.len - 1 : token.len));
         rc = ask(l, a, "POST", "/v1/accounts", body, &answer);
     }
     buf_release(&token);
@@ -146,7 +153,7 @@ static int begin(const struct options *o, struct link *l, struct arena *a, struc
     return 0;
 }
 
-/* ---- the sandbox ---------------------------------------------------------------------------------------------------- */
+/* ---- the sandbox ------------------------------------------------------------------------------------------------- */
 
 struct crowd {
     const struct options *o;
@@ -175,7 +182,10 @@ static void on_connected(enum err e, const struct errinfo *info, void *arg)
 
 static int token_for(struct crowd *c, struct arena *a, struct str user, const char **ret)
 {
-    struct identity_mint m = { .tenant = str_of(c->o->link.tenant), .user = user, .agent = str_of(c->o->link.agent), .audience = str_of(c->link->url) };
+    struct identity_mint m = { .tenant = str_of(c->o->link.tenant),
+                               .user = user,
+                               .agent = str_of(c->o->link.agent),
+                               .audience = str_of(c->link->url) };
     struct buf b = BUF_INIT(IDENTITY_TOKEN_MAX);
     int rc = mint(&verb_connect, c->link->data, &m, &b);
 
@@ -189,7 +199,9 @@ static int token_for(struct crowd *c, struct arena *a, struct str user, const ch
 static void crowd_next(struct crowd *c)
 {
     while (c->open < AT_ONCE && c->rest.len && !c->rc && c->failed < 10) {
-        struct headless_spec spec = { .client = c->link->client, .base = c->link->base, .provider = c->provider, .on_done = on_connected, .arg = c };
+        struct headless_spec spec = {
+            .client = c->link->client, .base = c->link->base, .provider = c->provider, .on_done = on_connected, .arg = c
+        };
         struct arena a;
         struct str user;
 
@@ -230,7 +242,11 @@ static int connect_crowd(const struct options *o, struct link *l, const char *pr
 
 static int connect_one(const struct options *o, struct link *l, const char *provider)
 {
-    struct headless_spec spec = { .client = l->client, .base = l->base, .authorization = l->authorization, .provider = provider, .user = o->link.user };
+    struct headless_spec spec = { .client = l->client,
+                                  .base = l->base,
+                                  .authorization = l->authorization,
+                                  .provider = provider,
+                                  .user = o->link.user };
     struct errinfo info = { "" };
 
     if (!o->link.user)
@@ -241,7 +257,7 @@ static int connect_one(const struct options *o, struct link *l, const char *prov
     return 0;
 }
 
-/* ---- the verb ------------------------------------------------------------------------------------------------------- */
+/* ---- the verb ---------------------------------------------------------------------------------------------------- */
 
 static int act(const struct options *o, struct link *l, struct arena *a, const char *provider)
 {
@@ -275,9 +291,15 @@ static int run(int argc, char **argv)
 {
     struct options o = { 0 };
     const struct option_spec specs[] = {
-        { .name = "label", .value = &o.label }, { .name = "token-file", .value = &o.token_file }, { .name = "list", .flag = &o.list },
-        { .name = "disconnect", .value = &o.disconnect }, { .name = "sandbox-login", .flag = &o.sandbox_login },
-        { .name = "users-file", .value = &o.users_file }, { .name = "json", .flag = &o.json }, LINK_OPTIONS(o.link), { 0 },
+        { .name = "label", .value = &o.label },
+        { .name = "token-file", .value = &o.token_file },
+        { .name = "list", .flag = &o.list },
+        { .name = "disconnect", .value = &o.disconnect },
+        { .name = "sandbox-login", .flag = &o.sandbox_login },
+        { .name = "users-file", .value = &o.users_file },
+        { .name = "json", .flag = &o.json },
+        LINK_OPTIONS(o.link),
+        { 0 },
     };
     struct link_options opened;
     char *provider = NULL;

@@ -14,8 +14,8 @@ struct embedded {
 };
 extern const struct embedded demo_policies[];       /* docs/demo/(all).cedar; name NULL at the end */
 
-/* Starts the sandbox where the configuration wants it. On the embedded default a taken port is no reason not to start: then
- * a free one is used. name: "127.0.0.1:7412". Complains by itself. */
+/* Starts the sandbox where the configuration wants it. On the embedded default a taken port is no reason not to start:
+ * then a free one is used. name: "127.0.0.1:7412". Complains by itself. */
 int demo_sandbox(const struct verb *v, const struct config *c, struct sandbox_thread **ret, char name[64]);
 /* Makes the sandbox the provider "outlook", unless the configuration says something else about it. */
 void demo_provider(struct config *c, const char *sandbox);

@@ -31,16 +31,23 @@ static void on_reply(struct transfer *t, enum err e, const struct errinfo *info,
         advance(arg, transfer_reply(t), &why);
 }
 
-static void send_next(struct login *l, const char *method, const char *url, const char *const *headers, size_t n, struct str body)
+static void send_next(struct login *l, const char *method, const char *url, const char *const *headers, size_t n,
+                      struct str body)
 {
-    struct client_spec s = { .method = method, .url = url, .headers = headers, .n_headers = n, .body = body, .on_done = on_reply, .arg = l,
+    struct client_spec s = { .method = method,
+                             .url = url,
+                             .headers = headers,
+                             .n_headers = n,
+                             .body = body,
+                             .on_done = on_reply,
+                             .arg = l,
                              .timeout_ms = 60000 };
 
     l->step++;
     client_begin(l->spec.client, &s);
 }
 
-/* ---- the page ------------------------------------------------------------------------------------------------------ */
+/* ---- the page ---------------------------------------------------------------------------------------------------- */
 
 static struct str find(struct str s, const char *what)
 {
@@ -69,7 +76,8 @@ static struct str unescape(struct arena *a, struct str s)
         if (str_starts(rest, STR("&amp;"))) {
             z[n++] = '&';
             i += 4;
-        } else if (str_starts(rest, STR("&#")) && str_cut(str_from(rest, 2), ';', &digits, &tail) && str_to_u64(digits, &c) && c < 128) {
+        } else if (str_starts(rest, STR("&#")) && str_cut(str_from(rest, 2), ';', &digits, &tail) &&
+                   str_to_u64(digits, &c) && c < 128) {
             z[n++] = (char)c;
             i += digits.len + 2;
         } else {
@@ -115,7 +123,7 @@ enum err headless_form(struct arena *a, struct str page, struct str user, struct
     return ret_action->len && ret_body->len ? OK : E_FORMAT;
 }
 
-/* ---- the steps ----------------------------------------------------------------------------------------------------- */
+/* ---- the steps --------------------------------------------------------------------------------------------------- */
 
 static const char *absolute(struct login *l, struct str page_url, struct str action)
 {
@@ -154,7 +162,8 @@ static enum err refused(struct errinfo *info, const char *who, const struct clie
 {
     struct str said = buf_str(&reply->body);
 
-    return err_set(info, E_UPSTREAM_REFUSED, "%s answered HTTP %d: %.*s", who, reply->status, (int)(said.len > 200 ? 200 : said.len), said.p ? said.p : "");
+    return err_set(info, E_UPSTREAM_REFUSED, "%s answered HTTP %d: %.*s", who, reply->status,
+                   (int)(said.len > 200 ? 200 : said.len), said.p ? said.p : "");
 }
 
 static void advance(struct login *l, const struct client_reply *reply, struct errinfo *info)

@@ -29,8 +29,8 @@ void headless_begin(const struct headless_spec *spec);
 /* The same, waited for. spec->on_done is not used. */
 enum err headless_login(const struct headless_spec *spec, struct errinfo *info);
 
-/* The form of a login page as the body of its POST: every <input> with a name, the one called "user" with `user` as value.
- * ret_action: where it goes. E_FORMAT: there is no form. */
+/* The form of a login page as the body of its POST: every <input> with a name, the one called "user" with `user` as
+ * value. ret_action: where it goes. E_FORMAT: there is no form. */
 enum err headless_form(struct arena *a, struct str page, struct str user, struct str *ret_action, struct str *ret_body);
 
 #endif

@@ -13,7 +13,7 @@
 
 enum { RENEW_MS = 30 * 60 * 1000 };
 
-/* ---- where --------------------------------------------------------------------------------------------------------- */
+/* ---- where ------------------------------------------------------------------------------------------------------- */
 
 static const char *endpoint_path(struct arena *a, const char *data)
 {
@@ -28,7 +28,8 @@ void endpoint_write(const char *data, const char *mcp_url)
     arena_init(&a, 16384);
     f = fopen(endpoint_path(&a, data), "we");
     if (!f || fprintf(f, "%s\n", mcp_url) < 0)
-        LOG_WARN("other verbs of sluice will not find this engine by itself: give them --url", LOG_S("why", strerror(errno)));
+        LOG_WARN("other verbs of sluice will not find this engine by itself: give them --url",
+                 LOG_S("why", strerror(errno)));
     if (f)
         fclose(f);
     arena_release(&a);
@@ -58,7 +59,8 @@ static const char *endpoint_read(struct arena *a, const char *data)
     return url;
 }
 
-int link_url(const struct verb *v, const struct link_options *o, struct arena *a, const char **ret_url, const char **ret_data)
+int link_url(const struct verb *v, const struct link_options *o, struct arena *a, const char **ret_url,
+             const char **ret_data)
 {
     struct config *config = NULL;
     const char *url = o->url ? o->url : getenv("SLUICE_URL");
@@ -88,7 +90,7 @@ static const char *base_of(struct arena *a, const char *url)
     return path ? arena_z(a, str_n(url, (size_t)(path - url))) : url;
 }
 
-/* ---- who ----------------------------------------------------------------------------------------------------------- */
+/* ---- who --------------------------------------------------------------------------------------------------------- */
 
 int mint(const struct verb *v, const char *data, const struct identity_mint *m, struct buf *out)
 {
@@ -98,8 +100,11 @@ int mint(const struct verb *v, const char *data, const struct identity_mint *m, 
     enum err e = identity_local_open(data, STR(RUNTIME_LOCAL_ISSUER), false, &local, &info);
 
     if (e)
-        return complain(v, EXIT_UNABLE, "%s: tokens are signed with the key in the engine's data directory; name it with --data, or bring a "
-                        "token with --token", info.text);
+        return complain(
+            v, EXIT_UNABLE,
+            "%s: tokens are signed with the key in the engine's data directory; name it with --data, or bring a "
+            "token with --token",
+            info.text);
     if (full.tenant.len == 0)
         full.tenant = STR("default");
     if (full.agent.len == 0)
@@ -121,7 +126,9 @@ static void authorize_with(struct link *l, struct str token)
 
 static int authorize_mint(const struct verb *v, const struct link_options *o, struct link *l)
 {
-    struct identity_mint m = { .tenant = str_of(o->tenant), .user = str_of(o->user), .agent = str_of(o->agent), .audience = str_of(l->url) };
+    struct identity_mint m = {
+        .tenant = str_of(o->tenant), .user = str_of(o->user), .agent = str_of(o->agent), .audience = str_of(l->url)
+    };
     struct buf minted = BUF_INIT(IDENTITY_TOKEN_MAX);
     int rc = mint(v, l->data, &m, &minted);
 

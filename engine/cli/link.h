@@ -2,8 +2,9 @@
  * link.h -- a running engine, as the command line reaches it: where it is, who asks, MCP messages back and forth
  *
  * Where: --url, else SLUICE_URL, else what the engine wrote into <data>/endpoint when it started, else the configured
- * listen address.  Who: --token, else SLUICE_TOKEN, else a token minted with the local issuer's key in the data directory
- * for --tenant, --as and --agent; with none of these no token is sent (an engine without authentication takes that).
+ * listen address.  Who: --token, else SLUICE_TOKEN, else a token minted with the local issuer's key in the data
+ * directory for --tenant, --as and --agent; with none of these no token is sent (an engine without authentication takes
+ * that).
  *
  * Messages are those of MCP 2026-07-28: stateless, what the client claims in params._meta, repeated in header fields.
  */
@@ -20,20 +21,23 @@ struct link_options {
 };
 
 /* The rows of a verb's table of options. */
-#define LINK_OPTIONS(o)                                                                                                            \
-    { .name = "url", .value = &(o).url }, { .name = "token", .value = &(o).token }, { .name = "as", .value = &(o).user },         \
-    { .name = "agent", .value = &(o).agent }, { .name = "tenant", .value = &(o).tenant }, { .name = "data", .value = &(o).data },  \
+#define LINK_OPTIONS(o)                                                                                               \
+    { .name = "url", .value = &(o).url }, { .name = "token", .value = &(o).token },                                   \
+    { .name = "as", .value = &(o).user }, { .name = "agent", .value = &(o).agent },                                   \
+    { .name = "tenant", .value = &(o).tenant }, { .name = "data", .value = &(o).data },                               \
     { .name = "config", .value = &(o).config }
 /* The same, as the end of a verb's help. */
-#define LINK_HELP                                                                                                                  \
-    "Who asks, and where:\n"                                                                                                       \
-    "  --as USER         on whose behalf\n"                                                                                        \
-    "  --agent AGENT     the software that acts; cli if left out\n"                                                                \
-    "  --tenant TENANT   default if left out\n"                                                                                    \
-    "  --token TOKEN     a bearer token instead of one made here; also SLUICE_TOKEN, which other users of this machine\n"         \
-    "                    cannot see in its list of processes\n"                                                                    \
-    "  --url URL         the engine's MCP endpoint; also SLUICE_URL; else that of the engine which runs on the data directory\n"   \
-    "  --data DIR        the engine's data directory, whose key signs tokens; ./sluice-data if left out\n"                         \
+#define LINK_HELP                                                                                                     \
+    "\nWho asks, and where:\n"                                                                                        \
+    "  --as USER         on whose behalf\n"                                                                           \
+    "  --agent AGENT     the software that acts; cli if left out\n"                                                   \
+    "  --tenant TENANT   default if left out\n"                                                                       \
+    "  --token TOKEN     a bearer token instead of one made here; also SLUICE_TOKEN, which other\n"                   \
+    "                    users of this machine cannot see in its list of processes\n"                                 \
+    "  --url URL         the engine's MCP endpoint; also SLUICE_URL; else that of the engine which\n"                 \
+    "                    runs on the data directory\n"                                                                \
+    "  --data DIR        the engine's data directory, whose key signs tokens; ./sluice-data if left\n"                \
+    "                    out\n"                                                                                       \
     "  --config FILE     the engine's configuration: data directory and address are taken from it\n"
 
 enum { LINK_ARENA_MAX = 1 << 20 };
@@ -57,7 +61,8 @@ void link_close(struct link *l);
 int link_renew(const struct verb *v, const struct link_options *o, struct link *l);
 
 /* Where the engine is: in `a`. Complains by itself. */
-int link_url(const struct verb *v, const struct link_options *o, struct arena *a, const char **ret_url, const char **ret_data);
+int link_url(const struct verb *v, const struct link_options *o, struct arena *a, const char **ret_url,
+             const char **ret_data);
 /* The file an engine leaves in its data directory while it runs. */
 void endpoint_write(const char *data, const char *mcp_url);
 void endpoint_remove(const char *data);
@@ -65,7 +70,7 @@ void endpoint_remove(const char *data);
 /* Mints with the key in `data`; tenant "" is "default", agent "" is "cli", ttl 0 an hour. Complains by itself. */
 int mint(const struct verb *v, const char *data, const struct identity_mint *m, struct buf *out);
 
-/* ---- messages ------------------------------------------------------------------------------------------------------- */
+/* ---- messages ---------------------------------------------------------------------------------------------------- */
 
 struct rpc_reply {
     int status;                         /* of HTTP */
@@ -76,13 +81,17 @@ struct rpc_reply {
 /* params: an object in `a`, or NULL; becomes part of the message. */
 struct json *rpc_message(struct link *l, struct arena *a, const char *method, struct json *params);
 /* The request for it, its parts in `a`. schema: the inputSchema of a tool that is called, or NULL. */
-void rpc_spec(struct link *l, struct arena *a, const struct json *message, const struct json *schema, struct client_spec *ret);
+void rpc_spec(struct link *l, struct arena *a, const struct json *message, const struct json *schema,
+              struct client_spec *ret);
 /* What came back: one JSON body, or a stream whose last message is the answer. E_UPSTREAM_GARBLED with the reason. */
-enum err rpc_read(struct arena *a, const struct client_reply *http, const struct json *message, struct rpc_reply *ret, struct errinfo *info);
+enum err rpc_read(struct arena *a, const struct client_reply *http, const struct json *message, struct rpc_reply *ret,
+                  struct errinfo *info);
 /* All of the above. */
-enum err rpc_ask(struct link *l, struct arena *a, const struct json *message, const struct json *schema, struct rpc_reply *ret, struct errinfo *info);
+enum err rpc_ask(struct link *l, struct arena *a, const struct json *message, const struct json *schema,
+                 struct rpc_reply *ret, struct errinfo *info);
 
-/* How a call ended, as the engine says it, or as well as can be told of another server. ret_why: a line for a person, in `a`. */
+/* How a call ended, as the engine says it, or as well as can be told of another server. ret_why: a line for a person,
+ * in `a`. */
 enum outcome rpc_outcome(struct arena *a, const struct rpc_reply *r, struct str *ret_why);
 /* Member of the result's _meta or of the error's data: "dev.sluice/call". */
 struct str rpc_note(const struct rpc_reply *r, const char *key);

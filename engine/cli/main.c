@@ -14,8 +14,10 @@ static void help(FILE *to)
                 "Usage: sluice VERB [OPTIONS]\n\n");
     for (const struct verb *const *v = cli_verbs; *v; v++)
         fprintf(to, "  %-11s %s\n", (*v)->name, (*v)->summary);
-    fprintf(to, "\n`sluice VERB --help` teaches a verb. A first look: `sluice tour`, which needs nothing but itself; then, in\n"
-                "another terminal, `sluice tools --tenant demo --as alice@demo.example --agent demo-agent`.\n");
+    fprintf(
+        to,
+        "\n`sluice VERB --help` teaches a verb. A first look: `sluice tour`, which needs nothing but itself; then, in\n"
+        "another terminal, `sluice tools --tenant demo --as alice@demo.example --agent demo-agent`.\n");
 }
 
 int main(int argc, char **argv)

@@ -23,8 +23,8 @@ struct mirror {
 
 /* The value as a header field carries it. */
 struct str mirror_value(struct arena *a, struct str value);
-/* All fields of a message that claims a version in its _meta; none for another. schema: the called tool's inputSchema, or NULL
- * when it is not known. */
+/* All fields of a message that claims a version in its _meta; none for another. schema: the called tool's inputSchema,
+ * or NULL when it is not known. */
 void mirror_message(struct arena *a, const struct json *message, const struct json *schema, struct mirror *ret);
 
 #endif

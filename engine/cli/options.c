@@ -32,15 +32,16 @@ int config_open(const struct verb *v, const char *path, const char *data, struct
     return 0;
 }
 
-int option_number(const struct verb *v, const char *name, const char *value, uint64_t least, uint64_t most, int64_t *ret)
+int option_number(const struct verb *v, const char *name, const char *value, uint64_t least, uint64_t most,
+                  int64_t *ret)
 {
     uint64_t n;
 
     if (!value)
         return 0;
     if (!str_to_u64(str_of(value), &n) || n < least || n > most)
-        return complain(v, EXIT_USAGE, "%s takes a whole number from %llu to %llu, not \"%s\"", name, (unsigned long long)least,
-                        (unsigned long long)most, value);
+        return complain(v, EXIT_USAGE, "%s takes a whole number from %llu to %llu, not \"%s\"", name,
+                        (unsigned long long)least, (unsigned long long)most, value);
     *ret = (int64_t)n;
     return 0;
 }
@@ -87,7 +88,8 @@ static const struct option_spec *spec_named(const struct option_spec *specs, str
     return NULL;
 }
 
-int options_read(const struct verb *v, int argc, char **argv, const struct option_spec *specs, char **words, int max_words, int *ret_words)
+int options_read(const struct verb *v, int argc, char **argv, const struct option_spec *specs, char **words,
+                 int max_words, int *ret_words)
 {
     bool only_words = false;
     int n = 0;
@@ -112,7 +114,8 @@ int options_read(const struct verb *v, int argc, char **argv, const struct optio
         }
         spec = spec_named(specs, name, argv[i][1] == '-');
         if (!spec)
-            return complain(v, EXIT_USAGE, "unknown option %s%.*s; see sluice %s --help", argv[i][1] == '-' ? "--" : "-", STR_ARG(name), v->name);
+            return complain(v, EXIT_USAGE, "unknown option %s%.*s; see sluice %s --help",
+                            argv[i][1] == '-' ? "--" : "-", STR_ARG(name), v->name);
         if (spec->flag) {
             if (value.p)
                 return complain(v, EXIT_USAGE, "--%s takes no value", spec->name);

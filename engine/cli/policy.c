@@ -7,12 +7,14 @@
 
 static const char help[] =
     "Usage: sluice policy check PATH...\n\n"
-    "Reads Cedar policies, files or directories of *.cedar, as the engine would, and says how many there are. What is wrong\n"
-    "is said as file:line:column, and the exit code is 1. Runs without an engine: for editors, commit hooks and CI.\n\n"
+    "Reads Cedar policies, files or directories of *.cedar, as the engine would, and says how many\n"
+    "there are. What is wrong is said as file:line:column, and the exit code is 1. Runs without an\n"
+    "engine: for editors, commit hooks and CI.\n\n"
     "  sluice policy check /etc/sluice/policies\n\n"
-    "What policies can speak of: principal User::\"...\" or Agent::\"...\" in Tenant::\"...\"; action Action::\"outlook.send_mail\" in\n"
-    "Action::\"outlook\" and in Action::\"reads\", \"writes\" or \"destroys\"; resource what the tool names, Mailbox::\"...\"; context\n"
-    "args, user, agent, tenant, side, auth, scopes, time. User, agent and each delegation are asked; all must be permitted.\n";
+    "What policies can speak of: principal User::\"...\" or Agent::\"...\" in Tenant::\"...\"; action\n"
+    "Action::\"outlook.send_mail\" in Action::\"outlook\" and in Action::\"reads\", \"writes\" or \"destroys\";\n"
+    "resource what the tool names, Mailbox::\"...\"; context args, user, agent, tenant, side, auth,\n"
+    "scopes, time. User, agent and each delegation are asked; all must be permitted.\n";
 
 enum { PATHS_MAX = 256 };
 
@@ -36,7 +38,8 @@ static int run(int argc, char **argv)
     n = policy_set_count(set);
     for (size_t i = 0; i < n; i++)
         forbids += policy_set_info(set, i).forbid;
-    printf("%zu %s: %zu permit, %zu forbid; version %.12s\n", n, n == 1 ? "policy" : "policies", n - forbids, forbids, policy_set_version(set));
+    printf("%zu %s: %zu permit, %zu forbid; version %.12s\n", n, n == 1 ? "policy" : "policies", n - forbids, forbids,
+           policy_set_version(set));
     if (n == 0)
         fprintf(stderr, "no policy: everything would be denied\n");
     policy_set_unref(set);

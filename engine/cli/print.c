@@ -22,9 +22,9 @@ static size_t utf8_at(struct str s, uint32_t *ret)
 
 static bool hides(uint32_t c)
 {
-    return c < 0x20 || (c >= 0x7f && c <= 0x9f) || c == 0x00ad || c == 0x061c || c == 0x180e || (c >= 0x200b && c <= 0x200f) ||
-           (c >= 0x2028 && c <= 0x202e) || (c >= 0x2060 && c <= 0x206f) || c == 0xfeff || (c >= 0xfff9 && c <= 0xfffb) ||
-           (c >= 0xe0000 && c <= 0xe0fff);
+    return c < 0x20 || (c >= 0x7f && c <= 0x9f) || c == 0x00ad || c == 0x061c || c == 0x180e ||
+           (c >= 0x200b && c <= 0x200f) || (c >= 0x2028 && c <= 0x202e) || (c >= 0x2060 && c <= 0x206f) ||
+           c == 0xfeff || (c >= 0xfff9 && c <= 0xfffb) || (c >= 0xe0000 && c <= 0xe0fff);
 }
 
 /* Writes at most `most` characters (or nothing: to is NULL); answers how many columns they take. */
@@ -63,7 +63,7 @@ void print_text(FILE *to, struct str s)
     print_escaped(to, s, true, SIZE_MAX);
 }
 
-/* ---- tables -------------------------------------------------------------------------------------------------------- */
+/* ---- tables ------------------------------------------------------------------------------------------------------ */
 
 void table_init(struct table *t, struct arena *a, unsigned columns)
 {
@@ -107,7 +107,7 @@ void table_print(FILE *to, struct table *t)
     t->rows = NULL;
 }
 
-/* ---- JSON ---------------------------------------------------------------------------------------------------------- */
+/* ---- JSON -------------------------------------------------------------------------------------------------------- */
 
 static struct str cell_of(struct arena *a, const struct json *j)
 {
@@ -127,7 +127,8 @@ static bool is_table(const struct json *list)
 {
     const struct json *first = json_first(list);
 
-    if (!json_is(list, JSON_ARRAY) || !json_len(first) || !json_is(first, JSON_OBJECT) || json_len(first) > TABLE_COLUMNS)
+    if (!json_is(list, JSON_ARRAY) || !json_len(first) || !json_is(first, JSON_OBJECT) ||
+        json_len(first) > TABLE_COLUMNS)
         return false;
     for (const struct json *row = first; row; row = json_next(row))
         if (!json_is(row, JSON_OBJECT) || json_len(row) != json_len(first))

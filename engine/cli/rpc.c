@@ -9,7 +9,7 @@
 
 enum { PAGES_MAX = 1000 };
 
-/* ---- asking -------------------------------------------------------------------------------------------------------- */
+/* ---- asking ------------------------------------------------------------------------------------------------------ */
 
 struct json *rpc_message(struct link *l, struct arena *a, const char *method, struct json *params)
 {
@@ -32,7 +32,8 @@ struct json *rpc_message(struct link *l, struct arena *a, const char *method, st
     return m;
 }
 
-void rpc_spec(struct link *l, struct arena *a, const struct json *message, const struct json *schema, struct client_spec *ret)
+void rpc_spec(struct link *l, struct arena *a, const struct json *message, const struct json *schema,
+              struct client_spec *ret)
 {
     const char **headers = ARENA_ARRAY(a, const char *, CLIENT_HEADERS_MAX);
     struct buf body = BUF_INIT(16 << 20);
@@ -41,7 +42,9 @@ void rpc_spec(struct link *l, struct arena *a, const struct json *message, const
 
     mirror_message(a, message, schema, &mirror);
     json_write(&body, message);
-    *ret = (struct client_spec){ .method = "POST", .url = l->url, .headers = headers, .body = arena_str(a, buf_str(&body)) };
+    *ret = (struct client_spec){
+        .method = "POST", .url = l->url, .headers = headers, .body = arena_str(a, buf_str(&body))
+    };
     buf_release(&body);
     if (!headers)
         return;
@@ -55,7 +58,7 @@ void rpc_spec(struct link *l, struct arena *a, const struct json *message, const
     ret->once = str_is(json_str(json_get(message, "method")), "tools/call");
 }
 
-/* ---- the answer ---------------------------------------------------------------------------------------------------- */
+/* ---- the answer -------------------------------------------------------------------------------------------------- */
 
 struct find {
     struct arena *a;
@@ -81,7 +84,8 @@ static bool on_event(struct str data, void *arg)
     return true;
 }
 
-enum err rpc_read(struct arena *a, const struct client_reply *http, const struct json *message, struct rpc_reply *ret, struct errinfo *info)
+enum err rpc_read(struct arena *a, const struct client_reply *http, const struct json *message, struct rpc_reply *ret,
+                  struct errinfo *info)
 {
     struct find f = { .a = a, .id = json_get(message, "id") };
     struct str body = buf_str(&http->body);
@@ -96,13 +100,15 @@ enum err rpc_read(struct arena *a, const struct client_reply *http, const struct
         on_event(body, &f);
     }
     if (!f.answer)
-        return err_set(info, E_UPSTREAM_GARBLED, "HTTP status %d without an answer in MCP: is this the endpoint of an engine?", http->status);
+        return err_set(info, E_UPSTREAM_GARBLED,
+                       "HTTP status %d without an answer in MCP: is this the endpoint of an engine?", http->status);
     ret->result = json_get(f.answer, "result");
     ret->error = json_get(f.answer, "error");
     return OK;
 }
 
-enum err rpc_ask(struct link *l, struct arena *a, const struct json *message, const struct json *schema, struct rpc_reply *ret, struct errinfo *info)
+enum err rpc_ask(struct link *l, struct arena *a, const struct json *message, const struct json *schema,
+                 struct rpc_reply *ret, struct errinfo *info)
 {
     struct client_reply http = { 0 };
     struct client_spec spec;
@@ -117,7 +123,7 @@ enum err rpc_ask(struct link *l, struct arena *a, const struct json *message, co
     return e;
 }
 
-/* ---- what it means ------------------------------------------------------------------------------------------------- */
+/* ---- what it means ----------------------------------------------------------------------------------------------- */
 
 struct str rpc_note(const struct rpc_reply *r, const char *key)
 {
@@ -172,10 +178,19 @@ enum outcome rpc_outcome(struct arena *a, const struct rpc_reply *r, struct str 
 
 int exit_code_of(enum outcome o)
 {
-    return o == OUTCOME_DONE ? EXIT_DONE : o == OUTCOME_REFUSED ? EXIT_REFUSED : o == OUTCOME_FAILED ? EXIT_FAILED : EXIT_UNKNOWN;
+    switch (o) {
+    case OUTCOME_DONE:
+        return EXIT_DONE;
+    case OUTCOME_REFUSED:
+        return EXIT_REFUSED;
+    case OUTCOME_FAILED:
+        return EXIT_FAILED;
+    default:
+        return EXIT_UNKNOWN;
+    }
 }
 
-/* ---- tools --------------------------------------------------------------------------------------------------------- */
+/* ---- tools ------------------------------------------------------------------------------------------------------- */
 
 int link_tools(const struct verb *v, struct link *l, struct arena *a, struct json **ret)
 {
@@ -188,10 +203,13 @@ int link_tools(const struct verb *v, struct link *l, struct arena *a, struct jso
         struct str why, cursor;
 
         if (rpc_ask(l, a, message, NULL, &r, &info))
-            return complain(v, EXIT_UNABLE, "the engine could not be asked: %s%s", info.text, r.unsent ? "; is it running?" : "");
+            return complain(v, EXIT_UNABLE, "the engine could not be asked: %s%s", info.text,
+                            r.unsent ? "; is it running?" : "");
         if (!r.result) {
             rpc_outcome(a, &r, &why);
-            return complain(v, EXIT_REFUSED, "%.*s%s", STR_ARG(why), r.status == 401 && !l->authorization ? ": say who asks with --as USER, or bring a token" : "");
+            return complain(v, EXIT_REFUSED, "%.*s%s", STR_ARG(why),
+                            r.status == 401 && !l->authorization ? ": say who asks with --as USER, or bring a token"
+                                                                 : "");
         }
         for (struct json *t = json_first(json_get(r.result, "tools")); t; t = json_next(t))
             json_push(a, all, t);

@@ -6,15 +6,17 @@
 
 static const char help[] =
     "Usage: sluice sandbox [OPTIONS]\n\n"
-    "Runs the built-in provider alone, until SIGTERM: a strict OAuth server and an Outlook-like mail and calendar API, in\n"
-    "memory, on loopback. For tests and benches, and to see what a connector does to its provider. Prints its address.\n\n"
+    "Runs the built-in provider alone, until SIGTERM: a strict OAuth server and an Outlook-like mail\n"
+    "and calendar API, in memory, on loopback. For tests and benches, and to see what a connector\n"
+    "does to its provider. Prints its address.\n\n"
     "  --listen ADDR     IP:PORT; 127.0.0.1:7412 if left out; port 0 takes a free one\n"
     "  --delay-ms N      before each answer of the API; 0 if left out\n"
     "  --token-ttl S     seconds an access token is good for; 3600 if left out\n"
     "  --concurrency N   requests at once per mailbox, more are answered 429; 4 if left out\n\n"
     "An engine uses it with, in its configuration:\n\n"
     "  providers:\n"
-    "    outlook: { base_url: \"http://127.0.0.1:7412\", auth_url: \"http://127.0.0.1:7412\", client_id: sandbox-client,\n"
+    "    outlook: { base_url: \"http://127.0.0.1:7412\", auth_url: \"http://127.0.0.1:7412\", client_id: "
+    "sandbox-client,\n"
     "               client_secret: \"env:SANDBOX_SECRET\", allow_loopback: true, allow_plain_http: true }\n\n"
     "and SANDBOX_SECRET=sandbox-secret in its environment. GET /sandbox/stats says what has happened.\n";
 
@@ -23,8 +25,11 @@ static int run(int argc, char **argv)
     struct sandbox_options opt = { .listen = "127.0.0.1:7412" };
     const char *delay = NULL, *ttl = NULL, *concurrency = NULL;
     const struct option_spec specs[] = {
-        { .name = "listen", .value = &opt.listen }, { .name = "delay-ms", .value = &delay }, { .name = "token-ttl", .value = &ttl },
-        { .name = "concurrency", .value = &concurrency }, { 0 },
+        { .name = "listen", .value = &opt.listen },
+        { .name = "delay-ms", .value = &delay },
+        { .name = "token-ttl", .value = &ttl },
+        { .name = "concurrency", .value = &concurrency },
+        { 0 },
     };
     struct sandbox_thread *sandbox;
     struct errinfo info = { "" };

@@ -11,13 +11,15 @@
 
 static const char help[] =
     "Usage: sluice serve [OPTIONS]\n\n"
-    "Runs the engine until SIGTERM or SIGINT, then drains: calls in flight finish or are recorded as unknown.\n"
-    "SIGHUP reads policies, connectors' settings, issuers and certificates again; what is wrong is said and changes nothing.\n\n"
+    "Runs the engine until SIGTERM or SIGINT, then drains: calls in flight finish or are recorded as\n"
+    "unknown. SIGHUP reads policies, connectors' settings, issuers and certificates again; what is\n"
+    "wrong is said and changes nothing.\n\n"
     "  --config FILE     configuration (YAML, docs/configuration.md); without: the embedded default,\n"
     "                    ./sluice-data, 127.0.0.1:7411, the sandbox as provider, deny-all policies\n"
     "  --listen ADDR     IP:PORT instead of the configured one; port 0 takes a free one\n"
     "  --data DIR        directory instead of the configured one\n"
-    "  --policies PATH   a *.cedar file or a directory of them; may be repeated; replaces the configured ones\n"
+    "  --policies PATH   a *.cedar file or a directory of them; may be repeated; replaces the\n"
+    "                    configured ones\n"
     "  --workers N       worker threads; 0: one per core\n"
     "  --no-auth         every caller is the configured user and agent; on loopback only\n"
     "  --check           read configuration and policies, say whether they are acceptable, and exit\n";
@@ -58,14 +60,17 @@ static int check(const struct config *c)
     struct policy_set *policy = NULL;
     struct registry *registry = NULL;
     struct errinfo info = { "" };
-    struct registry_options opt = { .setups = c->providers, .n_setups = c->n_providers, .enabled = c->connectors[0] ? c->connectors : NULL };
+    struct registry_options opt = { .setups = c->providers,
+                                    .n_setups = c->n_providers,
+                                    .enabled = c->connectors[0] ? c->connectors : NULL };
     enum err e = policies_load(c->policies, &policy, &info);
 
     opt.policy = policy;
     if (!e)
         e = registry_build(&opt, &registry, &info);
     if (!e)
-        printf("acceptable: %zu policies, %zu tools of %zu connectors\n", policy_set_count(policy), registry->n_tools, registry->n_providers);
+        printf("acceptable: %zu policies, %zu tools of %zu connectors\n", policy_set_count(policy), registry->n_tools,
+               registry->n_providers);
     registry_unref(registry);
     policy_set_unref(policy);
     return e ? complain(&verb_serve, 1, "%s", info.text) : 0;
@@ -81,7 +86,8 @@ static void reload(struct runtime *rt, const struct options *o, const char *sand
     if (!rc && sandbox[0])
         demo_provider(next, sandbox);
     if (rc || runtime_reload(rt, next, &info)) {
-        LOG_ERROR("the new configuration was not taken; the old one stays", LOG_S("why", info.text[0] ? info.text : "see above"));
+        LOG_ERROR("the new configuration was not taken; the old one stays",
+                  LOG_S("why", info.text[0] ? info.text : "see above"));
         config_free(next);
         return;
     }
@@ -89,7 +95,8 @@ static void reload(struct runtime *rt, const struct options *o, const char *sand
 }
 
 /* Signals are taken here, on one thread; workers block them all. */
-static bool serve_until_told(struct runtime *rt, const struct options *o, const char *data, const char *sandbox, const sigset_t *set)
+static bool serve_until_told(struct runtime *rt, const struct options *o, const char *data, const char *sandbox,
+                             const sigset_t *set)
 {
     int sig;
 
@@ -131,7 +138,8 @@ static int serve(const struct options *o, struct config *config, const sigset_t 
         rc = complain(&verb_serve, EXIT_UNABLE, "%s", info.text);
     } else {
         endpoint_write(data, runtime_mcp_url(rt));
-        LOG_INFO("listening", LOG_S("address", runtime_address(rt)), LOG_S("mcp", runtime_mcp_url(rt)), LOG_S("version", SLUICE_VERSION));
+        LOG_INFO("listening", LOG_S("address", runtime_address(rt)), LOG_S("mcp", runtime_mcp_url(rt)),
+                 LOG_S("version", SLUICE_VERSION));
         clean = serve_until_told(rt, o, data, name, set);
         if (clean)
             LOG_INFO("stopped");
@@ -149,9 +157,14 @@ static int run(int argc, char **argv)
 {
     struct options o = { 0 };
     const struct option_spec specs[] = {
-        { .name = "config", .value = &o.config }, { .name = "listen", .value = &o.listen }, { .name = "data", .value = &o.data },
-        { .name = "workers", .value = &o.workers }, { .name = "no-auth", .flag = &o.no_auth }, { .name = "check", .flag = &o.check },
-        { .name = "policies", .list = o.policies, .n_list = &o.n_policies, .max_list = CONFIG_LIST_MAX - 1 }, { 0 },
+        { .name = "config", .value = &o.config },
+        { .name = "listen", .value = &o.listen },
+        { .name = "data", .value = &o.data },
+        { .name = "workers", .value = &o.workers },
+        { .name = "no-auth", .flag = &o.no_auth },
+        { .name = "check", .flag = &o.check },
+        { .name = "policies", .list = o.policies, .n_list = &o.n_policies, .max_list = CONFIG_LIST_MAX - 1 },
+        { 0 },
     };
     struct config *config = NULL;
     sigset_t set;

@@ -1,8 +1,8 @@
 /*
  * sse.h -- a reader of server-sent events (WHATWG HTML 9.2): bytes in pieces of any size, one callback per event
  *
- * Lines end in LF, CRLF or CR.  Only `data` and `id` matter to MCP; comments, `event` and `retry` are read over.  An event
- * without data is none.
+ * Lines end in LF, CRLF or CR.  Only `data` and `id` matter to MCP; comments, `event` and `retry` are read over.  An
+ * event without data is none.
  */
 #ifndef CLI_SSE_H
 #define CLI_SSE_H

@@ -1,13 +1,13 @@
 /*
  * stdio.c -- `sluice stdio`: MCP over stdin and stdout, bridged to a running engine over HTTP
  *
- * For clients that start their servers as processes.  Each line becomes a POST of its own; what comes back, one JSON body
- * or a stream of events, becomes lines again, as it comes.  All requests are in flight at once; only the handshake and the
- * notifications of earlier revisions hold back what follows them, since HTTP does not keep their order.
+ * For clients that start their servers as processes.  Each line becomes a POST of its own; what comes back, one JSON
+ * body or a stream of events, becomes lines again, as it comes.  All requests are in flight at once; only the handshake
+ * and the notifications of earlier revisions hold back what follows them, since HTTP does not keep their order.
  *
  *   modern    header fields mirror the body; notifications/cancelled closes the request's connection
- *   legacy    Mcp-Session-Id and MCP-Protocol-Version once initialize was answered; a GET stream for what the server says by
- *             itself; answers to the server's own requests are POSTs, too
+ *   legacy    Mcp-Session-Id and MCP-Protocol-Version once initialize was answered; a GET stream for what the server
+ *             says by itself; answers to the server's own requests are POSTs, too
  *
  * Nothing is sent before the client has said something.  At the end of stdin what is in flight gets a moment, then the
  * connections are closed.  An engine that does not answer becomes a JSON-RPC error, and a line on stderr.
@@ -24,16 +24,19 @@
 #include "cli/sse.h"
 #include "loop/world.h"
 
-enum { FLIGHTS_MAX = 256, FLIGHT_ARENA = 64 << 20, TOOLS_ARENA = 64 << 20, AFTER_EOF_MS = 1000, GOODBYE_MS = 500, REOPEN_MS = 1000 };
+enum { FLIGHTS_MAX = 256, FLIGHT_ARENA = 64 << 20, TOOLS_ARENA = 64 << 20 };
+enum { AFTER_EOF_MS = 1000, GOODBYE_MS = 500, REOPEN_MS = 1000 };
 
 static const char help[] =
     "Usage: sluice stdio [--url URL] [OPTIONS]\n\n"
-    "Speaks MCP on stdin and stdout, one message per line, and passes everything to a running engine. For clients that start\n"
-    "their servers themselves: Claude Desktop, Cursor, editors. In their configuration:\n\n"
-    "  { \"mcpServers\": { \"sluice\": { \"command\": \"sluice\", \"args\": [\"stdio\", \"--url\", \"http://127.0.0.1:7411/mcp\"],\n"
+    "Speaks MCP on stdin and stdout, one message per line, and passes everything to a running engine.\n"
+    "For clients that start their servers themselves: Claude Desktop, Cursor, editors. In their\n"
+    "configuration:\n\n"
+    "  { \"mcpServers\": { \"sluice\": { \"command\": \"sluice\",\n"
+    "                                \"args\": [\"stdio\", \"--url\", \"http://127.0.0.1:7411/mcp\"],\n"
     "                                \"env\": { \"SLUICE_TOKEN\": \"...\" } } } }\n\n"
-    "With --as and the engine's data directory at hand, tokens are made, and made again before they expire.\n\n"
-    LINK_HELP;
+    "With --as and the engine's data directory at hand, tokens are made, and made again before they\n"
+    "expire.\n" LINK_HELP;
 
 struct flight {
     struct bridge *b;
@@ -61,7 +64,7 @@ struct bridge {
     struct json *tools;                 /* what lists have shown; NULL: none yet */
 };
 
-/* ---- out ----------------------------------------------------------------------------------------------------------- */
+/* ---- out --------------------------------------------------------------------------------------------------------- */
 
 static void put(struct bridge *b, struct buf *line)
 {
@@ -83,14 +86,15 @@ static void put_error(struct flight *f, int code, const char *text)
     struct buf line = BUF_INIT(1 << 20);
 
     fprintf(stderr, "sluice stdio: %s\n", text);
-    if (f->answered || f->is_stream || bridge_kind(f->message) == BRIDGE_NOTIFICATION || bridge_kind(f->message) == BRIDGE_RESPONSE)
+    if (f->answered || f->is_stream || bridge_kind(f->message) == BRIDGE_NOTIFICATION ||
+        bridge_kind(f->message) == BRIDGE_RESPONSE)
         return;
     f->answered = true;
     bridge_error(&line, json_get(f->message, "id"), code, text);
     put(f->b, &line);
 }
 
-/* ---- what comes back ----------------------------------------------------------------------------------------------- */
+/* ---- what comes back --------------------------------------------------------------------------------------------- */
 
 /* Which arguments are repeated in header fields is written in the tools' schemas. */
 static void learn_tools(struct bridge *b, const struct json *request, const struct json *result)
@@ -182,12 +186,16 @@ static void on_done(struct transfer *t, enum err e, const struct errinfo *info, 
     char text[600];
 
     /* an error about a notification has nobody to go to but stderr */
-    if (!f->is_stream && f->body.len && (kind == BRIDGE_REQUEST || kind == BRIDGE_OTHER) && memchr("{[", f->body.p[0], 2))
+    if (!f->is_stream && f->body.len && (kind == BRIDGE_REQUEST || kind == BRIDGE_OTHER) &&
+        memchr("{[", f->body.p[0], 2))
         on_message(buf_str(&f->body), f);
     if (f->is_stream) {
         end_stream(f, e ? 0 : status);
     } else if (e) {
-        snprintf(text, sizeof(text), transfer_reply(t)->unsent ? "the engine cannot be reached: %s" : "no answer came, it may have happened: %s", info->text);
+        snprintf(text, sizeof(text),
+                 transfer_reply(t)->unsent ? "the engine cannot be reached: %s"
+                                           : "no answer came, it may have happened: %s",
+                 info->text);
         put_error(f, -32000, text);
     } else if (!f->answered && status >= 300 && !(kind == BRIDGE_OTHER && f->body.len)) {
         snprintf(text, sizeof(text), "the engine answered with HTTP status %d", status);
@@ -195,12 +203,13 @@ static void on_done(struct transfer *t, enum err e, const struct errinfo *info, 
     } else if (!f->answered && kind == BRIDGE_REQUEST) {
         put_error(f, -32000, "the engine ended its answer before it was complete: it may have happened");
     }
-    if (!e && status < 300 && str_is(json_str(json_get(f->message, "method")), "notifications/initialized") && f->b->session[0])
+    if (!e && status < 300 && str_is(json_str(json_get(f->message, "method")), "notifications/initialized") &&
+        f->b->session[0])
         f->b->reopen_at = 1;
     flight_end(f);
 }
 
-/* ---- what goes out ------------------------------------------------------------------------------------------------- */
+/* ---- what goes out ----------------------------------------------------------------------------------------------- */
 
 static struct flight *flight_new(struct bridge *b)
 {
@@ -242,8 +251,14 @@ static size_t headers_of(struct flight *f, const struct json *schema, const char
 static void launch(struct flight *f, const char *method, struct str body, const struct json *schema)
 {
     const char *headers[CLIENT_HEADERS_MAX];
-    struct client_spec spec = { .method = method, .url = f->b->link.url, .headers = headers, .body = body, .timeout_ms = -1, .on_bytes = on_bytes,
-                                .on_done = on_done, .arg = f };
+    struct client_spec spec = { .method = method,
+                                .url = f->b->link.url,
+                                .headers = headers,
+                                .body = body,
+                                .timeout_ms = -1,
+                                .on_bytes = on_bytes,
+                                .on_done = on_done,
+                                .arg = f };
 
     spec.n_headers = headers_of(f, schema, headers);
     spec.once = str_is(json_str(json_get(f->message, "method")), "tools/call");
@@ -318,7 +333,7 @@ static void open_stream(struct bridge *b)
     launch(f, "GET", STR_NULL, NULL);
 }
 
-/* ---- in ------------------------------------------------------------------------------------------------------------- */
+/* ---- in ---------------------------------------------------------------------------------------------------------- */
 
 static void take_lines(struct bridge *b)
 {
@@ -426,4 +441,4 @@ static int run(int argc, char **argv)
     return rc;
 }
 
-const struct verb verb_stdio = { "stdio", "speak MCP on stdin and stdout for clients that start their servers", help, run };
+const struct verb verb_stdio = { "stdio", "speak MCP on stdin and stdout", help, run };

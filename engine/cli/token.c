@@ -6,17 +6,20 @@
 
 static const char help[] =
     "Usage: sluice token --as USER --agent AGENT [OPTIONS]\n\n"
-    "Makes a bearer token for the engine whose data directory this is, and prints it. The engine's own issuer is for trying\n"
-    "out, for scripts and for machines of one's own; where people log in elsewhere, configure auth.issuers instead.\n\n"
+    "Makes a bearer token for the engine whose data directory this is, and prints it. The engine's\n"
+    "own issuer is for trying out, for scripts and for machines of one's own; where people log in\n"
+    "elsewhere, configure auth.issuers instead.\n\n"
     "  sluice token --tenant demo --as alice@demo.example --agent claude --ttl 8h\n\n"
     "  --as USER         on whose behalf\n"
     "  --agent AGENT     the software that acts; cli if left out\n"
     "  --users-file FILE a token for every user of the file, one per line, for load tests\n"
-    "  --via AGENT       an agent that delegated to it; may be repeated, newest first: policy asks each of them too\n"
+    "  --via AGENT       an agent that delegated to it; may be repeated, newest first: policy asks\n"
+    "                    each of them too\n"
     "  --tenant TENANT   default if left out\n"
     "  --scope SCOPES    blank-separated\n"
     "  --ttl TIME        how long it is good for: 300s, 15m, 8h; 1h if left out, 24h at most\n"
-    "  --audience URL    the MCP endpoint it is meant for; that of the engine running on the data directory if left out\n"
+    "  --audience URL    the MCP endpoint it is meant for; that of the engine running on the data\n"
+    "                    directory if left out\n"
     "  --data DIR        the engine's data directory; ./sluice-data if left out\n"
     "  --config FILE     the engine's configuration: data directory and endpoint are taken from it\n";
 
@@ -71,10 +74,17 @@ static int run(int argc, char **argv)
     struct str chain[CALLER_ACTORS_MAX - 1];
     size_t n_via = 0;
     const struct option_spec specs[] = {
-        { .name = "as", .value = &o.user }, { .name = "agent", .value = &o.agent }, { .name = "tenant", .value = &o.tenant },
-        { .name = "via", .list = via, .n_list = &n_via, .max_list = CALLER_ACTORS_MAX - 1 }, { .name = "scope", .value = &scope },
-        { .name = "ttl", .value = &ttl }, { .name = "users-file", .value = &users }, { .name = "audience", .value = &o.url }, { .name = "data", .value = &o.data },
-        { .name = "config", .value = &o.config }, { 0 },
+        { .name = "as", .value = &o.user },
+        { .name = "agent", .value = &o.agent },
+        { .name = "tenant", .value = &o.tenant },
+        { .name = "via", .list = via, .n_list = &n_via, .max_list = CALLER_ACTORS_MAX - 1 },
+        { .name = "scope", .value = &scope },
+        { .name = "ttl", .value = &ttl },
+        { .name = "users-file", .value = &users },
+        { .name = "audience", .value = &o.url },
+        { .name = "data", .value = &o.data },
+        { .name = "config", .value = &o.config },
+        { 0 },
     };
     struct identity_mint m = { .chain = chain };
     struct arena a;

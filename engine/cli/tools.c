@@ -7,8 +7,8 @@
 
 static const char help[] =
     "Usage: sluice tools [TOOL] --as USER --agent AGENT [OPTIONS]\n\n"
-    "Lists the tools of a running engine which this caller could be allowed to use: policies hide the others. With TOOL,\n"
-    "shows its arguments.\n\n"
+    "Lists the tools of a running engine which this caller could be allowed to use: policies hide the\n"
+    "others. With TOOL, shows its arguments.\n\n"
     "  sluice tools --tenant demo --as alice@demo.example --agent demo-agent\n"
     "  sluice tools outlook.send_mail --tenant demo --as alice@demo.example --agent demo-agent\n\n"
     "  --json            the tools as MCP describes them, a JSON array\n"
@@ -68,7 +68,8 @@ static void print_tool(struct arena *a, const struct json *tool)
         for (const struct json *r = json_first(required); r; r = json_next(r))
             if (str_eq(json_str(r), json_key(p)))
                 needed = STR("yes");
-        table_row(&t, (const struct str[]){ json_key(p), schema_type_text(a, p), needed, json_str(json_get(p, "description")) });
+        table_row(&t, (const struct str[]){ json_key(p), schema_type_text(a, p), needed,
+                                            json_str(json_get(p, "description")) });
     }
     table_print(stdout, &t);
 }

@@ -14,9 +14,10 @@
 
 static const char help[] =
     "Usage: sluice tour [--once] [--listen ADDR] [--data DIR]\n\n"
-    "Shows what the engine does, on this machine alone: starts it with the built-in sandbox as provider and the demo\n"
-    "tenant's policies, connects an account, makes calls as an MCP client and tells what happened to each, verifies the\n"
-    "journal, and keeps serving until Ctrl-C, with an address and a token for clients of your own.\n\n"
+    "Shows what the engine does, on this machine alone: starts it with the built-in sandbox as\n"
+    "provider and the demo tenant's policies, connects an account, makes calls as an MCP client and\n"
+    "tells what happened to each, verifies the journal, and keeps serving until Ctrl-C, with an\n"
+    "address and a token for clients of your own.\n\n"
     "  --once            ends after the tour; exit code 1 if any step went wrong\n"
     "  --listen ADDR     IP:PORT; 127.0.0.1:7411 if left out, or a free port if that is taken\n"
     "  --data DIR        the data directory; ./sluice-data if left out\n\n"
@@ -44,7 +45,8 @@ static int choose(struct setup *s)
             s->listen = "127.0.0.1:0";
             if (!s->data) {
                 if (!mkdtemp(dir))
-                    return complain(&verb_tour, EXIT_UNABLE, "cannot make a data directory in /tmp: name one with --data");
+                    return complain(&verb_tour, EXIT_UNABLE,
+                                    "cannot make a data directory in /tmp: name one with --data");
                 s->data = arena_z(&s->a, str_of(dir));
             }
         }
@@ -88,13 +90,15 @@ static int start(struct setup *s)
     if (runtime_start(config, &s->rt, &info))
         return complain(&verb_tour, EXIT_UNABLE, "%s", info.text);
     endpoint_write(s->data, runtime_mcp_url(s->rt));
-    printf("sluice %s\n\n   engine   %s   data and journal in %s\n   sandbox  http://%s   OAuth, mail and calendar of its own: nothing leaves this machine\n"
-           "   policies %s/demo-policies   what they do not permit is denied\n", SLUICE_VERSION, runtime_mcp_url(s->rt), s->data, s->sandbox_name,
-           s->data);
+    printf("sluice %s\n\n", SLUICE_VERSION);
+    printf("   engine    %s, its data and journal in %s\n", runtime_mcp_url(s->rt), s->data);
+    printf("   sandbox   http://%s, with OAuth, mail and calendar of its own: nothing leaves this machine\n",
+           s->sandbox_name);
+    printf("   policies  %s/demo-policies; what they do not permit is denied\n", s->data);
     return 0;
 }
 
-/* ---- tokens -------------------------------------------------------------------------------------------------------- */
+/* ---- tokens ------------------------------------------------------------------------------------------------------ */
 
 static int token_for(struct setup *s, const char *agent, struct buf *out)
 {
@@ -112,7 +116,7 @@ static const char *program(struct setup *s)
     return n > 0 ? arena_z(&s->a, str_n(path, (size_t)n)) : "sluice";
 }
 
-/* ---- the end of the story: over to the reader ------------------------------------------------------------------------ */
+/* ---- the end of the story: over to the reader -------------------------------------------------------------------- */
 
 static void invite(struct setup *s, struct str token)
 {
@@ -127,7 +131,9 @@ static void invite(struct setup *s, struct str token)
            "npx -y @modelcontextprotocol/inspector@0.22.0 --cli %s --transport http \\\n"
            "    --header \"Authorization: Bearer $SLUICE_TOKEN\" --method tools/list\n\n"
            "   Anything that starts its servers itself, through mcp-remote:\n\n"
-           "npx -y mcp-remote@0.15.1 %s --header \"Authorization: Bearer $SLUICE_TOKEN\" --allow-http --transport http-only\n\n", url, url);
+           "npx -y mcp-remote@0.15.1 %s --header \"Authorization: Bearer $SLUICE_TOKEN\" --allow-http --transport "
+           "http-only\n\n",
+           url, url);
     printf("   Claude Desktop (claude_desktop_config.json), Cursor (mcp.json), and others alike:\n\n"
            "{ \"mcpServers\": { \"sluice\": {\n"
            "    \"command\": \"%s\", \"args\": [\"stdio\", \"--url\", \"%s\"],\n"
@@ -138,7 +144,7 @@ static void invite(struct setup *s, struct str token)
     fflush(stdout);
 }
 
-/* ---- the verb -------------------------------------------------------------------------------------------------------- */
+/* ---- the verb ---------------------------------------------------------------------------------------------------- */
 
 static bool interrupted(void)
 {
@@ -150,9 +156,13 @@ static bool interrupted(void)
 
 static int tell(struct setup *s, struct buf *token, bool *ret_ok)
 {
-    struct link_options o = { .url = runtime_mcp_url(s->rt), .tenant = TOUR_TENANT, .user = TOUR_USER, .agent = TOUR_AGENT, .data = s->data };
-    struct tour t = { .sandbox = arena_printf(&s->a, "http://%s", s->sandbox_name).p, .journal = arena_printf(&s->a, "%s/journal", s->data).p,
-                      .audit_options = arena_printf(&s->a, " --data %s", s->data).p, .interrupted = interrupted };
+    struct link_options o = {
+        .url = runtime_mcp_url(s->rt), .tenant = TOUR_TENANT, .user = TOUR_USER, .agent = TOUR_AGENT, .data = s->data
+    };
+    struct tour t = { .sandbox = arena_printf(&s->a, "http://%s", s->sandbox_name).p,
+                      .journal = arena_printf(&s->a, "%s/journal", s->data).p,
+                      .audit_options = arena_printf(&s->a, " --data %s", s->data).p,
+                      .interrupted = interrupted };
     struct buf other = BUF_INIT(IDENTITY_TOKEN_MAX);
     struct link l;
     int rc = link_open(&verb_tour, &o, &l);
@@ -225,7 +235,8 @@ static int tour(struct setup *s)
     if (s->sandbox)
         sandbox_thread_stop(s->sandbox);
     if (!clean)
-        return complain(&verb_tour, EXIT_UNABLE, "the journal could not be closed in order; the next start recovers it");
+        return complain(&verb_tour, EXIT_UNABLE,
+                        "the journal could not be closed in order; the next start recovers it");
     return rc ? rc : ok ? 0 : EXIT_UNABLE;
 }
 
@@ -233,7 +244,10 @@ static int run(int argc, char **argv)
 {
     struct setup s = { 0 };
     const struct option_spec specs[] = {
-        { .name = "once", .flag = &s.once }, { .name = "listen", .value = &s.listen }, { .name = "data", .value = &s.data }, { 0 },
+        { .name = "once", .flag = &s.once },
+        { .name = "listen", .value = &s.listen },
+        { .name = "data", .value = &s.data },
+        { 0 },
     };
     int words, rc = options_read(&verb_tour, argc, argv, specs, NULL, 0, &words);
 

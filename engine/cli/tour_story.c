@@ -1,8 +1,10 @@
 /*
- * tour_story.c -- six things one wants to see an engine do, each made for real and checked against the sandbox's own books
+ * tour_story.c -- six things one wants to see an engine do, each made for real and checked against the sandbox's own
+ * books
  *
- * Each step asks the sandbox what has happened before and after, so that the story does not rest on what the engine says
- * of itself.  A step that went otherwise says what was expected, and the tour goes on: what follows is worth seeing, too.
+ * Each step asks the sandbox what has happened before and after, so that the story does not rest on what the engine
+ * says of itself.  A step that went otherwise says what was expected, and the tour goes on: what follows is worth
+ * seeing, too.
  */
 #include <stdarg.h>
 #include <time.h>
@@ -28,7 +30,7 @@ struct stats {
     int64_t sent, limited, mailbox_most;
 };
 
-/* ---- telling ------------------------------------------------------------------------------------------------------- */
+/* ---- telling ----------------------------------------------------------------------------------------------------- */
 
 static void say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 static void say(const char *fmt, ...)
@@ -76,12 +78,15 @@ static void say_text(const char *before, struct str text)
     fflush(stdout);
 }
 
-/* ---- asking -------------------------------------------------------------------------------------------------------- */
+/* ---- asking ------------------------------------------------------------------------------------------------------ */
 
 static struct json *get_json(struct story *s, const char *method, const char *path, const char *body)
 {
     const char *headers[] = { "Content-Type: application/json" };
-    struct client_spec spec = { .method = method, .url = arena_printf(&s->a, "%s%s", s->t->sandbox, path).p, .headers = headers, .n_headers = 1,
+    struct client_spec spec = { .method = method,
+                                .url = arena_printf(&s->a, "%s%s", s->t->sandbox, path).p,
+                                .headers = headers,
+                                .n_headers = 1,
                                 .body = str_of(body) };
     struct client_reply reply = { 0 };
     struct errinfo info = { "" };
@@ -154,18 +159,22 @@ static void say_outcome(const struct ending *x)
     fflush(stdout);
 }
 
-/* ---- the steps ----------------------------------------------------------------------------------------------------- */
+/* ---- the steps --------------------------------------------------------------------------------------------------- */
 
 static bool connect_account(struct story *s)
 {
-    struct headless_spec spec = { .client = s->t->link->client, .base = s->t->link->base, .authorization = s->t->link->authorization,
-                                  .provider = "outlook", .user = TOUR_USER };
+    struct headless_spec spec = { .client = s->t->link->client,
+                                  .base = s->t->link->base,
+                                  .authorization = s->t->link->authorization,
+                                  .provider = "outlook",
+                                  .user = TOUR_USER };
     struct errinfo info = { "" };
 
     title(s, "0  " TOUR_USER " connects her mailbox");
     if (!expect(s, headless_login(&spec, &info) == OK, "%s", info.text))
         return false;
-    say("Her browser went to the sandbox's login page and came back with a code; the engine redeemed it (PKCE, state used once)");
+    say("Her browser went to the sandbox's login page and came back with a code; the engine redeemed it (PKCE, state "
+        "used once)");
     say("and keeps the grant sealed. No agent and no connector ever sees a token.");
     return true;
 }
@@ -192,10 +201,12 @@ static void allowed_write(struct story *s)
 
     title(s, "2  An allowed write: outlook.send_mail to a colleague");
     before = stats(s);
-    x = call(s, "outlook.send_mail", "{\"to\":[\"bob@demo.example\"],\"subject\":\"Report\",\"body\":\"Read it, thank you.\"}", NULL);
+    x = call(s, "outlook.send_mail",
+             "{\"to\":[\"bob@demo.example\"],\"subject\":\"Report\",\"body\":\"Read it, thank you.\"}", NULL);
     say_outcome(&x);
     after = stats(s);
-    if (expect(s, x.outcome == OUTCOME_DONE && after.sent == before.sent + 1, "one mail should have been sent, not %lld", (long long)(after.sent - before.sent)))
+    if (expect(s, x.outcome == OUTCOME_DONE && after.sent == before.sent + 1,
+               "one mail should have been sent, not %lld", (long long)(after.sent - before.sent)))
         say("The sandbox's books: 1 mail sent. The intent was on disk before the first byte left.");
     snprintf(s->sent_call, sizeof(s->sent_call), "%.*s", STR_ARG(x.id));
 }
@@ -209,22 +220,27 @@ static void denials(struct story *s)
     title(s, "3  Two denials");
     before = stats(s);
     say("The same agent sends mail to somebody outside:");
-    x = call(s, "outlook.send_mail", "{\"to\":[\"rival@elsewhere.example\"],\"subject\":\"Report\",\"body\":\"Psst.\"}", NULL);
+    x = call(s, "outlook.send_mail", "{\"to\":[\"rival@elsewhere.example\"],\"subject\":\"Report\",\"body\":\"Psst.\"}",
+             NULL);
     say_outcome(&x);
-    expect(s, x.outcome == OUTCOME_REFUSED && x.why.len && memmem(x.why.p, x.why.len, "mail-stays-inside", 17), "the policy mail-stays-inside should have forbidden it");
+    expect(s, x.outcome == OUTCOME_REFUSED && x.why.len && memmem(x.why.p, x.why.len, "mail-stays-inside", 17),
+           "the policy mail-stays-inside should have forbidden it");
     say("Another agent, for the same user, sends mail to a colleague: she may, it may not.");
     s->t->link->authorization = s->t->other_authorization;
-    x = call(s, "outlook.send_mail", "{\"to\":[\"bob@demo.example\"],\"subject\":\"Report\",\"body\":\"Hello.\"}", NULL);
+    x = call(s, "outlook.send_mail", "{\"to\":[\"bob@demo.example\"],\"subject\":\"Report\",\"body\":\"Hello.\"}",
+             NULL);
     s->t->link->authorization = own;
     say_outcome(&x);
-    expect(s, x.outcome == OUTCOME_REFUSED && x.why.len && memmem(x.why.p, x.why.len, TOUR_OTHER_AGENT, strlen(TOUR_OTHER_AGENT)),
+    expect(s,
+           x.outcome == OUTCOME_REFUSED && x.why.len &&
+               memmem(x.why.p, x.why.len, TOUR_OTHER_AGENT, strlen(TOUR_OTHER_AGENT)),
            "the agent " TOUR_OTHER_AGENT " should have been refused");
     after = stats(s);
     if (expect(s, after.sent == before.sent, "nothing should have been sent"))
         say("The sandbox's books: nothing was sent.");
 }
 
-/* ---- the burst ----------------------------------------------------------------------------------------------------- */
+/* ---- the burst --------------------------------------------------------------------------------------------------- */
 
 struct burst {
     struct story *s;
@@ -305,12 +321,14 @@ static void burst(struct story *s)
     get_json(s, "POST", "/sandbox/faults", "{\"delay_ms\":0}");
     after = stats(s);
     queued(s, &waited, &n);
-    say("%u of %d done: the first answer after %lld ms, the last after %lld ms (the sandbox takes %d ms for each)", b.done, BURST,
-        (long long)b.first_ms, (long long)b.last_ms, BURST_DELAY_MS);
+    say("%u of %d done: the first answer after %lld ms, the last after %lld ms (the sandbox takes %d ms for each)",
+        b.done, BURST, (long long)b.first_ms, (long long)b.last_ms, BURST_DELAY_MS);
     say("Queued in the engine: %.0f ms in all, over %.0f requests.", waited - waited_before, n - n_before);
     if (expect(s, b.done == BURST && after.mailbox_most <= AT_ONCE && after.limited == before.limited,
-               "%lld at once, %lld answers 429", (long long)after.mailbox_most, (long long)(after.limited - before.limited)))
-        say("The sandbox's books: never more than %lld at once on the mailbox, no answer 429.", (long long)after.mailbox_most);
+               "%lld at once, %lld answers 429", (long long)after.mailbox_most,
+               (long long)(after.limited - before.limited)))
+        say("The sandbox's books: never more than %lld at once on the mailbox, no answer 429.",
+            (long long)after.mailbox_most);
     expect(s, b.last_ms >= (BURST / AT_ONCE) * BURST_DELAY_MS, "the calls should have queued");
 }
 
@@ -330,7 +348,8 @@ static void once(struct story *s)
     say_outcome(&second);
     of = rpc_note(&second.rpc, "dev.sluice/replayOf");
     after = stats(s);
-    expect(s, first.outcome == OUTCOME_DONE && second.outcome == OUTCOME_DONE && str_eq(of, first.id), "the second should be answered with the outcome of the first");
+    expect(s, first.outcome == OUTCOME_DONE && second.outcome == OUTCOME_DONE && str_eq(of, first.id),
+           "the second should be answered with the outcome of the first");
     if (expect(s, after.sent == before.sent + 1, "%lld mails were sent", (long long)(after.sent - before.sent)))
         say("The second was answered with the recorded outcome of the first. The sandbox's books: 1 mail sent.");
 }
@@ -352,8 +371,8 @@ static void journal(struct story *s)
     title(s, "6  The journal");
     e = journal_verify(s->t->journal, &opt, print_problem, s, &r, &info);
     if (expect(s, e == OK, "%s", info.text[0] ? info.text : err_text(e)))
-        say("Verified: %llu records in %u lanes, every byte covered by a chain of SHA-256, %u signed checkpoints.", (unsigned long long)r.records,
-            r.lanes, r.checkpoints);
+        say("Verified: %llu records in %u lanes, every byte covered by a chain of SHA-256, %u signed checkpoints.",
+            (unsigned long long)r.records, r.lanes, r.checkpoints);
     e = s->sent_call[0] ? journal_show(s->t->journal, str_of(s->sent_call), &shown, &info) : E_NOT_FOUND;
     if (expect(s, e == OK, "the call of step 2 should be on record"))
         say("What is on record of step 2:  sluice audit show %s%s", s->sent_call, s->t->audit_options);

@@ -11,7 +11,8 @@
 
 static const char help[] =
     "Usage: sluice version\n\n"
-    "Prints the version of sluice, and of what it runs on: the libraries as they are at run time, and the kernel.\n";
+    "Prints the version of sluice, and of what it runs on: the libraries as they are at run time, and\n"
+    "the kernel.\n";
 
 static int run(int argc, char **argv)
 {
@@ -21,8 +22,8 @@ static int run(int argc, char **argv)
     if (rc)
         return rc < 0 ? 0 : rc;
     printf("sluice %s\n", SLUICE_VERSION);
-    printf("libcurl %s, %s, SQLite %s, libyaml %s, zlib %s\n", curl_version_info(CURLVERSION_NOW)->version, OpenSSL_version(OPENSSL_VERSION),
-           sqlite3_libversion(), yaml_get_version_string(), zlibVersion());
+    printf("libcurl %s, %s, SQLite %s, libyaml %s, zlib %s\n", curl_version_info(CURLVERSION_NOW)->version,
+           OpenSSL_version(OPENSSL_VERSION), sqlite3_libversion(), yaml_get_version_string(), zlibVersion());
     if (uname(&system) == 0)
         printf("%s %s %s\n", system.sysname, system.release, system.machine);
     return 0;

@@ -57,7 +57,8 @@ static void assert_str(struct str s, const char *z)
     assert_string_equal(arena_z(&arena, s), z);
 }
 
-/* ---- options ------------------------------------------------------------------------------------------------------- */
+/* ---- options -------------------------------------------------------------------------------------------------------
+ */
 
 static int no_run(int argc, char **argv)
 {
@@ -99,8 +100,8 @@ static struct parsed read_options(char *line)
 
 static void options_are_read(void **state)
 {
-    char all[] = "--name a one --flag -n 7 --list=x --list y two", last[] = "--name a --name=b", words[] = "-- --name -n",
-         dash[] = "- --name=", equals[] = "--name=a=b";
+    char all[] = "--name a one --flag -n 7 --list=x --list y two", last[] = "--name a --name=b",
+         words[] = "-- --name -n", dash[] = "- --name=", equals[] = "--name=a=b";
     struct parsed p = read_options(all);
 
     (void)state;
@@ -125,8 +126,8 @@ static void options_are_read(void **state)
 static void options_are_refused(void **state)
 {
     char unknown[] = "--nothing", letter[] = "-x", none[] = "--name", flag[] = "--flag=1", many[] = "a b c",
-         lists[] = "--list a --list b --list c", short_long[] = "--n 3", long_short[] = "-name 3", helped[] = "--nothing2 --help",
-         help[] = "a --help --nothing";
+         lists[] = "--list a --list b --list c", short_long[] = "--n 3", long_short[] = "-name 3",
+         helped[] = "--nothing2 --help", help[] = "a --help --nothing";
 
     (void)state;
     assert_int_equal(read_options(unknown).rc, 2);
@@ -171,12 +172,15 @@ static void every_verb_teaches(void **state)
     }
 }
 
-/* ---- arguments ----------------------------------------------------------------------------------------------------- */
+/* ---- arguments -----------------------------------------------------------------------------------------------------
+ */
 
 #define SCHEMA                                                                                                         \
-    "{\"type\":\"object\",\"properties\":{\"n\":{\"type\":\"integer\"},\"x\":{\"type\":\"number\"},\"b\":{\"type\":\"boolean\"}," \
-    "\"s\":{\"type\":\"string\"},\"o\":{\"type\":\"object\"},\"maybe\":{\"type\":[\"null\",\"string\"]},"                   \
-    "\"l\":{\"type\":\"array\",\"items\":{\"type\":\"string\"}},\"li\":{\"type\":\"array\",\"items\":{\"type\":\"integer\"}},"  \
+    "{\"type\":\"object\",\"properties\":{\"n\":{\"type\":\"integer\"},\"x\":{\"type\":\"number\"},\"b\":{\"type\":"   \
+    "\"boolean\"},"                                                                                                    \
+    "\"s\":{\"type\":\"string\"},\"o\":{\"type\":\"object\"},\"maybe\":{\"type\":[\"null\",\"string\"]},"              \
+    "\"l\":{\"type\":\"array\",\"items\":{\"type\":\"string\"}},\"li\":{\"type\":\"array\",\"items\":{\"type\":"       \
+    "\"integer\"}},"                                                                                                   \
     "\"any\":{}}}"
 
 static enum err add_all(struct json *args, const struct json *schema, const char *const *pairs)
@@ -195,21 +199,25 @@ static enum err add_all(struct json *args, const struct json *schema, const char
 
 static void arguments_take_their_types(void **state)
 {
-    const char *const pairs[] = { "n=7", "x=1.50", "b=false", "s=12", "o={\"a\":1}", "maybe=null", "l=1", "l=two", "li=3", "any=4", NULL };
+    const char *const pairs[] = { "n=7", "x=1.50", "b=false", "s=12",  "o={\"a\":1}", "maybe=null",
+                                  "l=1", "l=two",  "li=3",    "any=4", NULL };
     const char *const odd[] = { "s=a=b", "l=", NULL };
     struct json *args = json_object(&arena), *args2 = json_object(&arena), *schema = parse(SCHEMA);
 
     (void)state;
     assert_int_equal(add_all(args, schema, pairs), OK);
-    assert_json(args, "{\"n\":7,\"x\":1.50,\"b\":false,\"s\":\"12\",\"o\":{\"a\":1},\"maybe\":\"null\",\"l\":[\"1\",\"two\"],\"li\":[3],\"any\":4}");
+    assert_json(args, "{\"n\":7,\"x\":1.50,\"b\":false,\"s\":\"12\",\"o\":{\"a\":1},\"maybe\":\"null\",\"l\":[\"1\","
+                      "\"two\"],\"li\":[3],\"any\":4}");
     assert_int_equal(add_all(args2, schema, odd), OK);
     assert_json(args2, "{\"s\":\"a=b\",\"l\":[\"\"]}");
 }
 
 static void arguments_are_refused(void **state)
 {
-    static const char *const wrong[] = { "n=x", "n=1.5", "n=", "n=\"1\"", "x=abc", "b=yes", "b=1", "o=[]", "o=", "li=a", "nope=1", "novalue", "=1",
-                                         "n=99999999999999999999" };
+    static const char *const wrong[] = {
+        "n=x",  "n=1.5", "n=",   "n=\"1\"", "x=abc",   "b=yes", "b=1",
+        "o=[]", "o=",    "li=a", "nope=1",  "novalue", "=1",    "n=99999999999999999999"
+    };
     struct json *schema = parse(SCHEMA);
     const char *const twice[] = { "n=1", "n=2", NULL };
 
@@ -231,7 +239,8 @@ static void arguments_without_schema_are_guessed(void **state)
     assert_str(schema_type_text(&arena, json_get(json_get(parse(SCHEMA), "properties"), "any")), "any");
 }
 
-/* ---- events -------------------------------------------------------------------------------------------------------- */
+/* ---- events --------------------------------------------------------------------------------------------------------
+ */
 
 struct heard {
     char text[512];
@@ -256,7 +265,8 @@ static void assert_events(const char *bytes, const char *expected)
 
         sse_init(&s);
         for (size_t at = 0; at < strlen(bytes); at += piece)
-            assert_true(sse_feed(&s, str_n(bytes + at, strlen(bytes) - at < piece ? strlen(bytes) - at : piece), hear, &h));
+            assert_true(
+                sse_feed(&s, str_n(bytes + at, strlen(bytes) - at < piece ? strlen(bytes) - at : piece), hear, &h));
         sse_release(&s);
         assert_string_equal(h.text, expected);
     }
@@ -285,7 +295,8 @@ static void events_stop_when_told(void **state)
     assert_string_equal(h.text, "<a>");
 }
 
-/* ---- lines of stdio ------------------------------------------------------------------------------------------------ */
+/* ---- lines of stdio ------------------------------------------------------------------------------------------------
+ */
 
 static void lines_are_cut(void **state)
 {
@@ -339,13 +350,15 @@ static void lines_have_no_line_ends_inside(void **state)
     bridge_error(&out, parse("\"id\\n1\""), -32000, "two\nlines");
     bridge_error(&out, NULL, -32700, "no id");
     buf_add_c(&out, '\0');
-    assert_string_equal(out.p, "{\"a\":\"x\\ny\"}\n"
-                               "{\"jsonrpc\":\"2.0\",\"id\":\"id\\n1\",\"error\":{\"code\":-32000,\"message\":\"two\\nlines\"}}\n"
-                               "{\"jsonrpc\":\"2.0\",\"error\":{\"code\":-32700,\"message\":\"no id\"}}\n");
+    assert_string_equal(
+        out.p, "{\"a\":\"x\\ny\"}\n"
+               "{\"jsonrpc\":\"2.0\",\"id\":\"id\\n1\",\"error\":{\"code\":-32000,\"message\":\"two\\nlines\"}}\n"
+               "{\"jsonrpc\":\"2.0\",\"error\":{\"code\":-32700,\"message\":\"no id\"}}\n");
     buf_release(&out);
 }
 
-/* ---- mirrored fields ----------------------------------------------------------------------------------------------- */
+/* ---- mirrored fields -----------------------------------------------------------------------------------------------
+ */
 
 static void values_are_encoded_where_needed(void **state)
 {
@@ -361,11 +374,15 @@ static void values_are_encoded_where_needed(void **state)
 
 static void fields_mirror_the_message(void **state)
 {
-    const struct json *schema = parse("{\"properties\":{\"a\":{\"x-mcp-header\":\"Region\"},\"n\":{\"x-mcp-header\":\"N\"},\"b\":{\"x-mcp-header\":\"B\"},"
-                                      "\"gone\":{\"x-mcp-header\":\"Gone\"},\"nil\":{\"x-mcp-header\":\"Nil\"},\"bad\":{\"x-mcp-header\":\"a b\"},"
-                                      "\"in\":{\"properties\":{\"deep\":{\"x-mcp-header\":\"Deep\"}}}}}");
-    const struct json *call = parse("{\"method\":\"tools/call\",\"params\":{\"name\":\"t.x\",\"arguments\":{\"a\":\"eu\",\"n\":42,\"b\":true,\"nil\":null,"
-                                    "\"bad\":\"x\",\"in\":{\"deep\":\"d\"}}," MODERN_META "}}");
+    const struct json *schema = parse(
+        "{\"properties\":{\"a\":{\"x-mcp-header\":\"Region\"},\"n\":{\"x-mcp-header\":\"N\"},\"b\":{\"x-mcp-header\":"
+        "\"B\"},"
+        "\"gone\":{\"x-mcp-header\":\"Gone\"},\"nil\":{\"x-mcp-header\":\"Nil\"},\"bad\":{\"x-mcp-header\":\"a b\"},"
+        "\"in\":{\"properties\":{\"deep\":{\"x-mcp-header\":\"Deep\"}}}}}");
+    const struct json *call =
+        parse("{\"method\":\"tools/"
+              "call\",\"params\":{\"name\":\"t.x\",\"arguments\":{\"a\":\"eu\",\"n\":42,\"b\":true,\"nil\":null,"
+              "\"bad\":\"x\",\"in\":{\"deep\":\"d\"}}," MODERN_META "}}");
     struct mirror m;
 
     (void)state;
@@ -378,7 +395,9 @@ static void fields_mirror_the_message(void **state)
     assert_string_equal(m.headers[4], "Mcp-Param-N: 42");
     assert_string_equal(m.headers[5], "Mcp-Param-B: true");
     assert_string_equal(m.headers[6], "Mcp-Param-Deep: d");
-    mirror_message(&arena, parse("{\"method\":\"resources/read\",\"params\":{\"uri\":\"a://b\",\"name\":\"no\"," MODERN_META "}}"), NULL, &m);
+    mirror_message(
+        &arena, parse("{\"method\":\"resources/read\",\"params\":{\"uri\":\"a://b\",\"name\":\"no\"," MODERN_META "}}"),
+        NULL, &m);
     assert_string_equal(m.headers[2], "Mcp-Name: a://b");
     mirror_message(&arena, parse("{\"method\":\"tools/list\",\"params\":{\"name\":\"no\"," MODERN_META "}}"), NULL, &m);
     assert_int_equal(m.n, 2);
@@ -386,16 +405,21 @@ static void fields_mirror_the_message(void **state)
     assert_int_equal(m.n, 0);
 }
 
-/* ---- the login page ------------------------------------------------------------------------------------------------ */
+/* ---- the login page ------------------------------------------------------------------------------------------------
+ */
 
 static void forms_are_filled_in(void **state)
 {
     struct str action, body;
 
     (void)state;
-    assert_int_equal(headless_form(&arena, STR("<p>x<form method=\"post\" action=\"/in?a=1&#38;b\"><input type=\"hidden\" name=\"state\" value=\"a&#34;b&amp;c d\">"
-                                               "<input type=\"submit\" value=\"no name\"><input name=\"user\" value=\"somebody\"></form>"),
-                                   STR("alice@x.example"), &action, &body), OK);
+    assert_int_equal(
+        headless_form(&arena,
+                      STR("<p>x<form method=\"post\" action=\"/in?a=1&#38;b\"><input type=\"hidden\" name=\"state\" "
+                          "value=\"a&#34;b&amp;c d\">"
+                          "<input type=\"submit\" value=\"no name\"><input name=\"user\" value=\"somebody\"></form>"),
+                      STR("alice@x.example"), &action, &body),
+        OK);
     assert_str(action, "/in?a=1&b");
     assert_str(body, "state=a%22b%26c%20d&user=alice%40x.example");
     assert_int_equal(headless_form(&arena, STR("<p>no form"), STR("x"), &action, &body), E_FORMAT);
@@ -404,7 +428,8 @@ static void forms_are_filled_in(void **state)
     assert_int_equal(headless_form(&arena, STR(""), STR("x"), &action, &body), E_FORMAT);
 }
 
-/* ---- printing ------------------------------------------------------------------------------------------------------ */
+/* ---- printing ------------------------------------------------------------------------------------------------------
+ */
 
 static void printed(char *out, size_t cap, void (*print)(FILE *, struct str), struct str s)
 {
@@ -438,13 +463,15 @@ static void results_are_laid_out(void **state)
     char out[500];
 
     (void)state;
-    printed(out, sizeof(out), print_parsed, STR("{\"id\":\"x\\u001b\",\"n\":3,\"rows\":[{\"a\":\"one\",\"b\":1},{\"b\":22,\"a\":\"z\"}],\"none\":[]}"));
+    printed(out, sizeof(out), print_parsed,
+            STR("{\"id\":\"x\\u001b\",\"n\":3,\"rows\":[{\"a\":\"one\",\"b\":1},{\"b\":22,\"a\":\"z\"}],\"none\":[]}"));
     assert_string_equal(out, "id: x\\u001b\nn: 3\nrows:\na    b\none  1\nz    22\nnone: []\n");
     printed(out, sizeof(out), print_parsed, STR("[1,2]"));
     assert_string_equal(out, "[\n  1,\n  2\n]\n");
 }
 
-/* ---- what lives in the program ------------------------------------------------------------------------------------- */
+/* ---- what lives in the program -------------------------------------------------------------------------------------
+ */
 
 static void demo_policies_are_the_files(void **state)
 {

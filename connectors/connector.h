@@ -116,7 +116,8 @@ struct answer_info {
 };
 
 /* The usual reading of HTTP: 2xx done, 401 auth, 409/412 conflict, 429 limited (Retry-After), 503 with Retry-After not
- * executed, 500/502/503/504 unknown, the rest refused. A provider's own classify usually ends in calling it. */
+ * executed, 303, 408 and every other 5xx but 501 and 505 unknown, the rest refused. A provider's own classify usually ends
+ * in calling it. */
 enum answer answer_by_status(struct answer_info *in);
 
 /* For classify: copies a string of the body into the message; and compares one. */
@@ -276,7 +277,8 @@ bool text_equal_folded(const char *a, const char *b);               /* ASCII cas
 /* ---- in a body: exchanges ---------------------------------------------------------------------------------------- */
 
 /* A path from a pattern: each {} is replaced by the next argument, percent-encoded so that it stays one segment
- * (RFC 3986). The list ends in NULL: path(call, "/repos/{}/{}/issues", owner, repo, NULL). */
+ * (RFC 3986). The list ends in NULL: path(call, "/repos/{}/{}/issues", owner, repo, NULL). NULL, which the exchange then
+ * refuses, if a piece is empty, "." or "..", or the whole is too long. */
 const char *path(struct call *call, const char *pattern, ...) __attribute__((sentinel));
 /* Appends ?name=value&... with everything percent-encoded; the list ends in NULL. NULL or "" values are left out. */
 const char *query(struct call *call, const char *path, ...) __attribute__((sentinel));

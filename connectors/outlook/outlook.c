@@ -140,7 +140,8 @@ static struct json *draft_of(struct call *call)
     return mail;
 }
 
-/* A draft nobody sees is not what was asked for: only a message that is a draft no more counts. */
+/* Before the draft's id came back nothing was sent. After that only a message that is a draft no more settles it: one that
+ * still is may be on its way. */
 static enum settled was_sent(struct call *call)
 {
     const char *id = kept_str(call, "draft");
@@ -151,7 +152,7 @@ static enum settled was_sent(struct call *call)
     if (await_get(call, &message, query(call, path(call, "/v1.0/me/messages/{}", id, NULL), "$select", "isDraft", NULL)))
         return SETTLED_UNKNOWN;
     if (js_bool(message, "isDraft"))
-        return SETTLED_NOT_DONE;
+        return SETTLED_UNKNOWN;
     result_str(call, "message_id", id);
     return SETTLED_DONE;
 }

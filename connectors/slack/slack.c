@@ -41,6 +41,8 @@ static enum answer slack_answer(struct answer_info *in)
 
     if (a != ANSWER_DONE || js_bool(in->body, "ok"))
         return a;
+    if (!js_get(in->body, "ok"))
+        return ANSWER_UNKNOWN;              /* not Slack's words: something in between answered */
     answer_message(in, in->body, "error");
     for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
         if (text_equal_folded(in->message, known[i].error))
@@ -105,8 +107,8 @@ static enum err await_person(struct call *call, const char **ret_channel)
         return fail(call, E_NO_RESULT, "nobody in the workspace has the address %s", email);
     if (e)
         return e;
-    if (!answer_text_is(js_get(reply, "user.profile.email"), email))
-        return fail(call, E_ARGS_INVALID, "the address is written %s", js_str(call, reply, "user.profile.email"));
+    if (!text_equal_folded(js_str(call, reply, "user.profile.email"), email))
+        return fail(call, E_NO_RESULT, "the workspace answered somebody else's address for %s", email);
     user = js_str(call, reply, "user.id");
     js_set_str(call, open, "users", user);
     /* opening a conversation that exists answers it: nothing anybody would notice */

@@ -285,16 +285,13 @@ bool text_equal_folded(const char *a, const char *b)
 
 /* ---- paths ------------------------------------------------------------------------------------------------------- */
 
-/* RFC 3986 unreserved stay; everything else is percent-encoded, "/" too. "." and ".." would climb: their dots go. */
+/* RFC 3986: unreserved characters stay, everything else is percent-encoded, "/" too. */
 static void add_segment(struct buf *b, const char *s)
 {
-    bool dots = strcmp(s, ".") == 0 || strcmp(s, "..") == 0;
-
     for (; *s; s++) {
         unsigned char ch = (unsigned char)*s;
 
-        if ((ch >= 'a' && ch <= 'z') || (ch >= 'A' && ch <= 'Z') || (ch >= '0' && ch <= '9') || ch == '-' || ch == '_' || ch == '~' ||
-            (ch == '.' && !dots))
+        if ((ch >= 'a' && ch <= 'z') || (ch >= 'A' && ch <= 'Z') || (ch >= '0' && ch <= '9') || strchr("-._~", ch))
             buf_add_c(b, (char)ch);
         else
             buf_addf(b, "%%%02X", ch);
@@ -304,6 +301,7 @@ static void add_segment(struct buf *b, const char *s)
 const char *path(struct call *c, const char *pattern, ...)
 {
     struct buf b = BUF_INIT(FETCH_PATH_MAX);
+    bool climbs = false;
     va_list ap;
     char *z;
 
@@ -313,6 +311,9 @@ const char *path(struct call *c, const char *pattern, ...)
             const char *piece = va_arg(ap, const char *);
 
             ASSERT(piece != NULL);
+            /* "." and ".." would climb, however they are written (RFC 3986 5.2.4), and an empty piece names the parent */
+            if (!*piece || strcmp(piece, ".") == 0 || strcmp(piece, "..") == 0)
+                climbs = true;
             add_segment(&b, piece);
             p++;
         } else {
@@ -320,7 +321,7 @@ const char *path(struct call *c, const char *pattern, ...)
         }
     }
     va_end(ap);
-    z = b.overflow ? NULL : arena_z(&c->arena, buf_str(&b));
+    z = b.overflow || climbs ? NULL : arena_z(&c->arena, buf_str(&b));
     buf_release(&b);
     return z;
 }
@@ -362,7 +363,7 @@ static enum err await_plain(struct call *c, struct json **ret, const char *metho
     enum err e;
 
     if (!at)
-        return call_why(c, E_CALL_TOO_LARGE, "the request's path is too long");
+        return call_why(c, E_ARGS_INVALID, "a name that goes into the request's path is empty, \".\", \"..\", or too long");
     e = await_call_exchange(c, &x, &answer);
     if (ret)
         *ret = answer;

@@ -114,6 +114,31 @@ static enum err approve(struct call *c)
     return OK;
 }
 
+/* The outcome is unknown: looks whether the effect happened, where the connector can. Looking must not make things worse:
+ * what it said on the way is forgotten, and a look that ran out of memory has seen nothing. */
+static enum err await_reconcile(struct call *c, enum err unknown)
+{
+    enum settled settled = SETTLED_UNKNOWN;
+    struct errinfo why = c->why;
+
+    if (!c->tool->decl->reconcile || task_cancelled() || arena_overflowed(&c->arena))
+        return unknown;
+    c->in_reconcile = true;
+    c->deadline = loop_now() + RECONCILE_MS * NS_PER_MS;    /* the call's own may be what ran out */
+    settled = c->tool->decl->reconcile(c);
+    c->in_reconcile = false;
+    c->why = why;
+    c->retry_after_ms = 0;
+    if (settled == SETTLED_UNKNOWN || arena_overflowed(&c->arena))
+        return unknown;
+    if (settled == SETTLED_DONE) {
+        c->effects_done = c->effects_sent;
+        return OK;
+    }
+    c->effects_sent = c->effects_done;      /* what was in doubt did not happen */
+    return call_why(c, E_UPSTREAM_REFUSED, "the provider was asked and says that it did not happen");
+}
+
 /* The declared result is a promise to clients and policies: a body that breaks it is not passed on. */
 static enum err await_run(struct call *c)
 {
@@ -127,16 +152,8 @@ static enum err await_run(struct call *c)
     e = c->tool->decl->run(c);
     if (!e && arena_overflowed(&c->arena))
         e = c->effects_sent ? call_why(c, E_OUTCOME_UNKNOWN, "the call ran out of memory after it had begun to change things") : E_CALL_TOO_LARGE;
-    if (e == E_OUTCOME_UNKNOWN && c->tool->decl->reconcile && !task_cancelled()) {
-        c->in_reconcile = true;
-        c->deadline = loop_now() + RECONCILE_MS * NS_PER_MS;    /* the call's own may be what ran out */
-        switch (c->tool->decl->reconcile(c)) {
-        case SETTLED_DONE:      e = OK; break;
-        case SETTLED_NOT_DONE:  e = call_why(c, E_UPSTREAM_REFUSED, "the provider was asked and says that it did not happen"); break;
-        case SETTLED_UNKNOWN:   break;
-        }
-        c->in_reconcile = false;
-    }
+    if (e && e != E_CONNECTOR_FAULT && err_row(e)->outcome == OUTCOME_UNKNOWN && c->effects_sent > c->effects_done)
+        e = await_reconcile(c, e);
     return e ? e : call_check_result(c);
 }
 
@@ -155,6 +172,28 @@ static enum outcome outcome_of(const struct call *c)
     if (o == OUTCOME_UNKNOWN && c->effects_sent == 0)
         return c->exchanges ? OUTCOME_FAILED : OUTCOME_REFUSED;
     return o;
+}
+
+/* An error of a single operation is no end of a call; a body or a damaged file may bring one. */
+static enum err end_of_call(const struct call *c)
+{
+    if (!c->err || err_row(c->err)->outcome != OUTCOME_NONE)
+        return c->err;
+    LOG_ERROR("an internal error reached the end of a call", LOG_S("call", c->id.z), LOG_S("error", err_name(c->err)),
+              LOG_S("step", step_name(c->step)), LOG_S("why", c->why.text));
+    return c->effects_sent ? E_OUTCOME_UNKNOWN : E_INTERNAL;
+}
+
+/* Whoever reads the answer acts on its error: when the outcome is unknown that is what it says, without a hint to repeat. */
+static void say_unknown(struct call *c)
+{
+    struct errinfo detail = c->why;
+
+    if (c->outcome != OUTCOME_UNKNOWN || !c->err || err_row(c->err)->outcome == OUTCOME_UNKNOWN)
+        return;
+    c->err = E_OUTCOME_UNKNOWN;
+    c->retry_after_ms = 0;
+    call_why(c, c->err, "a part of it happened, or may have; do not repeat it before looking: %.200s", detail.text);
 }
 
 /* RESOLVE to RUN. */
@@ -207,6 +246,10 @@ static enum err await_steps(struct call *c)
     if (c->worker->draining)
         return E_DRAINING;
     e = await_vault_tenant(c->worker->engine->vault, c->caller->tenant, &c->why);       /* its key, for sealing: a lookup */
+    if (e && err_row(e)->outcome == OUTCOME_NONE) {
+        LOG_ERROR("a tenant's key cannot be opened", LOG_SV("tenant", c->caller->tenant), LOG_S("why", c->why.text));
+        return call_why(c, E_STORE_UNAVAILABLE, "this tenant's key cannot be opened; the operator's log says more");
+    }
     if (e)
         return e;
     if (c->kind == CALL_TOOL)
@@ -232,6 +275,23 @@ static void count(const struct call *c)
     buf_release(&label);
 }
 
+/* What happened cannot be proved any more. That nothing was sent may be said; anything else is unknown to whoever asks. */
+static void say_unrecorded(struct call *c)
+{
+    LOG_ERROR("an outcome could not be recorded", LOG_S("call", c->id.z), LOG_S("outcome", outcome_name(c->outcome)));
+    c->structured = c->content = NULL;
+    if (c->effects_sent == 0) {
+        c->err = E_JOURNAL_UNWRITABLE;
+        c->why.text[0] = '\0';
+        return;
+    }
+    c->retry_after_ms = 0;
+    call_why(c, E_OUTCOME_UNKNOWN, c->outcome == OUTCOME_DONE ? "it happened, but that could not be recorded; do not repeat it" :
+             "it may have happened, and what came of it could not be recorded; do not repeat it before looking");
+    c->err = E_OUTCOME_UNKNOWN;
+    c->outcome = OUTCOME_UNKNOWN;
+}
+
 /* The outcome goes on record; if it cannot, that is what the client is told: nothing is said that is not recorded. */
 static void await_outcome(struct call *c)
 {
@@ -239,7 +299,9 @@ static void await_outcome(struct call *c)
     enum err e;
 
     ASSERT(c->step == STEP_OUTCOME);
+    c->err = end_of_call(c);
     c->outcome = outcome_of(c);
+    say_unknown(c);
     if (c->once && (c->outcome == OUTCOME_DONE || c->outcome == OUTCOME_UNKNOWN))
         sealed = call_seal_result(c);
     e = await_record_outcome(c);
@@ -247,13 +309,8 @@ static void await_outcome(struct call *c)
         once_settle(c->worker->engine->once, c->once, c->outcome, c->err, sealed);
         c->once = NULL;
     }
-    if (e) {
-        LOG_ERROR("an outcome could not be recorded", LOG_S("call", c->id.z), LOG_S("outcome", outcome_name(c->outcome)));
-        c->err = E_JOURNAL_UNWRITABLE;
-        call_why(c, c->err, c->outcome == OUTCOME_DONE ? "it happened, but its outcome could not be recorded" :
-                 "%s, and the outcome could not be recorded", err_text(c->err));
-        c->structured = c->content = NULL;
-    }
+    if (e)
+        say_unrecorded(c);
 }
 
 static void call_release(struct call *c)

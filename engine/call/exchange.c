@@ -24,6 +24,7 @@ enum {
     BACKOFF_MS = 200,
     PAUSE_DEFAULT_MS = 1000,
     REPLY_MAX = 8 << 20,
+    ERROR_BODY_MAX = 64 * 1024,
 };
 
 struct attempt {
@@ -231,12 +232,15 @@ enum answer answer_by_status(struct answer_info *in)
         return ANSWER_LIMITED;
     case 503:
         return after ? ANSWER_NOT_EXECUTED : ANSWER_UNKNOWN;
-    case 500:
-    case 502:
-    case 504:
+    case 408:
+    case 303:                           /* "see there for what came of it" */
         return ANSWER_UNKNOWN;
-    default:
+    case 501:
+    case 505:
         return ANSWER_REFUSED;
+    default:
+        /* what a server or something in front of it says of itself proves nothing about the request: 507, 520, 524, 529 */
+        return in->status >= 500 ? ANSWER_UNKNOWN : ANSWER_REFUSED;
     }
 }
 
@@ -284,6 +288,9 @@ static enum answer classify(struct attempt *a)
     }
     a->info.status = a->reply.status;
     fetch_reply_header(&a->reply, "content-type", &type);
+    /* an error's body only explains: one that would fill the call's memory is left unread */
+    if (a->reply.status >= 300 && a->reply.body.len > ERROR_BODY_MAX)
+        a->reply.body.len = 0;
     if (a->reply.body.len && json_parse(&a->c->arena, a->reply.body, NULL, &a->json, &where)) {
         a->json = NULL;
         if (a->reply.status >= 200 && a->reply.status < 300) {

@@ -9,7 +9,7 @@
  *   policy (version), decisions [{side, who, effect, policies [..], errors [..]}]        why
  *
  * OUTCOME (every tool call that was understood)
- *   call, outcome, error, why, ms, exchanges, effects, status
+ *   call, outcome, error, why, detail, ms, exchanges, effects, status
  *   replay_of: the call whose recorded outcome was answered again
  *   result (sealed, base64): only with a key, for replays
  *   and, when there was no INTENT, everything of INTENT that is known by then
@@ -17,7 +17,8 @@
  * REQUEST (everything else: lists, discovery, what could not be decoded or identified)
  *   call, method, outcome, error, why, ms, bytes, transport, peer, and who is asking as far as it is known
  *
- * `why` is the text the client was given.  Arguments and results are sealed under the tenant's key before they are
+ * `why` is the text the client was given, as long as it cannot quote arguments or the provider; then it is the error's own
+ * text, and what was said is in `detail` (sealed, base64).  Arguments and results are sealed under the tenant's key before they are
  * hashed into the chain, so destroying the key erases them and breaks nothing.
  */
 #include "base/check.h"
@@ -240,12 +241,23 @@ enum err await_record_intent(struct call *c)
     return e;
 }
 
+/* Once the arguments are known the text may quote them, or the provider: then it is sealed like them. A decision's text
+ * names policies and who was decided for, which the record says anyway. */
+static void rec_why(struct rec *r, struct call *c)
+{
+    bool quotes = c->frozen.p && c->err != E_POLICY_DENIED && c->err != E_APPROVAL_NEEDED;
+
+    rec_z(r, "why", quotes || !c->why.text[0] ? err_text(c->err) : c->why.text);
+    if (quotes && c->why.text[0])
+        rec_str(r, "detail", seal64(c, "detail", str_of(c->why.text)));
+}
+
 static void rec_outcome(struct rec *r, struct call *c)
 {
     rec_z(r, "outcome", outcome_name(c->outcome));
     if (c->err) {
         rec_z(r, "error", err_name(c->err));
-        rec_z(r, "why", c->why.text[0] ? c->why.text : err_text(c->err));
+        rec_why(r, c);
     }
     rec_int(r, "ms", (loop_now() - c->began) / NS_PER_MS);
 }

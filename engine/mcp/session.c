@@ -327,12 +327,13 @@ void session_inflight_del(struct session_table *t, struct session *s, struct inf
     session_unlock(t, s);
 }
 
-static struct inflight *inflight_find(struct session *s, struct str id)
+/* `w` NULL: on any worker. */
+static struct inflight *inflight_find(struct session *s, struct str id, const struct worker *w)
 {
     struct inflight *f;
 
     LIST_FOREACH(f, &s->inflights, link)
-        if (str_eq(f->id, id))
+        if (str_eq(f->id, id) && (!w || f->worker == w))
             return f;
     return NULL;
 }
@@ -352,9 +353,9 @@ static void cancel_here(struct mail *m)
     struct inflight *f;
 
     session_lock(c->table, c->session);
-    f = inflight_find(c->session, str_n(c->id, c->len));
+    f = inflight_find(c->session, str_n(c->id, c->len), worker_self());
     session_unlock(c->table, c->session);
-    if (f && f->worker == worker_self() && !f->cancelled) {
+    if (f && !f->cancelled) {
         f->cancelled = true;
         task_cancel(f->task);
     }
@@ -369,7 +370,7 @@ void session_cancel(struct session_table *t, struct session *s, struct str id)
     struct inflight *f;
 
     session_lock(t, s);
-    f = inflight_find(s, id);
+    f = inflight_find(s, id, NULL);
     if (f)
         w = f->worker;
     session_unlock(t, s);

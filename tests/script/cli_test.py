@@ -470,10 +470,64 @@ class WithAnEngine(unittest.TestCase):
         self.assertEqual((m["id"], m["error"]["data"]["dev.sluice/error"]), (1, "token_malformed"))
 
 
+class WithFixtures(unittest.TestCase):
+    """What only the tools of the conformance suite do: ask, report progress, mirror an argument."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.engine = Engine(os.path.join(ROOT, "tests", "conformance", "sluice.yaml"))
+
+    @classmethod
+    def tearDownClass(cls):
+        assert cls.engine.stop() == 0, cls.engine.text()
+
+    def bridge(self):
+        return Bridge([harness.SLUICE, "stdio", "--url", self.engine.url], env=dict(os.environ, SLUICE_TOKEN=""))
+
+    def test_the_server_asks_a_legacy_client(self):
+        b = self.bridge()
+        b.ask(0, "initialize", {"protocolVersion": "2025-11-25", "capabilities": {"elicitation": {}},
+                                "clientInfo": {"name": "t", "version": "1"}})
+        b.take()
+        b.send({"jsonrpc": "2.0", "method": "notifications/initialized"})
+        b.ask("e", "tools/call", {"name": "test_elicitation", "arguments": {"message": "Who?"}})
+        question = b.take()
+        self.assertEqual((question["method"], question["params"]["message"]), ("elicitation/create", "Who?"))
+        b.ask("p", "ping")                  # the question does not hold anything else back
+        self.assertEqual(b.take()["id"], "p")
+        b.send({"jsonrpc": "2.0", "id": question["id"],
+                "result": {"action": "accept", "content": {"username": "u", "email": "u@x.example"}}})
+        answer = b.take()
+        self.assertEqual(answer["id"], "e")
+        self.assertIn("u@x.example", json.dumps(answer["result"]["content"]))
+        self.assertEqual(b.end(), 0)
+
+    def test_progress(self):
+        b = self.bridge()
+        meta = dict(META, progressToken="pt")
+        b.ask(1, "tools/call", {"name": "test_tool_with_progress", "arguments": {}, "_meta": meta})
+        told = [b.take() for _ in range(4)]
+        self.assertEqual([m.get("method") for m in told], ["notifications/progress"] * 3 + [None])
+        self.assertEqual([m["params"]["progressToken"] for m in told[:3]], ["pt"] * 3)
+        self.assertEqual(told[3]["id"], 1)
+        self.assertEqual(b.end(), 0)
+
+    def test_a_mirrored_argument(self):
+        """Of a tool that was never listed, plain and encoded."""
+        for region in ("eu", "Zürich "):
+            b = self.bridge()
+            b.ask(1, "tools/call", {"name": "test_x_mcp_header", "arguments": {"region": region}, "_meta": META})
+            self.assertNotIn("error", b.take())
+            self.assertEqual(b.end(), 0)
+            p = sluice("call", "test_x_mcp_header", "--arg", "region=" + region, "--url", self.engine.url,
+                       env={"SLUICE_TOKEN": ""})
+            self.assertEqual(p.returncode, 0, p.stderr)
+
+
 class Bridge:
-    def __init__(self, command):
+    def __init__(self, command, env=None):
         pipe = subprocess.PIPE
-        self.p = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+        self.p = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=env)
 
     def raw(self, text):
         self.p.stdin.write(text)

@@ -150,12 +150,12 @@ enum err await_admit(struct call *c)
         return e;
     if (c->worker->calls > (engine->opt.calls_max ? engine->opt.calls_max : 16000))
         return E_OVERLOADED;
-    if (has_rule(&engine->opt.tenant)) {
+    if (has_rule(&c->registry->tenant)) {
         struct str key = arena_printf(&c->arena, "t|%.*s", STR_ARG(c->caller->tenant));
 
         asks[n++] = (struct rl_ask){ key.p, (uint16_t)key.len, RULE_TENANT, 1 };
     }
-    if (has_rule(&engine->opt.agent)) {
+    if (has_rule(&c->registry->agent)) {
         struct str key = arena_printf(&c->arena, "a|%.*s|%.*s", STR_ARG(c->caller->tenant), STR_ARG(c->caller->agent));
 
         asks[n++] = (struct rl_ask){ key.p, (uint16_t)key.len, RULE_AGENT, 1 };

@@ -29,7 +29,6 @@ struct admission_rule {
 
 struct engine_options {
     unsigned calls_max;                     /* in flight per worker; 0: 16,000 */
-    struct admission_rule tenant, agent;
     ns_t once_ttl;                          /* how long an idempotency key is remembered; 0: 24 h */
     bool record_arguments;                  /* seal the arguments into the journal (policy replay needs them) */
 };

@@ -15,6 +15,12 @@
 
 enum { REGISTRY_ARENA_MAX = 64 << 20 };
 
+/* ratelimit.h's bounds */
+#define WINDOW_MS_MAX   (400LL * 24 * 3600 * 1000)
+#define AMOUNT_MAX      (1LL << 40)
+#define AT_ONCE_MAX     ((int64_t)UINT32_MAX)
+
+
 /* Weak: a program without any connector (a unit test) links too. */
 #define SECTION(name, type)                                                                                            \
     extern type *const __start_##name[] __attribute__((weak, visibility("hidden")));                                   \
@@ -352,6 +358,51 @@ static void provider_scopes(struct registry *r, struct provider_conf *p)
     buf_release(&all);
 }
 
+/* So many units may come at once: a twentieth of the window's amount, but always enough for the dearest request. */
+static int64_t limit_burst(const struct limit_conf *l, int64_t cost)
+{
+    int64_t burst = l->amount / 20;
+
+    return burst < cost ? cost : burst;
+}
+
+/* What the dearest tool of the provider costs per request. */
+static int64_t dearest(const struct provider *p)
+{
+    int64_t cost = 1;
+
+    EACH(d, sluice_tools, const struct tool_decl)
+        if ((*d)->provider == p && (*d)->cost > cost)
+            cost = (*d)->cost;
+    return cost;
+}
+
+/* What the limiter would refuse, or what would refuse every call of a tool for good. */
+static enum err limits_sound(const struct provider_conf *p, struct errinfo *info)
+{
+    int64_t cost = dearest(p->decl);
+
+    for (unsigned i = 0; i < p->n_limits; i++) {
+        const struct limit_conf *l = &p->limits[i];
+
+        if (l->amount && (l->window_ms < 1 || l->window_ms > WINDOW_MS_MAX))
+            return err_set(info, E_CONFIG, "provider %s: limit %s: an amount needs a window_ms from 1 to %lld (400 days)", p->decl->name,
+                           l->name, (long long)WINDOW_MS_MAX);
+        if (l->amount > AMOUNT_MAX || l->concurrency > AT_ONCE_MAX)
+            return err_set(info, E_CONFIG, "provider %s: limit %s: amount is at most %lld, concurrency at most %lld", p->decl->name,
+                           l->name, (long long)AMOUNT_MAX, (long long)AT_ONCE_MAX);
+        if (l->amount && limit_burst(l, cost) > l->amount)
+            return err_set(info, E_CONFIG, "provider %s: limit %s: an amount of %lld never lets a request that costs %lld through",
+                           p->decl->name, l->name, (long long)l->amount, (long long)cost);
+    }
+    return OK;
+}
+
+static bool budget_sound(const struct admission_rule *r)
+{
+    return r->per_minute <= AMOUNT_MAX && r->at_once <= AT_ONCE_MAX;
+}
+
 static enum err provider_limits(struct provider_conf *p, const struct provider_setup *s, unsigned index, struct errinfo *info)
 {
     for (const struct limit *l = p->decl->limits; l && l->name; l++) {
@@ -378,7 +429,7 @@ static enum err provider_limits(struct provider_conf *p, const struct provider_s
         if (!known)
             return err_set(info, E_CONFIG, "provider %s has no limit called \"%s\"", p->decl->name, o->name);
     }
-    return OK;
+    return limits_sound(p, info);
 }
 
 static enum err provider_make(struct registry *r, struct provider_conf *p, const struct provider *d, const struct provider_setup *s,
@@ -516,7 +567,11 @@ enum err registry_build(const struct registry_options *opt, struct registry **re
     atomic_init(&r->refs, 1);
     arena_init(&r->arena, REGISTRY_ARENA_MAX);
     r->policy = policy_set_ref(opt->policy);
+    r->tenant = opt->tenant;
+    r->agent = opt->agent;
     e = names_known(opt, info);
+    if (!e && (!budget_sound(&r->tenant) || !budget_sound(&r->agent)))
+        e = err_set(info, E_CONFIG, "budgets: per_minute is at most %lld, at_once at most %lld", AMOUNT_MAX, (long long)AT_ONCE_MAX);
     if (!e)
         e = providers_make(r, opt, info);
     if (!e)
@@ -559,9 +614,9 @@ const struct provider_conf *registry_provider(const struct registry *r, struct s
     return NULL;
 }
 
-void registry_apply_limits(const struct registry *r, struct rl *rl, const struct engine_options *opt, ns_t now)
+void registry_apply_limits(const struct registry *r, struct rl *rl, ns_t now)
 {
-    const struct admission_rule *own[] = { [RULE_TENANT] = &opt->tenant, [RULE_AGENT] = &opt->agent };
+    const struct admission_rule *own[] = { [RULE_TENANT] = &r->tenant, [RULE_AGENT] = &r->agent };
 
     for (uint16_t i = 0; i < ARRAY_LEN(own); i++) {
         struct rl_rule rule = { .rate = own[i]->per_minute ? RL_RATE_BUCKET : RL_RATE_NONE, .amount = (uint64_t)own[i]->per_minute,
@@ -574,6 +629,9 @@ void registry_apply_limits(const struct registry *r, struct rl *rl, const struct
             const struct limit_conf *l = &r->providers[i].limits[k];
             struct rl_rule rule = { .rate = l->amount ? RL_RATE_WINDOW : RL_RATE_NONE, .amount = (uint64_t)l->amount,
                                     .window_ns = l->window_ms * NS_PER_MS, .concurrency = (uint32_t)l->concurrency };
+
+            if (l->amount)
+                rule.burst = (uint64_t)limit_burst(l, dearest(r->providers[i].decl));
 
             ASSERT(rl_rule_set(rl, l->rule, &rule, now));
         }

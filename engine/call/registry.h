@@ -81,6 +81,7 @@ struct registry {
     struct map by_name;                 /* tool name -> struct tool */
     struct policy_set *policy;
     char version[65];                   /* digest over everything a list shows */
+    struct admission_rule tenant, agent;    /* the call's own budgets */
 };
 
 struct registry_options {
@@ -88,6 +89,7 @@ struct registry_options {
     size_t n_setups;
     const char *const *enabled;         /* names of connectors, NULL-terminated; NULL: all that are no fixtures */
     struct policy_set *policy;          /* a reference is taken */
+    struct admission_rule tenant, agent;
 };
 
 /* E_CONFIG with the connector, tool and field in info: a declaration that contradicts itself, an unknown name. */
@@ -97,7 +99,7 @@ void registry_unref(struct registry *r);
 const struct tool *registry_tool(const struct registry *r, struct str name);
 const struct provider_conf *registry_provider(const struct registry *r, struct str name);
 /* Sets every rule of the snapshot in the limiter; what was used stays used. */
-void registry_apply_limits(const struct registry *r, struct rl *rl, const struct engine_options *opt, ns_t now);
+void registry_apply_limits(const struct registry *r, struct rl *rl, ns_t now);
 /* How many tools the linker put in: compared at start with what the build counted. */
 size_t registry_linked_tools(void);
 

@@ -367,10 +367,10 @@ static const struct key journal_keys[] = {
     TOP("segment_mb", K_INT, segment_mb), TOP("record_arguments", K_BOOL, record_arguments), { 0 },
 };
 static const struct key tenant_budget_keys[] = {
-    TOP("per_minute", K_INT, engine.tenant.per_minute), TOP("at_once", K_INT, engine.tenant.at_once), { 0 },
+    TOP("per_minute", K_INT, tenant_budget.per_minute), TOP("at_once", K_INT, tenant_budget.at_once), { 0 },
 };
 static const struct key agent_budget_keys[] = {
-    TOP("per_minute", K_INT, engine.agent.per_minute), TOP("at_once", K_INT, engine.agent.at_once), { 0 },
+    TOP("per_minute", K_INT, agent_budget.per_minute), TOP("at_once", K_INT, agent_budget.at_once), { 0 },
 };
 static const struct key budget_keys[] = {
     TOP("calls_in_flight", K_INT, calls_max), { "tenant", K_MAP, 0, tenant_budget_keys, NULL }, { "agent", K_MAP, 0, agent_budget_keys, NULL }, { 0 },

@@ -55,6 +55,7 @@ struct config {
     int64_t segment_mb;
     bool record_arguments;
     struct engine_options engine;
+    struct admission_rule tenant_budget, agent_budget;
     int64_t calls_max;
 
     enum log_level log_level;

@@ -314,7 +314,8 @@ static void swap_mail(struct mail *m)
 static enum err registry_of(const struct config *c, struct registry **ret, struct errinfo *info)
 {
     struct policy_set *policy = NULL;
-    struct registry_options opt = { .setups = c->providers, .n_setups = c->n_providers, .enabled = c->connectors[0] ? c->connectors : NULL };
+    struct registry_options opt = { .setups = c->providers, .n_setups = c->n_providers, .enabled = c->connectors[0] ? c->connectors : NULL,
+                                    .tenant = c->tenant_budget, .agent = c->agent_budget };
     enum err e = policies_load(c->policies, &policy, info);
 
     if (e)
@@ -402,6 +403,8 @@ enum err runtime_reload(struct runtime *rt, struct config *config, struct errinf
 
     if (config->no_auth != rt->config->no_auth)
         return err_set(info, E_CONFIG, "auth.none cannot change while the engine runs: restart it");
+    if ((config->tls_cert != NULL) != (rt->tls != NULL))
+        return err_set(info, E_CONFIG, "TLS cannot be switched on or off while the engine runs: restart it");
     e = registry_of(config, &next, info);
     if (!e)
         e = tls_of(config, &tls, info);
@@ -412,7 +415,7 @@ enum err runtime_reload(struct runtime *rt, struct config *config, struct errinf
         http_tls_release(tls);
         return e;
     }
-    registry_apply_limits(next, rt->engine.limiter, &config->engine, world->now());
+    registry_apply_limits(next, rt->engine.limiter, world->now());
     pthread_mutex_lock(&rt->lock);
     rt->swaps_done = 0;
     for (unsigned i = 0; i < rt->engine.n_workers; i++) {
@@ -484,7 +487,7 @@ static enum err open_limiter(struct runtime *rt, struct errinfo *info)
     rt->engine.limiter = rl_new(&config);
     if (!rt->engine.limiter)
         return err_set(info, E_IO, "no memory for the limiter");
-    registry_apply_limits(rt->registry, rt->engine.limiter, &rt->engine.opt, world->now());
+    registry_apply_limits(rt->registry, rt->engine.limiter, world->now());
     return OK;
 }
 

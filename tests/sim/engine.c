@@ -108,13 +108,17 @@ static void on_alarm(void *arg, int64_t at)
     loop_post(sim.workers[0].loop, &life.tick_mail);
 }
 
+/* Of this run: drawn once, kept over reloads. */
+static struct admission_rule budget_tenant, budget_agent;
+
 static enum err open_registry(struct registry **ret, struct errinfo *info)
 {
     const char *const enabled[] = { "sim", NULL };
     struct policy_source source = { STR("sim.cedar"), str_of(sim.policy) };
     struct provider_setup setup = { .name = "sim", .client_id = "simulated", .client_secret = life.client_secret,
                                     .limits = { { .name = "mailbox_requests", .amount = sim.rate, .concurrency = -1 } }, .n_limits = 1 };
-    struct registry_options opt = { .setups = &setup, .n_setups = 1, .enabled = enabled };
+    struct registry_options opt = { .setups = &setup, .n_setups = 1, .enabled = enabled,
+                                    .tenant = budget_tenant, .agent = budget_agent };
     enum err e = policy_set_parse(&source, 1, 0, &opt.policy, info);
 
     if (e)
@@ -182,16 +186,17 @@ static void assemble(void)
     sim.n_workers = (unsigned)dice_between(&sim.dice, 1, SIM_WORKERS_MAX);
     sim.engine = (struct engine){ .workers = sim.workers, .n_workers = sim.n_workers,
                                   .opt = { .record_arguments = dice_permille(&sim.dice, 500) } };
+    budget_tenant = budget_agent = (struct admission_rule){ 0 };
     if (dice_permille(&sim.dice, 300))
-        sim.engine.opt.agent = (struct admission_rule){ .at_once = dice_between(&sim.dice, 1, 8) };
+        budget_agent = (struct admission_rule){ .at_once = dice_between(&sim.dice, 1, 8) };
     if (dice_permille(&sim.dice, 300))
-        sim.engine.opt.tenant = (struct admission_rule){ .per_minute = dice_between(&sim.dice, 60, 600) };
+        budget_tenant = (struct admission_rule){ .per_minute = dice_between(&sim.dice, 60, 600) };
     life.client_secret = secret_copy(UPSTREAM_SECRET, strlen(UPSTREAM_SECRET));
     e = open_registry(&sim.registry, &info);
     if (!e)
         e = open_shared(&info);
     if (!e) {
-        registry_apply_limits(sim.registry, sim.engine.limiter, &sim.engine.opt, world->now());
+        registry_apply_limits(sim.registry, sim.engine.limiter, world->now());
         e = open_workers(&info);
     }
     if (e)
@@ -309,7 +314,7 @@ static void reload(void)
         sim_violation("no reload: %s", info.text);
         return;
     }
-    registry_apply_limits(next, sim.engine.limiter, &sim.engine.opt, world->now());
+    registry_apply_limits(next, sim.engine.limiter, world->now());
     for (unsigned i = 0; i < sim.n_workers; i++) {
         registry_unref(sim.workers[i].registry);
         sim.workers[i].registry = registry_ref(next);

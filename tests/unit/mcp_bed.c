@@ -134,7 +134,7 @@ static void open_registry(struct bed *b, const char *policy)
     if (registry_build(&opt, &b->registry, &info))
         fail_msg("%s", info.text);
     policy_set_unref(opt.policy);
-    registry_apply_limits(b->registry, b->engine.limiter, &b->engine.opt, world->now());
+    registry_apply_limits(b->registry, b->engine.limiter, world->now());
 }
 
 void bed_start(struct bed *b, const struct mcp_options *opt, const char *policy, bool auth)

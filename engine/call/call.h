@@ -151,6 +151,8 @@ void calls_cut(struct worker *w);
 enum err call_why(struct call *c, enum err e, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 /* A request that never became a call (malformed HTTP): one REQUEST record, not waited for. */
 void call_record_bad_request(struct worker *w, enum err e, const char *why, const char *peer, size_t bytes);
+/* Records what was only counted (at the end of a worker, before its lane is closed). */
+void call_record_refusals(struct worker *w);
 /* May this caller use this tool with some arguments? For lists (policy.h: a sound over-approximation). */
 bool call_could_allow(struct call *c, const struct tool *t);
 /* Policy for what is no tool call but has a name: prompts, resources. Action::"<provider>.<name>". */

@@ -54,6 +54,10 @@ struct worker {
     unsigned calls;                         /* in flight */
     struct call *first_call;                /* all of them */
     bool draining;
+    struct refusals {                       /* of nobody in particular: recorded one by one only so often */
+        ns_t second;
+        unsigned recorded, skipped;
+    } refusals;
 };
 
 /* The calling thread's worker. */

@@ -35,6 +35,8 @@ static enum err await_key(struct call *c, bool *ret_replay)
     if (c->key.len == 0)
         return OK;
     name_key(c);
+    if (c->tool->decl->effect == EFFECT_READS)
+        return OK;                      /* doing it again changes nothing: there is nothing to remember */
     e = await_once_claim(c->worker->engine->once, &name, c->digest, c->id.z, c->began_wall, c->deadline, &c->arena, &c->once, &old);
     if (e == E_KEY_REUSED)
         return call_why(c, e, "the idempotency key was used before with other arguments; use a new key for a new call");

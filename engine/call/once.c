@@ -5,6 +5,7 @@
  * belongs to the call that claimed it; waiters hang on it and are told by mail to look again.
  */
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 
 #include "base/check.h"
@@ -40,8 +41,16 @@ struct stripe {
     struct once_entry *oldest, *newest;
 };
 
+struct tenant_share {
+    size_t entries;
+    char name[];
+};
+
 struct once_table {
     wall_ms_t ttl_ms;
+    atomic_size_t result_bytes;
+    pthread_mutex_t tenants_lock;
+    struct map tenants;                 /* name -> struct tenant_share */
     struct stripe stripes[STRIPES];
 };
 
@@ -52,16 +61,55 @@ struct once_table *once_new(ns_t ttl)
     if (!t)
         return NULL;
     t->ttl_ms = ttl / NS_PER_MS;
+    pthread_mutex_init(&t->tenants_lock, NULL);
     for (int i = 0; i < STRIPES; i++)
         pthread_mutex_init(&t->stripes[i].lock, NULL);
     return t;
 }
 
-static void entry_free(struct once_entry *e)
+/* The tenant stands first in the name. Adds to its count; false, adding nothing, when its share is used up. */
+static bool tenant_count(struct once_table *t, const char *name, int delta)
+{
+    struct str tenant = str_n(name + 2, (size_t)(unsigned char)name[0] << 8 | (unsigned char)name[1]);
+    struct tenant_share *share;
+    bool room = true;
+
+    pthread_mutex_lock(&t->tenants_lock);
+    share = map_get(&t->tenants, tenant);
+    if (!share) {
+        share = calloc(1, sizeof(*share) + tenant.len + 1);
+        ASSERT(share != NULL);
+        memcpy(share->name, tenant.p, tenant.len);
+        map_put(&t->tenants, str_n(share->name, tenant.len), share);
+    }
+    if (delta > 0 && share->entries >= ONCE_TENANT_MAX)
+        room = false;
+    else
+        share->entries = (size_t)((int64_t)share->entries + delta);
+    if (share->entries == 0) {
+        map_del(&t->tenants, tenant);
+        free(share);
+    }
+    pthread_mutex_unlock(&t->tenants_lock);
+    return room;
+}
+
+static void entry_free(struct once_table *t, struct once_entry *e)
 {
     ASSERT(e->waiters == NULL);
+    tenant_count(t, e->name, -1);
+    atomic_fetch_sub(&t->result_bytes, e->result.len);
     buf_release(&e->result);
     free(e);
+}
+
+/* What is too much to keep is left out: a replay then says that the call is done, and no more. */
+static void result_keep(struct once_table *t, struct once_entry *e, struct str sealed)
+{
+    if (atomic_fetch_add(&t->result_bytes, sealed.len) + sealed.len > ONCE_RESULT_BYTES)
+        atomic_fetch_sub(&t->result_bytes, sealed.len);
+    else
+        buf_add_str(&e->result, sealed);
 }
 
 void once_free(struct once_table *t)
@@ -73,10 +121,13 @@ void once_free(struct once_table *t)
         size_t at = 0;
 
         while ((slot = map_next(&t->stripes[i].map, &at)))
-            entry_free(slot->value);
+            entry_free(t, slot->value);
         map_release(&t->stripes[i].map);
         pthread_mutex_destroy(&t->stripes[i].lock);
     }
+    ASSERT(t->tenants.len == 0 && atomic_load(&t->result_bytes) == 0);
+    map_release(&t->tenants);
+    pthread_mutex_destroy(&t->tenants_lock);
     free(t);
 }
 
@@ -118,23 +169,25 @@ static void age_link(struct stripe *s, struct once_entry *e)
     s->newest = e;
 }
 
-static void drop_expired(struct stripe *s, wall_ms_t now)
+static void drop_expired(struct once_table *t, struct stripe *s, wall_ms_t now)
 {
     struct once_entry *e;
 
     while ((e = s->oldest) && e->expires <= now) {
         age_unlink(s, e);
         map_del(&s->map, str_n(e->name, e->name_len));
-        entry_free(e);
+        entry_free(t, e);
     }
 }
 
-static struct once_entry *entry_new(struct stripe *s, struct str name, struct str digest, struct str call_id)
+static struct once_entry *entry_new(struct once_table *t, struct stripe *s, struct str name, struct str digest, struct str call_id)
 {
-    struct once_entry *e = calloc(1, sizeof(*e) + name.len);
+    struct once_entry *e;
 
-    if (!e)
+    if (!tenant_count(t, name.p, +1))
         return NULL;
+    e = calloc(1, sizeof(*e) + name.len);
+    ASSERT(e != NULL);
     e->result = BUF_INIT(1 << 20);
     e->name_len = name.len;
     memcpy(e->name, name.p, name.len);
@@ -206,10 +259,10 @@ enum err await_once_claim(struct once_table *t, const struct once_name *name, co
         enum err err = OK;
 
         pthread_mutex_lock(&s->lock);
-        drop_expired(s, now);
+        drop_expired(t, s, now);
         e = map_get(&s->map, full);
         if (!e) {
-            e = s->map.len < ONCE_ENTRIES_MAX / STRIPES ? entry_new(s, full, str_of(digest), str_of(call_id)) : NULL;
+            e = s->map.len < ONCE_ENTRIES_MAX / STRIPES ? entry_new(t, s, full, str_of(digest), str_of(call_id)) : NULL;
             if (e)
                 e->running = true;
             pthread_mutex_unlock(&s->lock);
@@ -249,12 +302,12 @@ void once_settle(struct once_table *t, struct once_entry *e, enum outcome outcom
     if (outcome == OUTCOME_DONE || outcome == OUTCOME_UNKNOWN) {
         e->outcome = outcome;
         e->err = err;
-        buf_add_str(&e->result, sealed_result);
+        result_keep(t, e, sealed_result);
         e->expires = loop_wall_ms() + t->ttl_ms;
         age_link(s, e);
     } else {
         map_del(&s->map, str_n(e->name, e->name_len));
-        entry_free(e);
+        entry_free(t, e);
     }
     pthread_mutex_unlock(&s->lock);
 }
@@ -275,13 +328,13 @@ void once_restore(struct once_table *t, const struct once_name *name, struct str
     if (e) {
         age_unlink(s, e);
         map_del(&s->map, full);
-        entry_free(e);
+        entry_free(t, e);
     }
-    if ((outcome == OUTCOME_DONE || outcome == OUTCOME_UNKNOWN) && (e = entry_new(s, full, digest, call_id))) {
+    if ((outcome == OUTCOME_DONE || outcome == OUTCOME_UNKNOWN) && (e = entry_new(t, s, full, digest, call_id))) {
         e->outcome = outcome;
         e->err = err;
         e->expires = when + t->ttl_ms;
-        buf_add_str(&e->result, sealed_result);
+        result_keep(t, e, sealed_result);
         age_link(s, e);
     }
     pthread_mutex_unlock(&s->lock);

@@ -9,7 +9,7 @@
  *   same key, same arguments, settled   REPLAY    the recorded outcome is answered again: done, or unknown
  *   same key, other arguments           E_KEY_REUSED
  *
- * What was refused or failed did not happen: its key is free again.
+ * What was refused or failed did not happen: its key is free again.  Reads claim no key.
  */
 #ifndef CALL_ONCE_H
 #define CALL_ONCE_H
@@ -22,7 +22,11 @@
 struct once_table;
 struct once_entry;
 
-enum { ONCE_ENTRIES_MAX = 1 << 20 };
+enum {
+    ONCE_ENTRIES_MAX = 1 << 20,
+    ONCE_TENANT_MAX = ONCE_ENTRIES_MAX / 8,         /* of one tenant: nobody fills the table for the others */
+    ONCE_RESULT_BYTES = 256 << 20,                  /* results kept, all together; beyond that a replay says only that it is done */
+};
 
 struct once_name {
     struct str tenant, user, agent, tool, key;
@@ -39,7 +43,8 @@ struct once_table *once_new(ns_t ttl);
 void once_free(struct once_table *t);
 
 /* Claims, or waits for the one that runs (until deadline: E_DEADLINE; E_CANCELLED), or answers what it settled to.
- * OK with *ret set: claimed; settle it. OK with *ret NULL: *replay is filled. E_KEY_REUSED; E_OVERLOADED: table full. */
+ * OK with *ret set: claimed; settle it. OK with *ret NULL: *replay is filled. E_KEY_REUSED; E_OVERLOADED: the table, or the tenant's
+ * share of it, is full. */
 enum err await_once_claim(struct once_table *t, const struct once_name *name, const char digest[65], const char *call_id,
                           wall_ms_t now, ns_t deadline, struct arena *a, struct once_entry **ret, struct once_record *replay);
 /* DONE and UNKNOWN are remembered; anything else frees the key. Wakes who waits. `e` is gone afterwards. */

@@ -26,7 +26,9 @@
 #include "base/log.h"
 #include "call/internal.h"
 
-enum { SEALED_MAX = 64 * 1024, RESULT_MAX = 256 * 1024 };
+enum { SEALED_MAX = 64 * 1024, RESULT_MAX = 256 * 1024, REFUSALS_MAX = 50 };
+
+static bool refusal_alone(struct worker *w);
 
 /* ---- a little writer of flat JSON objects ------------------------------------------------------------------------ */
 
@@ -289,7 +291,11 @@ enum err await_record_outcome(struct call *c)
 {
     bool call = c->kind == CALL_TOOL && c->caller != NULL;
     uint64_t seq;
-    enum err e = outcome_append(c, call, &seq);
+    enum err e;
+
+    if (!c->caller && !refusal_alone(c->worker))
+        return OK;
+    e = outcome_append(c, call, &seq);
 
     if (e && c->sealed_result.len) {        /* there may be no room for the result: the outcome itself was reserved for */
         c->sealed_result = STR_NULL;
@@ -298,12 +304,53 @@ enum err await_record_outcome(struct call *c)
     return e ? e : await_journal_commit(c->worker->lane, seq, NS_NEVER);
 }
 
+/* ---- what nobody in particular was refused --------------------------------------------------------------------------- */
+
+/*
+ * Whoever reaches the port can make refused requests, and each record takes disk for good.  So per worker and second the
+ * first REFUSALS_MAX are recorded one by one and the others as one record that counts them: nothing goes unrecorded, and the
+ * journal cannot be filled from outside.
+ */
+static void refusals_flush(struct worker *w)
+{
+    struct buf b = BUF_INIT(1024);
+    uint64_t seq;
+
+    if (w->refusals.skipped) {
+        buf_addf(&b, "{\"outcome\":\"refused\",\"requests\":%u,\"why\":\"more than %d requests of nobody known in one second\"}",
+                 w->refusals.skipped, REFUSALS_MAX);
+        if (journal_append(w->lane, JOURNAL_REQUEST, buf_str(&b), NULL, &seq))
+            LOG_ERROR("refused requests could not be recorded", LOG_I("requests", w->refusals.skipped));
+        buf_release(&b);
+    }
+    w->refusals = (struct refusals){ .second = loop_now() / NS_PER_S };
+}
+
+static bool refusal_alone(struct worker *w)
+{
+    if (w->refusals.second != loop_now() / NS_PER_S)
+        refusals_flush(w);
+    if (w->refusals.recorded < REFUSALS_MAX) {
+        w->refusals.recorded++;
+        return true;
+    }
+    w->refusals.skipped++;
+    return false;
+}
+
+void call_record_refusals(struct worker *w)
+{
+    refusals_flush(w);
+}
+
 void call_record_bad_request(struct worker *w, enum err e, const char *why, const char *peer, size_t bytes)
 {
     struct rec r = { BUF_INIT(4096) };
     struct id id = id_new("call");
     uint64_t seq;
 
+    if (!refusal_alone(w))
+        return;
     rec_z(&r, "call", id.z);
     rec_z(&r, "transport", "http");
     rec_z(&r, "peer", peer);

@@ -192,6 +192,7 @@ static void seat_close_task(void *arg)
 
     task_shield(+1);
     if (seat->worker->lane) {
+        call_record_refusals(seat->worker);
         if (seat->worker->id == 0)
             record_admin(seat, "stop");
         seat->clean = await_journal_lane_close(seat->worker->lane) == OK;

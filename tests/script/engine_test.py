@@ -193,6 +193,24 @@ class BadRequests(WithEngine):
         self.alive()
 
 
+class Floods(unittest.TestCase):
+    def test_refusals_of_nobody_are_counted_and_do_not_fill_the_journal(self):
+        e = harness.Engine(args=["--workers", "1"])
+        n = 1000
+        with socket.create_connection(("127.0.0.1", e.port), timeout=20) as c:
+            request = b"POST /mcp HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+            for _ in range(n // 50):
+                c.sendall(request * 50)
+                got = b""
+                while got.count(b"HTTP/1.1 401") < 50:
+                    got += c.recv(1 << 20)
+        self.assertEqual(e.stop(), 0)
+        records = [r for kind, r in e.journal() if kind == "request"]
+        self.assertEqual(sum(r.get("requests", 1) for r in records), n, "every request is accounted for once")
+        self.assertLess(len(records), n)
+        harness.run("audit", "verify", "--data", e.data)
+
+
 class BadTokens(WithEngine):
     def refused(self, token, error=None):
         headers = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream", "MCP-Protocol-Version": harness.MODERN,

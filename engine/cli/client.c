@@ -15,7 +15,7 @@ struct client {
 
 struct transfer {
     struct client *client;
-    struct transfer *next, **at;
+    struct transfer *prev, *next;
     CURL *easy;
     struct curl_slist *headers;
     struct client_spec spec;
@@ -45,9 +45,12 @@ static void transfer_free(struct transfer *t)
     curl_easy_cleanup(t->easy);
     curl_slist_free_all(t->headers);
     buf_release(&t->reply.body);
-    *t->at = t->next;
+    if (t->prev)
+        t->prev->next = t->next;
+    else
+        t->client->open = t->next;
     if (t->next)
-        t->next->at = t->at;
+        t->next->prev = t->prev;
     t->client->n_open--;
     free(t);
 }
@@ -56,8 +59,10 @@ void client_free(struct client *c)
 {
     if (!c)
         return;
-    while (c->open)
-        transfer_free(c->open);
+    for (struct transfer *t = c->open, *next; t; t = next) {
+        next = t->next;
+        transfer_free(t);
+    }
     curl_multi_cleanup(c->multi);
     free(c);
 }
@@ -133,11 +138,11 @@ struct transfer *client_begin(struct client *c, const struct client_spec *spec)
     int64_t timeout = spec->timeout_ms ? spec->timeout_ms : CLIENT_TIMEOUT_MS;
 
     ASSERT(t != NULL && spec->n_headers <= CLIENT_HEADERS_MAX);
-    *t = (struct transfer){ .client = c, .next = c->open, .at = &c->open, .easy = curl_easy_init(), .spec = *spec };
+    *t = (struct transfer){ .client = c, .next = c->open, .easy = curl_easy_init(), .spec = *spec };
     ASSERT(t->easy != NULL);
     t->reply.body = BUF_INIT(CLIENT_REPLY_MAX);
     if (c->open)
-        c->open->at = &t->next;
+        c->open->prev = t;
     c->open = t;
     c->n_open++;
     set_headers(t);

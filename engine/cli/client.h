@@ -24,6 +24,7 @@ struct client_reply {
     bool event_stream;              /* Content-Type is text/event-stream */
     char location[2048];            /* header fields, "" without */
     char session[256];              /* Mcp-Session-Id */
+    char cookie[512];               /* name=value of the last Set-Cookie */
     struct buf body;
     /* when the transfer itself failed */
     bool unsent;                    /* no connection: nothing can have happened */

@@ -1,4 +1,4 @@
-/* headless.c -- four requests in a row, as many rows at once as the caller begins */
+/* headless.c -- six requests in a row, as many rows at once as the caller begins */
 #include <stdlib.h>
 
 #include "base/check.h"
@@ -9,6 +9,7 @@ struct login {
     struct headless_spec spec;
     struct arena arena;
     const char *page_url;
+    const char *cookie;             /* what our page's button set: the callback wants it back */
     int step;
 };
 
@@ -166,6 +167,12 @@ static enum err refused(struct errinfo *info, const char *who, const struct clie
                    (int)(said.len > 200 ? 200 : said.len), said.p ? said.p : "");
 }
 
+static void open_page(struct login *l, struct str url)
+{
+    l->page_url = arena_z(&l->arena, url);
+    send_next(l, "GET", l->page_url, NULL, 0, STR_NULL);
+}
+
 static void advance(struct login *l, const struct client_reply *reply, struct errinfo *info)
 {
     const char *form_type = "Content-Type: application/x-www-form-urlencoded";
@@ -179,24 +186,32 @@ static void advance(struct login *l, const struct client_reply *reply, struct er
             e = refused(info, "the engine", reply);
             break;
         }
-        l->page_url = arena_z(&l->arena, body);
-        send_next(l, "GET", l->page_url, NULL, 0, STR_NULL);
+        open_page(l, body);
         return;
     case 2:
+    case 4:
         if (reply->status != 200 || headless_form(&l->arena, body, str_of(l->spec.user), &action, &form)) {
-            e = refused(info, "the login page", reply);
+            e = refused(info, l->step == 2 ? "the page that confirms" : "the login page", reply);
             break;
         }
         send_next(l, "POST", absolute(l, str_of(l->page_url), action), &form_type, 1, form);
         return;
     case 3:
+        if (reply->status != 303 || !reply->location[0] || !reply->cookie[0]) {
+            e = refused(info, "the page that confirms", reply);
+            break;
+        }
+        l->cookie = arena_printf(&l->arena, "Cookie: %s", reply->cookie).p;
+        open_page(l, str_of(reply->location));
+        return;
+    case 5:
         if (reply->status != 302 || !reply->location[0]) {
             e = refused(info, "the login", reply);
             break;
         }
-        send_next(l, "GET", arena_z(&l->arena, str_of(reply->location)), NULL, 0, STR_NULL);
+        send_next(l, "GET", arena_z(&l->arena, str_of(reply->location)), &l->cookie, 1, STR_NULL);
         return;
-    case 4:
+    case 6:
         if (reply->status != 200)
             e = refused(info, "the engine's callback", reply);
         break;

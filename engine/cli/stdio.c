@@ -40,7 +40,7 @@ static const char help[] =
 
 struct flight {
     struct bridge *b;
-    struct flight *next, **at;
+    struct flight *prev, *next;
     struct transfer *transfer;
     struct arena a;
     struct json *message;
@@ -158,9 +158,12 @@ static void flight_end(struct flight *f)
 {
     struct bridge *b = f->b;
 
-    *f->at = f->next;
+    if (f->prev)
+        f->prev->next = f->next;
+    else
+        b->flights = f->next;
     if (f->next)
-        f->next->at = f->at;
+        f->next->prev = f->prev;
     b->n_flights--;
     if (b->holding == f)
         b->holding = NULL;
@@ -216,9 +219,9 @@ static struct flight *flight_new(struct bridge *b)
     struct flight *f = calloc(1, sizeof(*f));
 
     ASSERT(f != NULL);
-    *f = (struct flight){ .b = b, .next = b->flights, .at = &b->flights, .body = BUF_INIT(CLIENT_REPLY_MAX) };
+    *f = (struct flight){ .b = b, .next = b->flights, .body = BUF_INIT(CLIENT_REPLY_MAX) };
     if (b->flights)
-        b->flights->at = &f->next;
+        b->flights->prev = f;
     b->flights = f;
     b->n_flights++;
     arena_init(&f->a, FLIGHT_ARENA);
@@ -415,9 +418,10 @@ static void bridge_run(struct bridge *b)
         client_step(b->link.client, -1, 50);
         take_lines(b);
     }
-    while (b->flights) {
-        client_cancel(b->flights->transfer);
-        flight_end(b->flights);
+    for (struct flight *f = b->flights, *next; f; f = next) {
+        next = f->next;
+        client_cancel(f->transfer);
+        flight_end(f);
     }
     if (!b->broken)
         goodbye(b);

@@ -12,7 +12,7 @@ static const char help[] =
     "  sluice token --tenant demo --as alice@demo.example --agent claude --ttl 8h\n\n"
     "  --as USER         on whose behalf\n"
     "  --agent AGENT     the software that acts; cli if left out\n"
-    "  --users-file FILE a token for every user of the file, one per line, for load tests\n"
+    "  --users-file F    a token for every user of the file, one per line, for load tests\n"
     "  --via AGENT       an agent that delegated to it; may be repeated, newest first: policy asks\n"
     "                    each of them too\n"
     "  --tenant TENANT   default if left out\n"
@@ -49,8 +49,9 @@ static int print_one(const char *data, const struct identity_mint *m)
     return rc;
 }
 
-static int mint_all(const char *path, const char *data, struct identity_mint *m)
+static int mint_all(const char *path, const char *data, const struct identity_mint *like)
 {
+    struct identity_mint m = *like;
     FILE *f = fopen(path, "re");
     char line[512];
     int rc = 0;
@@ -59,9 +60,9 @@ static int mint_all(const char *path, const char *data, struct identity_mint *m)
         return complain(&verb_token, EXIT_UNABLE, "cannot read %s", path);
     while (!rc && fgets(line, sizeof(line), f)) {
         line[strcspn(line, "\r\n")] = '\0';
-        m->user = str_of(line);
-        if (m->user.len)
-            rc = print_one(data, m);
+        m.user = str_of(line);
+        if (m.user.len)
+            rc = print_one(data, &m);
     }
     fclose(f);
     return rc;

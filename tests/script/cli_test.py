@@ -304,6 +304,14 @@ class WithAnEngine(unittest.TestCase):
         self.assertEqual((claims["exp"] - claims["iat"], claims["scope"]), (300, "x y"))
         self.assertIn(self.engine.url, claims["aud"])
 
+    def test_tokens_for_many(self):
+        path = os.path.join(scratch(), "users")
+        with open(path, "w") as f:
+            f.write("alice@demo.example\n\nbob@demo.example\n")
+        tokens = run("token", "--users-file", path, "--tenant", "demo", "--agent", "demo-agent", *self.at).split()
+        self.assertEqual(len(tokens), 2)
+        self.assertIn("send_mail", run("tools", *self.at, env={"SLUICE_TOKEN": tokens[1]}))
+
     def test_bad_token(self):
         p = sluice("tools", "--token", "nonsense", *self.at)
         self.assertEqual(p.returncode, 3)

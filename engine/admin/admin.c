@@ -1,4 +1,4 @@
-/* admin.c -- health, readiness, metrics; the rest is accounts.c */
+/* admin.c -- health, readiness, metrics; the rest are calls: turn.c */
 #include "admin/internal.h"
 #include "admin/memory.h"
 #include "base/check.h"
@@ -11,7 +11,7 @@ enum { METRICS_MAX = 8 << 20 };
 bool admin_serves(struct str path)
 {
     return str_is(path, "/healthz") || str_is(path, "/readyz") || str_is(path, "/metrics") || str_starts(path, STR("/v1/")) ||
-           str_is(path, "/connect/callback");
+           str_starts(path, STR("/connect/"));
 }
 
 void await_answer_text(struct http_request *rq, int status, const char *text)
@@ -19,16 +19,6 @@ void await_answer_text(struct http_request *rq, int status, const char *text)
     const struct http_header headers[] = { { STR("Content-Type"), STR("text/plain; charset=utf-8") }, { STR("Cache-Control"), STR("no-store") } };
 
     await_http_reply(rq, status, headers, 2, str_of(text));
-}
-
-void await_answer_json(struct http_request *rq, int status, struct arena *a, struct json *body)
-{
-    const struct http_header headers[] = { { STR("Content-Type"), STR("application/json") }, { STR("Cache-Control"), STR("no-store") } };
-    struct buf b = BUF_INIT(1 << 20);
-
-    json_write(&b, body);
-    await_http_reply(rq, b.overflow || arena_overflowed(a) ? 500 : status, headers, 2, buf_str(&b));
-    buf_release(&b);
 }
 
 static void await_ready(struct http_request *rq, struct worker *w)
@@ -49,13 +39,14 @@ static bool from_loopback(struct http_request *rq)
 }
 
 /* Names of tools and providers are in there: for the machine's own scraper, not for whoever reaches the port. */
-static void await_metrics(struct http_request *rq)
+static void await_metrics(struct http_request *rq, const struct mcp *m)
 {
     const struct http_header type = { STR("Content-Type"), STR("text/plain; version=0.0.4; charset=utf-8") };
     struct buf b = BUF_INIT(METRICS_MAX);
+    struct errinfo why;
 
-    if (!from_loopback(rq)) {
-        await_answer_text(rq, 403, "metrics are served to loopback only\n");
+    if (!from_loopback(rq) || mcp_guard(m, rq, &why)) {
+        await_answer_text(rq, 403, "metrics are served to loopback only, under a served name\n");
         return;
     }
     metric_render(&b);
@@ -64,13 +55,13 @@ static void await_metrics(struct http_request *rq)
     buf_release(&b);
 }
 
-void admin_handle(struct http_request *rq, struct worker *w)
+void admin_handle(struct http_request *rq, struct worker *w, const struct mcp *m)
 {
     struct str path = http_path(rq);
     bool get = str_is(http_method(rq), "GET");
 
-    if (str_starts(path, STR("/v1/")) || str_is(path, "/connect/callback"))
-        accounts_handle(rq, w);
+    if (str_starts(path, STR("/v1/")) || str_starts(path, STR("/connect/")))
+        await_turn_call(rq, w, m);
     else if (!get)
         await_answer_text(rq, 405, "GET only\n");
     else if (str_is(path, "/healthz"))
@@ -78,5 +69,5 @@ void admin_handle(struct http_request *rq, struct worker *w)
     else if (str_is(path, "/readyz"))
         await_ready(rq, w);
     else
-        await_metrics(rq);
+        await_metrics(rq, m);
 }

@@ -4,13 +4,16 @@
  *   GET    /healthz                  200 while the process runs                                     not recorded
  *   GET    /readyz                   200 when calls could be made and recorded, else 503            not recorded
  *   GET    /metrics                  Prometheus text; loopback peers only                           not recorded
- *   GET    /v1/accounts              the caller's accounts                                          bearer token
- *   POST   /v1/connect               {provider, label?} -> {url}: where the user's browser goes     bearer token
- *   POST   /v1/accounts              {provider, label?, token, external_id?}: a token the user brings   bearer token
- *   DELETE /v1/accounts/ID           revokes at the provider, then forgets                          bearer token
- *   GET    /connect/callback         where the provider sends the browser back: state, code         the state
+ *   GET    /v1/accounts              the caller's accounts                            token, policy accounts.list
+ *   POST   /v1/connect               {provider, label?} -> {url} for the user's browser  token, policy accounts.connect
+ *   POST   /v1/accounts              {provider, label?, token, external_id?}          token, policy accounts.put
+ *   DELETE /v1/accounts/ID           revokes at the provider, then forgets            token, policy accounts.disconnect
+ *   GET    /connect/start            the page that says what is about to be connected, for whom   the state
+ *   POST   /connect/start            its button: on to the provider, with a cookie    the state
+ *   GET    /connect/callback         where the provider sends the browser back        the state and that cookie
  *
- * What changes an account is in the journal as an ADMIN record.
+ * The last seven are calls like any other (call/call.h): identified, decided, counted, recorded once.  What changes an
+ * account is in the journal as an ADMIN record too.
  */
 #ifndef ADMIN_ADMIN_H
 #define ADMIN_ADMIN_H
@@ -18,8 +21,9 @@
 #include "base/str.h"
 #include "call/engine.h"
 #include "http/http.h"
+#include "mcp/mcp.h"
 
 bool admin_serves(struct str path);
-void admin_handle(struct http_request *rq, struct worker *w);
+void admin_handle(struct http_request *rq, struct worker *w, const struct mcp *m);
 
 #endif

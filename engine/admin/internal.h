@@ -1,14 +1,56 @@
-/* internal.h -- what admin.c and accounts.c share */
+/* internal.h -- what the files of admin/ share */
 #ifndef ADMIN_INTERNAL_H
 #define ADMIN_INTERNAL_H
 
 #include "admin/admin.h"
 #include "base/arena.h"
+#include "call/call.h"
 #include "json/json.h"
 
+/* One request to /v1/ or /connect/, as a call. */
+struct turn {
+    struct http_request *rq;
+    struct worker *w;
+    const struct mcp *mcp;
+    const struct route *route;
+    struct str rest;                    /* of the path, behind the route's */
+    struct json *body;                  /* of the request */
+    struct str form;                    /* of the request, where it is one; else the query */
+    struct vault_pending pending;       /* of the state, on /connect/ */
+    /* the answer */
+    int status;
+    struct json *json;                  /* or ... */
+    struct str page;                    /* ... HTML */
+    struct str cookie, location;        /* "" or NULL: none */
+};
+
+struct route {
+    const char *method, *path, *name;   /* name: the call's method in the journal */
+    bool more;                          /* something follows the path */
+    bool state;                         /* a browser with a state, not a client with a token */
+    enum err (*await_answer)(struct call *c, struct turn *t);
+};
+
 void await_answer_text(struct http_request *rq, int status, const char *text);
-void await_answer_json(struct http_request *rq, int status, struct arena *a, struct json *body);
-/* accounts.c: everything below /v1/ and /connect/ */
-void accounts_handle(struct http_request *rq, struct worker *w);
+
+/* accounts.c: /v1/ */
+enum err await_accounts_list(struct call *c, struct turn *t);
+enum err await_accounts_connect(struct call *c, struct turn *t);
+enum err await_accounts_put(struct call *c, struct turn *t);
+enum err await_accounts_disconnect(struct call *c, struct turn *t);
+/* connect.c: /connect/ */
+enum err await_connect_page(struct call *c, struct turn *t);
+enum err await_connect_go(struct call *c, struct turn *t);
+enum err await_connect_callback(struct call *c, struct turn *t);
+/* The page that confirms, for a state: base + "/connect/start?...". */
+struct str connect_start_url(struct call *c, struct turn *t, struct str state, struct str authorize_url);
+struct str connect_redirect_uri(struct call *c, struct turn *t);
+/* form.c */
+struct str form_value(struct arena *a, struct str form, const char *name);
+void form_escape(struct buf *b, struct str s);
+
+/* turn.c */
+void await_turn_call(struct http_request *rq, struct worker *w, const struct mcp *m);
+void record_change(struct call *c, const char *event, struct str provider, struct str account, enum err e);
 
 #endif

@@ -191,16 +191,26 @@ enum err call_decide(struct call *c)
     return e ? e : decide_all(c, n, c->args);
 }
 
-enum err call_decide_named(struct call *c, const struct provider_conf *p, struct str name)
+enum err call_decide_action(struct call *c, struct str group, struct str name, enum effect effect, struct str type, struct str id)
 {
     struct decide_names *n = ARENA_NEW(&c->arena, struct decide_names);
-    struct str action = arena_printf(&c->arena, "%s.%.*s", p->decl->name, STR_ARG(name));
+    struct str action = arena_printf(&c->arena, "%.*s.%.*s", STR_ARG(group), STR_ARG(name));
     enum err e;
 
     if (!n || !action.p)
         return E_CALL_TOO_LARGE;
-    e = name_request(c, n, action, str_of(p->decl->name), EFFECT_READS, STR("Tenant"), c->caller->tenant);
-    return e ? e : decide_all(c, n, json_object(&c->arena));
+    e = name_request(c, n, action, group, effect, type, id);
+    if (!e)
+        e = decide_all(c, n, json_object(&c->arena));
+    for (unsigned i = 0; !e && i < c->n_sides; i++)
+        if (c->sides[i].effect == POLICY_NEEDS_APPROVAL)
+            e = call_why(c, E_APPROVAL_NEEDED, "policy asks for the approval of a person before this may happen");
+    return e;
+}
+
+enum err call_decide_named(struct call *c, const struct provider_conf *p, struct str name)
+{
+    return call_decide_action(c, str_of(p->decl->name), name, EFFECT_READS, STR("Tenant"), c->caller->tenant);
 }
 
 bool call_could_allow(struct call *c, const struct tool *t)

@@ -102,7 +102,7 @@ static void keep(char *out, size_t cap, struct str value)
 static size_t on_header(char *p, size_t size, size_t n, void *arg)
 {
     struct transfer *t = arg;
-    struct str line = str_n(p, size * n), name, value;
+    struct str line = str_n(p, size * n), name, value, cookie, rest;
     long status = 0;
 
     while (line.len && (line.p[line.len - 1] == '\n' || line.p[line.len - 1] == '\r'))
@@ -116,6 +116,8 @@ static size_t on_header(char *p, size_t size, size_t n, void *arg)
         keep(t->reply.location, sizeof(t->reply.location), value);
     else if (str_ieq(name, STR("mcp-session-id")))
         keep(t->reply.session, sizeof(t->reply.session), value);
+    else if (str_ieq(name, STR("set-cookie")))
+        keep(t->reply.cookie, sizeof(t->reply.cookie), str_cut(value, ';', &cookie, &rest) ? cookie : value);
     else if (str_ieq(name, STR("content-type")))
         t->reply.event_stream = value.len >= 17 && str_ieq(str_n(value.p, 17), STR("text/event-stream"));
     return size * n;

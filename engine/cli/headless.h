@@ -2,9 +2,11 @@
  * headless.h -- connecting an account without a person: the real flow, with a browser that knows one login page
  *
  *   POST <engine>/v1/connect       {provider, label} -> the URL a user's browser would open
- *   GET  that URL                  the provider's login page: its form is read, hidden fields and all
+ *   GET  that URL                  the engine's page that says what is to be connected, for whom
+ *   POST its form                  303 to the provider, and a cookie
+ *   GET  the provider's page       its login form is read, hidden fields and all
  *   POST the form                  with the user's name; the provider answers 302
- *   GET  <engine>/connect/callback the engine redeems the code and keeps the grant
+ *   GET  <engine>/connect/callback with the cookie: the engine redeems the code and keeps the grant
  *
  * It works with the sandbox's page and nothing else: real providers ask people.
  */

@@ -70,6 +70,16 @@ enum err guard_origin(const struct mcp *m, const struct http_head *head, struct 
     return OK;
 }
 
+enum err mcp_guard(const struct mcp *m, const struct http_request *rq, struct errinfo *why)
+{
+    return guard_origin(m, http_request_head(rq), why);
+}
+
+void mcp_base_url(const struct mcp *m, const struct http_request *rq, struct buf *out)
+{
+    guard_base_url(m, rq, out);
+}
+
 /* ---- where we are ------------------------------------------------------------------------------------------------ */
 
 void guard_base_url(const struct mcp *m, const struct http_request *rq, struct buf *out)

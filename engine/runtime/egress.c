@@ -33,13 +33,13 @@ static enum err vault_post(void *ctx, const struct vault_post *post, struct vaul
 {
     struct worker *w = worker_self();
     const struct provider_conf *p = registry_provider(w->registry, post->provider);
-    const struct fetch_guard none = { 0 };
+    const struct fetch_guard none = { 0 }, guard = p ? p->guard : none;     /* a copy: the snapshot may go meanwhile */
     const struct fetch_header headers[] = {
         { STR("Accept"), STR("application/json"), NULL },
         { STR("Content-Type"), STR("application/x-www-form-urlencoded"), NULL },
     };
     struct fetch_part parts[FETCH_PARTS_MAX];
-    struct fetch_request req = { .tenant = post->tenant, .guard = p ? &p->guard : &none, .method = STR("POST"), .headers = headers,
+    struct fetch_request req = { .tenant = post->tenant, .guard = &guard, .method = STR("POST"), .headers = headers,
                                  .n_headers = 2, .parts = parts, .basic_user = post->basic_user, .basic_secret = post->basic_secret,
                                  .basic_form = true, .deadline = post->deadline, .reply_max = 64 * 1024 };
     struct fetch_origin origin;

@@ -87,7 +87,7 @@ static void handle(struct http_request *rq, void *arg)
     if (mcp_serves(seat->rt->mcp, at)) {
         mcp_handle(rq, seat->rt->mcp);
     } else if (admin_serves(at)) {
-        admin_handle(rq, seat->worker);
+        admin_handle(rq, seat->worker, seat->rt->mcp);
     } else {
         const struct http_header type = { STR("Content-Type"), STR("text/plain; charset=utf-8") };
 

@@ -114,7 +114,7 @@ class WithoutAnEngine(unittest.TestCase):
         self.assertIn("#compdef sluice", run("completion", "zsh"))
 
     def test_policy_check(self):
-        self.assertRegex(run("policy", "check", DEMO), r"^4 policies: 3 permit, 1 forbid; version [0-9a-f]{12}\n$")
+        self.assertRegex(run("policy", "check", DEMO), r"^7 policies: 6 permit, 1 forbid; version [0-9a-f]{12}\n$")
         bad = os.path.join(scratch(), "bad.cedar")
         with open(bad, "w") as f:
             f.write("permit (principal, action, resource);\npermit (principal, acton, resource);\n")

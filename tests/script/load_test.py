@@ -24,7 +24,7 @@ LOAD = None
 def config(provider_url, drain=10):
     d = harness.scratch()
     with open(os.path.join(d, "policy.cedar"), "w") as f:
-        f.write('permit (principal in Tenant::"demo", action in Action::"outlook", resource);')
+        f.write('permit (principal in Tenant::"demo", action in [Action::"outlook", Action::"accounts"], resource);')
     path = os.path.join(d, "sluice.yaml")
     with open(path, "w") as f:
         f.write("""

@@ -61,7 +61,7 @@ void admin_handle(struct http_request *rq, struct worker *w, const struct mcp *m
     bool get = str_is(http_method(rq), "GET");
 
     if (str_starts(path, STR("/v1/")) || str_starts(path, STR("/connect/")))
-        await_turn_call(rq, w, m);
+        await_admin_call(rq, w, m);
     else if (!get)
         await_answer_text(rq, 405, "GET only\n");
     else if (str_is(path, "/healthz"))

@@ -22,7 +22,7 @@ static struct str decode(struct arena *a, struct str s)
     return str_n(z, z ? n : 0);
 }
 
-struct str form_value(struct arena *a, struct str form, const char *name)
+struct str admin_form_value(struct arena *a, struct str form, const char *name)
 {
     struct str pair, key, value;
 
@@ -37,7 +37,7 @@ struct str form_value(struct arena *a, struct str form, const char *name)
     return STR_NULL;
 }
 
-void form_escape(struct buf *b, struct str s)
+void admin_form_escape(struct buf *b, struct str s)
 {
     for (size_t i = 0; i < s.len; i++) {
         unsigned char ch = (unsigned char)s.p[i];

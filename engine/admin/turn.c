@@ -60,7 +60,7 @@ static enum err decode(struct call *c)
 
 static enum err await_state_caller(struct call *c, struct turn *t)
 {
-    enum err e = await_vault_connect_peek(c->worker->engine->vault, form_value(&c->arena, t->form, "state"), &c->arena, &t->pending, &c->why);
+    enum err e = await_vault_connect_peek(c->worker->engine->vault, admin_form_value(&c->arena, t->form, "state"), &c->arena, &t->pending, &c->why);
 
     return e ? e : caller_named(t->pending.tenant, t->pending.user, STR("browser"), &c->caller, &c->why);
 }
@@ -147,7 +147,7 @@ static const struct call_front front = {
     .await_reply = await_say,
 };
 
-void await_turn_call(struct http_request *rq, struct worker *w, const struct mcp *m)
+void await_admin_call(struct http_request *rq, struct worker *w, const struct mcp *m)
 {
     struct turn t = { .rq = rq, .w = w, .mcp = m };
 

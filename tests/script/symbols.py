@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """No name is defined by two rooms: `symbols.py BUILD_DIR`.
 
-Rooms are static archives.  When two of them define one name the linker takes the first it needs and says nothing, and the
-other room calls a stranger.  Needs nm (binutils).
+Rooms are static archives.  When two of them define one name the linker may take the first it needs and say nothing, and
+the other room calls a stranger.  Needs nm (binutils).
 """
 import collections
 import glob
@@ -19,7 +19,8 @@ def main():
                       for a in glob.glob(os.path.join(where, d, "**", "*.a"), recursive=True))
     defined = collections.defaultdict(set)
     for archive in archives:
-        out = subprocess.run(["nm", "--defined-only", "--extern-only", archive], capture_output=True, text=True, check=True)
+        out = subprocess.run(["nm", "--defined-only", "--extern-only", archive], capture_output=True, text=True,
+                             check=True)
         for line in out.stdout.splitlines():
             fields = line.split()
             if len(fields) == 3 and fields[1] in "TDBR" and not fields[2].startswith(GENERATED):

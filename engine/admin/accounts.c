@@ -3,8 +3,8 @@
  *
  * Whoever asks is identified like an MCP client and touches only accounts of that tenant and user, if policy lets the user,
  * the agent and every delegation do so: Action::"accounts.list", "accounts.connect", "accounts.put" and
- * "accounts.disconnect", on the account as tools will name it (Mailbox::"<label>").  An agent that may use tools may
- * therefore not, by that alone, replace the account they act on.  No answer ever holds a token.
+ * "accounts.disconnect", on the account as tools will name it (Mailbox::"<label>").  They are in Action::"accounts" and in no
+ * group of effects: an agent that may read and write may not, by that alone, replace the account it acts on.  No answer ever holds a token.
  */
 #include "admin/internal.h"
 #include "base/check.h"
@@ -20,13 +20,12 @@ static struct str label_of(struct call *c, const struct turn *t)
 }
 
 /* The account's provider, and whether policy lets this caller do `name` with the account called `label` there. */
-static enum err provider_of(struct call *c, struct str provider, struct str label, const char *name, enum effect effect,
-                            const struct provider_conf **ret)
+static enum err provider_of(struct call *c, struct str provider, struct str label, const char *name, const struct provider_conf **ret)
 {
     *ret = registry_provider(c->registry, provider);
     if (!*ret || (*ret)->decl->no_account)
         return call_why(c, E_RPC_PARAMS, "provider: \"%.*s\" is no provider of this engine", STR_ARG(provider.len > 64 ? str_n(provider.p, 64) : provider));
-    return call_decide_action(c, STR("accounts"), str_of(name), effect, str_of((*ret)->decl->resource ? (*ret)->decl->resource : "Account"), label);
+    return call_decide_action(c, STR("accounts"), str_of(name), 0, str_of((*ret)->decl->resource ? (*ret)->decl->resource : "Account"), label);
 }
 
 enum err await_accounts_list(struct call *c, struct turn *t)
@@ -34,7 +33,7 @@ enum err await_accounts_list(struct call *c, struct turn *t)
     struct json *list = json_array(&c->arena);
     struct vault_account *accounts;
     size_t n;
-    enum err e = call_decide_action(c, STR("accounts"), STR("list"), EFFECT_READS, STR("Tenant"), c->caller->tenant);
+    enum err e = call_decide_action(c, STR("accounts"), STR("list"), 0, STR("Tenant"), c->caller->tenant);
 
     if (!e)
         e = vault_accounts(c->worker->engine->vault, c->caller->tenant, c->caller->user, &c->arena, &accounts, &n);
@@ -62,7 +61,7 @@ enum err await_accounts_connect(struct call *c, struct turn *t)
 {
     const struct provider_conf *p;
     struct str url, state, label = label_of(c, t);
-    enum err e = provider_of(c, json_str(json_get(t->body, "provider")), label, "connect", EFFECT_WRITES, &p);
+    enum err e = provider_of(c, json_str(json_get(t->body, "provider")), label, "connect", &p);
 
     if (!e && (p->vault.authorize_url.len == 0 || p->vault.client_id.len == 0))
         e = call_why(c, E_RPC_PARAMS, "provider %s has no OAuth client configured: set providers.%s.client_id, or bring a token", p->decl->name,
@@ -85,7 +84,7 @@ enum err await_accounts_put(struct call *c, struct turn *t)
                               .external_id = json_str(json_get(t->body, "external_id")) };
     const struct provider_conf *p;
     struct secret *secret;
-    enum err e = provider_of(c, json_str(json_get(t->body, "provider")), s.label, "put", EFFECT_WRITES, &p);
+    enum err e = provider_of(c, json_str(json_get(t->body, "provider")), s.label, "put", &p);
 
     if (!e && token.len == 0)
         e = call_why(c, E_RPC_PARAMS, "token: missing");
@@ -116,7 +115,7 @@ enum err await_accounts_disconnect(struct call *c, struct turn *t)
     if (!e && !str_eq(account.user, c->caller->user))
         e = E_ACCOUNT_MISSING;                  /* somebody else's and none at all look the same */
     if (!e)
-        e = provider_of(c, account.provider, account.label, "disconnect", EFFECT_DESTROYS, &p);
+        e = provider_of(c, account.provider, account.label, "disconnect", &p);
     if (e)
         return e;
     e = await_vault_disconnect(c->worker->engine->vault, c->caller->tenant, t->rest, &p->vault, loop_now() + TIMEOUT_S * NS_PER_S, &revoked, &c->why);

@@ -87,10 +87,12 @@ static enum err await_act(struct call *c)
     return t->route->await_answer(c, t);
 }
 
-static int status_of(enum err e)
+static int status_of(const struct turn *t, enum err e)
 {
     int status = err_row(e)->http;
 
+    if (t->route && t->route->state && err_row(e)->class != ERR_US)
+        return 400;                             /* to a browser it is all the same: not like this */
     if (e == E_POLICY_DENIED || e == E_APPROVAL_NEEDED)
         return 403;
     if (status != 200 && status != 499)
@@ -123,7 +125,7 @@ static void await_say(struct call *c)
 
     if (c->err) {
         headers[0].value = text_of_error(c, t, &b);
-        if (status_of(c->err) == 401)
+        if (status_of(t, c->err) == 401)
             headers[n++] = (struct http_header){ STR("WWW-Authenticate"), STR("Bearer") };
     } else if (t->page.len || t->location.len) {
         headers[0].value = STR("text/html; charset=utf-8");
@@ -135,7 +137,7 @@ static void await_say(struct call *c)
     } else {
         json_write(&b, t->json);
     }
-    await_http_reply(t->rq, c->err ? status_of(c->err) : t->status ? t->status : 200, headers, n, buf_str(&b));
+    await_http_reply(t->rq, c->err ? status_of(t, c->err) : t->status ? t->status : 200, headers, n, buf_str(&b));
     buf_release(&b);
 }
 

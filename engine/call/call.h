@@ -155,7 +155,8 @@ void call_record_bad_request(struct worker *w, enum err e, const char *why, cons
 void call_record_refusals(struct worker *w);
 /* May this caller use this tool with some arguments? For lists (policy.h: a sound over-approximation). */
 bool call_could_allow(struct call *c, const struct tool *t);
-/* Policy for what is no tool call: Action::"<group>.<name>" in Action::"<group>" and in its effect, on type::"id". */
+/* Policy for what is no tool call: Action::"<group>.<name>" in Action::"<group>" and, unless it is 0, in
+ * its effect, on type::"id". */
 enum err call_decide_action(struct call *c, struct str group, struct str name, enum effect effect, struct str type, struct str id);
 /* Policy for what is no tool call but has a name: prompts, resources. Action::"<provider>.<name>". */
 enum err call_decide_named(struct call *c, const struct provider_conf *p, struct str name);

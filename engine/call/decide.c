@@ -28,23 +28,25 @@ static const char *effect_name(enum effect e)
     UNREACHABLE();
 }
 
-/* Entities that are the same for all sides. The layer refers to `n`, which must stay. */
+/* Entities that are the same for all sides. The layer refers to `n`, which must stay. effect 0: in no group of effects. */
 static enum err name_request(struct call *c, struct decide_names *n, struct str action, struct str provider, enum effect effect,
                              struct str resource_type, struct str resource_id)
 {
     const struct policy_uid *above_action[] = { &n->provider, &n->effect }, *above[] = { &n->tenant };
+    size_t n_above = effect ? 2 : 1;
     const struct policy_value none = { 0 };
     enum err e;
 
     n->tenant = policy_uid(STR("Tenant"), c->caller->tenant);
     n->action = policy_uid(STR("Action"), action);
     n->provider = policy_uid(STR("Action"), provider);
-    n->effect = policy_uid(STR("Action"), str_of(effect_name(effect)));
+    if (effect)
+        n->effect = policy_uid(STR("Action"), str_of(effect_name(effect)));
     n->resource = policy_uid(resource_type, resource_id);
     policy_layer_init(&n->layer, NULL);
     e = policy_layer_add(&n->layer, &c->arena, n->tenant, none, NULL, 0);
     if (!e)
-        e = policy_layer_add(&n->layer, &c->arena, n->action, none, above_action, 2);
+        e = policy_layer_add(&n->layer, &c->arena, n->action, none, above_action, n_above);
     if (!e && !policy_layer_find(&n->layer, &n->resource))      /* it may be the tenant itself */
         e = policy_layer_add(&n->layer, &c->arena, n->resource, none, above, 1);
     return e;

@@ -325,13 +325,18 @@ class WithAnEngine(unittest.TestCase):
     def test_accounts(self):
         who = ["--tenant", "demo", "--as", "dave@demo.example", "--agent", "demo-agent"]
         url = run("connect", "outlook", *who, *self.at).strip()
-        self.assertTrue(url.startswith(self.sandbox.url + "/oauth2/v2.0/authorize?"), url)
+        base = self.engine.url[:-len("/mcp")]
+        self.assertTrue(url.startswith(base + "/connect/start?state="), url)
         run("connect", "outlook", "--sandbox-login", *who, *self.at)
         accounts = json.loads(run("connect", "--list", "--json", *who, *self.at))
         self.assertEqual([(a["provider"], a["label"], a["status"]) for a in accounts],
                          [("outlook", "dave@demo.example", "connected")])
         self.assertRegex(run("connect", "--list", *who, *self.at), r"(?m)^outlook +dave@demo\.example +connected ")
         self.assertEqual(sluice("connect", "--disconnect", accounts[0]["id"], *ALICE, *self.at).returncode, 3)
+        p = sluice("connect", "--disconnect", accounts[0]["id"], *who, *self.at)
+        self.assertEqual(p.returncode, 3)
+        self.assertIn("not permitted", p.stderr, "only the command line's own agent takes accounts away")
+        who[-1] = "cli"
         self.assertEqual(sluice("connect", "--disconnect", "../x", *ALICE, *self.at).returncode, 2)
         self.assertIn("forgotten", run("connect", "--disconnect", accounts[0]["id"], *who, *self.at))
         self.assertEqual(json.loads(run("connect", "--list", "--json", *who, *self.at)), [])
@@ -340,7 +345,7 @@ class WithAnEngine(unittest.TestCase):
         self.assertIn("no provider", p.stderr)
 
     def test_token_file(self):
-        who = ["--tenant", "demo", "--as", "erin@demo.example", "--agent", "demo-agent"]
+        who = ["--tenant", "demo", "--as", "erin@demo.example", "--agent", "cli"]
         out = run("connect", "github", "--token-file", "-", *who, *self.at, input="ghp_brought\n")
         self.assertIn("connected: acct_", out)
         self.assertRegex(run("connect", "--list", *who, *self.at), r"(?m)^github +erin@demo\.example +connected ")

@@ -19,6 +19,7 @@ import upstream
 
 POLICY = """
 @id("tenant-reads") permit (principal in Tenant::"demo", action in Action::"reads", resource);
+@id("tenant-accounts") permit (principal in Tenant::"demo", action in Action::"accounts", resource);
 @id("tenant-writes") permit (principal in Tenant::"demo", action in Action::"writes", resource);
 @id("inside-only") forbid (principal, action == Action::"outlook.send_mail", resource)
   when { context.args.to.contains("eve@outside.example") };
@@ -223,7 +224,7 @@ class BadTokens(WithEngine):
         self.assertRegex(challenge, r'^Bearer .*resource_metadata="http://127\.0\.0\.1:%d/\.well-known/oauth-protected-resource/mcp"' % self.engine.port)
         self.assertEqual('error="invalid_token"' in challenge, token is not None, challenge)
         if error:
-            self.assertIn(error, [r["error"] for k, r in self.engine.journal() if k == "request"])
+            self.assertIn(error, [r.get("error") for k, r in self.engine.journal() if k == "request"])
 
     @staticmethod
     def part(obj):

@@ -27,7 +27,7 @@ struct story {
     unsigned sides;
     char error[40], tenant[24], user[24], agent[24], tool[40];
     char file[200];
-    int64_t offset, length;         /* of the intent */
+    int64_t offset, length; /* of the intent */
     bool matched;
 };
 
@@ -37,7 +37,7 @@ struct stories {
     struct map by_call;
 };
 
-/* ---- reading the journal ------------------------------------------------------------------------------------------- */
+/* ---- reading the journal ----------------------------------------------------------------------------------------- */
 
 static void copy(char *to, size_t size, const struct json *j, const char *member)
 {
@@ -100,7 +100,7 @@ static bool read_record(const struct journal_record *r, void *arg)
     arena_init(&a, 8 << 20);
     if (json_parse(&a, r->payload, NULL, &j, &where)) {
         sim_violation("a record that is no JSON at %s:%lld", r->file, (long long)r->offset);
-    } else if (r->type != JOURNAL_ADMIN) {
+    } else if (json_get(j, "call")) {
         s = story_of(arg, json_str(json_get(j, "call")));
         copy(s->tenant, sizeof(s->tenant), j, "tenant");
         copy(s->user, sizeof(s->user), j, "user");
@@ -117,7 +117,8 @@ static bool read_record(const struct journal_record *r, void *arg)
 
 static void stories_read(struct stories *all)
 {
-    struct journal_scan_options opt = { .lane = -1, .types = 1u << JOURNAL_INTENT | 1u << JOURNAL_OUTCOME | 1u << JOURNAL_REQUEST };
+    struct journal_scan_options opt = { .lane = -1,
+                                        .types = 1u << JOURNAL_INTENT | 1u << JOURNAL_OUTCOME | 1u << JOURNAL_REQUEST };
     struct errinfo info = { "" };
     enum err e = journal_scan(SIM_JOURNAL, &opt, read_record, all, &info);
 
@@ -131,7 +132,7 @@ static void stories_release(struct stories *all)
     *all = (struct stories){ 0 };
 }
 
-/* ---- after each life ----------------------------------------------------------------------------------------------- */
+/* ---- after each life --------------------------------------------------------------------------------------------- */
 
 static void tell_note(const struct journal_note *n, void *arg)
 {
@@ -200,7 +201,8 @@ static void check_intents(const struct stories *all)
         if (!s || s->intents == 0)
             sim_violation("effect of op %lld (%s) without an intent", (long long)e->op, e->call);
         else if (simworld_durable_at(s->file, s->offset, (size_t)s->length) > e->event)
-            sim_violation("effect of op %lld (%s): its intent was not on disk when the request left", (long long)e->op, e->call);
+            sim_violation("effect of op %lld (%s): its intent was not on disk when the request left", (long long)e->op,
+                          e->call);
         else if (!s->all_allow || s->sides < 2)
             sim_violation("effect of op %lld (%s) without the permission of every side", (long long)e->op, e->call);
     }
@@ -210,7 +212,7 @@ void check_life(bool died)
 {
     struct stories all = { 0 };
 
-    if (!sim.lane_failed)       /* a failed write may have left half a record: recovery cuts it first */
+    if (!sim.lane_failed) /* a failed write may have left half a record: recovery cuts it first */
         check_journal();
     check_files();
     stories_read(&all);
@@ -218,7 +220,7 @@ void check_life(bool died)
     stories_release(&all);
 }
 
-/* ---- at the end ---------------------------------------------------------------------------------------------------- */
+/* ---- at the end -------------------------------------------------------------------------------------------------- */
 
 static unsigned effects_of_call(const char *call, int step)
 {
@@ -240,7 +242,10 @@ static unsigned effects_of_op(const struct errand *o, int step)
 
 static int steps_of(const struct errand *o)
 {
-    return o->quirk || strcmp(o->tool, "sim.look") == 0 ? 0 : strcmp(o->tool, "sim.pair") == 0 ? 2 : 1;
+    bool writes = strcmp(o->tool, "sim.look") != 0 && strcmp(o->tool, "outlook.list_mail") != 0 &&
+                  strcmp(o->tool, "outlook.find_free_slot") != 0;
+
+    return o->quirk || !writes ? 0 : strcmp(o->tool, "sim.pair") == 0 ? 2 : 1;
 }
 
 /* P2, N2. */
@@ -267,15 +272,19 @@ static void check_outcome(const struct errand *o, const char *call, enum outcome
     if (outcome == OUTCOME_DONE)
         for (int step = 1; step <= steps; step++)
             if (replay ? effects_of_op(o, step) != 1 : effects_of_call(call, step) != 1)
-                sim_violation("op %lld (%s, %s) is done, says the %s, but step %d is not", (long long)o->number, o->tool, call, who, step);
+                sim_violation("op %lld (%s, %s) is done, says the %s, but step %d is not", (long long)o->number,
+                              o->tool, call, who, step);
     if ((outcome == OUTCOME_REFUSED || outcome == OUTCOME_FAILED) && n > 0)
-        sim_violation("op %lld (%s, %s) did not happen, says the %s, but it did", (long long)o->number, o->tool, call, who);
+        sim_violation("op %lld (%s, %s) did not happen, says the %s, but it did", (long long)o->number, o->tool, call,
+                      who);
 }
 
 /* P6, P9, N3, N4: a call has one end on record, and it is the one that the client heard. */
 static void check_records(const struct attempt *a, const struct story *s)
 {
     bool unwritable = a->err == E_JOURNAL_UNWRITABLE;
+    /* "it happened (or may have), but that could not be recorded": it became durable after the client had been told */
+    bool late = s && a->err == E_OUTCOME_UNKNOWN && (s->outcome == OUTCOME_DONE || s->outcome == OUTCOME_UNKNOWN);
 
     if (!s) {
         if (a->acked && !unwritable)
@@ -286,11 +295,14 @@ static void check_records(const struct attempt *a, const struct story *s)
         sim_violation("%s has %u intents and %u ends on record", a->call, s->intents, s->ends);
     if (a->acked && !unwritable && s->ends != 1)
         sim_violation("%s was answered and its end is not on record", a->call);
-    if (a->acked && !unwritable && s->ends == 1 && (s->outcome != a->outcome || strcmp(s->error, a->err ? err_name(a->err) : "") != 0))
-        sim_violation("%s was told %s %s, the journal says %s %s", a->call, outcome_name(a->outcome), a->err ? err_name(a->err) : "",
-                      outcome_name(s->outcome), s->error);
-    if (s->tenant[0] && (strcmp(s->tenant, a->op->tenant) != 0 || strcmp(s->user, a->op->user) != 0 || strcmp(s->agent, a->op->agent) != 0))
-        sim_violation("%s of %s/%s/%s is recorded for %s/%s/%s", a->call, a->op->tenant, a->op->user, a->op->agent, s->tenant, s->user, s->agent);
+    if (a->acked && !unwritable && !late && s->ends == 1 &&
+        (s->outcome != a->outcome || strcmp(s->error, a->err ? err_name(a->err) : "") != 0))
+        sim_violation("%s was told %s %s, the journal says %s %s", a->call, outcome_name(a->outcome),
+                      a->err ? err_name(a->err) : "", outcome_name(s->outcome), s->error);
+    if (s->tenant[0] && (strcmp(s->tenant, a->op->tenant) != 0 || strcmp(s->user, a->op->user) != 0 ||
+                         strcmp(s->agent, a->op->agent) != 0))
+        sim_violation("%s of %s/%s/%s is recorded for %s/%s/%s", a->call, a->op->tenant, a->op->user, a->op->agent,
+                      s->tenant, s->user, s->agent);
     if (s->intents > 0 && (a->op->expect != EXPECT_ALLOW || a->op->quirk))
         sim_violation("%s has an intent though it was not allowed", a->call);
     if (s->ends == 1)
@@ -300,12 +312,17 @@ static void check_records(const struct attempt *a, const struct story *s)
 static enum err quirk_error(enum quirk q)
 {
     switch (q) {
-    case QUIRK_MALFORMED:   return E_JSON_MALFORMED;
-    case QUIRK_TOKEN:       return E_TOKEN_EXPIRED;
-    case QUIRK_TOOL:        return E_TOOL_UNKNOWN;
-    case QUIRK_ARGS:        return E_ARGS_INVALID;
+    case QUIRK_MALFORMED:
+        return E_JSON_MALFORMED;
+    case QUIRK_TOKEN:
+        return E_TOKEN_EXPIRED;
+    case QUIRK_TOOL:
+        return E_TOOL_UNKNOWN;
+    case QUIRK_ARGS:
+        return E_ARGS_INVALID;
     case QUIRK_LIST:
-    case QUIRK_NONE:        break;
+    case QUIRK_NONE:
+        break;
     }
     return OK;
 }
@@ -314,13 +331,16 @@ static enum err quirk_error(enum quirk q)
 static void check_decision(const struct attempt *a)
 {
     const struct errand *o = a->op;
-    enum err want = o->quirk ? quirk_error(o->quirk) : o->expect == EXPECT_DENY ? E_POLICY_DENIED : o->expect == EXPECT_APPROVAL ?
-                    E_APPROVAL_NEEDED : OK;
-    bool passing = a->err == E_JOURNAL_UNWRITABLE || a->err == E_STORE_UNAVAILABLE || a->err == E_DRAINING || a->cancelled;
+    enum err want = o->quirk                       ? quirk_error(o->quirk)
+                    : o->expect == EXPECT_DENY     ? E_POLICY_DENIED
+                    : o->expect == EXPECT_APPROVAL ? E_APPROVAL_NEEDED
+                                                   : OK;
+    bool passing =
+        a->err == E_JOURNAL_UNWRITABLE || a->err == E_STORE_UNAVAILABLE || a->err == E_DRAINING || a->cancelled;
 
     if (want && a->err != want && !passing)
-        sim_violation("%s (op %lld) should have been refused with %s, was told %s", a->call, (long long)o->number, err_name(want),
-                      a->err ? err_name(a->err) : "ok");
+        sim_violation("%s (op %lld) should have been refused with %s, was told %s", a->call, (long long)o->number,
+                      err_name(want), a->err ? err_name(a->err) : "ok");
     if (!want && (a->err == E_POLICY_DENIED || a->err == E_APPROVAL_NEEDED))
         sim_violation("%s (op %lld) was refused by policy and should not have been", a->call, (long long)o->number);
     if (a->err == E_INTERNAL || a->err == E_CONNECTOR_FAULT || a->err == E_CALL_TOO_LARGE)
@@ -345,7 +365,7 @@ static void check_attempt(const struct attempt *a, struct stories *all)
     check_decision(a);
     check_outcome(a->op, a->call, a->outcome, a->replayed, "client");
     snprintf(owner, sizeof(owner), "%s/%s", a->op->tenant, a->op->user);
-    if (!a->err && !a->op->quirk && strcmp(a->owner, owner) != 0)
+    if (!a->err && !a->op->quirk && strncmp(a->op->tool, "sim.", 4) == 0 && strcmp(a->owner, owner) != 0)
         sim_violation("%s of %s was answered with what belongs to %s", a->call, owner, a->owner);
     sim.replays += a->replayed;
     sim.unknowns += a->outcome == OUTCOME_UNKNOWN;

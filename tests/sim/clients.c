@@ -14,6 +14,7 @@
 #include "simworld.h"
 #include "upstream.h"
 
+const char *const sim_providers[2] = { "sim", "outlook" };
 const char *const sim_tenants[2] = { "acme", "beta" }, *const sim_users[3] = { "alice", "bob", "carol" };
 static const char *const agents[] = { "helper", "helper", "helper", "writer", "rogue", "clerk" };
 static unsigned running;
@@ -23,18 +24,20 @@ static unsigned here(void)
     return worker_self()->id;
 }
 
-/* ---- what policy will say: by hand, not by the engine -------------------------------------------------------------- */
+/* ---- what policy will say: by hand, not by the engine ------------------------------------------------------------ */
 
-static bool agent_may(const char *agent, const char *tool)
+static bool tool_reads(const char *tool)
 {
-    return strcmp(agent, "rogue") != 0 || strcmp(tool, "sim.look") == 0;
+    return strcmp(tool, "sim.look") == 0 || strcmp(tool, "outlook.list_mail") == 0 ||
+           strcmp(tool, "outlook.search_mail") == 0 || strcmp(tool, "outlook.find_free_slot") == 0;
 }
 
-enum expectation clients_expect(const char *tenant, const char *user, const char *agent, const char *tool, const char *subject)
+enum expectation clients_expect(const char *tenant, const char *user, const char *agent, const char *tool,
+                                const char *subject)
 {
-    bool reads = strcmp(tool, "sim.look") == 0, wipes = strcmp(tool, "sim.wipe") == 0;
+    bool reads = tool_reads(tool), wipes = strcmp(tool, "sim.wipe") == 0;
 
-    if (!agent_may(agent, tool) || strcmp(subject, "secret") == 0)
+    if ((strcmp(agent, "rogue") == 0 && !reads) || strcmp(subject, "secret") == 0)
         return EXPECT_DENY;
     if (strcmp(user, "carol") == 0 && wipes)
         return EXPECT_DENY;
@@ -58,22 +61,43 @@ static enum expectation chain_expect(const struct errand *o)
 }
 
 static const char policy[] =
-    "@id(\"all\") permit (principal, action in Action::\"sim\", resource) unless { principal == Agent::\"clerk\" };\n"
+    "@id(\"all\") permit (principal, action, resource) unless { principal == Agent::\"clerk\" };\n"
     "@id(\"clerk-reads\") permit (principal == Agent::\"clerk\", action in Action::\"reads\", resource);\n"
-    "@id(\"clerk-writes\") @approval(\"finance\") permit (principal == Agent::\"clerk\", action in Action::\"writes\", resource);\n"
+    "@id(\"clerk-writes\") @approval(\"finance\") permit (principal == Agent::\"clerk\", action in Action::\"writes\", "
+    "resource);\n"
     "@id(\"rogue\") forbid (principal == Agent::\"rogue\", action, resource) unless { action in Action::\"reads\" };\n"
     "@id(\"carol\") forbid (principal == User::\"carol\", action == Action::\"sim.wipe\", resource);\n"
     "@id(\"beta\") forbid (principal in Tenant::\"beta\", action == Action::\"sim.pair\", resource);\n"
-    "@id(\"secret\") forbid (principal, action in Action::\"sim\", resource)"
+    "@id(\"secret\") forbid (principal, action, resource)"
     " when { context.args has subject && context.args.subject == \"secret\" };\n";
 
-/* ---- operations ---------------------------------------------------------------------------------------------------- */
+/* ---- operations -------------------------------------------------------------------------------------------------- */
 
 static const char *pick_tool(struct dice *d)
 {
-    static const char *const tools[] = { "sim.look", "sim.look", "sim.post", "sim.post", "sim.post", "sim.pair", "sim.safe", "sim.safe", "sim.wipe" };
+    static const char *const tools[] = { "sim.look",
+                                         "sim.look",
+                                         "sim.post",
+                                         "sim.post",
+                                         "sim.post",
+                                         "sim.pair",
+                                         "sim.safe",
+                                         "sim.safe",
+                                         "sim.wipe",
+                                         "outlook.list_mail",
+                                         "outlook.send_mail",
+                                         "outlook.send_mail",
+                                         "outlook.find_free_slot",
+                                         "outlook.book_meeting",
+                                         "outlook.book_meeting" };
 
     return tools[dice_below(d, ARRAY_LEN(tools))];
+}
+
+/* May policy look at a subject that is just "secret"? */
+static bool takes_subject(const char *tool)
+{
+    return strncmp(tool, "sim.", 4) == 0;
 }
 
 static enum quirk pick_quirk(struct dice *d)
@@ -85,11 +109,16 @@ static void op_draw(struct errand *o, unsigned i, unsigned cancels, ns_t horizon
 {
     struct dice *d = &sim.dice;
 
-    *o = (struct errand){ .number = 1000 + i, .tenant = sim_tenants[dice_below(d, 2)], .user = sim_users[dice_below(d, 3)],
-                      .agent = agents[dice_below(d, ARRAY_LEN(agents))], .tool = pick_tool(d), .quirk = pick_quirk(d), .copies = 1 };
+    *o = (struct errand){ .number = 1000 + i,
+                          .tenant = sim_tenants[dice_below(d, 2)],
+                          .user = sim_users[dice_below(d, 3)],
+                          .agent = agents[dice_below(d, ARRAY_LEN(agents))],
+                          .tool = pick_tool(d),
+                          .quirk = pick_quirk(d),
+                          .copies = 1 };
     if (dice_permille(d, 100))
         o->behind = agents[dice_below(d, ARRAY_LEN(agents))];
-    o->subject = dice_permille(d, 40) ? "secret" : "plain";
+    o->subject = takes_subject(o->tool) && dice_permille(d, 40) ? "secret" : "plain";
     if (dice_permille(d, 650)) {
         /* neighbours share a key's text: it must mean something else for another tenant, user, agent or tool */
         snprintf(o->key, sizeof(o->key), "key-%u", i / 2);
@@ -97,6 +126,17 @@ static void op_draw(struct errand *o, unsigned i, unsigned cancels, ns_t horizon
             o->tenant = sim_tenants[o->tenant == sim_tenants[0]];
         if (dice_permille(d, 250))
             o->copies = (unsigned)dice_between(d, 2, 4);
+    }
+    if (i > 0 && dice_permille(d, 40)) { /* the same key for something else */
+        const struct errand *other = &sim.ops[dice_below(d, i)];
+
+        o->tenant = other->tenant;
+        o->user = other->user;
+        o->agent = other->agent;
+        o->tool = other->tool;
+        o->subject = other->subject;
+        memcpy(o->key, other->key, sizeof(o->key));
+        o->copies = o->key[0] ? o->copies : 1;
     }
     o->expect = chain_expect(o);
     o->start = dice_permille(d, 300) ? dice_between(d, 0, 3) * (horizon / 4) : dice_between(d, 0, horizon);
@@ -118,7 +158,7 @@ void clients_plan(void)
         op_draw(&sim.ops[i], i, cancels, horizon);
 }
 
-/* ---- who is on this task ------------------------------------------------------------------------------------------- */
+/* ---- who is on this task ----------------------------------------------------------------------------------------- */
 
 static struct attempt *attempt_here(void)
 {
@@ -148,7 +188,29 @@ struct sim_who sim_who_here(void)
     return a ? (struct sim_who){ str_of(a->op->tenant), str_of(a->op->user) } : (struct sim_who){ STR_NULL, STR_NULL };
 }
 
-/* ---- the front ----------------------------------------------------------------------------------------------------- */
+/* ---- the front --------------------------------------------------------------------------------------------------- */
+
+static void arguments(struct call *c, const struct errand *o)
+{
+    struct json *list = json_array(&c->arena);
+    char subject[80];
+
+    json_push(&c->arena, list, json_string_z(&c->arena, "dave@sim.example"));
+    snprintf(subject, sizeof(subject), "op %lld", (long long)o->number);
+    if (takes_subject(o->tool)) {
+        json_set_int(&c->arena, c->args, "op", o->number);
+        json_set_z(&c->arena, c->args, "subject", o->subject);
+    } else if (strcmp(o->tool, "outlook.send_mail") == 0) {
+        json_set(&c->arena, c->args, "to", list);
+        json_set_z(&c->arena, c->args, "subject", subject);
+        json_set_z(&c->arena, c->args, "body", "words");
+    } else if (strcmp(o->tool, "outlook.list_mail") != 0) {
+        json_set(&c->arena, c->args, "attendees", list);
+        json_set_int(&c->arena, c->args, "minutes", 30);
+        if (strcmp(o->tool, "outlook.book_meeting") == 0)
+            json_set_z(&c->arena, c->args, "subject", subject);
+    }
+}
 
 static enum err front_decode(struct call *c)
 {
@@ -164,8 +226,10 @@ static enum err front_decode(struct call *c)
     c->key = str_of(o->key);
     c->timeout_ms = o->timeout_ms;
     c->args = json_object(&c->arena);
-    json_set_int(&c->arena, c->args, "op", o->quirk == QUIRK_ARGS ? -1 : o->number);
-    json_set_z(&c->arena, c->args, "subject", o->subject);
+    if (o->quirk == QUIRK_ARGS)
+        json_set_int(&c->arena, c->args, "op", -1);
+    else
+        arguments(c, o);
     return OK;
 }
 
@@ -173,8 +237,14 @@ static void mint(const struct attempt *a, struct buf *out)
 {
     const struct errand *o = a->op;
     struct str chain = str_of(o->behind);
-    struct identity_mint m = { .tenant = str_of(o->tenant), .user = str_of(o->user), .agent = str_of(o->agent), .audience = STR(SIM_AUDIENCE),
-                               .chain = &chain, .n_chain = o->behind ? 1 : 0, .now = loop_wall_ms(), .ttl = 600 * NS_PER_S };
+    struct identity_mint m = { .tenant = str_of(o->tenant),
+                               .user = str_of(o->user),
+                               .agent = str_of(o->agent),
+                               .audience = STR(SIM_AUDIENCE),
+                               .chain = &chain,
+                               .n_chain = o->behind ? 1 : 0,
+                               .now = loop_wall_ms(),
+                               .ttl = 600 * NS_PER_S };
     struct errinfo info = { "" };
 
     if (o->quirk == QUIRK_TOKEN)
@@ -204,8 +274,10 @@ static enum err front_answer(struct call *c)
         const struct tool *t = &c->registry->tools[i];
         bool shown = call_could_allow(c, t);
 
-        if (!shown && clients_expect(o->tenant, o->user, o->agent, t->decl->name, "plain") == EXPECT_ALLOW && !o->behind)
-            sim_violation("%s is not shown to %s for %s/%s, who may use it", t->decl->name, o->agent, o->tenant, o->user);
+        if (!shown && clients_expect(o->tenant, o->user, o->agent, t->decl->name, "plain") == EXPECT_ALLOW &&
+            !o->behind)
+            sim_violation("%s is not shown to %s for %s/%s, who may use it", t->decl->name, o->agent, o->tenant,
+                          o->user);
     }
     c->answer = json_object(&c->arena);
     return OK;
@@ -219,7 +291,8 @@ static bool secret_in(const struct json *j)
     if (!j)
         return false;
     json_write(&b, j);
-    found = memmem(b.p, b.len, UPSTREAM_ACCESS, strlen(UPSTREAM_ACCESS)) || memmem(b.p, b.len, UPSTREAM_REFRESH, strlen(UPSTREAM_REFRESH)) ||
+    found = memmem(b.p, b.len, UPSTREAM_ACCESS, strlen(UPSTREAM_ACCESS)) ||
+            memmem(b.p, b.len, UPSTREAM_REFRESH, strlen(UPSTREAM_REFRESH)) ||
             memmem(b.p, b.len, UPSTREAM_SECRET, strlen(UPSTREAM_SECRET));
     buf_release(&b);
     return found;
@@ -235,17 +308,23 @@ static void front_reply(struct call *c)
     a->replayed = c->replayed;
     snprintf(a->key, sizeof(a->key), "%s", c->key_text);
     snprintf(a->owner, sizeof(a->owner), "%.*s", STR_ARG(json_str(json_get(c->structured, "owner"))));
-    if (secret_in(c->structured) || secret_in(c->content) || strstr(c->why.text, UPSTREAM_ACCESS) || strstr(c->why.text, UPSTREAM_REFRESH))
+    if (secret_in(c->structured) || secret_in(c->content) || strstr(c->why.text, UPSTREAM_ACCESS) ||
+        strstr(c->why.text, UPSTREAM_REFRESH))
         sim_violation("a token was in the reply of %s", a->call);
     a->acked = !simworld_dead();
-    sim_trace("%s op=%lld %s %s/%s/%s key=%s -> %s %s%s%s", c->id.z, (long long)o->number, o->tool, o->tenant, o->user, o->agent, o->key,
-              outcome_name(c->outcome), c->err ? err_name(c->err) : "ok", c->replayed ? " replayed" : "", a->acked ? "" : " (nobody heard)");
+    sim.heard[c->err] += a->acked;
+    sim_trace("%s op=%lld %s %s/%s/%s key=%s -> %s %s%s%s", c->id.z, (long long)o->number, o->tool, o->tenant, o->user,
+              o->agent, o->key, outcome_name(c->outcome), c->err ? err_name(c->err) : "ok",
+              c->replayed ? " replayed" : "", a->acked ? "" : " (nobody heard)");
 }
 
-static const struct call_front front = { .transport = "test", .decode = front_decode, .await_identify = front_identify,
-                                         .await_answer = front_answer, .await_reply = front_reply };
+static const struct call_front front = { .transport = "test",
+                                         .decode = front_decode,
+                                         .await_identify = front_identify,
+                                         .await_answer = front_answer,
+                                         .await_reply = front_reply };
 
-/* ---- attempts ------------------------------------------------------------------------------------------------------ */
+/* ---- attempts ---------------------------------------------------------------------------------------------------- */
 
 static void errand_fire(struct timer *t);
 
@@ -272,14 +351,18 @@ static bool worth_retrying(const struct attempt *a)
 
     if (a->outcome == OUTCOME_UNKNOWN && a->err != E_JOURNAL_UNWRITABLE)
         return false;
-    return a->err == E_CANCELLED || a->err == E_RECONNECT_NEEDED || class == ERR_CAPACITY || class == ERR_UPSTREAM || class == ERR_US;
+    return a->err == E_CANCELLED || a->err == E_RECONNECT_NEEDED || a->err == E_ACCOUNT_MISSING ||
+           class == ERR_CAPACITY || class == ERR_UPSTREAM || class == ERR_US;
 }
 
 static void reconnect_task(void *arg)
 {
     struct errand *o = arg;
 
-    sim_trace("reconnect %s/%s: %s", o->tenant, o->user, err_name(await_connect(o->tenant, o->user)));
+    const char *provider = strncmp(o->tool, "sim.", 4) == 0 ? "sim" : "outlook";
+
+    sim_trace("reconnect %s/%s to %s: %s", o->tenant, o->user, provider,
+              err_name(await_connect(provider, o->tenant, o->user)));
     running--;
 }
 
@@ -290,7 +373,8 @@ static void errand_think(struct errand *o, const struct attempt *a)
 
     if (!a->acked || o->settled)
         return;
-    if (a->err == E_RECONNECT_NEEDED && (sim.calm || dice_permille(&sim.dice, 500)) && task_spawn("reconnect", reconnect_task, o))
+    if ((a->err == E_RECONNECT_NEEDED || a->err == E_ACCOUNT_MISSING) && (sim.calm || dice_permille(&sim.dice, 500)) &&
+        task_spawn("reconnect", reconnect_task, o))
         running++;
     if (o->quirk || o->expect != EXPECT_ALLOW || !o->key[0] || !a->err || !worth_retrying(a)) {
         o->settled = o->running == 0 && !errand_waits(o);
@@ -346,7 +430,8 @@ static void attempt_begin(struct errand *o)
     o->n_attempts++;
     *a = (struct attempt){ .op = o, .life = sim.life, .worker = here(), .task = task_ref(t), .began = true };
     if (o->cancel_after)
-        timer_set(&a->cancel, loop_now() + o->cancel_after + dice_between(&sim.dice, 0, o->cancel_after), attempt_cancel);
+        timer_set(&a->cancel, loop_now() + o->cancel_after + dice_between(&sim.dice, 0, o->cancel_after),
+                  attempt_cancel);
     o->running++;
     running++;
 }
@@ -361,9 +446,11 @@ static void errand_fire(struct timer *t)
     for (unsigned i = 0; i < o->copies && o->n_attempts < SIM_ATTEMPTS_MAX; i++)
         if (o->copies == 1 || ((unsigned)o->number + i) % sim.n_workers == here())
             attempt_begin(o);
+    if (o->running == 0 && !errand_waits(o))
+        o->settled = true; /* has asked often enough */
 }
 
-/* ---- all of them --------------------------------------------------------------------------------------------------- */
+/* ---- all of them ------------------------------------------------------------------------------------------------- */
 
 /* A new life: who asked in the one before and heard nothing asks again, if a key makes that safe. */
 static void errand_resume(struct errand *o)

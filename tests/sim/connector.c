@@ -14,21 +14,18 @@ static const struct oauth oauth = {
     .auth_url = "https://login.sim.example",
     .authorize_path = "/authorize",
     .token_path = "/token",
+    .revoke_path = "/revoke",
     .rotates = true,
 };
 
-PROVIDER(sim,
-    .name = "sim",
-    .title = "Simulated",
-    .base_url = "https://api.sim.example/v1",
-    .oauth = &oauth,
-    .resource = "Mailbox",
-    .limits = LIMITS({ "mailbox_concurrency", PER_ACCOUNT, 0, 0, 4 },
-                     { "mailbox_requests", PER_ACCOUNT, 40, 10000, 0 },
-                     { "app_requests", PER_TENANT, 300, 10000, 0 }),
-    .fixture = true)
+PROVIDER(sim, .name = "sim", .title = "Simulated", .base_url = "https://api.sim.example/v1", .oauth = &oauth,
+         .resource = "Mailbox",
+         .limits = LIMITS({ "mailbox_concurrency", PER_ACCOUNT, 0, 0, 4 },
+                          { "mailbox_requests", PER_ACCOUNT, 40, 10000, 0 },
+                          { "app_requests", PER_TENANT, 300, 10000, 0 }),
+         .fixture = true)
 
-#define ARGS FIELDS({ "op", T_INT, 0, 1000000, "operation" }, { "subject", T_STRING, 0, 100, "words" })
+#define ARGS   FIELDS({ "op", T_INT, 0, 1000000, "operation" }, { "subject", T_STRING, 0, 100, "words" })
 #define RESULT FIELDS({ "id", T_STRING, 1, 100, "what was made" }, { "owner", T_STRING, 1, 100, "whose it is" })
 
 static struct json *item(struct call *call, int step)
@@ -49,27 +46,18 @@ static enum err answer_with(struct call *call, struct json *reply)
     return OK;
 }
 
-TOOL(sim_look,
-    .provider = &sim_provider,
-    .name = "sim.look",
-    .summary = "Look at an item",
-    .args = ARGS,
-    .result = RESULT,
-    .effect = EFFECT_READS)
+TOOL(sim_look, .provider = &sim_provider, .name = "sim.look", .summary = "Look at an item", .args = ARGS,
+     .result = RESULT, .effect = EFFECT_READS)
 {
     struct json *reply;
-    enum err e = await_get(call, &reply, query(call, "/items", "op", text(call, "%lld", (long long)arg_int(call, "op")), NULL));
+    enum err e =
+        await_get(call, &reply, query(call, "/items", "op", text(call, "%lld", (long long)arg_int(call, "op")), NULL));
 
     return e ? e : answer_with(call, reply);
 }
 
-TOOL(sim_post,
-    .provider = &sim_provider,
-    .name = "sim.post",
-    .summary = "Make an item",
-    .args = ARGS,
-    .result = RESULT,
-    .effect = EFFECT_WRITES)
+TOOL(sim_post, .provider = &sim_provider, .name = "sim.post", .summary = "Make an item", .args = ARGS, .result = RESULT,
+     .effect = EFFECT_WRITES)
 {
     struct json *reply;
     enum err e = await_post(call, &reply, "/items", item(call, 1));
@@ -77,13 +65,8 @@ TOOL(sim_post,
     return e ? e : answer_with(call, reply);
 }
 
-TOOL(sim_pair,
-    .provider = &sim_provider,
-    .name = "sim.pair",
-    .summary = "Make two items that belong together",
-    .args = ARGS,
-    .result = RESULT,
-    .effect = EFFECT_WRITES)
+TOOL(sim_pair, .provider = &sim_provider, .name = "sim.pair", .summary = "Make two items that belong together",
+     .args = ARGS, .result = RESULT, .effect = EFFECT_WRITES)
 {
     struct json *reply;
     enum err e = await_post(call, &reply, "/items", item(call, 1));
@@ -104,19 +87,14 @@ static enum settled was_made(struct call *call)
     if (await_get(call, &reply, path(call, "/keys/{}", call_key(call), NULL)))
         return SETTLED_UNKNOWN;
     if (!js_bool(reply, "made"))
-        return SETTLED_UNKNOWN;             /* not there yet does not prove that the request is not still on its way */
+        return SETTLED_UNKNOWN; /* not there yet does not prove that the request is not still on its way */
     answer_with(call, reply);
     return SETTLED_DONE;
 }
 
-TOOL(sim_safe,
-    .provider = &sim_provider,
-    .name = "sim.safe",
-    .summary = "Look, make an item, and look whether it was made when nobody answered",
-    .args = ARGS,
-    .result = RESULT,
-    .effect = EFFECT_WRITES,
-    .reconcile = was_made)
+TOOL(sim_safe, .provider = &sim_provider, .name = "sim.safe",
+     .summary = "Look, make an item, and look whether it was made when nobody answered", .args = ARGS, .result = RESULT,
+     .effect = EFFECT_WRITES, .reconcile = was_made)
 {
     struct json *reply;
     enum err e = await_get(call, &reply, "/items");
@@ -127,16 +105,12 @@ TOOL(sim_safe,
     return e ? e : answer_with(call, reply);
 }
 
-TOOL(sim_wipe,
-    .provider = &sim_provider,
-    .name = "sim.wipe",
-    .summary = "Take an item away",
-    .args = ARGS,
-    .result = RESULT,
-    .effect = EFFECT_DESTROYS)
+TOOL(sim_wipe, .provider = &sim_provider, .name = "sim.wipe", .summary = "Take an item away", .args = ARGS,
+     .result = RESULT, .effect = EFFECT_DESTROYS)
 {
     struct json *reply;
-    enum err e = await_delete(call, &reply, path(call, "/items/{}", text(call, "%lld", (long long)arg_int(call, "op")), NULL));
+    enum err e =
+        await_delete(call, &reply, path(call, "/items/{}", text(call, "%lld", (long long)arg_int(call, "op")), NULL));
 
     return e ? e : answer_with(call, reply);
 }

@@ -16,8 +16,8 @@ struct dice {
 
 struct dice dice_for(uint64_t seed, const char *name);
 uint64_t dice_next(struct dice *d);
-uint64_t dice_below(struct dice *d, uint64_t n);                        /* 0 .. n - 1; n > 0 */
-int64_t dice_between(struct dice *d, int64_t low, int64_t high);        /* both included */
+uint64_t dice_below(struct dice *d, uint64_t n);                 /* 0 .. n - 1; n > 0 */
+int64_t dice_between(struct dice *d, int64_t low, int64_t high); /* both included */
 /* As many small as large ones: each doubling between low and high is equally likely. low > 0. */
 int64_t dice_scale(struct dice *d, int64_t low, int64_t high);
 bool dice_permille(struct dice *d, unsigned n);

@@ -1,10 +1,11 @@
 /*
  * engine.c -- one life of an engine in the simulated world: assembled like runtime/ does it, watched, ended or killed
  *
- * The real rooms are put together here: store, vault, limiter, keys, journal with its recovery, registry, identity, one or
- * two workers.  A director task runs the life: it brings up the weather, lets the clients begin, reloads, decides when the
- * engine is told to stop or dies, and takes everything down; a task per worker follows it.  Dying means: at one instant nothing reaches the outside any more, neither files nor
- * provider nor clients; what the dead engine still does is an orderly end that nobody sees and that frees its memory.
+ * The real rooms are put together here: store, vault, limiter, keys, journal with its recovery, registry, identity, one
+ * or two workers.  A director task runs the life: it brings up the weather, lets the clients begin, reloads, decides
+ * when the engine is told to stop or dies, and takes everything down; a task per worker follows it.  Dying means: at
+ * one instant nothing reaches the outside any more, neither files nor provider nor clients; what the dead engine still
+ * does is an orderly end that nobody sees and that frees its memory.
  */
 #include <pthread.h>
 #include <stdio.h>
@@ -25,7 +26,7 @@
 
 enum { LIFE_S_MAX = 1800, GRACE_S = 60 };
 
-enum death { DEATH_NONE, DEATH_TIME, DEATH_EFFECT, DEATH_EARLY, DEATH_STOP, DEATH_KINDS };
+enum death { DEATH_NONE, DEATH_TIME, DEATH_EFFECT, DEATH_TOKEN, DEATH_EARLY, DEATH_STOP, DEATH_KINDS };
 enum phase { PHASE_START, PHASE_WORK, PHASE_STOP, PHASE_CLOSE };
 
 static struct {
@@ -36,14 +37,15 @@ static struct {
     struct secret *client_secret;
     enum death death;
     ns_t death_at;
-    unsigned death_count;           /* effects until it */
-    int fuse;                       /* changes of files until it; -1: not lit */
+    unsigned death_count; /* effects, or renewed tokens, until it */
+    int fuse;             /* changes of files until it; -1: not lit */
     ns_t failed_at;
     enum phase phase;
     unsigned workers_up;
+    unsigned steps; /* of the machine's clock, in permille of looks */
 } life;
 
-/* ---- dying --------------------------------------------------------------------------------------------------------- */
+/* ---- dying ------------------------------------------------------------------------------------------------------- */
 
 static void files_changed(void)
 {
@@ -59,9 +61,9 @@ static void light_fuse(void)
         life.fuse = (int)dice_scale(&sim.dice, 1, 12);
 }
 
-static void something_happened(void)
+static void something_happened(bool token)
 {
-    if (life.death == DEATH_EFFECT && life.death_count > 0 && --life.death_count == 0)
+    if (life.death == (token ? DEATH_TOKEN : DEATH_EFFECT) && life.death_count > 0 && --life.death_count == 0)
         light_fuse();
 }
 
@@ -71,12 +73,12 @@ static void draw_death(void)
     life.fuse = -1;
     life.death = sim.calm ? DEATH_NONE : (enum death)dice_below(&sim.dice, DEATH_KINDS);
     life.death_at = simworld_now() + dice_scale(&sim.dice, NS_PER_MS, 60 * NS_PER_S);
-    life.death_count = (unsigned)dice_scale(&sim.dice, 1, 40);
+    life.death_count = (unsigned)dice_scale(&sim.dice, 1, life.death == DEATH_TOKEN ? 6 : 40);
     if (life.death == DEATH_EARLY)
         life.fuse = (int)dice_scale(&sim.dice, 1, 150);
 }
 
-/* ---- assembling ---------------------------------------------------------------------------------------------------- */
+/* ---- assembling -------------------------------------------------------------------------------------------------- */
 
 static void lane_failed(void *arg, unsigned lane, const char *why)
 {
@@ -108,17 +110,26 @@ static void on_alarm(void *arg, int64_t at)
     loop_post(sim.workers[0].loop, &life.tick_mail);
 }
 
-/* Of this run: drawn once, kept over reloads. */
+/* Of this life: drawn once, kept over reloads. */
 static struct admission_rule budget_tenant, budget_agent;
 
 static enum err open_registry(struct registry **ret, struct errinfo *info)
 {
-    const char *const enabled[] = { "sim", NULL };
+    const char *const enabled[] = { "sim", "outlook", NULL };
     struct policy_source source = { STR("sim.cedar"), str_of(sim.policy) };
-    struct provider_setup setup = { .name = "sim", .client_id = "simulated", .client_secret = life.client_secret,
-                                    .limits = { { .name = "mailbox_requests", .amount = sim.rate, .concurrency = -1 } }, .n_limits = 1 };
-    struct registry_options opt = { .setups = &setup, .n_setups = 1, .enabled = enabled,
-                                    .tenant = budget_tenant, .agent = budget_agent };
+    const struct provider_setup setups[] = {
+        { .name = "sim",
+          .client_id = "simulated",
+          .client_secret = life.client_secret,
+          .limits = { { .name = "mailbox_requests", .amount = sim.rate, .concurrency = -1 } },
+          .n_limits = 1 },
+        { .name = "outlook", .client_id = "simulated", .client_secret = life.client_secret },
+    };
+    struct registry_options opt = { .setups = setups,
+                                    .n_setups = ARRAY_LEN(setups),
+                                    .enabled = enabled,
+                                    .tenant = budget_tenant,
+                                    .agent = budget_agent };
     enum err e = policy_set_parse(&source, 1, 0, &opt.policy, info);
 
     if (e)
@@ -140,13 +151,16 @@ static enum err open_identity(struct errinfo *info)
 
 static enum err open_shared(struct errinfo *info)
 {
-    struct journal_options journal = { .dir = SIM_JOURNAL, .segment_bytes = SIM_JOURNAL_SEGMENT, .checkpoint_every = 50,
-                                       .failed = lane_failed, .build = "sim" };
+    struct journal_options journal = { .dir = SIM_JOURNAL,
+                                       .segment_bytes = SIM_JOURNAL_SEGMENT,
+                                       .checkpoint_every = 50,
+                                       .failed = lane_failed,
+                                       .build = "sim" };
     struct rl_config limiter = { .alarm = on_alarm, .seed = { sim.seed, 1 } };
     struct vault_config vault = { .http = egress_vault_http() };
     enum err e = vault_root_load(STR("file:" SIM_DIR "/root.key"), true, &sim.root, info);
 
-    if (!e)     /* the store makes its file with open(2), for its mode: this one is there, and SQLite's is ours */
+    if (!e) /* the store makes its file with open(2), for its mode: this one is there, and SQLite's is ours */
         e = store_open("/dev/null", &sim.store, info);
     vault.store = sim.store;
     vault.root = sim.root;
@@ -184,7 +198,8 @@ static void assemble(void)
     enum err e;
 
     sim.n_workers = (unsigned)dice_between(&sim.dice, 1, SIM_WORKERS_MAX);
-    sim.engine = (struct engine){ .workers = sim.workers, .n_workers = sim.n_workers,
+    sim.engine = (struct engine){ .workers = sim.workers,
+                                  .n_workers = sim.n_workers,
                                   .opt = { .record_arguments = dice_permille(&sim.dice, 500) } };
     budget_tenant = budget_agent = (struct admission_rule){ 0 };
     if (dice_permille(&sim.dice, 300))
@@ -231,11 +246,12 @@ static void take_down(void)
     sim.registry = NULL;
 }
 
-/* ---- accounts ------------------------------------------------------------------------------------------------------ */
+/* ---- accounts ---------------------------------------------------------------------------------------------------- */
 
-enum err await_connect(const char *tenant, const char *user)
+enum err await_connect(const char *provider, const char *tenant, const char *user)
 {
-    const struct provider_conf *p = registry_provider(sim.registry, STR("sim"));
+    struct registry *registry = registry_ref(sim.registry); /* a reload may come meanwhile */
+    const struct provider_conf *p = registry_provider(registry, str_of(provider));
     struct errinfo info = { "" };
     struct vault_callback back = { 0 };
     struct str url, id;
@@ -245,54 +261,103 @@ enum err await_connect(const char *tenant, const char *user)
 
     arena_init(&a, 256 * 1024);
     if (!e)
-        e = await_vault_connect_begin(sim.engine.vault, &p->vault, str_of(tenant), str_of(user), STR(""), STR("https://sim.example/back"), &a,
-                                      &url, &back.state, &info);
-    upstream_code(str_of(tenant), str_of(user), code);
+        e = await_vault_connect_begin(sim.engine.vault, &p->vault, str_of(tenant), str_of(user), STR(""),
+                                      STR("https://sim.example/back"), &a, &url, &back.state, &info);
+    upstream_code(str_of(provider), str_of(tenant), str_of(user), code);
     back.code = str_of(code);
     if (!e)
         e = await_vault_connect_finish(sim.engine.vault, &p->vault, &back, loop_now() + 30 * NS_PER_S, &a, &id, &info);
-    if (e && sim.calm && sim.life == 1)
-        sim_violation("%s/%s could not connect: %s", tenant, user, info.text);
+    if (e && sim.calm)
+        sim_violation("%s/%s could not connect to %s: %s", tenant, user, provider, info.text);
     arena_release(&a);
+    registry_unref(registry);
     return e;
 }
 
-static bool connected(const char *tenant, const char *user)
+/* E_ACCOUNT_MISSING: there is none. */
+static enum err account_of(const char *provider, const char *tenant, const char *user, char id[80], bool *ret_connected)
 {
     struct vault_account account;
     struct arena a;
     enum err e;
 
     arena_init(&a, 64 * 1024);
-    e = vault_account_find(sim.engine.vault, str_of(tenant), str_of(user), STR("sim"), STR_NULL, &a, &account);
+    e = vault_account_find(sim.engine.vault, str_of(tenant), str_of(user), str_of(provider), STR_NULL, &a, &account);
+    if (!e) {
+        snprintf(id, 80, "%.*s", STR_ARG(account.id));
+        *ret_connected = account.status == ACCOUNT_CONNECTED;
+    }
     arena_release(&a);
-    return !e && account.status == ACCOUNT_CONNECTED;
+    return e;
 }
 
 static void await_accounts(void)
 {
-    for (unsigned t = 0; t < ARRAY_LEN(sim_tenants); t++)
-        for (unsigned u = 0; u < ARRAY_LEN(sim_users); u++)
-            if (!connected(sim_tenants[t], sim_users[u]) && !simworld_dead())
-                await_connect(sim_tenants[t], sim_users[u]);
+    for (unsigned i = 0; i < 2 * ARRAY_LEN(sim_tenants) * ARRAY_LEN(sim_users) && !simworld_dead(); i++) {
+        const char *provider = sim_providers[i % 2], *tenant = sim_tenants[i / 2 % 2], *user = sim_users[i / 4];
+        bool connected = false;
+        char id[80];
+
+        if (account_of(provider, tenant, user, id, &connected) || !connected)
+            await_connect(provider, tenant, user);
+    }
 }
 
-/* ---- the director -------------------------------------------------------------------------------------------------- */
+static void await_disconnect(void)
+{
+    const char *provider = sim_providers[dice_below(&sim.dice, 2)], *tenant = sim_tenants[dice_below(&sim.dice, 2)];
+    const char *user = sim_users[dice_below(&sim.dice, 3)];
+    struct registry *registry = registry_ref(sim.registry);
+    const struct provider_conf *p = registry_provider(registry, str_of(provider));
+    struct errinfo info = { "" };
+    bool connected, revoked;
+    char id[80];
+    enum err e = account_of(provider, tenant, user, id, &connected);
+
+    if (!e)
+        e = await_vault_disconnect(sim.engine.vault, str_of(tenant), str_of(id), &p->vault, loop_now() + 5 * NS_PER_S,
+                                   &revoked, &info);
+    registry_unref(registry);
+    if (!e)
+        upstream_disconnected(str_of(provider), tenant, user);
+    sim_trace("disconnect %s/%s from %s: %s", tenant, user, provider, err_name(e));
+}
+
+/* ---- the director ------------------------------------------------------------------------------------------------ */
 
 static void storm(void)
 {
     struct dice *d = &sim.dice;
 
     upstream_weather = (struct upstream_weather){
-        .slow = dice_mood(d), .refuse = dice_mood(d), .lose_before = dice_mood(d), .lose_after = dice_mood(d), .late = dice_mood(d),
-        .limited = dice_mood(d), .busy = dice_mood(d), .broken = dice_mood(d), .garbage = dice_mood(d), .garbled = dice_mood(d),
-        .conflict = dice_mood(d), .refused = dice_mood(d), .redirect = dice_mood(d), .revoke = dice_mood(d) / 2,
-        .token_refuse = dice_mood(d), .token_lose_before = dice_mood(d), .token_lose_after = dice_mood(d), .token_busy = dice_mood(d),
-        .token_dead = dice_mood(d) / 2, .token_garbage = dice_mood(d),
+        .slow = dice_mood(d),
+        .refuse = dice_mood(d),
+        .lose_before = dice_mood(d),
+        .lose_after = dice_mood(d),
+        .late = dice_mood(d),
+        .limited = dice_mood(d),
+        .busy = dice_mood(d),
+        .broken = dice_mood(d),
+        .garbage = dice_mood(d),
+        .garbled = dice_mood(d),
+        .conflict = dice_mood(d),
+        .refused = dice_mood(d),
+        .redirect = dice_mood(d),
+        .revoke = dice_mood(d) / 2,
+        .token_refuse = dice_mood(d),
+        .token_lose_before = dice_mood(d),
+        .token_lose_after = dice_mood(d),
+        .token_busy = dice_mood(d),
+        .token_dead = dice_mood(d) / 2,
+        .token_garbage = dice_mood(d),
     };
     simworld_weather = (struct simworld_weather){
-        .slow = dice_mood(d), .hang = dice_mood(d) / 10, .ring_error = dice_mood(d) / 25, .file_error = dice_mood(d) / 10,
+        .slow = dice_mood(d),
+        .hang = dice_mood(d) / 10,
+        .ring_error = dice_mood(d) / 25,
+        .file_error = dice_mood(d) / 10,
     };
+    life.steps = dice_permille(d, 100) ? 5 : 0;
     if (dice_permille(d, 200))
         simworld_space(dice_scale(d, 1000, 400000));
 }
@@ -362,7 +427,8 @@ static void await_drain(void)
         await_sleep(loop_now() + 10 * NS_PER_MS);
 }
 
-/* Beside the clients' tasks and refreshes in the background a loop has its lane's two, the worker's, and the director. */
+/* Beside the clients' tasks and refreshes in the background a loop has its lane's two, the worker's, and the director.
+ */
 static bool quiet(void)
 {
     for (unsigned i = 0; i < sim.n_workers; i++)
@@ -385,8 +451,8 @@ static void await_quiet(void)
 static bool key_busy(void *arg, const struct rl_key_stats *s)
 {
     if (s->in_flight || s->waiting)
-        sim_violation("the limiter still counts %u in flight and %u waiting for %.*s", s->in_flight, s->waiting, (int)s->key_len,
-                      (const char *)s->key);
+        sim_violation("the limiter still counts %u in flight and %u waiting for %.*s", s->in_flight, s->waiting,
+                      (int)s->key_len, (const char *)s->key);
     return true;
 }
 
@@ -433,6 +499,10 @@ static void director_main(void *arg)
             storm();
         if (dice_permille(&sim.dice, 1))
             reload();
+        if (!sim.calm && dice_permille(&sim.dice, 1))
+            await_disconnect();
+        if (!sim.calm && dice_permille(&sim.dice, life.steps))
+            simworld_step_wall(dice_between(&sim.dice, -3600 * 1000, 3600 * 1000));
         if (loop_now() - began > LIFE_S_MAX * NS_PER_S) {
             if (sim.calm)
                 sim_violation("clients are not done after %d s without any fault", LIFE_S_MAX);

@@ -6,6 +6,7 @@
  *   sim_test --list FILE              the seeds of a file, one per line
  *   sim_test --twice ...              each seed twice: both runs must leave the same trace
  *   sim_test --tell ...               says what happens
+ *   sim_test --count ...              says how often clients heard which end: what the runs reach
  *
  * A run that finds something wrong prints its seed and what it found, and the program ends with 1.
  */
@@ -29,9 +30,9 @@
 enum { STORMY_LIVES_MAX = 4, LOG_TAIL = 4000 };
 
 struct sim sim;
-static int terminal, log_fd;        /* the real stderr; what the engine believes to be it */
+static int terminal, log_fd; /* the real stderr; what the engine believes to be it */
 
-/* ---- telling ------------------------------------------------------------------------------------------------------- */
+/* ---- telling ----------------------------------------------------------------------------------------------------- */
 
 static void say(const char *text)
 {
@@ -80,7 +81,8 @@ void sim_violation(const char *fmt, ...)
     if (sim.violations++ == 0)
         snprintf(sim.first_violation, sizeof(sim.first_violation), "%s", text);
     if (sim.violations <= 10) {
-        snprintf(line, sizeof(line), "seed=%" PRIu64 " life=%u at %lld ms: %s\n", sim.seed, sim.life, (long long)(simworld_now() / NS_PER_MS), text);
+        snprintf(line, sizeof(line), "seed=%" PRIu64 " life=%u at %lld ms: %s\n", sim.seed, sim.life,
+                 (long long)(simworld_now() / NS_PER_MS), text);
         say(line);
     }
 }
@@ -121,7 +123,7 @@ static void check_log(void)
     free(p);
 }
 
-/* ---- a run --------------------------------------------------------------------------------------------------------- */
+/* ---- a run ------------------------------------------------------------------------------------------------------- */
 
 static void live(bool calm)
 {
@@ -147,8 +149,13 @@ static void add_probes(void)
         for (unsigned u = 0; u < 3; u++) {
             struct errand *o = &sim.ops[sim.n_ops];
 
-            *o = (struct errand){ .number = 1000 + sim.n_ops, .tenant = sim_tenants[t], .user = sim_users[u], .agent = "helper", .tool = "sim.post",
-                              .subject = "plain", .copies = 1 };
+            *o = (struct errand){ .number = 1000 + sim.n_ops,
+                                  .tenant = sim_tenants[t],
+                                  .user = sim_users[u],
+                                  .agent = "helper",
+                                  .tool = "sim.post",
+                                  .subject = "plain",
+                                  .copies = 1 };
             snprintf(o->key, sizeof(o->key), "probe");
             sim.n_ops++;
         }
@@ -162,7 +169,8 @@ static void check_probes(void)
         const struct attempt *a = o->n_attempts ? &o->attempts[o->n_attempts - 1] : NULL;
 
         if (!a || !a->acked || a->outcome != OUTCOME_DONE)
-            sim_violation("in a calm world %s/%s still gets nothing done: %s", o->tenant, o->user, a ? err_name(a->err) : "never asked");
+            sim_violation("in a calm world %s/%s still gets nothing done: %s", o->tenant, o->user,
+                          a ? err_name(a->err) : "never asked");
     }
 }
 
@@ -213,13 +221,14 @@ static bool run(uint64_t seed, bool twice)
     if (sim.violations == 0)
         return true;
     tell_log();
-    snprintf(line, sizeof(line), "seed=%" PRIu64 ": %u violations, first: %s\n  again: SLUICE_SEED=%" PRIu64 " sim_test --tell\n", seed,
+    snprintf(line, sizeof(line),
+             "seed=%" PRIu64 ": %u violations, first: %s\n  again: SLUICE_SEED=%" PRIu64 " sim_test --tell\n", seed,
              sim.violations, sim.first_violation, seed);
     say(line);
     return false;
 }
 
-/* ---- the program --------------------------------------------------------------------------------------------------- */
+/* ---- the program ------------------------------------------------------------------------------------------------- */
 
 static void setup(void)
 {
@@ -251,22 +260,41 @@ static bool run_list(const char *path, bool twice)
 int main(int argc, char **argv)
 {
     static const struct option options[] = {
-        { "seeds", required_argument, NULL, 'n' }, { "from", required_argument, NULL, 'f' }, { "list", required_argument, NULL, 'l' },
-        { "twice", no_argument, NULL, '2' }, { "tell", no_argument, NULL, 't' }, { 0 },
+        { "seeds", required_argument, NULL, 'n' },
+        { "from", required_argument, NULL, 'f' },
+        { "list", required_argument, NULL, 'l' },
+        { "twice", no_argument, NULL, '2' },
+        { "tell", no_argument, NULL, 't' },
+        { "count", no_argument, NULL, 'c' },
+        { 0 },
     };
     const char *named = getenv("SLUICE_SEED"), *list = NULL;
     uint64_t from = named ? strtoull(named, NULL, 10) : 1, n = named ? 1 : 300;
-    bool twice = false, good = true;
+    bool twice = false, count = false, good = true;
     int c;
 
     while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
         switch (c) {
-        case 'n': n = strtoull(optarg, NULL, 10); break;
-        case 'f': from = strtoull(optarg, NULL, 10); break;
-        case 'l': list = optarg; break;
-        case '2': twice = true; break;
-        case 't': sim.verbose = true; break;
-        default:  return 2;
+        case 'n':
+            n = strtoull(optarg, NULL, 10);
+            break;
+        case 'f':
+            from = strtoull(optarg, NULL, 10);
+            break;
+        case 'l':
+            list = optarg;
+            break;
+        case '2':
+            twice = true;
+            break;
+        case 't':
+            sim.verbose = true;
+            break;
+        case 'c':
+            count = true;
+            break;
+        default:
+            return 2;
         }
     }
     setup();
@@ -276,7 +304,12 @@ int main(int argc, char **argv)
         good = run_list(list, twice);
     for (uint64_t i = 0; !list && good && i < n; i++)
         good = run(from + i, twice);
-    printf("%s: %llu calls, %llu effects, %llu deaths, %llu replays, %llu unknown, %llu refreshes, trace %016" PRIx64 "\n", good ? "good" : "BAD",
-           sim.calls, sim.effects, sim.crashes, sim.replays, sim.unknowns, sim.refreshes, sim.trace_hash);
+    printf("%s: %llu calls, %llu effects, %llu deaths, %llu replays, %llu unknown, %llu refreshes, trace %016" PRIx64
+           "\n",
+           good ? "good" : "BAD", sim.calls, sim.effects, sim.crashes, sim.replays, sim.unknowns, sim.refreshes,
+           sim.trace_hash);
+    for (int e = 0; count && e < ERR_COUNT; e++)
+        if (sim.heard[e])
+            printf("%10llu %s\n", sim.heard[e], err_name((enum err)e));
     return good ? 0 : 1;
 }

@@ -22,12 +22,15 @@ struct simfile {
     sqlite3_file base;
     int fd;
     char path[256];
-    bool fresh;                 /* its name is not durable yet */
-    bool doomed;                /* SQLITE_OPEN_DELETEONCLOSE */
+    bool fresh;  /* its name is not durable yet */
+    bool doomed; /* SQLITE_OPEN_DELETEONCLOSE */
     void *shm[SHM_REGIONS];
 };
 
-static struct simfile *simfile(sqlite3_file *f)     { return CONTAINER_OF(f, struct simfile, base); }
+static struct simfile *simfile(sqlite3_file *f)
+{
+    return CONTAINER_OF(f, struct simfile, base);
+}
 
 static int sync_parent(const char *path)
 {
@@ -98,10 +101,22 @@ static int x_size(sqlite3_file *f, sqlite3_int64 *ret)
     return SQLITE_OK;
 }
 
-static int x_lock(sqlite3_file *f, int kind)                { return SQLITE_OK; }
-static int x_sector(sqlite3_file *f)                        { return 512; }
-static int x_traits(sqlite3_file *f)                        { return SQLITE_IOCAP_POWERSAFE_OVERWRITE; }
-static int x_control(sqlite3_file *f, int op, void *arg)    { return SQLITE_NOTFOUND; }
+static int x_lock(sqlite3_file *f, int kind)
+{
+    return SQLITE_OK;
+}
+static int x_sector(sqlite3_file *f)
+{
+    return 512;
+}
+static int x_traits(sqlite3_file *f)
+{
+    return SQLITE_IOCAP_POWERSAFE_OVERWRITE;
+}
+static int x_control(sqlite3_file *f, int op, void *arg)
+{
+    return SQLITE_NOTFOUND;
+}
 
 static int x_reserved(sqlite3_file *f, int *ret)
 {
@@ -120,8 +135,11 @@ static int x_shm_map(sqlite3_file *f, int region, int size, int extend, void vol
     return SQLITE_OK;
 }
 
-static int x_shm_lock(sqlite3_file *f, int off, int n, int flags)   { return SQLITE_OK; }
-static void x_shm_barrier(sqlite3_file *f)                          { }
+static int x_shm_lock(sqlite3_file *f, int off, int n, int flags)
+{
+    return SQLITE_OK;
+}
+static void x_shm_barrier(sqlite3_file *f) {}
 
 static int x_shm_unmap(sqlite3_file *f, int del)
 {
@@ -135,13 +153,26 @@ static int x_shm_unmap(sqlite3_file *f, int del)
 }
 
 static const sqlite3_io_methods methods = {
-    .iVersion = 2, .xClose = x_close, .xRead = x_read, .xWrite = x_write, .xTruncate = x_truncate, .xSync = x_sync,
-    .xFileSize = x_size, .xLock = x_lock, .xUnlock = x_lock, .xCheckReservedLock = x_reserved, .xFileControl = x_control,
-    .xSectorSize = x_sector, .xDeviceCharacteristics = x_traits, .xShmMap = x_shm_map, .xShmLock = x_shm_lock,
-    .xShmBarrier = x_shm_barrier, .xShmUnmap = x_shm_unmap,
+    .iVersion = 2,
+    .xClose = x_close,
+    .xRead = x_read,
+    .xWrite = x_write,
+    .xTruncate = x_truncate,
+    .xSync = x_sync,
+    .xFileSize = x_size,
+    .xLock = x_lock,
+    .xUnlock = x_lock,
+    .xCheckReservedLock = x_reserved,
+    .xFileControl = x_control,
+    .xSectorSize = x_sector,
+    .xDeviceCharacteristics = x_traits,
+    .xShmMap = x_shm_map,
+    .xShmLock = x_shm_lock,
+    .xShmBarrier = x_shm_barrier,
+    .xShmUnmap = x_shm_unmap,
 };
 
-/* ---- names --------------------------------------------------------------------------------------------------------- */
+/* ---- names ------------------------------------------------------------------------------------------------------- */
 
 static bool exists(const char *path)
 {
@@ -204,8 +235,14 @@ static int x_random(sqlite3_vfs *v, int n, char *out)
     return n;
 }
 
-static int x_sleep(sqlite3_vfs *v, int us)                      { return us; }
-static int x_last_error(sqlite3_vfs *v, int n, char *out)       { return 0; }
+static int x_sleep(sqlite3_vfs *v, int us)
+{
+    return us;
+}
+static int x_last_error(sqlite3_vfs *v, int n, char *out)
+{
+    return 0;
+}
 
 static int x_time(sqlite3_vfs *v, double *ret)
 {
@@ -216,9 +253,18 @@ static int x_time(sqlite3_vfs *v, double *ret)
 void simvfs_install(void)
 {
     static sqlite3_vfs vfs = {
-        .iVersion = 1, .szOsFile = sizeof(struct simfile), .mxPathname = 255, .zName = "simulated", .xOpen = x_open,
-        .xDelete = x_delete, .xAccess = x_access, .xFullPathname = x_full, .xRandomness = x_random, .xSleep = x_sleep,
-        .xCurrentTime = x_time, .xGetLastError = x_last_error,
+        .iVersion = 1,
+        .szOsFile = sizeof(struct simfile),
+        .mxPathname = 255,
+        .zName = "simulated",
+        .xOpen = x_open,
+        .xDelete = x_delete,
+        .xAccess = x_access,
+        .xFullPathname = x_full,
+        .xRandomness = x_random,
+        .xSleep = x_sleep,
+        .xCurrentTime = x_time,
+        .xGetLastError = x_last_error,
     };
 
     ASSERT(sqlite3_initialize() == SQLITE_OK && sqlite3_vfs_register(&vfs, 1) == SQLITE_OK);

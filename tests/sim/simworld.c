@@ -16,9 +16,9 @@ struct slot {
 struct ring {
     struct slot ops[OPS_MAX];
     unsigned n;
-    bool gone;                  /* its loop has ended */
+    bool gone; /* its loop has ended */
     bool woken;
-    ns_t until;                 /* its loop waits until then */
+    ns_t until; /* its loop waits until then */
     pthread_cond_t turn;
 };
 
@@ -28,10 +28,12 @@ void (*simworld_changed)(void);
 static struct dice ring_dice, file_dice, bytes_dice;
 static ns_t clock_now;
 static ns_t hangs_until;
-static struct ring *rings[RINGS_MAX];       /* in the order in which they were opened */
+static struct ring *rings[RINGS_MAX]; /* in the order in which they were opened */
 static unsigned n_rings;
-static struct ring *runs;                   /* whose turn it is */
+static struct ring *runs; /* whose turn it is */
 static pthread_mutex_t baton = PTHREAD_MUTEX_INITIALIZER;
+static wall_ms_t wall_step;
+static bool wall_stepped;
 static bool dead;
 static size_t death;
 
@@ -41,7 +43,7 @@ static void changed(void)
         simworld_changed();
 }
 
-/* ---- files: memworld's, with faults by chance ---------------------------------------------------------------------- */
+/* ---- files: memworld's, with faults by chance -------------------------------------------------------------------- */
 
 /* One blocking call in so many fails; memworld does it when its counter is at one. */
 static void tempt(void)
@@ -148,17 +150,29 @@ static int sim_sync_dir(const char *path)
     return rc;
 }
 
-static int sim_close(int fd)                                            { return memworld.close(fd); }
-static int64_t sim_size(int fd)                                         { return memworld.size(fd); }
-static int64_t sim_pread(int fd, void *p, size_t n, int64_t off)        { return memworld.pread(fd, p, n, off); }
-static int sim_lock(int fd)                                             { return memworld.lock(fd); }
+static int sim_close(int fd)
+{
+    return memworld.close(fd);
+}
+static int64_t sim_size(int fd)
+{
+    return memworld.size(fd);
+}
+static int64_t sim_pread(int fd, void *p, size_t n, int64_t off)
+{
+    return memworld.pread(fd, p, n, off);
+}
+static int sim_lock(int fd)
+{
+    return memworld.lock(fd);
+}
 
 static int sim_list(const char *path, void (*fn)(const char *name, void *arg), void *arg)
 {
     return memworld.list(path, fn, arg);
 }
 
-/* ---- ring and clock ------------------------------------------------------------------------------------------------ */
+/* ---- ring and clock ---------------------------------------------------------------------------------------------- */
 
 static enum err ring_open(unsigned entries, struct ring **ret, struct errinfo *info)
 {
@@ -182,9 +196,12 @@ static void ring_close(struct ring *r)
     free(r);
 }
 
-static void ring_cancel(struct ring *r, struct op *op)      { }     /* a write under way cannot be taken back */
-static void ring_recycle(struct ring *r, unsigned token)    { }
-static void ring_wake(struct ring *r)                       { r->woken = true; }
+static void ring_cancel(struct ring *r, struct op *op) {} /* a write under way cannot be taken back */
+static void ring_recycle(struct ring *r, unsigned token) {}
+static void ring_wake(struct ring *r)
+{
+    r->woken = true;
+}
 
 static void ring_submit(struct ring *r, struct op *op)
 {
@@ -202,7 +219,7 @@ static int ring_write(struct op *op)
 {
     size_t n = op->len - op->progress;
 
-    if (n > 1 && dice_permille(&ring_dice, 20))             /* short writes are continued by the loop */
+    if (n > 1 && dice_permille(&ring_dice, 20)) /* short writes are continued by the loop */
         n = 1 + dice_below(&ring_dice, n - 1);
     memworld.pwrite(op->fd, (char *)op->buf + op->progress, n, op->off + (int64_t)op->progress);
     return (int)n;
@@ -247,11 +264,11 @@ static struct ring *choose(void)
     ns_t first = NS_NEVER;
     unsigned n = 0;
 
-    clock_now += dice_between(&ring_dice, 200, 2000);       /* the work of a turn */
+    clock_now += dice_between(&ring_dice, 200, 2000); /* the work of a turn */
     for (unsigned i = 0; i < n_rings; i++)
         if (!rings[i]->gone && ring_due(rings[i]) < first)
             first = ring_due(rings[i]);
-    ASSERT(first != NS_NEVER);                              /* nothing would ever happen again */
+    ASSERT(first != NS_NEVER); /* nothing would ever happen again */
     if (first > clock_now)
         clock_now = first;
     for (unsigned i = 0; i < n_rings; i++)
@@ -292,7 +309,8 @@ void simworld_run(unsigned loop, void (*fn)(void *arg), void *arg)
     hand_over(last ? NULL : choose());
 }
 
-static void ring_wait(struct ring *r, ns_t until, void (*complete)(struct op *op, int res, bool more, const char *data, unsigned token))
+static void ring_wait(struct ring *r, ns_t until,
+                      void (*complete)(struct op *op, int res, bool more, const char *data, unsigned token))
 {
     unsigned from = r->n ? (unsigned)dice_below(&ring_dice, r->n) : 0;
     struct ring *next;
@@ -321,9 +339,26 @@ static void ring_wait(struct ring *r, ns_t until, void (*complete)(struct op *op
             r->ops[i] = r->ops[--r->n];
 }
 
-static ns_t sim_now(void)               { return clock_now; }
-static wall_ms_t sim_wall_ms(void)      { return 1700000000000LL + clock_now / NS_PER_MS; }
-ns_t simworld_now(void)                 { return clock_now; }
+static ns_t sim_now(void)
+{
+    return clock_now;
+}
+wall_ms_t simworld_true_ms(void)
+{
+    return 1700000000000LL + clock_now / NS_PER_MS;
+}
+static wall_ms_t sim_wall_ms(void)
+{
+    return simworld_true_ms() + wall_step;
+}
+bool simworld_stepped(void)
+{
+    return wall_stepped;
+}
+ns_t simworld_now(void)
+{
+    return clock_now;
+}
 
 static void sim_random(void *p, size_t n)
 {
@@ -334,15 +369,35 @@ static void sim_random(void *p, size_t n)
 }
 
 const struct world simworld = {
-    .name = "simulated", .ring_open = ring_open, .ring_close = ring_close, .ring_submit = ring_submit, .ring_cancel = ring_cancel,
-    .ring_wait = ring_wait, .ring_recycle = ring_recycle, .ring_wake = ring_wake, .threads = false,
-    .now = sim_now, .wall_ms = sim_wall_ms, .random = sim_random,
-    .open = sim_open, .close = sim_close, .size = sim_size, .allocate = sim_allocate, .truncate = sim_truncate, .sync = sim_sync,
-    .pread = sim_pread, .pwrite = sim_pwrite, .rename = sim_rename, .unlink = sim_unlink, .mkdir = sim_mkdir,
-    .sync_dir = sim_sync_dir, .list = sim_list, .lock = sim_lock,
+    .name = "simulated",
+    .ring_open = ring_open,
+    .ring_close = ring_close,
+    .ring_submit = ring_submit,
+    .ring_cancel = ring_cancel,
+    .ring_wait = ring_wait,
+    .ring_recycle = ring_recycle,
+    .ring_wake = ring_wake,
+    .threads = false,
+    .now = sim_now,
+    .wall_ms = sim_wall_ms,
+    .random = sim_random,
+    .open = sim_open,
+    .close = sim_close,
+    .size = sim_size,
+    .allocate = sim_allocate,
+    .truncate = sim_truncate,
+    .sync = sim_sync,
+    .pread = sim_pread,
+    .pwrite = sim_pwrite,
+    .rename = sim_rename,
+    .unlink = sim_unlink,
+    .mkdir = sim_mkdir,
+    .sync_dir = sim_sync_dir,
+    .list = sim_list,
+    .lock = sim_lock,
 };
 
-/* ---- runs, deaths -------------------------------------------------------------------------------------------------- */
+/* ---- runs, deaths ------------------------------------------------------------------------------------------------ */
 
 void simworld_begin(uint64_t seed)
 {
@@ -353,8 +408,16 @@ void simworld_begin(uint64_t seed)
     bytes_dice = dice_for(seed, "bytes");
     clock_now = NS_PER_S;
     hangs_until = 0;
+    wall_step = 0;
+    wall_stepped = false;
     dead = false;
     ASSERT(n_rings == 0);
+}
+
+void simworld_step_wall(wall_ms_t to)
+{
+    wall_step = to;
+    wall_stepped = true;
 }
 
 void simworld_space(int64_t bytes)
@@ -369,8 +432,14 @@ void simworld_die(void)
     death = memworld_events();
 }
 
-bool simworld_dead(void)        { return dead; }
-size_t simworld_event(void)     { return memworld_events(); }
+bool simworld_dead(void)
+{
+    return dead;
+}
+size_t simworld_event(void)
+{
+    return memworld_events();
+}
 
 size_t simworld_durable_at(const char *path, int64_t off, size_t len)
 {

@@ -1,10 +1,10 @@
 /*
  * simworld.h -- the world of a simulated run: files of memworld, and a ring, a clock and randomness driven by the seed
  *
- * Each loop has a thread, and one of them runs at a time: where a loop waits, the seed says who goes on, so threads add no
- * chance of their own.  Time passes only when every loop waits.  Operations on the ring take time and complete in any order; writes and syncs
- * fail, hang and run out of space when the weather says so.  A crash is an instant between two changes of the files:
- * simworld_die() fixes it, and simworld_crash() later puts back what it may have left.
+ * Each loop has a thread, and one of them runs at a time: where a loop waits, the seed says who goes on, so threads add
+ * no chance of their own.  Time passes only when every loop waits.  Operations on the ring take time and complete in
+ * any order; writes and syncs fail, hang and run out of space when the weather says so.  A crash is an instant between
+ * two changes of the files: simworld_die() fixes it, and simworld_crash() later puts back what it may have left.
  *
  * SQLite lives in the same files (simvfs.c), so the store's crash states are the journal's.
  */
@@ -18,18 +18,22 @@ extern const struct world simworld;
 
 /* What can go wrong with files, in permille of operations; all zero: a calm world. */
 struct simworld_weather {
-    unsigned slow;              /* an operation of the ring takes up to a second */
-    unsigned hang;              /* ... or nothing completes for up to 5 s */
-    unsigned ring_error;        /* a write or sync of the ring fails: the journal's lane is over */
-    unsigned file_error;        /* a blocking call fails */
+    unsigned slow;       /* an operation of the ring takes up to a second */
+    unsigned hang;       /* ... or nothing completes for up to 5 s */
+    unsigned ring_error; /* a write or sync of the ring fails: the journal's lane is over */
+    unsigned file_error; /* a blocking call fails */
 };
 extern struct simworld_weather simworld_weather;
 
 /* A new run: no files, time at its beginning. */
 void simworld_begin(uint64_t seed);
 ns_t simworld_now(void);
-/* Runs fn(arg), which runs loop number `loop` (in the order of their creation), on the calling thread when it is its turn.
- * Loop 0 begins. */
+wall_ms_t simworld_true_ms(void); /* the provider's clock */
+/* The machine's clock is set: so many ms off the provider's. */
+void simworld_step_wall(wall_ms_t to);
+bool simworld_stepped(void); /* was it ever in this run? */
+/* Runs fn(arg), which runs loop number `loop` (in the order of their creation), on the calling thread when it is its
+ * turn. Loop 0 begins. */
 void simworld_run(unsigned loop, void (*fn)(void *arg), void *arg);
 /* Bytes that files may have together from now on beyond what they have; 0: no limit. */
 void simworld_space(int64_t bytes);
@@ -49,6 +53,6 @@ size_t simworld_event(void);
 
 /* simvfs.c: makes SQLite use these files, whatever path it is given. Once per process. */
 void simvfs_install(void);
-void simvfs_begin(void);        /* a new run: its randomness begins again */
+void simvfs_begin(void); /* a new run: its randomness begins again */
 
 #endif

@@ -1,8 +1,8 @@
 /*
  * upstream.c -- the simulated provider (upstream.h): requests, tokens, the log of effects
  *
- * A request is drawn its fate on arrival.  Between `arrives` and `answers` lies `executes`; what is to be executed hangs
- * on a list by time and is done when the clock has passed it, whoever looks next.
+ * A request is drawn its fate on arrival.  Between `arrives` and `answers` lies `executes`; what is to be executed
+ * hangs on a list by time and is done when the clock has passed it, whoever looks next.
  */
 #include "upstream.h"
 
@@ -13,25 +13,28 @@
 #include "base/crypto.h"
 #include "json/json.h"
 #include "loop/task.h"
+#include "provider.h"
 #include "sim.h"
 #include "simworld.h"
 
-enum { GRANTS_MAX = 256, PLANS_MAX = 4096, IN_FLIGHT_MAX = 4, RATE_MS = 10000, SKEW_MS = 10, SENDS_MAX = 16384 };
+enum { GRANTS_MAX = 1024, MAILBOXES_MAX = 256, IN_FLIGHT_MAX = 4, RATE_MS = 10000, SKEW_MS = 10, SENDS_MAX = 4096 };
 
 struct upstream_weather upstream_weather;
 struct deed *upstream_effects;
 size_t upstream_n_effects;
-unsigned upstream_refreshes, upstream_reconnects;
-void (*upstream_happened)(void);
+unsigned upstream_refreshes;
+void (*upstream_happened)(bool token);
 
 struct grant {
     char tenant[24], user[24];
-    unsigned number;            /* its place among all grants */
-    unsigned generation;        /* of the refresh token that is valid */
-    bool dead, refreshing;
+    enum upstream_kind kind;
+    unsigned number;     /* its place among all grants */
+    unsigned generation; /* of the refresh token that is valid */
+    bool dead;
     char access[80], refresh[80];
-    wall_ms_t expires;
-    bool revoked;               /* the access token */
+    wall_ms_t life, expires;
+    wall_ms_t told_until; /* the end of the access token as the engine may understand it */
+    bool revoked;         /* the access token */
 };
 
 struct plan {
@@ -43,6 +46,7 @@ struct plan {
 /* What the engine had under way or sent, per mailbox, in this life. */
 struct mailbox {
     char tenant[24], user[24];
+    enum upstream_kind kind;
     unsigned in_flight;
     ns_t sends[SENDS_MAX];
     unsigned n_sends;
@@ -56,16 +60,18 @@ static struct plan *plans;
 static struct mailbox *mailboxes;
 static unsigned n_mailboxes;
 static unsigned life;
+static int64_t token_ms_max; /* lives of access tokens, in this run */
 
-/* ---- beginning and end --------------------------------------------------------------------------------------------- */
+/* ---- beginning and end ------------------------------------------------------------------------------------------- */
 
 void upstream_begin(uint64_t seed)
 {
     upstream_end();
     dice = dice_for(seed, "upstream");
     upstream_weather = (struct upstream_weather){ 0 };
-    n_grants = upstream_refreshes = upstream_reconnects = 0;
-    mailboxes = calloc(64, sizeof(*mailboxes));
+    token_ms_max = dice_scale(&dice, 8000, 120000);
+    n_grants = upstream_refreshes = 0;
+    mailboxes = calloc(MAILBOXES_MAX, sizeof(*mailboxes));
     ASSERT(mailboxes);
     n_mailboxes = 0;
 }
@@ -92,7 +98,7 @@ void upstream_new_life(unsigned number)
         mailboxes[i].in_flight = mailboxes[i].n_sends = 0;
 }
 
-/* ---- effects ------------------------------------------------------------------------------------------------------- */
+/* ---- effects ----------------------------------------------------------------------------------------------------- */
 
 static void execute(const struct deed *e)
 {
@@ -104,7 +110,7 @@ static void execute(const struct deed *e)
     upstream_effects[upstream_n_effects++] = *e;
     sim_trace("effect op=%lld step=%d call=%s", (long long)e->op, e->step, e->call);
     if (upstream_happened)
-        upstream_happened();
+        upstream_happened(false);
 }
 
 static void advance(ns_t now)
@@ -136,29 +142,7 @@ static void plan(const struct deed *e, ns_t at)
     *to = p;
 }
 
-static bool was_executed(int64_t op)
-{
-    for (size_t i = 0; i < upstream_n_effects; i++)
-        if (upstream_effects[i].op == op)
-            return true;
-    return false;
-}
-
-static bool key_executed(struct str key)
-{
-    for (size_t i = 0; i < upstream_n_effects; i++)
-        if (str_is(key, upstream_effects[i].key))
-            return true;
-    return false;
-}
-
-/* ---- a request as it arrives --------------------------------------------------------------------------------------- */
-
-struct request {
-    struct arena arena;
-    struct str method, path, auth, body;
-    struct json *json;
-};
+/* ---- a request as it arrives ------------------------------------------------------------------------------------- */
 
 static bool request_read(struct request *r, const struct fetch_request *req)
 {
@@ -168,7 +152,8 @@ static bool request_read(struct request *r, const struct fetch_request *req)
     *r = (struct request){ 0 };
     arena_init(&r->arena, 1 << 20);
     wire = fetch_wire(req, &r->arena);
-    if (!str_cut(wire, '\n', &line, &rest) || !str_cut(line, ' ', &r->method, &line) || !str_cut(line, ' ', &r->path, &line))
+    if (!str_cut(wire, '\n', &line, &rest) || !str_cut(line, ' ', &r->method, &line) ||
+        !str_cut(line, ' ', &r->path, &line))
         return false;
     while (str_cut(rest, '\n', &line, &rest) && line.len > 1)
         if (str_starts(line, STR("Authorization: Bearer ")))
@@ -202,45 +187,42 @@ static struct str form_value(struct str body, const char *name)
     return STR_NULL;
 }
 
-/* ---- tokens -------------------------------------------------------------------------------------------------------- */
+/* ---- tokens ------------------------------------------------------------------------------------------------------ */
 
-void upstream_code(struct str tenant, struct str user, char out[80])
+void upstream_code(struct str provider, struct str tenant, struct str user, char out[80])
 {
-    snprintf(out, 80, "code.%.*s.%.*s", STR_ARG(tenant), STR_ARG(user));
+    snprintf(out, 80, "code.%s.%.*s.%.*s", str_is(provider, "sim") ? "sim" : "graph", STR_ARG(tenant), STR_ARG(user));
 }
 
+/* The refresh token of a provider that does not rotate stays. */
 static void grant_renew(struct grant *g)
 {
     g->generation++;
     g->revoked = false;
-    g->expires = world->wall_ms() + dice_between(&dice, 20000, 90000);
-    snprintf(g->access, sizeof(g->access), UPSTREAM_ACCESS "%u.%u.%llx", g->number, g->generation, (unsigned long long)dice_next(&dice));
-    snprintf(g->refresh, sizeof(g->refresh), UPSTREAM_REFRESH "%u.%u.%llx", g->number, g->generation, (unsigned long long)dice_next(&dice));
+    g->life = dice_between(&dice, token_ms_max / 4, token_ms_max);
+    g->expires = g->told_until = simworld_true_ms() + g->life;
+    snprintf(g->access, sizeof(g->access), UPSTREAM_ACCESS "%u.%u.%llx", g->number, g->generation,
+             (unsigned long long)dice_next(&dice));
+    if (g->kind == UPSTREAM_SIM || g->generation == 1)
+        snprintf(g->refresh, sizeof(g->refresh), UPSTREAM_REFRESH "%u.%u.%llx", g->number, g->generation,
+                 (unsigned long long)dice_next(&dice));
 }
 
 static struct grant *grant_new(struct str code)
 {
-    struct str tenant, user;
+    struct str kind, tenant, user;
     struct grant *g;
 
-    if (!str_starts(code, STR("code.")) || !str_cut(str_from(code, 5), '.', &tenant, &user))
+    if (!str_starts(code, STR("code.")) || !str_cut(str_from(code, 5), '.', &kind, &code) ||
+        !str_cut(code, '.', &tenant, &user))
         return NULL;
     ASSERT(n_grants < GRANTS_MAX);
     g = &grants[n_grants];
-    *g = (struct grant){ .number = n_grants++ };
+    *g = (struct grant){ .number = n_grants++, .kind = str_is(kind, "sim") ? UPSTREAM_SIM : UPSTREAM_GRAPH };
     snprintf(g->tenant, sizeof(g->tenant), "%.*s", STR_ARG(tenant));
     snprintf(g->user, sizeof(g->user), "%.*s", STR_ARG(user));
     grant_renew(g);
-    upstream_reconnects++;
     return g;
-}
-
-bool upstream_grant_alive(struct str tenant, struct str user)
-{
-    for (unsigned i = n_grants; i-- > 0;)
-        if (str_is(tenant, grants[i].tenant) && str_is(user, grants[i].user))
-            return !grants[i].dead;
-    return false;
 }
 
 static struct grant *grant_of_number(struct str token, size_t prefix)
@@ -248,31 +230,41 @@ static struct grant *grant_of_number(struct str token, size_t prefix)
     struct str number, rest;
     uint64_t n;
 
-    if (token.len <= prefix || !str_cut(str_from(token, prefix), '.', &number, &rest) || !str_to_u64(number, &n) || n >= n_grants)
+    if (token.len <= prefix || !str_cut(str_from(token, prefix), '.', &number, &rest) || !str_to_u64(number, &n) ||
+        n >= n_grants)
         return NULL;
     return &grants[n];
 }
 
 static const char *tokens_json(const struct grant *g, char out[400])
 {
-    snprintf(out, 400, "{\"access_token\":\"%s\",\"token_type\":\"Bearer\",\"expires_in\":%lld,\"refresh_token\":\"%s\"}", g->access,
-             (long long)(g->expires - world->wall_ms()) / 1000, g->refresh);
+    snprintf(out, 400,
+             "{\"access_token\":\"%s\",\"token_type\":\"Bearer\",\"expires_in\":%lld,\"refresh_token\":\"%s\"}",
+             g->access, (long long)g->life / 1000, g->refresh);
     return out;
 }
 
-/* What a token request does, and the answer's text; *ret_status is set. */
-static const char *exchange_token(const struct request *r, int *ret_status, char out[400])
+/* What a token request does, and the answer's text; *ret_status is set, *ret to the grant that got new tokens. */
+static const char *exchange_token(const struct request *r, int *ret_status, struct grant **ret, char out[400])
 {
     struct str type = form_value(r->body, "grant_type"), token;
     struct grant *g;
 
     *ret_status = 200;
+    *ret = NULL;
     if (!str_is(form_value(r->body, "client_secret"), UPSTREAM_SECRET)) {
         *ret_status = 401;
         return "{\"error\":\"invalid_client\"}";
     }
-    if (str_is(type, "authorization_code") && (g = grant_new(form_value(r->body, "code"))))
-        return tokens_json(g, out);
+    if (str_is(type, "authorization_code") && (*ret = grant_new(form_value(r->body, "code"))))
+        return tokens_json(*ret, out);
+    if (str_ends(r->path, STR("/revoke"))) {
+        token = form_value(r->body, "token");
+        g = grant_of_number(token, strlen(UPSTREAM_REFRESH));
+        if (g)
+            g->dead = true;
+        return "{}";
+    }
     token = form_value(r->body, "refresh_token");
     g = grant_of_number(token, strlen(UPSTREAM_REFRESH));
     *ret_status = 400;
@@ -283,29 +275,42 @@ static const char *exchange_token(const struct request *r, int *ret_status, char
         g->dead = true;
     }
     if (!g->dead && dice_permille(&dice, upstream_weather.token_dead))
-        g->dead = true;                     /* the user took it back */
+        g->dead = true; /* the user took it back */
     if (g->dead)
         return "{\"error\":\"invalid_grant\"}";
     upstream_refreshes++;
     grant_renew(g);
     sim_trace("refreshed %s/%s generation=%u", g->tenant, g->user, g->generation);
     if (upstream_happened)
-        upstream_happened();
+        upstream_happened(true);
     *ret_status = 200;
+    *ret = g;
     return tokens_json(g, out);
 }
 
-/* ---- what the engine is held to ------------------------------------------------------------------------------------ */
+/* ---- what the engine is held to ---------------------------------------------------------------------------------- */
 
 static struct mailbox *mailbox_of(const struct grant *g)
 {
     for (unsigned i = 0; i < n_mailboxes; i++)
-        if (strcmp(mailboxes[i].tenant, g->tenant) == 0 && strcmp(mailboxes[i].user, g->user) == 0)
+        if (mailboxes[i].kind == g->kind && strcmp(mailboxes[i].tenant, g->tenant) == 0 &&
+            strcmp(mailboxes[i].user, g->user) == 0)
             return &mailboxes[i];
-    ASSERT(n_mailboxes < 64);
+    ASSERT(n_mailboxes < MAILBOXES_MAX);
     snprintf(mailboxes[n_mailboxes].tenant, sizeof(mailboxes[0].tenant), "%s", g->tenant);
     snprintf(mailboxes[n_mailboxes].user, sizeof(mailboxes[0].user), "%s", g->user);
+    mailboxes[n_mailboxes].kind = g->kind;
     return &mailboxes[n_mailboxes++];
+}
+
+void upstream_disconnected(struct str provider, const char *tenant, const char *user)
+{
+    enum upstream_kind kind = str_is(provider, "sim") ? UPSTREAM_SIM : UPSTREAM_GRAPH;
+
+    for (unsigned i = 0; i < n_mailboxes; i++)
+        if (mailboxes[i].kind == kind && strcmp(mailboxes[i].tenant, tenant) == 0 &&
+            strcmp(mailboxes[i].user, user) == 0)
+            mailboxes[i].tenant[0] = '\0';
 }
 
 static struct mailbox *mailbox_enter(const struct grant *g)
@@ -331,17 +336,17 @@ static int by_time(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* At most so many requests left in any window; what was never sent does not count. A permit is granted some turns of the
- * loop before its request leaves: that is the skew. */
+/* At most so many requests left in any window; what was never sent does not count. A permit is granted some turns of
+ * the loop before its request leaves: that is the skew. */
 static void check_rate(struct mailbox *m)
 {
     qsort(m->sends, m->n_sends, sizeof(m->sends[0]), by_time);
-    for (unsigned i = (unsigned)sim.rate; i < m->n_sends; i++) {
+    for (unsigned i = (unsigned)sim.rate; m->kind == UPSTREAM_SIM && i < m->n_sends; i++) {
         if (m->sends[i] - m->sends[i - sim.rate] < (RATE_MS - SKEW_MS) * NS_PER_MS) {
             for (unsigned k = i - (unsigned)sim.rate; k <= i; k++)
                 sim_trace("left at %lld ms", (long long)(m->sends[k] / NS_PER_MS));
-            sim_violation("more than %lld requests of mailbox %s/%s within %d ms, at %lld ms", (long long)sim.rate, m->tenant, m->user, RATE_MS,
-                          (long long)(m->sends[i] / NS_PER_MS));
+            sim_violation("more than %lld requests of mailbox %s/%s within %d ms, at %lld ms", (long long)sim.rate,
+                          m->tenant, m->user, RATE_MS, (long long)(m->sends[i] / NS_PER_MS));
             return;
         }
     }
@@ -352,22 +357,23 @@ void upstream_end_life(void)
     upstream_settle();
     for (unsigned i = 0; i < n_mailboxes; i++) {
         if (mailboxes[i].in_flight)
-            sim_violation("%u requests of %s/%s never ended", mailboxes[i].in_flight, mailboxes[i].tenant, mailboxes[i].user);
+            sim_violation("%u requests of %s/%s never ended", mailboxes[i].in_flight, mailboxes[i].tenant,
+                          mailboxes[i].user);
         check_rate(&mailboxes[i]);
         mailboxes[i].n_sends = 0;
     }
 }
 
-/* ---- fates --------------------------------------------------------------------------------------------------------- */
+/* ---- fates ------------------------------------------------------------------------------------------------------- */
 
 enum fate { ANSWERED, REFUSED_CONNECTION, LOST_BEFORE, LOST_AFTER, GARBAGE, GARBLED };
 
 struct course {
     enum fate fate;
-    ns_t connect, execute, answer;      /* how long each takes, one after the other */
+    ns_t connect, execute, answer; /* how long each takes, one after the other */
     int status;
     bool executes;
-    int retry_after_s;                  /* -1: none said */
+    int retry_after_s; /* -1: none said */
 };
 
 static const int broken_statuses[] = { 500, 502, 504 };
@@ -392,11 +398,16 @@ static struct course draw(void)
     else if (dice_permille(&dice, w->lose_after))
         c.fate = LOST_AFTER;
     else if (dice_permille(&dice, w->limited))
-        c = (struct course){ ANSWERED, c.connect, c.execute, c.answer, 429, false, half ? (int)dice_between(&dice, 0, 5) : -1 };
+        c = (struct course){
+            ANSWERED, c.connect, c.execute, c.answer, 429, false, half ? (int)dice_between(&dice, 0, 5) : -1
+        };
     else if (dice_permille(&dice, w->busy))
-        c = (struct course){ ANSWERED, c.connect, c.execute, c.answer, 503, !half && dice_permille(&dice, 500), half ? 1 : -1 };
+        c = (struct course){ ANSWERED,     c.connect, c.execute, c.answer, 503, !half && dice_permille(&dice, 500),
+                             half ? 1 : -1 };
     else if (dice_permille(&dice, w->broken))
-        c = (struct course){ ANSWERED, c.connect, c.execute, c.answer, broken_statuses[dice_below(&dice, 3)], half, -1 };
+        c = (struct course){
+            ANSWERED, c.connect, c.execute, c.answer, broken_statuses[dice_below(&dice, 3)], half, -1
+        };
     else if (dice_permille(&dice, w->garbage))
         c = (struct course){ GARBAGE, c.connect, c.execute, c.answer, 200, half, -1 };
     else if (dice_permille(&dice, w->garbled))
@@ -427,13 +438,15 @@ static struct course draw_token(void)
     else if (dice_permille(&dice, w->token_lose_after))
         c.fate = LOST_AFTER;
     else if (dice_permille(&dice, w->token_busy))
-        c = (struct course){ ANSWERED, c.connect, c.execute, c.answer, dice_permille(&dice, 500) ? 503 : 429, false, 1 };
+        c = (struct course){
+            ANSWERED, c.connect, c.execute, c.answer, dice_permille(&dice, 500) ? 503 : 429, false, 1
+        };
     else if (dice_permille(&dice, w->token_garbage))
         c.fate = dice_permille(&dice, 500) ? GARBAGE : GARBLED;
     return c;
 }
 
-/* ---- answering ----------------------------------------------------------------------------------------------------- */
+/* ---- answering --------------------------------------------------------------------------------------------------- */
 
 static struct fetch_field *fields_of(struct arena *a, const struct course *c, unsigned *ret_n)
 {
@@ -447,8 +460,8 @@ static struct fetch_field *fields_of(struct arena *a, const struct course *c, un
     return f;
 }
 
-static enum err answer_now(const struct course *c, const char *text, ns_t sent_at, struct arena *a, struct fetch_reply *ret,
-                       enum fetch_sent *ret_sent, struct errinfo *info)
+static enum err answer_now(const struct course *c, const char *text, ns_t sent_at, struct arena *a,
+                           struct fetch_reply *ret, enum fetch_sent *ret_sent, struct errinfo *info)
 {
     if (c->fate == LOST_BEFORE || c->fate == LOST_AFTER)
         return err_set(info, E_OUTCOME_UNKNOWN, "the connection was closed before the answer");
@@ -481,11 +494,12 @@ static enum err from_the_grave(struct errinfo *info)
     return err_set(info, E_UPSTREAM_DOWN, "no process, no request");
 }
 
-static enum err await_token_exchange(const struct fetch_request *req, const struct request *r, struct arena *a, struct fetch_reply *ret,
-                                     enum fetch_sent *ret_sent, struct errinfo *info)
+static enum err await_token_exchange(const struct fetch_request *req, const struct request *r, struct arena *a,
+                                     struct fetch_reply *ret, enum fetch_sent *ret_sent, struct errinfo *info)
 {
     struct course c = draw_token();
     const char *text = "{\"error\":\"temporarily_unavailable\"}";
+    struct grant *renewed = NULL;
     ns_t began = loop_now();
     char out[400];
     enum err e = await_until(began + c.connect, req->deadline, false, info);
@@ -496,43 +510,35 @@ static enum err await_token_exchange(const struct fetch_request *req, const stru
         return e;
     *ret_sent = FETCH_SENT;
     if (c.executes && c.status == 200)
-        text = exchange_token(r, &c.status, out);
+        text = exchange_token(r, &c.status, &renewed, out);
     e = await_until(began + c.connect + c.execute + c.answer, req->deadline, true, info);
+    if (renewed) /* a lifetime is counted from when it was heard of */
+        renewed->told_until = simworld_true_ms() + renewed->life;
     return e ? e : answer_now(&c, text, began, a, ret, ret_sent, info);
 }
 
-/* ---- the API ------------------------------------------------------------------------------------------------------- */
+/* ---- the API ----------------------------------------------------------------------------------------------------- */
 
 /* Whose token is this? NULL: nobody's that is valid now. */
 static struct grant *authorized(const struct request *r)
 {
     struct grant *g = grant_of_number(r->auth, strlen(UPSTREAM_ACCESS));
 
-    return g && !g->dead && !g->revoked && str_is(r->auth, g->access) && g->expires > world->wall_ms() ? g : NULL;
+    return g && !g->dead && !g->revoked && str_is(r->auth, g->access) && g->expires > simworld_true_ms() ? g : NULL;
 }
 
 /* What a request would do, or op -1: nothing. */
-static struct deed effect_of(const struct request *r, const struct grant *g)
+static struct deed deed_of(const struct request *r, const struct grant *g)
 {
     struct deed e = { .op = -1, .sent = loop_now(), .event = simworld_event(), .life = life };
-    uint64_t n;
 
     snprintf(e.tenant, sizeof(e.tenant), "%s", g->tenant);
     snprintf(e.user, sizeof(e.user), "%s", g->user);
     snprintf(e.call, sizeof(e.call), "%s", sim_call_here());
-    if (str_is(r->method, "POST") && str_is(r->path, "/v1/items")) {
-        int64_t step = 0;
-
-        json_int(json_get(r->json, "op"), &e.op);
-        snprintf(e.key, sizeof(e.key), "%.*s", STR_ARG(json_str(json_get(r->json, "key"))));
-        json_int(json_get(r->json, "step"), &step);
-        e.step = (int)step;
-    } else if (str_is(r->method, "DELETE") && str_starts(r->path, STR("/v1/items/"))) {
-        if (str_to_u64(str_from(r->path, 10), &n)) {
-            e.op = (int64_t)n;
-            e.step = 1;
-        }
-    }
+    if (g->kind == UPSTREAM_SIM)
+        items_deed(r, &e);
+    else
+        graph_deed(r, &e);
     return e;
 }
 
@@ -542,31 +548,26 @@ static void check_who(const struct fetch_request *req, const struct grant *g)
     struct sim_who who = sim_who_here();
 
     if (!str_is(req->tenant, g->tenant) || !str_is(who.tenant, g->tenant) || !str_is(who.user, g->user))
-        sim_violation("a request of %.*s/%.*s carried a token of %s/%s", STR_ARG(who.tenant), STR_ARG(who.user), g->tenant, g->user);
-}
-
-static const char *item_text(const struct request *r, const struct grant *g, const struct deed *x, struct arena *a)
-{
-    bool made = str_starts(r->path, STR("/v1/keys/")) && key_executed(str_from(r->path, 9));
-
-    return arena_printf(a, "{\"id\":\"item-%lld\",\"owner\":\"%s/%s\",\"made\":%s,\"seen\":%s}", (long long)x->op, g->tenant, g->user,
-                        made ? "true" : "false", was_executed(x->op) ? "true" : "false").p;
+        sim_violation("a request of %.*s/%.*s carried a token of %s/%s", STR_ARG(who.tenant), STR_ARG(who.user),
+                      g->tenant, g->user);
 }
 
 /* The answer's text, once the time for it has come. */
-static const char *text_of(const struct course *c, const struct request *r, const struct grant *g, const struct deed *x, struct arena *a)
+static const char *text_of(const struct course *c, const struct request *r, const struct grant *g, const struct deed *x,
+                           struct arena *a)
 {
     advance(loop_now());
     if (c->status == 200)
-        return item_text(r, g, x, a);
+        return g->kind == UPSTREAM_SIM ? items_text(r, x, a) : graph_text(r, x, a);
     return "{\"error\":{\"message\":\"so it goes\"}}";
 }
 
-static enum err await_arrived(const struct fetch_request *req, const struct request *r, struct course *c, struct grant *g, ns_t began,
-                              struct arena *a, struct fetch_reply *ret, enum fetch_sent *ret_sent, struct errinfo *info)
+static enum err await_arrived(const struct fetch_request *req, const struct request *r, struct course *c,
+                              struct grant *g, ns_t began, struct arena *a, struct fetch_reply *ret,
+                              enum fetch_sent *ret_sent, struct errinfo *info)
 {
     ns_t executes = loop_now() + c->execute;
-    struct deed x = effect_of(r, g);
+    struct deed x = deed_of(r, g);
     struct grant *valid;
     enum err e;
 
@@ -585,8 +586,8 @@ static enum err await_arrived(const struct fetch_request *req, const struct requ
     return e ? e : answer_now(c, text_of(c, r, g, &x, a), began, a, ret, ret_sent, info);
 }
 
-static enum err await_api(const struct fetch_request *req, const struct request *r, struct arena *a, struct fetch_reply *ret,
-                          enum fetch_sent *ret_sent, struct errinfo *info)
+static enum err await_api(const struct fetch_request *req, const struct request *r, struct arena *a,
+                          struct fetch_reply *ret, enum fetch_sent *ret_sent, struct errinfo *info)
 {
     struct grant *g = grant_of_number(r->auth, strlen(UPSTREAM_ACCESS));
     struct course c = draw();
@@ -597,7 +598,7 @@ static enum err await_api(const struct fetch_request *req, const struct request 
     if (!g)
         return sim_violation("a request without a token of ours"), from_the_grave(info);
     check_who(req, g);
-    if (str_is(r->auth, g->access) && g->expires <= world->wall_ms())
+    if (str_is(r->auth, g->access) && g->told_until <= simworld_true_ms() && !simworld_stepped())
         sim_violation("a token of %s/%s was used after its end", g->tenant, g->user);
     m = mailbox_enter(g);
     e = await_until(began + c.connect, req->deadline, false, info);
@@ -612,8 +613,8 @@ static enum err await_api(const struct fetch_request *req, const struct request 
     return e;
 }
 
-static enum err await_upstream(struct fetch *f, const struct fetch_request *req, struct arena *a, struct fetch_reply *ret,
-                               enum fetch_sent *ret_sent, struct errinfo *info)
+static enum err await_upstream(struct fetch *f, const struct fetch_request *req, struct arena *a,
+                               struct fetch_reply *ret, enum fetch_sent *ret_sent, struct errinfo *info)
 {
     struct request r;
     enum err e;
@@ -624,12 +625,13 @@ static enum err await_upstream(struct fetch *f, const struct fetch_request *req,
     if (!request_read(&r, req)) {
         sim_violation("a request that nobody can read left the engine");
         e = from_the_grave(info);
-    } else if (strcmp(req->origin->host, "login.sim.example") == 0) {
+    } else if (str_starts(str_of(req->origin->host), STR("login."))) {
         e = await_token_exchange(req, &r, a, ret, ret_sent, info);
     } else {
         e = await_api(req, &r, a, ret, ret_sent, info);
     }
-    sim_trace("%s %.*s %.*s -> %s %d sent=%d", sim_call_here(), STR_ARG(r.method), STR_ARG(r.path), err_name(e), ret->status, (int)*ret_sent);
+    sim_trace("%s %.*s %.*s -> %s %d sent=%d", sim_call_here(), STR_ARG(r.method), STR_ARG(r.path), err_name(e),
+              ret->status, (int)*ret_sent);
     request_release(&r);
     return e;
 }

@@ -237,7 +237,7 @@ class WithAnEngine(unittest.TestCase):
         """The provider says no: it did not happen."""
         provider = Upstream(lambda c, r: answer(c, 400, b'{"error":{"code":"ErrorInvalidRecipients","message":"No."}}'))
         engine = Engine(config_for(provider), env={"SANDBOX_SECRET": "sandbox-secret"})
-        run("connect", "outlook", "--token-file", "-", *ALICE, "--data", engine.data, input="brought")
+        run("connect", "outlook", "--token-file", "-", *ALICE[:-1], "cli", "--data", engine.data, input="brought")
         p = sluice("call", *A_MAIL, *ALICE, "--data", engine.data)
         self.assertEqual(p.returncode, 4, p.stderr)
         self.assertRegex(p.stderr, r"^failed: ")

@@ -328,6 +328,16 @@ class Decisions(WithEngine):
         self.assertEqual(outcome_of(m), "refused")
         self.assertEqual(self.upstream.requests, [])
 
+    def test_an_agent_cannot_replace_the_account_it_acts_on(self):
+        t = self.engine.token(agent="outsider", tenant="other")
+        for method, path, body in (("GET", "/v1/accounts", None), ("POST", "/v1/accounts", {"provider": "outlook", "token": "mine"}),
+                                   ("POST", "/v1/connect", {"provider": "outlook"})):
+            status, _, raw = self.engine.request(method, path, json.dumps(body) if body else None, {"Authorization": "Bearer " + t})
+            self.assertEqual(status, 403, raw)
+            self.assertIn(b"not permitted", raw)
+        status, _, _ = self.engine.request("GET", "/v1/accounts", headers={"Authorization": "Bearer " + t, "Host": "evil.example"})
+        self.assertEqual(status, 403)
+
     def test_an_account_that_is_missing(self):
         t = self.engine.token(user="nobody@demo.example")
         m = self.engine.call("outlook.list_mail", {}, t)
@@ -425,6 +435,58 @@ class BadUpstreams(WithEngine):
         again = self.engine.call("outlook.book_meeting", args, self.token, key="lost-1")
         self.assertEqual(outcome_of(again), "unknown")
         self.assertEqual(len(sent), 1, "a repeat with the same key is answered, not executed")
+
+    def booking(self, last):
+        """A provider that lets a meeting be looked up and answers the booking itself with `last`; the bookings it saw."""
+        seen = []
+
+        def graph(c, r):
+            if r.startswith(b"POST /v1.0/me/events"):
+                seen.append(r)
+                return last(c)
+            if b"getSchedule" in r:
+                ask = json.loads(r.split(b"\r\n\r\n", 1)[1])
+                upstream.answer(c, 200, json.dumps({"value": [{"scheduleId": s, "availabilityView": "0" * 400} for s in ask["schedules"]]}).encode())
+            else:
+                upstream.answer(c, 404, b'{"error":{"message":"not now"}}')
+            return None
+        self.behave(graph)
+        return seen
+
+    def test_a_status_that_proves_nothing_is_unknown_and_keeps_its_key(self):
+        args = {"attendees": ["bob@demo.example"], "minutes": 30, "subject": "s"}
+        for status in (303, 408, 500, 502, 504, 507, 520, 524, 529):
+            seen = self.booking(lambda c, s=status: upstream.answer(c, s, b"[]"))
+            for _ in range(2):
+                m = self.engine.call("outlook.book_meeting", args, self.token, key="proves-nothing-%d" % status)
+                self.assertEqual(outcome_of(m), "unknown", (status, m))
+                self.assertNotIn("did not happen", text_of(m))
+                self.assertNotIn("dev.sluice/retryAfterMs", m["result"]["_meta"])
+            self.assertEqual(len(seen), 1, status)
+
+    def test_an_error_that_fills_the_memory_is_still_unknown(self):
+        seen = self.booking(lambda c: upstream.answer(c, 500, b"[" + b"1," * 1500000 + b"1]"))
+        args = {"attendees": ["bob@demo.example"], "minutes": 30, "subject": "s"}
+        for _ in range(2):
+            m = self.engine.call("outlook.book_meeting", args, self.token, key="fills-memory")
+            self.assertEqual(outcome_of(m), "unknown", m)
+        self.assertEqual(len(seen), 1)
+
+    def test_half_done_says_so_and_gives_no_hint_to_repeat(self):
+        def graph(c, r):
+            if b"/send " in r:
+                upstream.answer(c, 429, b"{}", b"Retry-After: 60\r\n")
+            else:
+                upstream.answer(c, 201, b'{"id":"d1","isDraft":true}')
+        self.behave(graph)
+        token = self.engine.token(user="half@demo.example")     # whose mailbox alone is asked to wait a minute
+        self.connect(token)
+        m = self.engine.rpc("tools/call", {"name": "outlook.send_mail", "arguments": self.MAIL}, token, "outlook.send_mail",
+                            meta={"dev.sluice/timeoutMs": 1500})[1]
+        self.assertEqual(outcome_of(m), "unknown", m)
+        self.assertEqual(m["result"]["_meta"]["dev.sluice/error"], "outcome_unknown")
+        self.assertNotIn("dev.sluice/retryAfterMs", m["result"]["_meta"])
+        self.assertIn("do not repeat", text_of(m))
 
     def test_errors_of_the_provider(self):
         for status, outcome in ((400, "failed"), (403, "failed"), (404, "failed"), (409, "failed")):
@@ -530,6 +592,39 @@ class Restarts(unittest.TestCase):
         recovered = [r for k, r in f.journal() if k == "outcome" and r.get("recovered")]
         self.assertEqual([r["outcome"] for r in recovered], ["unknown"])
         up.close()
+
+    def test_what_the_limiter_would_refuse_is_an_error_and_no_abort(self):
+        path = config("http://127.0.0.1:1")
+        with open(path) as f:
+            good = f.read()
+        e = harness.Engine(config=path)
+        for bad, words in (("{ amount: 100, window_ms: 0 }", "needs a window_ms|window_ms"), ("{ amount: 5, window_ms: 40000000000 }", "400 days"),
+                           ("{ concurrency: 4294967296 }", "concurrency at most")):
+            with open(path, "w") as f:
+                f.write(good + "    limits: { mailbox_concurrency: %s }\n" % bad)
+            p = harness.run("serve", "--check", "--config", path, check=False)
+            self.assertEqual(p.returncode, 1, bad)
+            self.assertRegex(p.stderr, words)
+            e.signal(signal.SIGHUP)
+            e.wait_line("the new configuration was not taken.*" + words.split("|")[0])
+        with open(path, "w") as f:
+            f.write(good + "tls: { cert: /nonexistent.pem, key: /nonexistent.pem }\n")
+        e.signal(signal.SIGHUP)
+        e.wait_line("TLS cannot be switched on")
+        self.assertEqual(e.stop(), 0)
+
+    def test_a_budget_that_a_reload_brings_takes_effect(self):
+        path = config("http://127.0.0.1:1")
+        e = harness.Engine(config=path)
+        t = e.token()
+        self.assertEqual([outcome_of(e.call("add", {"a": 1, "b": 1}, t)) for _ in range(3)], ["done"] * 3)
+        with open(path, "a") as f:
+            f.write("budgets: { tenant: { per_minute: 1 } }\n")
+        e.signal(signal.SIGHUP)
+        e.wait_line('msg="?reloaded')
+        got = [outcome_of(e.rpc("tools/call", {"name": "add", "arguments": {"a": 1, "b": 1}}, t, "add", meta={"dev.sluice/timeoutMs": 1000})[1]) for _ in range(2)]
+        self.assertEqual(got, ["done", "refused"])
+        self.assertEqual(e.stop(), 0)
 
     def test_reload_takes_new_policies_and_keeps_old_ones_when_they_are_wrong(self):
         path = config("http://127.0.0.1:1")

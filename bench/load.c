@@ -4,10 +4,10 @@
  *   sluice-load --url http://127.0.0.1:7411/mcp --tokens FILE --calls 5000 --tool outlook.list_mail [--args JSON]
  *               [--key PREFIX] [--timeout 30] [--outcomes FILE]
  *
- * FILE has a bearer token per line; call i uses line i modulo their number.  Everything is sent as fast as connections open
- * and nothing is answered by this program's own pace: one thread, epoll.  Prints one line of figures; exit 0 when every call
- * was answered with outcome "done".  --outcomes writes what each call was told: "N call-id outcome", for checking against the
- * journal; "-" where no answer came.
+ * FILE has a bearer token per line; call i uses line i modulo their number.  Everything is sent as fast as connections
+ * open and nothing is answered by this program's own pace: one thread, epoll.  Prints one line of figures; exit 0 when
+ * every call was answered with outcome "done".  --outcomes writes what each call was told: "N call-id outcome", for
+ * checking against the journal; "-" where no answer came.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -85,16 +85,18 @@ static void build(struct one *o, int i, const struct options *opt)
     if (opt->key)
         snprintf(key, sizeof(key), ",\"dev.sluice/idempotencyKey\":\"%s-%d\"", opt->key, i);
     n = snprintf(body, sizeof(body),
-                 "{\"jsonrpc\":\"2.0\",\"id\":%d,\"method\":\"tools/call\",\"params\":{\"name\":\"%s\",\"arguments\":%s,\"_meta\":{"
-                 "\"io.modelcontextprotocol/protocolVersion\":\"2026-07-28\",\"io.modelcontextprotocol/clientCapabilities\":{}%s}}}",
+                 "{\"jsonrpc\":\"2.0\",\"id\":%d,\"method\":\"tools/call\",\"params\":{\"name\":\"%s\","
+                 "\"arguments\":%s,\"_meta\":{\"io.modelcontextprotocol/protocolVersion\":\"2026-07-28\","
+                 "\"io.modelcontextprotocol/clientCapabilities\":{}%s}}}",
                  i, opt->tool, opt->args, key);
     o->out = malloc((size_t)n + 16384);
     o->in = malloc(REPLY_MAX);
     if (!o->out || !o->in)
         die("memory");
     o->out_len = (size_t)sprintf(o->out,
-                                 "POST /mcp HTTP/1.1\r\nHost: %s:%d\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\n"
-                                 "Accept: application/json, text/event-stream\r\nMCP-Protocol-Version: 2026-07-28\r\nMcp-Method: tools/call\r\n"
+                                 "POST /mcp HTTP/1.1\r\nHost: %s:%d\r\nAuthorization: Bearer %s\r\n"
+                                 "Content-Type: application/json\r\nAccept: application/json, text/event-stream\r\n"
+                                 "MCP-Protocol-Version: 2026-07-28\r\nMcp-Method: tools/call\r\n"
                                  "Mcp-Name: %s\r\nContent-Length: %d\r\n\r\n%s",
                                  opt->host, opt->port, tokens[i % n_tokens], opt->tool, n, body);
 }
@@ -227,8 +229,9 @@ static int report(const struct one *all, const struct options *opt, double began
             last = all[i].ended;
     }
     qsort(took, (size_t)done, sizeof(*took), by_time);
-    printf("calls=%d answered=%d done=%d all_ms=%.0f p50_ms=%.1f p99_ms=%.1f max_ms=%.1f\n", opt->calls, answered, done, (last - began) * 1e3,
-           done ? took[done / 2] * 1e3 : 0, done ? took[done * 99 / 100] * 1e3 : 0, done ? took[done - 1] * 1e3 : 0);
+    printf("calls=%d answered=%d done=%d all_ms=%.0f p50_ms=%.1f p99_ms=%.1f max_ms=%.1f\n", opt->calls, answered, done,
+           (last - began) * 1e3, done ? took[done / 2] * 1e3 : 0, done ? took[done * 99 / 100] * 1e3 : 0,
+           done ? took[done - 1] * 1e3 : 0);
     free(took);
     return done == opt->calls ? 0 : 1;
 }

@@ -7,11 +7,11 @@
  * journal's fields and the docs.
  *
  * What a body may rely on
- *   - It never sees a token, a socket, the clock or the loop.  It names requests by path; the engine adds the credential
- *     and sends them to the provider's own host only.
+ *   - It never sees a token, a socket, the clock or the loop.  It names requests by path; the engine adds the
+ *     credential and sends them to the provider's own host only.
  *   - Functions that may wait start with await_.  When the caller has gone away they return E_CANCELLED: pass it on.
- *   - It frees nothing: everything it gets or makes lives until the call ends.  If the call needs more memory than a call
- *     may have, builders return NULL, every function here accepts NULL, and the call ends in E_CALL_TOO_LARGE.
+ *   - It frees nothing: everything it gets or makes lives until the call ends.  If the call needs more memory than a
+ *     call may have, builders return NULL, every function here accepts NULL, and the call ends in E_CALL_TOO_LARGE.
  *   - Strings are UTF-8, end in NUL and contain no NUL (arguments that do are refused before the body runs).
  *   - It passes errors on as they are.  A request that was sent and not answered is E_OUTCOME_UNKNOWN and stays it.
  *
@@ -60,7 +60,7 @@ struct field {
     const char *doc;
     unsigned flags;                 /* OPTIONAL */
     const char *const *choices;     /* T_CHOICE: ends in NULL; write NAMES("a", "b") */
-    const char *header;             /* mirrored as Mcp-Param-<header> by clients of the 2026-07-28 revision (x-mcp-header) */
+    const char *header;        /* mirrored as Mcp-Param-<header> by clients of the 2026-07-28 revision (x-mcp-header) */
 };
 
 #define FIELDS(...) ((const struct field[]){ __VA_ARGS__, { 0 } })
@@ -116,8 +116,8 @@ struct answer_info {
 };
 
 /* The usual reading of HTTP: 2xx done, 401 auth, 409/412 conflict, 429 limited (Retry-After), 503 with Retry-After not
- * executed, 303, 408 and every other 5xx but 501 and 505 unknown, the rest refused. A provider's own classify usually ends
- * in calling it. */
+ * executed, 303, 408 and every other 5xx but 501 and 505 unknown, the rest refused. A provider's own classify usually
+ * ends in calling it. */
 enum answer answer_by_status(struct answer_info *in);
 
 /* For classify: copies a string of the body into the message; and compares one. */
@@ -236,7 +236,7 @@ struct json *arg(struct call *call, const char *name);              /* as it is 
  * characters. Put it where the provider recognises repeats. */
 const char *call_key(struct call *call);
 const char *call_account(struct call *call);                        /* the account's name: "alice@example.com" */
-int64_t call_time(struct call *call);                               /* when the call began, ms since 1970; the same in a repeat */
+int64_t call_time(struct call *call);        /* when the call began, ms since 1970; the same in a repeat */
 
 /* ---- in a body: JSON and text ------------------------------------------------------------------------------------ */
 
@@ -277,15 +277,15 @@ bool text_equal_folded(const char *a, const char *b);               /* ASCII cas
 /* ---- in a body: exchanges ---------------------------------------------------------------------------------------- */
 
 /* A path from a pattern: each {} is replaced by the next argument, percent-encoded so that it stays one segment
- * (RFC 3986). The list ends in NULL: path(call, "/repos/{}/{}/issues", owner, repo, NULL). NULL, which the exchange then
- * refuses, if a piece is empty, "." or "..", or the whole is too long. */
+ * (RFC 3986). The list ends in NULL: path(call, "/repos/{}/{}/issues", owner, repo, NULL). NULL, which the exchange
+ * then refuses, if a piece is empty, "." or "..", or the whole is too long. */
 const char *path(struct call *call, const char *pattern, ...) __attribute__((sentinel));
 /* Appends ?name=value&... with everything percent-encoded; the list ends in NULL. NULL or "" values are left out. */
 const char *query(struct call *call, const char *path, ...) __attribute__((sentinel));
 
 /* Requests that only read: sent again when that is sensible. */
 enum err await_get(struct call *call, struct json **ret, const char *path);
-enum err await_query(struct call *call, struct json **ret, const char *path, struct json *body);     /* POST that reads */
+enum err await_query(struct call *call, struct json **ret, const char *path, struct json *body);   /* POST that reads */
 enum err await_query_form(struct call *call, struct json **ret, const char *path, struct json *fields);
 
 /* Requests that change something. Only in tools whose effect is not EFFECT_READS. Sent again only when the provider is
@@ -310,7 +310,8 @@ void result_json(struct call *call, const char *name, struct json *value);
 void keep_str(struct call *call, const char *name, const char *value);
 const char *kept_str(struct call *call, const char *name);
 
-/* Ends the call with an error of errors.def and words for the model: `return fail(call, E_NO_RESULT, "no such channel");` */
+/* Ends the call with an error of errors.def and words for the model:
+ * `return fail(call, E_NO_RESULT, "no such channel");` */
 enum err fail(struct call *call, enum err e, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
 /* Content instead of, or beside, the structured result. */
@@ -336,7 +337,7 @@ enum err await_pause(struct call *call, int64_t ms);
 void ask_form(struct call *call, const char *key, const char *message, const char *schema);
 void ask_model(struct call *call, const char *key, struct json *sampling_params);
 void ask_roots(struct call *call, const char *key);
-enum err await_answers(struct call *call);          /* OK: all are there; E_INPUT_REQUIRED, E_CAPABILITY_MISSING: pass it on */
+enum err await_answers(struct call *call);   /* OK: all are there; E_INPUT_REQUIRED, E_CAPABILITY_MISSING: pass it on */
 struct json *answer(struct call *call, const char *key);            /* the bare result; NULL if not answered (yet) */
 bool client_can(struct call *call, const char *capability);         /* "elicitation", "sampling", "roots" */
 void state_set(struct call *call, struct json *value);              /* travels sealed through the client */

@@ -5,9 +5,10 @@
  * Upstream:  GET /v1.0/me/messages, POST /v1.0/me/messages, POST /v1.0/me/messages/{id}/send,
  *            POST /v1.0/me/calendar/getSchedule, POST /v1.0/me/events, GET /v1.0/me/calendarView
  *
- * Mail has no idempotency key: sendMail answers 202 without an id.  So a draft is made first, which nobody sees, and then
- * sent; when the answer to the second request is lost the draft is looked at: it is a draft no more once it was sent.
- * A meeting carries the call's key as transactionId, which Graph uses to absorb repeats and which can be found again.
+ * Mail has no idempotency key: sendMail answers 202 without an id.  So a draft is made first, which nobody sees, and
+ * then sent; when the answer to the second request is lost the draft is looked at: it is a draft no more once it was
+ * sent.  A meeting carries the call's key as transactionId, which Graph uses to absorb repeats and which can be found
+ * again.
  *
  * Throttling is 4 requests at once and 10,000 in ten minutes per mailbox; exceeding it answers 429 with Retry-After.
  */
@@ -70,9 +71,10 @@ TOOL(outlook_list_mail,
 {
     struct json *reply;
     int64_t count = arg_has(call, "count") ? arg_int(call, "count") : 10;
-    enum err e = await_get(call, &reply, query(call, "/v1.0/me/messages", "$top", text(call, "%lld", (long long)count),
-                                               "$select", MAIL_FIELDS, "$orderby", "receivedDateTime desc",
-                                               "$filter", arg_bool(call, "unread_only") ? "isRead eq false" : "", NULL));
+    enum err e = await_get(call, &reply,
+                           query(call, "/v1.0/me/messages", "$top", text(call, "%lld", (long long)count),
+                                 "$select", MAIL_FIELDS, "$orderby", "receivedDateTime desc",
+                                 "$filter", arg_bool(call, "unread_only") ? "isRead eq false" : "", NULL));
 
     if (e)
         return e;
@@ -140,8 +142,8 @@ static struct json *draft_of(struct call *call)
     return mail;
 }
 
-/* Before the draft's id came back nothing was sent. After that only a message that is a draft no more settles it: one that
- * still is may be on its way. */
+/* Before the draft's id came back nothing was sent. After that only a message that is a draft no more settles it: one
+ * that still is may be on its way. */
 static enum settled was_sent(struct call *call)
 {
     const char *id = kept_str(call, "draft");
@@ -149,7 +151,8 @@ static enum settled was_sent(struct call *call)
 
     if (!*id)
         return SETTLED_NOT_DONE;
-    if (await_get(call, &message, query(call, path(call, "/v1.0/me/messages/{}", id, NULL), "$select", "isDraft", NULL)))
+    if (await_get(call, &message,
+                  query(call, path(call, "/v1.0/me/messages/{}", id, NULL), "$select", "isDraft", NULL)))
         return SETTLED_UNKNOWN;
     if (js_bool(message, "isDraft"))
         return SETTLED_UNKNOWN;
@@ -296,8 +299,10 @@ static enum settled was_booked(struct call *call)
 
     if (start < 0)
         return SETTLED_NOT_DONE;
-    if (await_get(call, &view, query(call, "/v1.0/me/calendarView", "startDateTime", text_time(call, start), "endDateTime",
-                                     text_time(call, start + arg_int(call, "minutes") * 60000), "$select", "id,transactionId", NULL)))
+    if (await_get(call, &view,
+                  query(call, "/v1.0/me/calendarView", "startDateTime", text_time(call, start),
+                        "endDateTime", text_time(call, start + arg_int(call, "minutes") * 60000),
+                        "$select", "id,transactionId", NULL)))
         return SETTLED_UNKNOWN;
     for (struct json *event = js_first(js_get(view, "value")); event; event = js_next(event)) {
         if (text_equal_folded(js_str(call, event, "transactionId"), call_key(call))) {
@@ -314,7 +319,8 @@ TOOL(outlook_book_meeting,
     .name = "outlook.book_meeting",
     .summary = "Find the first time everyone is free and book a meeting there",
     .args = FIELDS(MEETING_ARGS, { "subject", T_STRING, 1, 255, "what it is about" }),
-    .result = FIELDS({ "event_id", T_STRING, 1, 512, "of the meeting" }, { "starts_at", T_TIME, 0, 0, "when it begins" },
+    .result = FIELDS({ "event_id", T_STRING, 1, 512, "of the meeting" },
+                     { "starts_at", T_TIME, 0, 0, "when it begins" },
                      { "ends_at", T_TIME, 0, 0, "when it ends" }),
     .effect = EFFECT_WRITES,
     .once = ONCE_CLIENT_ID("transactionId"),

@@ -29,7 +29,8 @@ void await_json(struct turn *t, int status, struct json *body)
 void await_graph_error(struct turn *t, int status, const char *code, const char *message)
 {
     struct json *outer = json_object(&t->arena), *error = json_object(&t->arena);
-    const struct http_header headers[] = { { STR("Content-Type"), STR("application/json") }, { STR("Retry-After"), STR("1") } };
+    const struct http_header headers[] = { { STR("Content-Type"), STR("application/json") },
+                                           { STR("Retry-After"), STR("1") } };
     struct buf b = BUF_INIT(4096);
 
     json_set_z(&t->arena, error, "code", code);
@@ -42,7 +43,10 @@ void await_graph_error(struct turn *t, int status, const char *code, const char 
 
 static int digit(char c)
 {
-    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+    return c >= '0' && c <= '9'   ? c - '0'
+           : c >= 'a' && c <= 'f' ? c - 'a' + 10
+           : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                  : -1;
 }
 
 static struct str decode(struct arena *a, struct str s)

@@ -11,7 +11,8 @@
 #include "loop/task.h"
 #include "connectors/sandbox/sandbox.h"
 
-enum { MAILBOXES_MAX = 100000, MESSAGES_MAX = 10000, EVENTS_MAX = 10000, REQUEST_ARENA = 2 << 20, REQUESTS_PER_WINDOW = 10000 };
+enum { MAILBOXES_MAX = 100000, MESSAGES_MAX = 10000, EVENTS_MAX = 10000, REQUEST_ARENA = 2 << 20,
+       REQUESTS_PER_WINDOW = 10000 };
 
 struct message {
     struct message *next;           /* newest first */

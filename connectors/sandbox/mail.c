@@ -15,7 +15,8 @@ static char *copy(struct str s)
     return z;
 }
 
-static struct message *message_add(struct mailbox *m, const char *from, struct str subject, struct str body, struct str to, wall_ms_t at)
+static struct message *message_add(struct mailbox *m, const char *from, struct str subject, struct str body,
+                                   struct str to, wall_ms_t at)
 {
     struct message *x = calloc(1, sizeof(*x));
 
@@ -34,9 +35,13 @@ static struct message *message_add(struct mailbox *m, const char *from, struct s
 
 void mail_seed(struct mailbox *m, wall_ms_t now)
 {
-    message_add(m, "welcome@sandbox.example", STR("Welcome to the sandbox"), STR("Nothing here leaves this machine."), STR("[]"), now - 7200000)->read = true;
-    message_add(m, "bob@demo.example", STR("Quarterly report"), STR("The report is ready for review."), STR("[]"), now - 3600000);
-    message_add(m, "carol@demo.example", STR("Lunch on Friday?"), STR("Are you free at noon?"), STR("[]"), now - 1800000);
+    message_add(m, "welcome@sandbox.example", STR("Welcome to the sandbox"), STR("Nothing here leaves this machine."),
+                STR("[]"), now - 7200000)
+        ->read = true;
+    message_add(m, "bob@demo.example", STR("Quarterly report"), STR("The report is ready for review."), STR("[]"),
+                now - 3600000);
+    message_add(m, "carol@demo.example", STR("Lunch on Friday?"), STR("Are you free at noon?"), STR("[]"),
+                now - 1800000);
 }
 
 void mailbox_free(struct mailbox *m)
@@ -134,7 +139,8 @@ static void await_draft(struct turn *t)
     struct message *x;
     struct buf list = BUF_INIT(64 * 1024);
 
-    if (json_parse(&t->arena, http_body(t->rq), NULL, &j, &where) || !json_is(j, JSON_OBJECT) || !json_is(json_get(j, "toRecipients"), JSON_ARRAY)) {
+    if (json_parse(&t->arena, http_body(t->rq), NULL, &j, &where) || !json_is(j, JSON_OBJECT) ||
+        !json_is(json_get(j, "toRecipients"), JSON_ARRAY)) {
         await_graph_error(t, 400, "ErrorInvalidRequest", "The body is not a message.");
         return;
     }
@@ -144,7 +150,8 @@ static void await_draft(struct turn *t)
     }
     json_write(&list, json_get(j, "toRecipients"));
     to = buf_str(&list);
-    x = message_add(t->mailbox, t->mailbox->user, json_str(json_get(j, "subject")), json_str(json_get(json_get(j, "body"), "content")), to, loop_wall_ms());
+    x = message_add(t->mailbox, t->mailbox->user, json_str(json_get(j, "subject")),
+                    json_str(json_get(json_get(j, "body"), "content")), to, loop_wall_ms());
     x->draft = true;
     buf_release(&list);
     await_json(t, 201, message_json(t, x));

@@ -30,7 +30,7 @@ static void put(char *to, size_t max, struct str s)
     snprintf(to, max, "%.*s", STR_ARG(s));
 }
 
-/* ---- authorize ----------------------------------------------------------------------------------------------------- */
+/* ---- authorize --------------------------------------------------------------------------------------------------- */
 
 /* What is wrong with an authorization request; NULL: nothing. */
 static const char *authorize_fault(struct turn *t, struct str form)
@@ -39,13 +39,15 @@ static const char *authorize_fault(struct turn *t, struct str form)
 
     if (!str_is(form_value(t, form, "client_id"), SANDBOX_CLIENT_ID))
         return "unknown client_id";
-    if (!str_starts(redirect, STR("http://127.0.0.1")) && !str_starts(redirect, STR("http://localhost")) && !str_starts(redirect, STR("https://")))
+    if (!str_starts(redirect, STR("http://127.0.0.1")) && !str_starts(redirect, STR("http://localhost")) &&
+        !str_starts(redirect, STR("https://")))
         return "redirect_uri must be https, or http on loopback";
     if (redirect.len >= 512)
         return "redirect_uri is too long";
     if (!str_is(form_value(t, form, "response_type"), "code"))
         return "response_type must be code";
-    if (!str_is(form_value(t, form, "code_challenge_method"), "S256") || form_value(t, form, "code_challenge").len != 43)
+    if (!str_is(form_value(t, form, "code_challenge_method"), "S256") ||
+        form_value(t, form, "code_challenge").len != 43)
         return "PKCE with S256 is required";
     if (form_value(t, form, "state").len == 0)
         return "state is required";
@@ -64,9 +66,11 @@ static void escape_html(struct buf *b, struct str s)
 
 static void await_login_page(struct turn *t)
 {
-    static const char *const kept[] = { "client_id", "redirect_uri", "response_type", "scope", "state", "code_challenge", "code_challenge_method" };
+    static const char *const kept[] = { "client_id", "redirect_uri",   "response_type",        "scope",
+                                        "state",     "code_challenge", "code_challenge_method" };
     const struct http_header headers[] = { { STR("Content-Type"), STR("text/html; charset=utf-8") },
-                                           { STR("Content-Security-Policy"), STR("default-src 'none'; frame-ancestors 'none'") } };
+                                           { STR("Content-Security-Policy"),
+                                             STR("default-src 'none'; frame-ancestors 'none'") } };
     const char *fault = authorize_fault(t, http_query(t->rq));
     struct buf b = BUF_INIT(64 * 1024);
 
@@ -74,20 +78,25 @@ static void await_login_page(struct turn *t)
         await_oauth_error(t, "invalid_request", fault);
         return;
     }
-    buf_add_z(&b, "<!doctype html><title>Sandbox login</title><h1>Sandbox</h1><form method=\"post\" action=\"/oauth2/v2.0/login\">");
+    buf_add_z(
+        &b,
+        "<!doctype html><title>Sandbox login</title><h1>Sandbox</h1>"
+        "<form method=\"post\" action=\"/oauth2/v2.0/login\">");
     for (size_t i = 0; i < ARRAY_LEN(kept); i++) {
         buf_addf(&b, "<input type=\"hidden\" name=\"%s\" value=\"", kept[i]);
         escape_html(&b, query_value(t, kept[i]));
         buf_add_z(&b, "\">");
     }
-    buf_add_z(&b, "<label>User <input name=\"user\" value=\"alice@demo.example\"></label> <button>Allow</button></form>");
+    buf_add_z(&b,
+              "<label>User <input name=\"user\" value=\"alice@demo.example\"></label> <button>Allow</button></form>");
     await_http_reply(t->rq, 200, headers, 2, buf_str(&b));
     buf_release(&b);
 }
 
 static void await_login(struct turn *t)
 {
-    struct str form = http_body(t->rq), user = form_value(t, form, "user"), redirect = form_value(t, form, "redirect_uri");
+    struct str form = http_body(t->rq), user = form_value(t, form, "user"),
+               redirect = form_value(t, form, "redirect_uri");
     const char *fault = authorize_fault(t, form);
     struct mailbox *m = fault ? NULL : mailbox_of(t->s, user);
     struct http_header location = { STR("Location"), STR_NULL };
@@ -107,13 +116,14 @@ static void await_login(struct turn *t)
     c->mailbox = m;
     c->expires = loop_now() + CODE_TTL_S * NS_PER_S;
     map_put(&t->s->codes, str_of(c->id), c);
-    buf_addf(&at, "%s%scode=%s&state=%.*s", c->redirect, strchr(c->redirect, '?') ? "&" : "?", c->id, STR_ARG(form_value(t, form, "state")));
+    buf_addf(&at, "%s%scode=%s&state=%.*s", c->redirect, strchr(c->redirect, '?') ? "&" : "?", c->id,
+             STR_ARG(form_value(t, form, "state")));
     location.value = buf_str(&at);
     await_http_reply(t->rq, 302, &location, 1, STR_NULL);
     buf_release(&at);
 }
 
-/* ---- token --------------------------------------------------------------------------------------------------------- */
+/* ---- token ------------------------------------------------------------------------------------------------------- */
 
 static struct token *token_new(struct sandbox *s, struct family *f, bool refresh)
 {
@@ -198,7 +208,8 @@ static void await_refresh_grant(struct turn *t, struct str form)
     if (k->used) {
         k->family->dead = true;
         t->s->stats.reuse++;
-        await_oauth_error(t, "invalid_grant", "the refresh token was used before; all tokens of this grant are revoked");
+        await_oauth_error(t, "invalid_grant",
+                          "the refresh token was used before; all tokens of this grant are revoked");
         return;
     }
     k->used = true;
@@ -213,7 +224,8 @@ static void await_token(struct turn *t)
     http_header(t->rq, "content-type", &type);
     if (!str_starts(type, STR("application/x-www-form-urlencoded")))
         await_oauth_error(t, "invalid_request", "the body must be a form");
-    else if (!str_is(form_value(t, form, "client_id"), SANDBOX_CLIENT_ID) || !str_is(form_value(t, form, "client_secret"), SANDBOX_CLIENT_SECRET))
+    else if (!str_is(form_value(t, form, "client_id"), SANDBOX_CLIENT_ID) ||
+             !str_is(form_value(t, form, "client_secret"), SANDBOX_CLIENT_SECRET))
         await_oauth_error(t, "invalid_client", "client_id or client_secret is wrong");
     else if (str_is(grant, "authorization_code"))
         await_code_grant(t, form);
@@ -249,7 +261,7 @@ void oauth_handle(struct turn *t)
         await_oauth_error(t, "invalid_request", "no such endpoint");
 }
 
-/* ---- using a token ------------------------------------------------------------------------------------------------- */
+/* ---- using a token ----------------------------------------------------------------------------------------------- */
 
 static bool scope_has(const char *scopes, const char *want)
 {
@@ -280,7 +292,8 @@ bool await_authorized(struct turn *t, const char *scope)
     token = str_from(header, 7);
     k = map_get(&t->s->tokens, token);
     if (!k || k->refresh || k->family->dead || k->expires < loop_now()) {
-        await_graph_error(t, 401, "InvalidAuthenticationToken", "Lifetime validation failed, the token is expired or unknown.");
+        await_graph_error(t, 401, "InvalidAuthenticationToken",
+                          "Lifetime validation failed, the token is expired or unknown.");
         return false;
     }
     if (!scope_has(k->family->scopes, scope)) {

@@ -1,8 +1,8 @@
 /*
  * sandbox.c -- the server: routing, throttling, faults
  *
- * One loop, no locks.  Throttling counts what is in flight per mailbox, exactly as the real one does: what exceeds it is
- * answered 429 with Retry-After and has not been executed.
+ * One loop, no locks.  Throttling counts what is in flight per mailbox, exactly as the real one does: what exceeds it
+ * is answered 429 with Retry-After and has not been executed.
  */
 #include <pthread.h>
 #include <stdlib.h>
@@ -12,7 +12,7 @@
 
 enum { WINDOW_S = 600 };
 
-/* ---- throttling ---------------------------------------------------------------------------------------------------- */
+/* ---- throttling -------------------------------------------------------------------------------------------------- */
 
 static bool await_admitted(struct turn *t)
 {
@@ -65,7 +65,7 @@ static void api_handle(struct turn *t, struct str rest)
     t->s->stats.in_flight--;
 }
 
-/* ---- for tests ----------------------------------------------------------------------------------------------------- */
+/* ---- for tests --------------------------------------------------------------------------------------------------- */
 
 static void await_stats(struct turn *t)
 {
@@ -121,7 +121,7 @@ static void await_faults(struct turn *t)
     await_json(t, 200, json_object(&t->arena));
 }
 
-/* ---- server -------------------------------------------------------------------------------------------------------- */
+/* ---- server ------------------------------------------------------------------------------------------------------ */
 
 static void handle(struct http_request *rq, void *arg)
 {
@@ -205,7 +205,7 @@ void sandbox_free(struct sandbox *s)
     free(s);
 }
 
-/* ---- on a thread of its own ---------------------------------------------------------------------------------------- */
+/* ---- on a thread of its own -------------------------------------------------------------------------------------- */
 
 struct sandbox_thread {
     struct sandbox_options opt;
@@ -264,7 +264,8 @@ static void thread_free(struct sandbox_thread *t)
     free(t);
 }
 
-enum err sandbox_thread_start(const struct sandbox_options *opt, struct sandbox_thread **ret, char name[64], struct errinfo *info)
+enum err sandbox_thread_start(const struct sandbox_options *opt, struct sandbox_thread **ret, char name[64],
+                              struct errinfo *info)
 {
     struct sandbox_thread *t = calloc(1, sizeof(*t));
     struct loop_options loop = { .id = 1000 };

@@ -2,8 +2,8 @@
  * sandbox.h -- the built-in provider: a strict OAuth server and an Outlook-like mail and calendar API
  *
  * For trying out, testing and benching: it speaks the part of Microsoft Graph that connectors/outlook uses, keeps
- * everything in memory, and is as unforgiving as the real one: PKCE required, codes and refresh tokens work once (a refresh
- * token used twice ends its family), scopes are checked, four requests at once per mailbox and not one more.
+ * everything in memory, and is as unforgiving as the real one: PKCE required, codes and refresh tokens work once (a
+ * refresh token used twice ends its family), scopes are checked, four requests at once per mailbox and not one more.
  *
  *   GET  /oauth2/v2.0/authorize    the login page
  *   POST /oauth2/v2.0/login        what its form sends: 302 to the redirect URI
@@ -42,7 +42,8 @@ void sandbox_free(struct sandbox *s);
 
 /* The same on a thread and a loop of its own. */
 struct sandbox_thread;
-enum err sandbox_thread_start(const struct sandbox_options *opt, struct sandbox_thread **ret, char name[64], struct errinfo *info);
+enum err sandbox_thread_start(const struct sandbox_options *opt, struct sandbox_thread **ret, char name[64],
+                              struct errinfo *info);
 void sandbox_thread_stop(struct sandbox_thread *t);
 
 #endif

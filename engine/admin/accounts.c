@@ -1,10 +1,11 @@
 /*
  * accounts.c -- /v1/: connecting a user's accounts, listing and forgetting them
  *
- * Whoever asks is identified like an MCP client and touches only accounts of that tenant and user, if policy lets the user,
- * the agent and every delegation do so: Action::"accounts.list", "accounts.connect", "accounts.put" and
- * "accounts.disconnect", on the account as tools will name it (Mailbox::"<label>").  They are in Action::"accounts" and in no
- * group of effects: an agent that may read and write may not, by that alone, replace the account it acts on.  No answer ever holds a token.
+ * Whoever asks is identified like an MCP client and touches only accounts of that tenant and user, if policy lets the
+ * user, the agent and every delegation do so: Action::"accounts.list", "accounts.connect", "accounts.put" and
+ * "accounts.disconnect", on the account as tools will name it (Mailbox::"<label>").  They are in Action::"accounts" and
+ * in no group of effects: an agent that may read and write may not, by that alone, replace the account it acts on.  No
+ * answer ever holds a token.
  */
 #include "admin/internal.h"
 #include "base/check.h"
@@ -20,12 +21,15 @@ static struct str label_of(struct call *c, const struct turn *t)
 }
 
 /* The account's provider, and whether policy lets this caller do `name` with the account called `label` there. */
-static enum err provider_of(struct call *c, struct str provider, struct str label, const char *name, const struct provider_conf **ret)
+static enum err provider_of(struct call *c, struct str provider, struct str label, const char *name,
+                            const struct provider_conf **ret)
 {
     *ret = registry_provider(c->registry, provider);
     if (!*ret || (*ret)->decl->no_account)
-        return call_why(c, E_RPC_PARAMS, "provider: \"%.*s\" is no provider of this engine", STR_ARG(provider.len > 64 ? str_n(provider.p, 64) : provider));
-    return call_decide_action(c, STR("accounts"), str_of(name), 0, str_of((*ret)->decl->resource ? (*ret)->decl->resource : "Account"), label);
+        return call_why(c, E_RPC_PARAMS, "provider: \"%.*s\" is no provider of this engine",
+                        STR_ARG(provider.len > 64 ? str_n(provider.p, 64) : provider));
+    return call_decide_action(c, STR("accounts"), str_of(name), 0,
+                              str_of((*ret)->decl->resource ? (*ret)->decl->resource : "Account"), label);
 }
 
 enum err await_accounts_list(struct call *c, struct turn *t)
@@ -48,7 +52,8 @@ enum err await_accounts_list(struct call *c, struct turn *t)
         json_set_str(&c->arena, one, "provider", accounts[i].provider);
         json_set_str(&c->arena, one, "label", accounts[i].label);
         json_set_str(&c->arena, one, "scopes", accounts[i].scopes);
-        json_set_z(&c->arena, one, "status", accounts[i].status == ACCOUNT_CONNECTED ? "connected" : "reconnect_needed");
+        json_set_z(&c->arena, one, "status",
+                   accounts[i].status == ACCOUNT_CONNECTED ? "connected" : "reconnect_needed");
         json_set_z(&c->arena, one, "created", created);
         json_push(&c->arena, list, one);
     }
@@ -64,8 +69,9 @@ enum err await_accounts_connect(struct call *c, struct turn *t)
     enum err e = provider_of(c, json_str(json_get(t->body, "provider")), label, "connect", &p);
 
     if (!e && (p->vault.authorize_url.len == 0 || p->vault.client_id.len == 0))
-        e = call_why(c, E_RPC_PARAMS, "provider %s has no OAuth client configured: set providers.%s.client_id, or bring a token", p->decl->name,
-                     p->decl->name);
+        e = call_why(c, E_RPC_PARAMS,
+                     "provider %s has no OAuth client configured: set providers.%s.client_id, or bring a token",
+                     p->decl->name, p->decl->name);
     if (!e)
         e = await_vault_connect_begin(c->worker->engine->vault, &p->vault, c->caller->tenant, c->caller->user, label,
                                       connect_redirect_uri(c, t), &c->arena, &url, &state, &c->why);
@@ -118,7 +124,8 @@ enum err await_accounts_disconnect(struct call *c, struct turn *t)
         e = provider_of(c, account.provider, account.label, "disconnect", &p);
     if (e)
         return e;
-    e = await_vault_disconnect(c->worker->engine->vault, c->caller->tenant, t->rest, &p->vault, loop_now() + TIMEOUT_S * NS_PER_S, &revoked, &c->why);
+    e = await_vault_disconnect(c->worker->engine->vault, c->caller->tenant, t->rest, &p->vault,
+                               loop_now() + TIMEOUT_S * NS_PER_S, &revoked, &c->why);
     record_change(c, "disconnect", account.provider, t->rest, e);
     if (e)
         return e;

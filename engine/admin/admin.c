@@ -10,13 +10,14 @@ enum { METRICS_MAX = 8 << 20 };
 
 bool admin_serves(struct str path)
 {
-    return str_is(path, "/healthz") || str_is(path, "/readyz") || str_is(path, "/metrics") || str_starts(path, STR("/v1/")) ||
-           str_starts(path, STR("/connect/"));
+    return str_is(path, "/healthz") || str_is(path, "/readyz") || str_is(path, "/metrics") ||
+           str_starts(path, STR("/v1/")) || str_starts(path, STR("/connect/"));
 }
 
 void await_answer_text(struct http_request *rq, int status, const char *text)
 {
-    const struct http_header headers[] = { { STR("Content-Type"), STR("text/plain; charset=utf-8") }, { STR("Cache-Control"), STR("no-store") } };
+    const struct http_header headers[] = { { STR("Content-Type"), STR("text/plain; charset=utf-8") },
+                                           { STR("Cache-Control"), STR("no-store") } };
 
     await_http_reply(rq, status, headers, 2, str_of(text));
 }

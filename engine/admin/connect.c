@@ -1,10 +1,10 @@
 /*
  * connect.c -- /connect/: what the user's browser sees between asking and being connected
  *
- * A URL that connects an account can be sent to somebody else, who would then connect *their* account to the sender's user.
- * So the URL leads to a page of ours first, which says for whom and what is about to be connected; its button sets a cookie
- * that belongs to the state, and the provider's redirect is taken only from a browser that has it.  Whoever has not
- * confirmed cannot be used (MCP 2026-07-28, elicitation: phishing; RFC 9700 4.7).
+ * A URL that connects an account can be sent to somebody else, who would then connect *their* account to the sender's
+ * user.  So the URL leads to a page of ours first, which says for whom and what is about to be connected; its button
+ * sets a cookie that belongs to the state, and the provider's redirect is taken only from a browser that has it.
+ * Whoever has not confirmed cannot be used (MCP 2026-07-28, elicitation: phishing; RFC 9700 4.7).
  *
  * Between the steps nothing is kept here: the authorization URL travels sealed in the page's form.
  */
@@ -37,7 +37,8 @@ struct str connect_start_url(struct call *c, struct turn *t, struct str state, s
     buf_add_z(&b, "/connect/start?state=");
     admin_form_escape(&b, state);
     buf_add_z(&b, "&go=");
-    if (!vault_seal(c->worker->engine->vault, c->caller->tenant, c->caller->user, STR("connect"), authorize_url, &sealed))
+    if (!vault_seal(c->worker->engine->vault, c->caller->tenant, c->caller->user, STR("connect"), authorize_url,
+                    &sealed))
         buf_add_b64url(&b, buf_str(&sealed));
     ret = arena_str(&c->arena, buf_str(&b));
     buf_release(&sealed);
@@ -45,7 +46,8 @@ struct str connect_start_url(struct call *c, struct turn *t, struct str state, s
     return ret;
 }
 
-/* Who has confirmed has this in the browser that did. The name's prefix makes browsers insist on Secure and on this host. */
+/* Who has confirmed has this in the browser that did. The name's prefix makes browsers insist on Secure and on this
+ * host. */
 static struct str cookie_name(const struct turn *t)
 {
     return http_is_tls(t->rq) ? STR("__Host-sluice-connect") : STR("sluice-connect");
@@ -105,8 +107,9 @@ enum err await_connect_page(struct call *c, struct turn *t)
     escape_html(&b, t->pending.user);
     buf_add_z(&b, "</strong> of <strong>");
     escape_html(&b, t->pending.tenant);
-    buf_add_z(&b, "</strong>: agents that act for this user will act on that account.</p><p>Go on only if this is you and you asked for "
-              "it just now. If somebody sent you here, close this page.</p><form method=\"post\" action=\"/connect/start\">"
+    buf_add_z(&b, "</strong>: agents that act for this user will act on that account.</p>"
+              "<p>Go on only if this is you and you asked for it just now. If somebody sent you here, close this "
+              "page.</p><form method=\"post\" action=\"/connect/start\">"
               "<input type=\"hidden\" name=\"state\" value=\"");
     escape_html(&b, admin_form_value(&c->arena, t->form, "state"));
     buf_add_z(&b, "\"><input type=\"hidden\" name=\"go\" value=\"");
@@ -131,8 +134,9 @@ enum err await_connect_go(struct call *c, struct turn *t)
     if (!e) {
         t->status = 303;
         t->location = arena_str(&c->arena, buf_str(&url));
-        t->cookie = arena_printf(&c->arena, "%.*s=%.*s; Path=/; Max-Age=600; HttpOnly; SameSite=Lax%s", STR_ARG(cookie_name(t)),
-                                 STR_ARG(cookie_value(c, t)), http_is_tls(t->rq) ? "; Secure" : "");
+        t->cookie = arena_printf(&c->arena, "%.*s=%.*s; Path=/; Max-Age=600; HttpOnly; SameSite=Lax%s",
+                                 STR_ARG(cookie_name(t)), STR_ARG(cookie_value(c, t)),
+                                 http_is_tls(t->rq) ? "; Secure" : "");
     }
     buf_release(&url);
     return e;
@@ -140,8 +144,10 @@ enum err await_connect_go(struct call *c, struct turn *t)
 
 enum err await_connect_callback(struct call *c, struct turn *t)
 {
-    struct vault_callback cb = { admin_form_value(&c->arena, t->form, "state"), admin_form_value(&c->arena, t->form, "code"),
-                                 admin_form_value(&c->arena, t->form, "iss"), admin_form_value(&c->arena, t->form, "error") };
+    struct vault_callback cb = { admin_form_value(&c->arena, t->form, "state"),
+                                 admin_form_value(&c->arena, t->form, "code"),
+                                 admin_form_value(&c->arena, t->form, "iss"),
+                                 admin_form_value(&c->arena, t->form, "error") };
     const struct provider_conf *p = registry_provider(c->registry, t->pending.provider);
     struct str id = STR_NULL;
     enum err e;
@@ -150,11 +156,13 @@ enum err await_connect_callback(struct call *c, struct turn *t)
         return E_STATE_INVALID;
     if (!has_cookie(c, t))
         return call_why(c, E_STATE_INVALID, "this browser has not confirmed that the account may be connected");
-    e = await_vault_connect_finish(c->worker->engine->vault, &p->vault, &cb, loop_now() + TIMEOUT_S * NS_PER_S, &c->arena, &id, &c->why);
+    e = await_vault_connect_finish(c->worker->engine->vault, &p->vault, &cb, loop_now() + TIMEOUT_S * NS_PER_S,
+                                   &c->arena, &id, &c->why);
     record_change(c, "connect_finish", t->pending.provider, id, e);
     if (e)
         LOG_WARN("an account could not be connected", LOG_S("error", err_name(e)), LOG_S("why", c->why.text));
     else
-        t->page = STR("<!doctype html><title>sluice</title><p>The account is connected. You can close this page.</p>\n");
+        t->page = STR(
+            "<!doctype html><title>sluice</title><p>The account is connected. You can close this page.</p>\n");
     return e;
 }

@@ -15,7 +15,8 @@ void memory_worker_enter(void)
     unsigned arena;
     size_t len = sizeof(arena);
 
-    if (mallctl("arenas.create", &arena, &len, NULL, 0) != 0 || mallctl("thread.arena", NULL, NULL, &arena, sizeof(arena)) != 0)
+    if (mallctl("arenas.create", &arena, &len, NULL, 0) != 0 ||
+        mallctl("thread.arena", NULL, NULL, &arena, sizeof(arena)) != 0)
         LOG_WARN("a worker shares the allocator's arenas with others");
 #endif
 }

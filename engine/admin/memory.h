@@ -1,6 +1,6 @@
 /*
- * memory.h -- jemalloc: an arena per worker, and its figures for the metrics. Sanitizer builds have their own allocator: then
- * these do nothing.
+ * memory.h -- jemalloc: an arena per worker, and its figures for the metrics. Sanitizer builds have their own
+ * allocator: then these do nothing.
  */
 #ifndef ADMIN_MEMORY_H
 #define ADMIN_MEMORY_H

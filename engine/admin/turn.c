@@ -1,8 +1,9 @@
 /*
  * turn.c -- a request to /v1/ or /connect/ goes through the same gate as a tool call: the front of these paths
  *
- * Clients are identified by their token.  A browser that carries a state is identified by it: as the user the state was made
- * for, acting through the agent "browser"; what it may do was decided when the state was made, ten minutes ago at most.
+ * Clients are identified by their token.  A browser that carries a state is identified by it: as the user the state was
+ * made for, acting through the agent "browser"; what it may do was decided when the state was made, ten minutes ago at
+ * most.
  */
 #include "admin/internal.h"
 #include "base/check.h"
@@ -34,7 +35,7 @@ static const struct route *route_of(struct str method, struct str path, struct s
     return NULL;
 }
 
-/* ---- the front ----------------------------------------------------------------------------------------------------- */
+/* ---- the front --------------------------------------------------------------------------------------------------- */
 
 static enum err decode(struct call *c)
 {
@@ -60,7 +61,8 @@ static enum err decode(struct call *c)
 
 static enum err await_state_caller(struct call *c, struct turn *t)
 {
-    enum err e = await_vault_connect_peek(c->worker->engine->vault, admin_form_value(&c->arena, t->form, "state"), &c->arena, &t->pending, &c->why);
+    enum err e = await_vault_connect_peek(c->worker->engine->vault, admin_form_value(&c->arena, t->form, "state"),
+                                          &c->arena, &t->pending, &c->why);
 
     return e ? e : caller_named(t->pending.tenant, t->pending.user, STR("browser"), &c->caller, &c->why);
 }
@@ -105,7 +107,8 @@ static struct str text_of_error(struct call *c, struct turn *t, struct buf *b)
     struct json *body = json_object(&c->arena);
 
     if (t->route && t->route->state) {          /* a person's browser; what went wrong is said in our words only */
-        buf_add_z(b, "<!doctype html><title>sluice</title><p>The account could not be connected. Start again from where you came.</p>\n");
+        buf_add_z(b, "<!doctype html><title>sluice</title><p>The account could not be connected. "
+                     "Start again from where you came.</p>\n");
         return STR("text/html; charset=utf-8");
     }
     json_set_z(&c->arena, body, "error", err_name(c->err));
@@ -116,8 +119,10 @@ static struct str text_of_error(struct call *c, struct turn *t, struct buf *b)
 
 static void await_say(struct call *c)
 {
-    struct http_header headers[8] = { { STR("Content-Type"), STR("application/json") }, { STR("Cache-Control"), STR("no-store") },
-                                      { STR("Content-Security-Policy"), STR("default-src 'none'; frame-ancestors 'none'") },
+    struct http_header headers[8] = { { STR("Content-Type"), STR("application/json") },
+                                      { STR("Cache-Control"), STR("no-store") },
+                                      { STR("Content-Security-Policy"),
+                                        STR("default-src 'none'; frame-ancestors 'none'") },
                                       { STR("Referrer-Policy"), STR("no-referrer") } };
     struct turn *t = c->front_data;
     struct buf b = BUF_INIT(1 << 20);

@@ -3,7 +3,8 @@
  *
  * A bump allocator with a hard limit.  When the limit is passed every further allocation returns NULL and `overflow`
  * stays set; code that builds trees may go on with NULL (json's builders accept it) and the owner asks
- * arena_overflowed() once, at the end.  Nothing is freed one by one.  A red zone behind each chunk is checked at release.
+ * arena_overflowed() once, at the end.  Nothing is freed one by one.  A red zone behind each chunk is checked at
+ * release.
  */
 #ifndef BASE_ARENA_H
 #define BASE_ARENA_H

@@ -17,7 +17,8 @@ typedef int64_t wall_ms_t;
 
 /* RFC 3339 with Z and milliseconds: "2026-11-20T05:00:52.123Z", always 24 characters plus NUL (years 0000 to 9999). */
 void wall_format(wall_ms_t t, char out[25]);
-/* RFC 3339 date-time with Z or an offset, fraction optional; E_FORMAT on anything else (days and leap years are checked). */
+/* RFC 3339 date-time with Z or an offset, fraction optional; E_FORMAT on anything else (days and leap years are
+ * checked). */
 enum err wall_parse(struct str s, wall_ms_t *ret);
 
 #endif

@@ -2,7 +2,8 @@
  * crypto.h -- the few primitives the engine uses, over OpenSSL, fetched once
  *
  * SHA-256 (FIPS 180-4), HMAC-SHA-256 (RFC 2104), HKDF-SHA-256 (RFC 5869), AES-256-GCM (SP 800-38D), Ed25519 (RFC 8032),
- * base64 and base64url (RFC 4648), hex.  Randomness comes from the world seam (loop/world.h) through crypto_random's hook.
+ * base64 and base64url (RFC 4648), hex.  Randomness comes from the world seam (loop/world.h) through crypto_random's
+ * hook.
  */
 #ifndef BASE_CRYPTO_H
 #define BASE_CRYPTO_H
@@ -11,13 +12,14 @@
 #include "base/err.h"
 #include "base/str.h"
 
-enum { SHA256_LEN = 32, AEAD_KEY_LEN = 32, AEAD_NONCE_LEN = 12, AEAD_TAG_LEN = 16, AEAD_OVERHEAD = 28, ED25519_LEN = 32, ED25519_SIG_LEN = 64 };
+enum { SHA256_LEN = 32, AEAD_KEY_LEN = 32, AEAD_NONCE_LEN = 12, AEAD_TAG_LEN = 16, AEAD_OVERHEAD = 28, ED25519_LEN = 32,
+       ED25519_SIG_LEN = 64 };
 
 void sha256(const void *p, size_t n, uint8_t out[SHA256_LEN]);
 /* Over several pieces, in order. */
 void sha256_parts(const struct str *parts, size_t n_parts, uint8_t out[SHA256_LEN]);
 void hmac_sha256(const void *key, size_t key_len, const void *p, size_t n, uint8_t out[SHA256_LEN]);
-void hkdf_sha256(const uint8_t key[32], struct str info, uint8_t *out, size_t out_len);     /* no salt; out_len <= 255*32 */
+void hkdf_sha256(const uint8_t key[32], struct str info, uint8_t *out, size_t out_len); /* no salt; out_len <= 255*32 */
 
 /* nonce || ciphertext || tag: out must hold n + AEAD_OVERHEAD. The nonce is random. */
 void aead_seal(const uint8_t key[AEAD_KEY_LEN], struct str aad, const void *p, size_t n, uint8_t *out);

@@ -27,7 +27,8 @@ void *map_get(const struct map *m, struct str key);         /* NULL if absent */
 /* Adds or replaces; returns the value that was there, or NULL. Aborts when memory is out. */
 void *map_put(struct map *m, struct str key, void *value);
 void *map_del(struct map *m, struct str key);               /* returns the removed value, or NULL */
-/* Walk: `size_t i = 0; while ((slot = map_next(m, &i)))`. The map must not change except map_del of the current slot. */
+/* Walk: `size_t i = 0; while ((slot = map_next(m, &i)))`. The map must not change except map_del of the current
+ * slot. */
 struct map_slot *map_next(const struct map *m, size_t *i);
 
 uint64_t hash_bytes(const void *p, size_t n);               /* SipHash-2-4, process key; never 0 or 1 */

@@ -28,7 +28,7 @@ void metric_add(enum metric m, int64_t n);                          /* no label 
 void metric_add_at(enum metric m, unsigned slot, int64_t n);
 void metric_observe(enum metric m, int64_t ns);                     /* histogram; buckets 1 us ... 60 s */
 void metric_observe_at(enum metric m, unsigned slot, int64_t ns);
-int64_t metric_sum(enum metric m);                                  /* over all threads and slots: for tests, readiness */
+int64_t metric_sum(enum metric m);        /* over all threads and slots: for tests, readiness */
 
 void metric_render(struct buf *out);
 

@@ -26,7 +26,10 @@ struct str {
 
 static inline struct str str_of(const char *z)              { return (struct str){ z, z ? strlen(z) : 0 }; }
 static inline struct str str_n(const void *p, size_t n)     { return (struct str){ p, n }; }
-static inline bool str_eq(struct str a, struct str b)       { return a.len == b.len && (a.len == 0 || memcmp(a.p, b.p, a.len) == 0); }
+static inline bool str_eq(struct str a, struct str b)
+{
+    return a.len == b.len && (a.len == 0 || memcmp(a.p, b.p, a.len) == 0);
+}
 static inline bool str_is(struct str a, const char *z)      { return str_eq(a, str_of(z)); }
 static inline bool str_empty(struct str a)                  { return a.len == 0; }
 bool str_ieq(struct str a, struct str b);                   /* ASCII case folded */

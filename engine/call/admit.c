@@ -64,7 +64,8 @@ static enum err await_granted(struct rl *rl, struct permit_wait *w)
     return e;
 }
 
-enum err await_permit(struct rl *rl, struct permit_wait *w, const struct rl_ask *asks, size_t n, ns_t deadline, int64_t *retry_at)
+enum err await_permit(struct rl *rl, struct permit_wait *w, const struct rl_ask *asks, size_t n, ns_t deadline,
+                      int64_t *retry_at)
 {
     ns_t began = loop_now();
     enum rl_result r;
@@ -98,11 +99,12 @@ static enum err account_ready(struct call *c)
     if (c->tool->provider->decl->no_account)
         return OK;
     if (c->account.id.len == 0)
-        return call_why(c, E_ACCOUNT_MISSING, "no %s account is connected for %.*s; connect one with: sluice connect %s", provider,
+        return call_why(c, E_ACCOUNT_MISSING,
+                        "no %s account is connected for %.*s; connect one with: sluice connect %s", provider,
                         STR_ARG(c->caller->user), provider);
     if (c->account.status != ACCOUNT_CONNECTED)
-        return call_why(c, E_RECONNECT_NEEDED, "the %s account of %.*s must be connected again: sluice connect %s", provider,
-                        STR_ARG(c->caller->user), provider);
+        return call_why(c, E_RECONNECT_NEEDED, "the %s account of %.*s must be connected again: sluice connect %s",
+                        provider, STR_ARG(c->caller->user), provider);
     return OK;
 }
 
@@ -130,7 +132,8 @@ static enum err scopes_ready(struct call *c)
         return OK;                  /* static tokens do not say what they may do: the provider will */
     for (; *want; want++)
         if (!scope_granted(c->account.scopes, str_of(*want)))
-            return call_why(c, E_RECONNECT_NEEDED, "the account was connected without the scope %s; connect it again to grant it", *want);
+            return call_why(c, E_RECONNECT_NEEDED,
+                            "the account was connected without the scope %s; connect it again to grant it", *want);
     return OK;
 }
 

@@ -1,8 +1,9 @@
 /*
  * body.c -- what a connector's body may call: connectors/connector.h over the engine's own types
  *
- * Nothing here trusts a body more than its header promises: names it asks for must be declared, paths are encoded piece by
- * piece, values are checked before they become a request.  Everything lives in the call's arena; NULL goes in and out.
+ * Nothing here trusts a body more than its header promises: names it asks for must be declared, paths are encoded piece
+ * by piece, values are checked before they become a request.  Everything lives in the call's arena; NULL goes in and
+ * out.
  */
 #include <math.h>
 #include <stdarg.h>
@@ -311,7 +312,7 @@ const char *path(struct call *c, const char *pattern, ...)
             const char *piece = va_arg(ap, const char *);
 
             ASSERT(piece != NULL);
-            /* "." and ".." would climb, however they are written (RFC 3986 5.2.4), and an empty piece names the parent */
+            /* "." and ".." would climb, however written (RFC 3986 5.2.4), and an empty piece names the parent */
             if (!*piece || strcmp(piece, ".") == 0 || strcmp(piece, "..") == 0)
                 climbs = true;
             add_segment(&b, piece);
@@ -356,14 +357,16 @@ const char *query(struct call *c, const char *at, ...)
 
 /* ---- exchanges --------------------------------------------------------------------------------------------------- */
 
-static enum err await_plain(struct call *c, struct json **ret, const char *method, const char *at, struct json *body, bool form, bool effect)
+static enum err await_plain(struct call *c, struct json **ret, const char *method, const char *at, struct json *body,
+                            bool form, bool effect)
 {
     struct exchange x = { .method = method, .path = at, .body = body, .form = form, .effect = effect };
     struct json *answer;
     enum err e;
 
     if (!at)
-        return call_why(c, E_ARGS_INVALID, "a name that goes into the request's path is empty, \".\", \"..\", or too long");
+        return call_why(c, E_ARGS_INVALID,
+                        "a name that goes into the request's path is empty, \".\", \"..\", or too long");
     e = await_call_exchange(c, &x, &answer);
     if (ret)
         *ret = answer;
@@ -419,11 +422,20 @@ static struct json *result(struct call *c)
     return c->structured;
 }
 
-void result_str(struct call *c, const char *name, const char *value)        { json_set_z(&c->arena, result(c), name, value ? value : ""); }
-void result_int(struct call *c, const char *name, int64_t value)            { json_set_int(&c->arena, result(c), name, value); }
-void result_bool(struct call *c, const char *name, bool value)              { json_set_bool(&c->arena, result(c), name, value); }
-void result_time(struct call *c, const char *name, int64_t ms)              { json_set_z(&c->arena, result(c), name, text_time(c, ms)); }
-void result_json(struct call *c, const char *name, struct json *value)      { js_set(c, result(c), name, value); }
+void result_str(struct call *c, const char *name, const char *value)
+{
+    json_set_z(&c->arena, result(c), name, value ? value : "");
+}
+
+void result_int(struct call *c, const char *name, int64_t value) { json_set_int(&c->arena, result(c), name, value); }
+void result_bool(struct call *c, const char *name, bool value) { json_set_bool(&c->arena, result(c), name, value); }
+
+void result_time(struct call *c, const char *name, int64_t ms)
+{
+    json_set_z(&c->arena, result(c), name, text_time(c, ms));
+}
+
+void result_json(struct call *c, const char *name, struct json *value) { js_set(c, result(c), name, value); }
 
 void keep_str(struct call *c, const char *name, const char *value)
 {

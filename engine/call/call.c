@@ -97,7 +97,8 @@ static enum err resolve(struct call *c)
     ASSERT(c->caller != NULL && c->kind == CALL_TOOL);
     c->tool = registry_tool(c->registry, c->tool_name);
     if (!c->tool)
-        return call_why(c, E_TOOL_UNKNOWN, "unknown tool: %.*s", STR_ARG(c->tool_name.len > 100 ? str_n(c->tool_name.p, 100) : c->tool_name));
+        return call_why(c, E_TOOL_UNKNOWN, "unknown tool: %.*s",
+                        STR_ARG(c->tool_name.len > 100 ? str_n(c->tool_name.p, 100) : c->tool_name));
     return OK;
 }
 
@@ -114,8 +115,8 @@ static enum err approve(struct call *c)
     return OK;
 }
 
-/* The outcome is unknown: looks whether the effect happened, where the connector can. Looking must not make things worse:
- * what it said on the way is forgotten, and a look that ran out of memory has seen nothing. */
+/* The outcome is unknown: looks whether the effect happened, where the connector can. Looking must not make things
+ * worse: what it said on the way is forgotten, and a look that ran out of memory has seen nothing. */
 static enum err await_reconcile(struct call *c, enum err unknown)
 {
     enum settled settled = SETTLED_UNKNOWN;
@@ -151,7 +152,9 @@ static enum err await_run(struct call *c)
     c->deadline = c->began + timeout * NS_PER_MS;
     e = c->tool->decl->run(c);
     if (!e && arena_overflowed(&c->arena))
-        e = c->effects_sent ? call_why(c, E_OUTCOME_UNKNOWN, "the call ran out of memory after it had begun to change things") : E_CALL_TOO_LARGE;
+        e = c->effects_sent
+                ? call_why(c, E_OUTCOME_UNKNOWN, "the call ran out of memory after it had begun to change things")
+                : E_CALL_TOO_LARGE;
     if (e && e != E_CONNECTOR_FAULT && err_row(e)->outcome == OUTCOME_UNKNOWN && c->effects_sent > c->effects_done)
         e = await_reconcile(c, e);
     return e ? e : call_check_result(c);
@@ -184,7 +187,8 @@ static enum err end_of_call(const struct call *c)
     return c->effects_sent ? E_OUTCOME_UNKNOWN : E_INTERNAL;
 }
 
-/* Whoever reads the answer acts on its error: when the outcome is unknown that is what it says, without a hint to repeat. */
+/* Whoever reads the answer acts on its error: when the outcome is unknown that is what it says, without a hint to
+ * repeat. */
 static void say_unknown(struct call *c)
 {
     struct errinfo detail = c->why;
@@ -245,7 +249,7 @@ static enum err await_steps(struct call *c)
     ASSERT(c->caller != NULL);
     if (c->worker->draining)
         return E_DRAINING;
-    e = await_vault_tenant(c->worker->engine->vault, c->caller->tenant, &c->why);       /* its key, for sealing: a lookup */
+    e = await_vault_tenant(c->worker->engine->vault, c->caller->tenant, &c->why);   /* its key, for sealing: a lookup */
     if (e && err_row(e)->outcome == OUTCOME_NONE) {
         LOG_ERROR("a tenant's key cannot be opened", LOG_SV("tenant", c->caller->tenant), LOG_S("why", c->why.text));
         return call_why(c, E_STORE_UNAVAILABLE, "this tenant's key cannot be opened; the operator's log says more");
@@ -275,7 +279,8 @@ static void count(const struct call *c)
     buf_release(&label);
 }
 
-/* What happened cannot be proved any more. That nothing was sent may be said; anything else is unknown to whoever asks. */
+/* What happened cannot be proved any more. That nothing was sent may be said; anything else is unknown to whoever
+ * asks. */
 static void say_unrecorded(struct call *c)
 {
     LOG_ERROR("an outcome could not be recorded", LOG_S("call", c->id.z), LOG_S("outcome", outcome_name(c->outcome)));
@@ -286,8 +291,10 @@ static void say_unrecorded(struct call *c)
         return;
     }
     c->retry_after_ms = 0;
-    call_why(c, E_OUTCOME_UNKNOWN, c->outcome == OUTCOME_DONE ? "it happened, but that could not be recorded; do not repeat it" :
-             "it may have happened, and what came of it could not be recorded; do not repeat it before looking");
+    call_why(c, E_OUTCOME_UNKNOWN,
+             c->outcome == OUTCOME_DONE
+                 ? "it happened, but that could not be recorded; do not repeat it"
+                 : "it may have happened, and what came of it could not be recorded; do not repeat it before looking");
     c->err = E_OUTCOME_UNKNOWN;
     c->outcome = OUTCOME_UNKNOWN;
 }

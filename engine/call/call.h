@@ -5,8 +5,9 @@
  * tool calls through all of them, everything else (lists, discovery, prompts) through ANSWER.  Bad ones too: they leave
  * at the step that refused them, through OUTCOME, so that each is in the journal exactly once.
  *
- * What stands between the wire and the call (decoding, identifying, replying in the client's era of the protocol) belongs
- * to the room above and is reached through struct call_front: mcp/ has one for HTTP and stdio clients, tests have theirs.
+ * What stands between the wire and the call (decoding, identifying, replying in the client's era of the protocol)
+ * belongs to the room above and is reached through struct call_front: mcp/ has one for HTTP and stdio clients, tests
+ * have theirs.
  */
 #ifndef CALL_CALL_H
 #define CALL_CALL_H
@@ -41,7 +42,8 @@ struct call;
 /* Why decoding, identifying and answering are not here: they are the protocol's. All may set call_why(). */
 struct call_front {
     const char *transport;                      /* "http", "stdio", "test": journal */
-    /* Fills kind, method, rpc_id and, for a tool call, tool_name, args, key, timeout_ms. E_HTTP_*, E_JSON_*, E_RPC_*. */
+    /* Fills kind, method, rpc_id and, for a tool call, tool_name, args, key, timeout_ms. E_HTTP_*, E_JSON_*,
+     * E_RPC_*. */
     enum err (*decode)(struct call *c);
     /* Fills caller (a reference that call_run releases). */
     enum err (*await_identify)(struct call *c);
@@ -144,7 +146,8 @@ struct call {
  * front's data is the caller's. */
 void await_call(struct worker *w, const struct call_front *front, void *front_data, const char *peer, size_t bytes_in);
 
-/* At the end of the drain time: every call in flight on this worker is cancelled. What came of it is recorded and said. */
+/* At the end of the drain time: every call in flight on this worker is cancelled. What came of it is recorded and
+ * said. */
 void calls_cut(struct worker *w);
 
 /* Sets what the client is told, and returns e. */
@@ -157,7 +160,8 @@ void call_record_refusals(struct worker *w);
 bool call_could_allow(struct call *c, const struct tool *t);
 /* Policy for what is no tool call: Action::"<group>.<name>" in Action::"<group>" and, unless it is 0, in
  * its effect, on type::"id". */
-enum err call_decide_action(struct call *c, struct str group, struct str name, enum effect effect, struct str type, struct str id);
+enum err call_decide_action(struct call *c, struct str group, struct str name, enum effect effect, struct str type,
+                            struct str id);
 /* Policy for what is no tool call but has a name: prompts, resources. Action::"<provider>.<name>". */
 enum err call_decide_named(struct call *c, const struct provider_conf *p, struct str name);
 #endif

@@ -55,7 +55,9 @@ static const char *value_fault(enum field_type type, const struct json *j)
     case T_EMAIL:
         return is_email(json_str(j)) ? NULL : "is not an e-mail address";
     case T_TIME:
-        return wall_parse(json_str(j), &ignored) ? "is not a time: write RFC 3339 with an offset, like 2026-11-20T09:00:00Z" : NULL;
+        return wall_parse(json_str(j), &ignored)
+                   ? "is not a time: write RFC 3339 with an offset, like 2026-11-20T09:00:00Z"
+                   : NULL;
     case T_EMAIL_LIST:
         for (const struct json *it = json_first(j); it; it = json_next(it))
             if (!is_email(json_str(it)))
@@ -172,8 +174,8 @@ enum err call_check(struct call *c)
         return e;
     if (!c->tool->provider->decl->no_account) {
         /* whether there is one is said only to who may use the tool: see ADMIT */
-        e = vault_account_find(c->worker->engine->vault, c->caller->tenant, c->caller->user, str_of(c->tool->provider->decl->name),
-                               STR_NULL, &c->arena, &c->account);
+        e = vault_account_find(c->worker->engine->vault, c->caller->tenant, c->caller->user,
+                               str_of(c->tool->provider->decl->name), STR_NULL, &c->arena, &c->account);
         if (e && e != E_ACCOUNT_MISSING)
             return e;
     }
@@ -195,6 +197,7 @@ enum err call_check_result(struct call *c)
     if (!c->structured)
         c->structured = json_object(&c->arena);
     if (schema_check(c->tool->output, c->structured, &c->arena, &fault))
-        return call_why(c, E_CONNECTOR_FAULT, "the connector's result does not fit its declaration: %s: %s", fault.where, fault.what);
+        return call_why(c, E_CONNECTOR_FAULT, "the connector's result does not fit its declaration: %s: %s",
+                        fault.where, fault.what);
     return OK;
 }

@@ -28,9 +28,10 @@ static const char *effect_name(enum effect e)
     UNREACHABLE();
 }
 
-/* Entities that are the same for all sides. The layer refers to `n`, which must stay. effect 0: in no group of effects. */
-static enum err name_request(struct call *c, struct decide_names *n, struct str action, struct str provider, enum effect effect,
-                             struct str resource_type, struct str resource_id)
+/* Entities that are the same for all sides. The layer refers to `n`, which must stay. effect 0: in no group of
+ * effects. */
+static enum err name_request(struct call *c, struct decide_names *n, struct str action, struct str provider,
+                             enum effect effect, struct str resource_type, struct str resource_id)
 {
     const struct policy_uid *above_action[] = { &n->provider, &n->effect }, *above[] = { &n->tenant };
     size_t n_above = effect ? 2 : 1;
@@ -120,8 +121,11 @@ static enum err ask_side(struct call *c, struct decide_names *n, const struct js
     enum err e;
 
     ask->principal = policy_uid(str_of(side.type), side.who);
-    ask->request = (struct policy_request){ .principal = &ask->principal, .action = &n->action, .resource = &n->resource,
-                                            .entities = &n->layer, .scratch = &c->arena };
+    ask->request = (struct policy_request){ .principal = &ask->principal,
+                                            .action = &n->action,
+                                            .resource = &n->resource,
+                                            .entities = &n->layer,
+                                            .scratch = &c->arena };
     e = context_value(c, args, side.name, &ask->request.context);
     if (!e && !policy_layer_find(&n->layer, &ask->principal))
         e = policy_layer_add(&n->layer, &c->arena, ask->principal, (struct policy_value){ 0 }, above, 1);
@@ -146,13 +150,16 @@ static enum err denied(struct call *c, unsigned i, const struct policy_decision 
     struct policy_info p;
 
     if (d->effect != POLICY_DENY)
-        return call_why(c, E_POLICY_DENIED, "not permitted: policy \"%.*s\" could not be evaluated on these arguments, and it is one that forbids",
-                        STR_ARG(failed_forbid(c, d)));
+        return call_why(
+            c, E_POLICY_DENIED,
+            "not permitted: policy \"%.*s\" could not be evaluated on these arguments, and it is one that forbids",
+            STR_ARG(failed_forbid(c, d)));
     if (d->n_reasons == 0)
-        return call_why(c, E_POLICY_DENIED, "not permitted: no policy lets the %s %.*s do this (default deny)", side.name, STR_ARG(side.who));
+        return call_why(c, E_POLICY_DENIED, "not permitted: no policy lets the %s %.*s do this (default deny)",
+                        side.name, STR_ARG(side.who));
     p = policy_set_info(c->registry->policy, d->reasons[0]);
-    return call_why(c, E_POLICY_DENIED, "not permitted: policy \"%.*s\" forbids the %s %.*s to do this", STR_ARG(p.id), side.name,
-                    STR_ARG(side.who));
+    return call_why(c, E_POLICY_DENIED, "not permitted: policy \"%.*s\" forbids the %s %.*s to do this", STR_ARG(p.id),
+                    side.name, STR_ARG(side.who));
 }
 
 static enum err decide_all(struct call *c, struct decide_names *n, const struct json *args)
@@ -172,8 +179,10 @@ static enum err decide_all(struct call *c, struct decide_names *n, const struct 
         if (e)
             return e;
         c->n_sides++;
-        metric_add_at(M_POLICY_DECISIONS_TOTAL, metric_label(M_POLICY_DECISIONS_TOTAL, str_of(results[c->sides[i].effect])), 1);
-        /* Cedar skips a forbid that fails to evaluate; who names the arguments can make one fail, so here that refuses */
+        metric_add_at(M_POLICY_DECISIONS_TOTAL,
+                      metric_label(M_POLICY_DECISIONS_TOTAL, str_of(results[c->sides[i].effect])), 1);
+        /* Cedar skips a forbid that fails to evaluate; who names the arguments can make one fail, so here that
+         * refuses */
         if (c->sides[i].effect == POLICY_DENY || c->sides[i].n_forbid_errors > 0)
             return denied(c, i, &c->sides[i]);
     }
@@ -193,7 +202,8 @@ enum err call_decide(struct call *c)
     return e ? e : decide_all(c, n, c->args);
 }
 
-enum err call_decide_action(struct call *c, struct str group, struct str name, enum effect effect, struct str type, struct str id)
+enum err call_decide_action(struct call *c, struct str group, struct str name, enum effect effect, struct str type,
+                            struct str id)
 {
     struct decide_names *n = ARENA_NEW(&c->arena, struct decide_names);
     struct str action = arena_printf(&c->arena, "%.*s.%.*s", STR_ARG(group), STR_ARG(name));
@@ -219,7 +229,8 @@ bool call_could_allow(struct call *c, const struct tool *t)
 {
     struct decide_names *n = ARENA_NEW(&c->arena, struct decide_names);
 
-    if (!n || name_request(c, n, t->name, str_of(t->provider->decl->name), t->decl->effect, str_of(t->resource_type), STR("")))
+    if (!n || name_request(c, n, t->name, str_of(t->provider->decl->name), t->decl->effect, str_of(t->resource_type),
+                           STR("")))
         return false;
     for (unsigned i = 0; i < sides_of(c); i++) {
         struct ask *ask = ARENA_NEW(&c->arena, struct ask);

@@ -98,7 +98,8 @@ static unsigned request_headers(const struct attempt *a, struct fetch_header *ou
     out[n++] = (struct fetch_header){ .name = STR("User-Agent"), .value = STR("sluice/" SLUICE_VERSION) };
     if (a->x->body)
         out[n++] = (struct fetch_header){ .name = STR("Content-Type"),
-                                          .value = a->x->form ? STR("application/x-www-form-urlencoded") : STR("application/json") };
+                                          .value = a->x->form ? STR("application/x-www-form-urlencoded")
+                                                              : STR("application/json") };
     for (const char *const *h = a->p->decl->headers; h && *h && n < max; h++) {
         struct str name, value;
 
@@ -114,7 +115,8 @@ static struct str limit_key(struct call *c, const struct provider_conf *p, const
 {
     switch (l->scope) {
     case PER_ACCOUNT:
-        return arena_printf(&c->arena, "%.*s|%s|%.*s|%s", STR_ARG(c->caller->tenant), p->decl->name, STR_ARG(c->account.id), l->name);
+        return arena_printf(&c->arena, "%.*s|%s|%.*s|%s", STR_ARG(c->caller->tenant), p->decl->name,
+                            STR_ARG(c->account.id), l->name);
     case PER_TENANT:
         return arena_printf(&c->arena, "%.*s|%s||%s", STR_ARG(c->caller->tenant), p->decl->name, l->name);
     case PER_PROVIDER:
@@ -139,7 +141,8 @@ static enum err await_limits(struct attempt *a, struct permit_wait *w, bool *ret
 
         if (!key.p || key.len > RL_KEY_MAX)
             return E_CALL_TOO_LARGE;
-        asks[n] = (struct rl_ask){ key.p, (uint16_t)key.len, l->rule, (uint32_t)(l->amount ? (c->tool->decl->cost ? c->tool->decl->cost : 1) : 0) };
+        asks[n] = (struct rl_ask){ key.p, (uint16_t)key.len, l->rule,
+                                   (uint32_t)(l->amount ? (c->tool->decl->cost ? c->tool->decl->cost : 1) : 0) };
         if (l->scope == PER_ACCOUNT && !a->account_ask.key)
             a->account_ask = asks[n];
         n++;
@@ -149,12 +152,14 @@ static enum err await_limits(struct attempt *a, struct permit_wait *w, bool *ret
     e = await_permit(c->worker->engine->limiter, w, asks, n, c->deadline, &retry_at);
     *ret_held = !e;
     if (e == E_DEADLINE)
-        return call_why(c, e, "other requests of this account held its limits at %s until the call's deadline", a->p->decl->name);
+        return call_why(c, e, "other requests of this account held its limits at %s until the call's deadline",
+                        a->p->decl->name);
     if (e == E_RATE_LIMITED) {
         if (retry_at != RL_FOREVER && retry_at > loop_now())
             c->retry_after_ms = (retry_at - loop_now()) / NS_PER_MS + 1;
-        return call_why(c, e, "the limits of %s for this account would not have let the request through before the call's deadline",
-                        a->p->decl->name);
+        return call_why(
+            c, e, "the limits of %s for this account would not have let the request through before the call's deadline",
+            a->p->decl->name);
     }
     return e;
 }
@@ -169,9 +174,11 @@ static enum err await_credential(struct attempt *a, struct vault_lease *lease)
 
     if (a->p->decl->no_account)
         return OK;
-    e = await_vault_token(c->worker->engine->vault, c->caller->tenant, c->account.id, &a->p->vault, c->deadline, lease, &info);
+    e = await_vault_token(c->worker->engine->vault, c->caller->tenant, c->account.id, &a->p->vault, c->deadline, lease,
+                          &info);
     if (e == E_RECONNECT_NEEDED)
-        return call_why(c, e, "the %s account must be connected again: sluice connect %s", a->p->decl->name, a->p->decl->name);
+        return call_why(c, e, "the %s account must be connected again: sluice connect %s", a->p->decl->name,
+                        a->p->decl->name);
     return e ? call_why(c, e, "%s: %s", err_text(e), info.text) : OK;
 }
 
@@ -181,9 +188,17 @@ static void await_send(struct attempt *a, const struct vault_lease *lease)
     struct fetch_header headers[16];
     struct call *c = a->c;
     struct errinfo info = { "" };
-    struct fetch_request req = { .tenant = c->caller->tenant, .origin = &a->p->origin, .guard = &a->p->guard, .method = str_of(a->x->method),
-                                 .path = a->path, .headers = headers, .n_headers = request_headers(a, headers, ARRAY_LEN(headers)),
-                                 .body = a->body, .bearer = lease->token, .deadline = c->deadline, .reply_max = REPLY_MAX };
+    struct fetch_request req = { .tenant = c->caller->tenant,
+                                 .origin = &a->p->origin,
+                                 .guard = &a->p->guard,
+                                 .method = str_of(a->x->method),
+                                 .path = a->path,
+                                 .headers = headers,
+                                 .n_headers = request_headers(a, headers, ARRAY_LEN(headers)),
+                                 .body = a->body,
+                                 .bearer = lease->token,
+                                 .deadline = c->deadline,
+                                 .reply_max = REPLY_MAX };
 
     ASSERT(c->intended && c->n_sides >= 2 && c->step == STEP_RUN);
     for (unsigned i = 0; i < c->n_sides; i++)
@@ -239,7 +254,8 @@ enum answer answer_by_status(struct answer_info *in)
     case 505:
         return ANSWER_REFUSED;
     default:
-        /* what a server or something in front of it says of itself proves nothing about the request: 507, 520, 524, 529 */
+        /* what a server or something in front of it says of itself proves nothing about the request: 507, 520, 524,
+         * 529 */
         return in->status >= 500 ? ANSWER_UNKNOWN : ANSWER_REFUSED;
     }
 }
@@ -262,7 +278,8 @@ bool answer_text_is(const struct json *string, const char *text)
     return str_is(json_str(string), text);
 }
 
-static const char *const answer_names[] = { "none", "done", "refused", "conflict", "limited", "auth", "not_executed", "unknown" };
+static const char *const answer_names[] = { "none",    "done", "refused",      "conflict",
+                                            "limited", "auth", "not_executed", "unknown" };
 
 static void count_answer(const struct attempt *a, enum answer ans)
 {
@@ -294,8 +311,8 @@ static enum answer classify(struct attempt *a)
     if (a->reply.body.len && json_parse(&a->c->arena, a->reply.body, NULL, &a->json, &where)) {
         a->json = NULL;
         if (a->reply.status >= 200 && a->reply.status < 300) {
-            a->err = call_why(a->c, E_UPSTREAM_GARBLED, "%s answered %d with a body that is no JSON (%.*s)", a->p->decl->name,
-                              a->reply.status, STR_ARG(type.len > 60 ? str_n(type.p, 60) : type));
+            a->err = call_why(a->c, E_UPSTREAM_GARBLED, "%s answered %d with a body that is no JSON (%.*s)",
+                              a->p->decl->name, a->reply.status, STR_ARG(type.len > 60 ? str_n(type.p, 60) : type));
             return ANSWER_UNKNOWN;
         }
     }
@@ -382,13 +399,14 @@ static void pause_account(struct attempt *a, int64_t ms)
     ns_t now = loop_now();
 
     if (a->account_ask.key)
-        rl_pause(a->c->worker->engine->limiter, a->account_ask.key, a->account_ask.key_len, a->account_ask.rule, now + ms * NS_PER_MS, now);
+        rl_pause(a->c->worker->engine->limiter, a->account_ask.key, a->account_ask.key_len, a->account_ask.rule,
+                 now + ms * NS_PER_MS, now);
 }
 
 static enum err say(struct attempt *a, enum err e)
 {
-    return call_why(a->c, e, "%s (%s answered %d%s%s)", err_text(e), a->p->decl->name, a->info.status, a->info.message[0] ? ": " : "",
-                    a->info.message);
+    return call_why(a->c, e, "%s (%s answered %d%s%s)", err_text(e), a->p->decl->name, a->info.status,
+                    a->info.message[0] ? ": " : "", a->info.message);
 }
 
 /* True: try again. Otherwise *ret is how the exchange ends. */
@@ -433,7 +451,8 @@ static bool await_verdict(struct attempt *a, enum answer ans, enum err *ret)
             if (a->unknown_reads++ < UNKNOWN_READS_MAX && await_again(a, backoff_ms(a)))
                 return true;
             if (*ret == E_OUTCOME_UNKNOWN)          /* a read that got no answer changed nothing */
-                *ret = task_cancelled() ? E_CANCELLED : call_why(a->c, E_UPSTREAM_DOWN, "%s did not answer", a->p->decl->name);
+                *ret = task_cancelled() ? E_CANCELLED
+                                        : call_why(a->c, E_UPSTREAM_DOWN, "%s did not answer", a->p->decl->name);
             return false;
         }
         return false;
@@ -455,7 +474,8 @@ enum err await_call_exchange(struct call *c, const struct exchange *x, struct js
     if (!c->tool)
         return call_why(c, E_CONNECTOR_FAULT, "prompts and resources make no exchanges: nothing was decided for one");
     if (x->effect && (c->tool->decl->effect == EFFECT_READS || c->in_reconcile))
-        return call_why(c, E_CONNECTOR_FAULT, "%s is declared to only read, but tried to change something", c->tool->decl->name);
+        return call_why(c, E_CONNECTOR_FAULT, "%s is declared to only read, but tried to change something",
+                        c->tool->decl->name);
     *a = (struct attempt){ .c = c, .x = x, .p = c->tool->provider };
     e = write_request(a);
     while (!e) {

@@ -17,7 +17,8 @@ static void name_key(struct call *c)
 {
     static const char digits[] = "0123456789abcdefghjkmnpqrstvwxyz";
     const struct str zero = { "", 1 };
-    const struct str parts[] = { c->caller->tenant, zero, c->caller->user, zero, c->caller->agent, zero, c->tool->name, zero, c->key };
+    const struct str parts[] = { c->caller->tenant, zero, c->caller->user, zero, c->caller->agent, zero,
+                                 c->tool->name,     zero, c->key };
     uint8_t hash[SHA256_LEN];
 
     sha256_parts(parts, ARRAY_LEN(parts), hash);
@@ -37,7 +38,8 @@ static enum err await_key(struct call *c, bool *ret_replay)
     name_key(c);
     if (c->tool->decl->effect == EFFECT_READS)
         return OK;                      /* doing it again changes nothing: there is nothing to remember */
-    e = await_once_claim(c->worker->engine->once, &name, c->digest, c->id.z, c->began_wall, c->deadline, &c->arena, &c->once, &old);
+    e = await_once_claim(c->worker->engine->once, &name, c->digest, c->id.z, c->began_wall, c->deadline, &c->arena,
+                         &c->once, &old);
     if (e == E_KEY_REUSED)
         return call_why(c, e, "the idempotency key was used before with other arguments; use a new key for a new call");
     if (e || c->once)
@@ -46,7 +48,9 @@ static enum err await_key(struct call *c, bool *ret_replay)
     c->replayed = true;
     snprintf(c->replay_of, sizeof(c->replay_of), "%s", old.call_id);
     if (old.outcome == OUTCOME_UNKNOWN)
-        return call_why(c, E_OUTCOME_UNKNOWN, "this call was made before (%s) and nobody knows whether it happened; it was not made again", old.call_id);
+        return call_why(c, E_OUTCOME_UNKNOWN,
+                        "this call was made before (%s) and nobody knows whether it happened; it was not made again",
+                        old.call_id);
     return call_unseal_result(c, old.result);
 }
 

@@ -35,7 +35,8 @@ struct permit_wait {
     struct loop *loop;
 };
 /* OK: held, return it with rl_release() or rl_return(). E_RATE_LIMITED (with *retry_at), E_OVERLOADED, E_CANCELLED. */
-enum err await_permit(struct rl *rl, struct permit_wait *w, const struct rl_ask *asks, size_t n, ns_t deadline, int64_t *retry_at);
+enum err await_permit(struct rl *rl, struct permit_wait *w, const struct rl_ask *asks, size_t n, ns_t deadline,
+                      int64_t *retry_at);
 
 /* Rule ids of the limiter: 0 tenant, 1 agent, then those of providers, in the order of the linker. */
 enum { RULE_TENANT, RULE_AGENT, RULE_PROVIDERS };

@@ -180,7 +180,8 @@ static void drop_expired(struct once_table *t, struct stripe *s, wall_ms_t now)
     }
 }
 
-static struct once_entry *entry_new(struct once_table *t, struct stripe *s, struct str name, struct str digest, struct str call_id)
+static struct once_entry *entry_new(struct once_table *t, struct stripe *s, struct str name, struct str digest,
+                                    struct str call_id)
 {
     struct once_entry *e;
 
@@ -243,8 +244,9 @@ static enum err replay_copy(const struct once_entry *e, struct arena *a, struct 
     return arena_overflowed(a) ? E_CALL_TOO_LARGE : OK;
 }
 
-enum err await_once_claim(struct once_table *t, const struct once_name *name, const char digest[65], const char *call_id,
-                          wall_ms_t now, ns_t deadline, struct arena *a, struct once_entry **ret, struct once_record *replay)
+enum err await_once_claim(struct once_table *t, const struct once_name *name, const char digest[65],
+                          const char *call_id, wall_ms_t now, ns_t deadline, struct arena *a, struct once_entry **ret,
+                          struct once_record *replay)
 {
     char bytes[NAME_MAX_BYTES];
     struct str full = str_n(bytes, name_bytes(name, bytes));
@@ -284,7 +286,8 @@ enum err await_once_claim(struct once_table *t, const struct once_name *name, co
     }
 }
 
-void once_settle(struct once_table *t, struct once_entry *e, enum outcome outcome, enum err err, struct str sealed_result)
+void once_settle(struct once_table *t, struct once_entry *e, enum outcome outcome, enum err err,
+                 struct str sealed_result)
 {
     struct stripe *s = stripe_of(t, str_n(e->name, e->name_len));
     struct once_waiter *w;
@@ -312,8 +315,8 @@ void once_settle(struct once_table *t, struct once_entry *e, enum outcome outcom
     pthread_mutex_unlock(&s->lock);
 }
 
-void once_restore(struct once_table *t, const struct once_name *name, struct str digest, struct str call_id, wall_ms_t when,
-                  wall_ms_t now, enum outcome outcome, enum err err, struct str sealed_result)
+void once_restore(struct once_table *t, const struct once_name *name, struct str digest, struct str call_id,
+                  wall_ms_t when, wall_ms_t now, enum outcome outcome, enum err err, struct str sealed_result)
 {
     char bytes[NAME_MAX_BYTES];
     struct str full = str_n(bytes, name_bytes(name, bytes));

@@ -1,8 +1,8 @@
 /*
  * once.h -- idempotency keys: the same call with the same key is executed once
  *
- * A key belongs to (tenant, user, agent, tool).  Claiming it is part of the intent, settling it part of the outcome, and
- * both are rebuilt from those journal records at start, so the table needs no storage of its own (P2, P9).
+ * A key belongs to (tenant, user, agent, tool).  Claiming it is part of the intent, settling it part of the outcome,
+ * and both are rebuilt from those journal records at start, so the table needs no storage of its own (P2, P9).
  *
  *   first claim                         CLAIMED   the caller runs
  *   same key, same arguments, running   waits for the first to settle
@@ -25,7 +25,7 @@ struct once_entry;
 enum {
     ONCE_ENTRIES_MAX = 1 << 20,
     ONCE_TENANT_MAX = ONCE_ENTRIES_MAX / 8,         /* of one tenant: nobody fills the table for the others */
-    ONCE_RESULT_BYTES = 256 << 20,                  /* results kept, all together; beyond that a replay says only that it is done */
+    ONCE_RESULT_BYTES = 256 << 20,      /* results kept, all together; beyond that a replay says only that it is done */
 };
 
 struct once_name {
@@ -42,17 +42,19 @@ struct once_record {
 struct once_table *once_new(ns_t ttl);
 void once_free(struct once_table *t);
 
-/* Claims, or waits for the one that runs (until deadline: E_DEADLINE; E_CANCELLED), or answers what it settled to.
- * OK with *ret set: claimed; settle it. OK with *ret NULL: *replay is filled. E_KEY_REUSED; E_OVERLOADED: the table, or the tenant's
- * share of it, is full. */
-enum err await_once_claim(struct once_table *t, const struct once_name *name, const char digest[65], const char *call_id,
-                          wall_ms_t now, ns_t deadline, struct arena *a, struct once_entry **ret, struct once_record *replay);
+/* Claims, or waits for the one that runs (until deadline: E_DEADLINE; E_CANCELLED), or answers what it settled to. OK
+ * with *ret set: claimed; settle it. OK with *ret NULL: *replay is filled. E_KEY_REUSED; E_OVERLOADED: the table, or
+ * the tenant's share of it, is full. */
+enum err await_once_claim(struct once_table *t, const struct once_name *name, const char digest[65],
+                          const char *call_id, wall_ms_t now, ns_t deadline, struct arena *a, struct once_entry **ret,
+                          struct once_record *replay);
 /* DONE and UNKNOWN are remembered; anything else frees the key. Wakes who waits. `e` is gone afterwards. */
-void once_settle(struct once_table *t, struct once_entry *e, enum outcome outcome, enum err err, struct str sealed_result);
+void once_settle(struct once_table *t, struct once_entry *e, enum outcome outcome, enum err err,
+                 struct str sealed_result);
 
 /* Recovery, before any claim: what the journal says. A key restored twice keeps the later record. */
-void once_restore(struct once_table *t, const struct once_name *name, struct str digest, struct str call_id, wall_ms_t when,
-                  wall_ms_t now, enum outcome outcome, enum err err, struct str sealed_result);
+void once_restore(struct once_table *t, const struct once_name *name, struct str digest, struct str call_id,
+                  wall_ms_t when, wall_ms_t now, enum outcome outcome, enum err err, struct str sealed_result);
 size_t once_count(struct once_table *t);
 
 #endif

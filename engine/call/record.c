@@ -17,9 +17,9 @@
  * REQUEST (everything else: lists, discovery, what could not be decoded or identified)
  *   call, method, outcome, error, why, ms, bytes, transport, peer, and who is asking as far as it is known
  *
- * `why` is the text the client was given, as long as it cannot quote arguments or the provider; then it is the error's own
- * text, and what was said is in `detail` (sealed, base64).  Arguments and results are sealed under the tenant's key before they are
- * hashed into the chain, so destroying the key erases them and breaks nothing.
+ * `why` is the text the client was given, as long as it cannot quote arguments or the provider; then it is the error's
+ * own text, and what was said is in `detail` (sealed, base64).  Arguments and results are sealed under the tenant's key
+ * before they are hashed into the chain, so destroying the key erases them and breaks nothing.
  */
 #include "base/check.h"
 #include "base/crypto.h"
@@ -108,11 +108,15 @@ enum err call_unseal_result(struct call *c, struct str sealed)
     struct str bytes;
 
     if (sealed.len == 0)
-        return call_why(c, E_NO_RESULT, "this call was made before (%s) and is done; its result was too large to be kept", c->replay_of);
+        return call_why(c, E_NO_RESULT,
+                        "this call was made before (%s) and is done; its result was too large to be kept",
+                        c->replay_of);
     if (b64_decode(&c->arena, sealed, &bytes) ||
         vault_unseal(c->worker->engine->vault, c->caller->tenant, str_of(c->replay_of), STR("result"), bytes, &plain)) {
         buf_release(&plain);
-        return call_why(c, E_NO_RESULT, "this call was made before (%s) and is done; its recorded result can no longer be read", c->replay_of);
+        return call_why(c, E_NO_RESULT,
+                        "this call was made before (%s) and is done; its recorded result can no longer be read",
+                        c->replay_of);
     }
     bytes = arena_str(&c->arena, buf_str(&plain));
     buf_release(&plain);
@@ -173,7 +177,11 @@ static void rec_decisions(struct rec *r, const struct call *c)
 
         for (uint32_t k = 0; k < d->n_errors && k < POLICY_NAMED_MAX; k++)
             failed[k] = d->errors[k].policy;
-        buf_addf(&r->b, "%s{\"side\":\"%s\",\"effect\":\"%s\"", i ? "," : "[", i == 0 ? "user" : i == 1 ? "agent" : "delegate", effects[d->effect]);
+        buf_addf(&r->b, "%s{\"side\":\"%s\",\"effect\":\"%s\"", i ? "," : "[",
+                 i == 0   ? "user"
+                 : i == 1 ? "agent"
+                          : "delegate",
+                 effects[d->effect]);
         rec_policies(r, "policies", c, d->reasons, d->n_reasons);
         if (d->n_errors)
             rec_policies(r, "errors", c, failed, d->n_errors);
@@ -297,19 +305,19 @@ enum err await_record_outcome(struct call *c)
         return OK;
     e = outcome_append(c, call, &seq);
 
-    if (e && c->sealed_result.len) {        /* there may be no room for the result: the outcome itself was reserved for */
+    if (e && c->sealed_result.len) {      /* there may be no room for the result: the outcome itself was reserved for */
         c->sealed_result = STR_NULL;
         e = outcome_append(c, call, &seq);
     }
     return e ? e : await_journal_commit(c->worker->lane, seq, NS_NEVER);
 }
 
-/* ---- what nobody in particular was refused --------------------------------------------------------------------------- */
+/* ---- what nobody in particular was refused ----------------------------------------------------------------------- */
 
 /*
- * Whoever reaches the port can make refused requests, and each record takes disk for good.  So per worker and second the
- * first REFUSALS_MAX are recorded one by one and the others as one record that counts them: nothing goes unrecorded, and the
- * journal cannot be filled from outside.
+ * Whoever reaches the port can make refused requests, and each record takes disk for good.  So per worker and second
+ * the first REFUSALS_MAX are recorded one by one and the others as one record that counts them: nothing goes
+ * unrecorded, and the journal cannot be filled from outside.
  */
 static void refusals_flush(struct worker *w)
 {
@@ -317,8 +325,10 @@ static void refusals_flush(struct worker *w)
     uint64_t seq;
 
     if (w->refusals.skipped) {
-        buf_addf(&b, "{\"outcome\":\"refused\",\"requests\":%u,\"why\":\"more than %d requests of nobody known in one second\"}",
-                 w->refusals.skipped, REFUSALS_MAX);
+        buf_addf(
+            &b,
+            "{\"outcome\":\"refused\",\"requests\":%u,\"why\":\"more than %d requests of nobody known in one second\"}",
+            w->refusals.skipped, REFUSALS_MAX);
         if (journal_append(w->lane, JOURNAL_REQUEST, buf_str(&b), NULL, &seq))
             LOG_ERROR("refused requests could not be recorded", LOG_I("requests", w->refusals.skipped));
         buf_release(&b);

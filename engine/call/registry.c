@@ -2,8 +2,8 @@
  * registry.c -- from declarations and configuration to the snapshot that calls live in
  *
  * Declarations lie in linker sections; everything a call needs of them is derived here once and checked: names that
- * policies can spell, schemas that compile, origins that parse, limits that have a rule.  A declaration that contradicts
- * itself stops the start with its connector, tool and field named.
+ * policies can spell, schemas that compile, origins that parse, limits that have a rule.  A declaration that
+ * contradicts itself stops the start with its connector, tool and field named.
  */
 #include <stdlib.h>
 
@@ -162,7 +162,8 @@ static bool name_valid(const char *name)
     if (n == 0 || n > 64)
         return false;
     for (const char *p = name; *p; p++)
-        if (!((*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') || (*p >= '0' && *p <= '9') || *p == '_' || *p == '.'))
+        if (!((*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') || (*p >= '0' && *p <= '9') || *p == '_' ||
+              *p == '.'))
             return false;
     return true;
 }
@@ -192,8 +193,9 @@ static struct str title_of(struct arena *a, const struct tool_decl *d)
     return str_of(z);
 }
 
-static enum err schema_make(struct registry *r, const struct tool_decl *d, const char *word_for_word, const struct field *fields,
-                            bool strict, struct json **ret_tree, struct str *ret_text, struct schema **ret, struct errinfo *info)
+static enum err schema_make(struct registry *r, const struct tool_decl *d, const char *word_for_word,
+                            const struct field *fields, bool strict, struct json **ret_tree, struct str *ret_text,
+                            struct schema **ret, struct errinfo *info)
 {
     struct buf text = BUF_INIT(1 << 20);
     struct errinfo why = { "" };
@@ -201,7 +203,8 @@ static enum err schema_make(struct registry *r, const struct tool_decl *d, const
     enum err e;
 
     if (word_for_word && json_parse(&r->arena, str_of(word_for_word), NULL, ret_tree, &where))
-        return err_set(info, E_CONFIG, "tool %s: its schema is no JSON: line %u: %s", d->name, where.line, where.message);
+        return err_set(info, E_CONFIG, "tool %s: its schema is no JSON: line %u: %s", d->name, where.line,
+                       where.message);
     if (!word_for_word)
         *ret_tree = fields_schema(&r->arena, fields, strict);
     json_write(&text, *ret_tree);
@@ -232,15 +235,20 @@ static enum err tool_make(struct registry *r, struct tool *t, const struct tool_
     enum err e;
 
     if (!name_valid(d->name) || !d->summary || !d->run || d->effect < EFFECT_READS || d->effect > EFFECT_DESTROYS)
-        return err_set(info, E_CONFIG, "tool %s: a tool needs a name of [A-Za-z0-9_.], a summary, an effect and a body", d->name);
+        return err_set(info, E_CONFIG, "tool %s: a tool needs a name of [A-Za-z0-9_.], a summary, an effect and a body",
+                       d->name);
     t->decl = d;
     t->provider = registry_provider(r, str_of(d->provider->name));
     t->name = str_of(d->name);
     t->title = title_of(&r->arena, d);
     t->resource_arg = d->resource ? field_named(d->args, d->resource) : NULL;
-    t->resource_type = d->resource && !t->resource_arg ? d->resource : d->provider->resource ? d->provider->resource : "Resource";
+    t->resource_type = d->resource && !t->resource_arg ? d->resource
+                       : d->provider->resource         ? d->provider->resource
+                                                       : "Resource";
     if (!policy_type_valid(str_of(t->resource_type)))
-        return err_set(info, E_CONFIG, "tool %s: \"%s\" is neither one of its arguments nor a type that policies can name", d->name, t->resource_type);
+        return err_set(info, E_CONFIG,
+                       "tool %s: \"%s\" is neither one of its arguments nor a type that policies can name", d->name,
+                       t->resource_type);
     e = schema_make(r, d, d->input_schema, d->args, true, &t->input_tree, &t->input_schema, &t->input, info);
     if (!e && (d->output_schema || d->result))
         e = schema_make(r, d, d->output_schema, d->result, false, &t->output_tree, &t->output_schema, &t->output, info);
@@ -386,13 +394,15 @@ static enum err limits_sound(const struct provider_conf *p, struct errinfo *info
         const struct limit_conf *l = &p->limits[i];
 
         if (l->amount && (l->window_ms < 1 || l->window_ms > WINDOW_MS_MAX))
-            return err_set(info, E_CONFIG, "provider %s: limit %s: an amount needs a window_ms from 1 to %lld (400 days)", p->decl->name,
-                           l->name, (long long)WINDOW_MS_MAX);
+            return err_set(info, E_CONFIG,
+                           "provider %s: limit %s: an amount needs a window_ms from 1 to %lld (400 days)",
+                           p->decl->name, l->name, (long long)WINDOW_MS_MAX);
         if (l->amount > AMOUNT_MAX || l->concurrency > AT_ONCE_MAX)
-            return err_set(info, E_CONFIG, "provider %s: limit %s: amount is at most %lld, concurrency at most %lld", p->decl->name,
-                           l->name, (long long)AMOUNT_MAX, (long long)AT_ONCE_MAX);
+            return err_set(info, E_CONFIG, "provider %s: limit %s: amount is at most %lld, concurrency at most %lld",
+                           p->decl->name, l->name, (long long)AMOUNT_MAX, (long long)AT_ONCE_MAX);
         if (l->amount && limit_burst(l, cost) > l->amount)
-            return err_set(info, E_CONFIG, "provider %s: limit %s: an amount of %lld never lets a request that costs %lld through",
+            return err_set(info, E_CONFIG,
+                           "provider %s: limit %s: an amount of %lld never lets a request that costs %lld through",
                            p->decl->name, l->name, (long long)l->amount, (long long)cost);
     }
     return OK;
@@ -403,7 +413,8 @@ static bool budget_sound(const struct admission_rule *r)
     return r->per_minute <= AMOUNT_MAX && r->at_once <= AT_ONCE_MAX;
 }
 
-static enum err provider_limits(struct provider_conf *p, const struct provider_setup *s, unsigned index, struct errinfo *info)
+static enum err provider_limits(struct provider_conf *p, const struct provider_setup *s, unsigned index,
+                                struct errinfo *info)
 {
     for (const struct limit *l = p->decl->limits; l && l->name; l++) {
         struct limit_conf *to = &p->limits[p->n_limits];
@@ -432,16 +443,17 @@ static enum err provider_limits(struct provider_conf *p, const struct provider_s
     return limits_sound(p, info);
 }
 
-static enum err provider_make(struct registry *r, struct provider_conf *p, const struct provider *d, const struct provider_setup *s,
-                              unsigned index, struct errinfo *info)
+static enum err provider_make(struct registry *r, struct provider_conf *p, const struct provider *d,
+                              const struct provider_setup *s, unsigned index, struct errinfo *info)
 {
     struct errinfo why = { "" };
     struct str at = STR_NULL;
     const char *base = s && s->base_url ? s->base_url : d->base_url;
 
     if (d->api != SLUICE_CONNECTOR_API)
-        return err_set(info, E_CONFIG, "connector %s was built for version %d of the connector interface, this engine has %d", d->name, d->api,
-                       SLUICE_CONNECTOR_API);
+        return err_set(info, E_CONFIG,
+                       "connector %s was built for version %d of the connector interface, this engine has %d", d->name,
+                       d->api, SLUICE_CONNECTOR_API);
     p->decl = d;
     if (s)
         p->guard = s->guard;
@@ -449,7 +461,9 @@ static enum err provider_make(struct registry *r, struct provider_conf *p, const
         if (fetch_url_parse(str_of(base), &p->origin, &at, &why))
             return err_set(info, E_CONFIG, "provider %s: base_url \"%s\": %s", d->name, base ? base : "", why.text);
         if (!p->origin.tls && !p->guard.allow_plain_http)
-            return err_set(info, E_CONFIG, "provider %s: base_url \"%s\" is not https; set allow_plain_http for a provider on loopback", d->name, base);
+            return err_set(info, E_CONFIG,
+                           "provider %s: base_url \"%s\" is not https; set allow_plain_http for a provider on loopback",
+                           d->name, base);
         p->base_path = str_is(at, "/") ? STR("") : str_ends(at, STR("/")) ? str_n(at.p, at.len - 1) : at;
     }
     provider_oauth(r, p, s);
@@ -571,7 +585,8 @@ enum err registry_build(const struct registry_options *opt, struct registry **re
     r->agent = opt->agent;
     e = names_known(opt, info);
     if (!e && (!budget_sound(&r->tenant) || !budget_sound(&r->agent)))
-        e = err_set(info, E_CONFIG, "budgets: per_minute is at most %lld, at_once at most %lld", AMOUNT_MAX, (long long)AT_ONCE_MAX);
+        e = err_set(info, E_CONFIG, "budgets: per_minute is at most %lld, at_once at most %lld", AMOUNT_MAX,
+                    (long long)AT_ONCE_MAX);
     if (!e)
         e = providers_make(r, opt, info);
     if (!e)
@@ -619,8 +634,10 @@ void registry_apply_limits(const struct registry *r, struct rl *rl, ns_t now)
     const struct admission_rule *own[] = { [RULE_TENANT] = &r->tenant, [RULE_AGENT] = &r->agent };
 
     for (uint16_t i = 0; i < ARRAY_LEN(own); i++) {
-        struct rl_rule rule = { .rate = own[i]->per_minute ? RL_RATE_BUCKET : RL_RATE_NONE, .amount = (uint64_t)own[i]->per_minute,
-                                .window_ns = 60 * NS_PER_S, .concurrency = (uint32_t)own[i]->at_once };
+        struct rl_rule rule = { .rate = own[i]->per_minute ? RL_RATE_BUCKET : RL_RATE_NONE,
+                                .amount = (uint64_t)own[i]->per_minute,
+                                .window_ns = 60 * NS_PER_S,
+                                .concurrency = (uint32_t)own[i]->at_once };
 
         ASSERT(rl_rule_set(rl, i, &rule, now));
     }

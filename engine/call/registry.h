@@ -62,7 +62,7 @@ struct tool {
     struct str input_schema, output_schema;         /* JSON text; output may be empty */
     struct json *input_tree, *output_tree;
     struct schema *input, *output;                  /* compiled */
-    char digest[65];                    /* SHA-256 over name, summary, schemas, effect: what approvals and policies mean */
+    char digest[65];        /* SHA-256 over name, summary, schemas, effect: what approvals and policies mean */
     const struct field *resource_arg;   /* the argument that names the resource, or NULL */
     const char *resource_type;
 };

@@ -95,7 +95,7 @@ ns_t wheel_next(const struct wheel *w);         /* when to look again; NS_NEVER 
 bool mail_pending(struct loop *l);
 void mail_deliver(struct loop *l);
 /* task.c */
-void tasks_run(struct loop *l);                 /* runs what is runnable now; what becomes runnable meanwhile waits a turn */
+void tasks_run(struct loop *l);        /* runs what is runnable now; what becomes runnable meanwhile waits a turn */
 void tasks_release(struct loop *l);
 
 #endif

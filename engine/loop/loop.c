@@ -253,7 +253,8 @@ void loop_run(struct loop *l, void (*start)(void *), void *arg)
         busy = l->run_first != NULL || l->n_done > 0;
         if (world->threads && world->now() - l->now > STALL_MS * NS_PER_MS) {
             metric_add(M_LOOP_STALLS_TOTAL, 1);
-            LOG_WARN("a turn of the loop took too long", LOG_I("worker", l->opt.id), LOG_I("ms", (world->now() - l->now) / NS_PER_MS));
+            LOG_WARN("a turn of the loop took too long", LOG_I("worker", l->opt.id),
+                     LOG_I("ms", (world->now() - l->now) / NS_PER_MS));
         }
     }
     while (atomic_load(&l->posting) > 0)

@@ -51,8 +51,9 @@ wall_ms_t loop_wall_ms(void);
 
 enum op_kind {
     OP_ACCEPT,      /* fd: listener. Multishot: each res is a connected fd (>= 0) */
-    OP_RECV,        /* fd: socket. Multishot with the loop's buffers: res bytes at op->data, gone when done() returns; 0: peer closed */
-    OP_SEND,        /* fd, buf, len: sends everything (short sends are continued); res = len. One in flight per socket */
+    /* fd: socket. Multishot with the loop's buffers: res bytes at op->data, gone when done() returns; 0: peer closed */
+    OP_RECV,
+    OP_SEND,       /* fd, buf, len: sends everything (short sends are continued); res = len. One in flight per socket */
     OP_POLL,        /* fd, events (POLLIN|POLLOUT): once; res = revents */
     OP_READ,        /* fd, buf, len, off: file */
     OP_WRITE,       /* fd, buf, len, off: file; everything (short writes are continued); res = len */
@@ -83,7 +84,8 @@ struct op {
 
 /* Starts an operation. `op` must be inactive; the first six fields and done are the caller's. */
 void op_submit(struct op *op);
-/* Asks for an early end; done() still comes (with -ECANCELED, or with the result when that was faster). No-op if inactive. */
+/* Asks for an early end; done() still comes (with -ECANCELED, or with the result when that was faster). No-op if
+ * inactive. */
 void op_cancel(struct op *op);
 static inline bool op_active(const struct op *op) { return op->active; }
 

@@ -1,9 +1,9 @@
 /*
  * mail.c -- mail between loops, and the helper threads for what blocks
  *
- * Mail is a stack pushed by any thread with compare-and-swap and taken whole by the owner, who turns it round: order per
- * sender is kept.  A sender wakes the ring only when the owner says it sleeps; the owner says so first and then looks for
- * mail once more, so that one of the two always sees the other (both sides are sequentially consistent).
+ * Mail is a stack pushed by any thread with compare-and-swap and taken whole by the owner, who turns it round: order
+ * per sender is kept.  A sender wakes the ring only when the owner says it sleeps; the owner says so first and then
+ * looks for mail once more, so that one of the two always sees the other (both sides are sequentially consistent).
  */
 #include <pthread.h>
 
@@ -16,7 +16,7 @@ void loop_post(struct loop *to, struct mail *m)
 
     MAGIC_CHECK(to, LOOP_MAGIC);
     ASSERT(m->fn != NULL);
-    /* the mail may end the loop's last task before this function returns: loop_run() does not return while we look at it */
+    /* the mail may end the loop's last task before this function returns: loop_run() stays while we look at it */
     atomic_fetch_add(&to->posting, 1);
     do
         m->next = head;

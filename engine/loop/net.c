@@ -70,7 +70,8 @@ enum err net_listen(const char *text, bool reuse_port, int *ret_fd, struct errin
     int fd, one = 1;
 
     if (!address_parse(text, &a, &len))
-        return err_set(info, E_CONFIG, "\"%s\" is not an address to listen on: write IP:PORT, [IPv6]:PORT or localhost:PORT", text);
+        return err_set(info, E_CONFIG,
+                       "\"%s\" is not an address to listen on: write IP:PORT, [IPv6]:PORT or localhost:PORT", text);
     fd = socket(a.sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
         return err_set(info, E_IO, "cannot make a socket: %s", strerror(errno));
@@ -83,7 +84,8 @@ enum err net_listen(const char *text, bool reuse_port, int *ret_fd, struct errin
 
         close(fd);
         return err_set(info, E_IO, "cannot listen on %s: %s%s", text, strerror(why),
-                       why == EADDRINUSE ? "; another process has this port: stop it or choose another with --listen" : "");
+                       why == EADDRINUSE ? "; another process has this port: stop it or choose another with --listen"
+                                         : "");
     }
     *ret_fd = fd;
     return OK;

@@ -1,9 +1,9 @@
 /*
  * switch.S -- void context_switch(void **save_sp, void *load_sp)
  *
- * Saves what the ABI says a callee must keep, stores the stack pointer, loads the other one, restores and returns into it.
- * A new stack is laid out by context_prepare() in task.c exactly as if it had called this function; context_entry then
- * finds the entry function in the first saved register (rbx, x19) and must never be returned to.
+ * Saves what the ABI says a callee must keep, stores the stack pointer, loads the other one, restores and returns into
+ * it. A new stack is laid out by context_prepare() in task.c exactly as if it had called this function; context_entry
+ * then finds the entry function in the first saved register (rbx, x19) and must never be returned to.
  *
  * Debian has no library for this that C programs would use without C++ (Boost.Context) or a signal mask system call per
  * switch (ucontext); twenty instructions per architecture are easier to review than either.

@@ -1,12 +1,12 @@
 /*
  * task.h -- stackful tasks: straight-line code that can wait
  *
- * A task runs on a stack of its own (guard page below) on one loop, for ever the same.  Only functions whose name starts
- * with await_ may suspend it; facts asserted before an await must be asserted again after it.
+ * A task runs on a stack of its own (guard page below) on one loop, for ever the same.  Only functions whose name
+ * starts with await_ may suspend it; facts asserted before an await must be asserted again after it.
  *
- * Cancelling a task (task_cancel) makes its current and every further await return E_CANCELLED, so that ordinary returns
- * clean up.  What must finish regardless (an outcome record, returning a permit) runs between task_shield(+1) and
- * task_shield(-1): there awaits work as if nothing had been cancelled.
+ * Cancelling a task (task_cancel) makes its current and every further await return E_CANCELLED, so that ordinary
+ * returns clean up.  What must finish regardless (an outcome record, returning a permit) runs between task_shield(+1)
+ * and task_shield(-1): there awaits work as if nothing had been cancelled.
  */
 #ifndef LOOP_TASK_H
 #define LOOP_TASK_H
@@ -21,8 +21,8 @@ struct task_ref {
     uint64_t generation;
 };
 
-/* Starts fn(arg) on the calling thread's loop, at its next turn of the run queue. `name` (static) is for logs, panics and
- * the watchdog. NULL when the loop's tasks_max are alive. */
+/* Starts fn(arg) on the calling thread's loop, at its next turn of the run queue. `name` (static) is for logs, panics
+ * and the watchdog. NULL when the loop's tasks_max are alive. */
 struct task *task_spawn(const char *name, void (*fn)(void *arg), void *arg);
 struct task *task_self(void);                   /* NULL outside tasks */
 struct task_ref task_ref(struct task *t);
@@ -51,8 +51,8 @@ enum err await_sleep(ns_t until);
 /* Lets the other runnable tasks go first. */
 void await_turn(void);
 
-/* Submits op (done is set here), waits; *ret_res is its result. On deadline or cancellation the operation is cancelled and
- * waited for, so op and its buffers are free to go whatever is returned. Not for multishot kinds. */
+/* Submits op (done is set here), waits; *ret_res is its result. On deadline or cancellation the operation is cancelled
+ * and waited for, so op and its buffers are free to go whatever is returned. Not for multishot kinds. */
 enum err await_op(struct op *op, ns_t deadline, int *ret_res);
 
 /* Runs fn(arg) on a helper thread. Not cancellable: returns when fn has returned. */

@@ -22,9 +22,10 @@ struct world {
     void (*ring_close)(struct ring *r);
     void (*ring_submit)(struct ring *r, struct op *op);
     void (*ring_cancel)(struct ring *r, struct op *op);
-    /* Submits what is pending, waits until something completed, `until` passed or ring_wake() was called, and hands each
-     * completion to complete() (which only queues). until == 0: does not wait. */
-    void (*ring_wait)(struct ring *r, ns_t until, void (*complete)(struct op *op, int res, bool more, const char *data, unsigned token));
+    /* Submits what is pending, waits until something completed, `until` passed or ring_wake() was called, and hands
+     * each completion to complete() (which only queues). until == 0: does not wait. */
+    void (*ring_wait)(struct ring *r, ns_t until,
+                      void (*complete)(struct op *op, int res, bool more, const char *data, unsigned token));
     void (*ring_recycle)(struct ring *r, unsigned token);       /* gives the buffer behind `data` back */
     void (*ring_wake)(struct ring *r);                          /* any thread */
     /* Helper threads: true if fn was run elsewhere; the simulator runs it at once and answers false. */
@@ -51,7 +52,7 @@ struct world {
     int (*sync_dir)(const char *path);
     /* Calls fn for each name in the directory, in byte order, "." and ".." left out. */
     int (*list)(const char *path, void (*fn)(const char *name, void *arg), void *arg);
-    int (*lock)(int fd);                                        /* exclusive, not waiting: -EWOULDBLOCK if held by another process */
+    int (*lock)(int fd);        /* exclusive, not waiting: -EWOULDBLOCK if held by another process */
 };
 
 extern const struct world world_real;
@@ -59,8 +60,8 @@ extern const struct world world_real;
 extern const struct world *world;
 void world_use(const struct world *w);
 
-/* Sockets, real world only. Address "host:port" with an IP literal or "localhost"; port 0: any. E_CONFIG or E_IO with the
- * reason and the place in info. reuse_port: SO_REUSEPORT, so that each worker has a listener of its own. */
+/* Sockets, real world only. Address "host:port" with an IP literal or "localhost"; port 0: any. E_CONFIG or E_IO with
+ * the reason and the place in info. reuse_port: SO_REUSEPORT, so that each worker has a listener of its own. */
 enum err net_listen(const char *address, bool reuse_port, int *ret_fd, struct errinfo *info);
 /* "127.0.0.1:7411" of a bound or connected socket. */
 void net_name(int fd, bool peer, char out[64]);

@@ -1,9 +1,9 @@
 /*
  * world_real.c -- the world as it is: io_uring, the system's clocks, its files
  *
- * One ring per loop: SINGLE_ISSUER and DEFER_TASKRUN (completions run only when the loop asks), created disabled so that
- * main can create all rings and report what is wrong, and enabled by the thread that will own it.  Receives are multishot
- * into one group of provided buffers per ring; a buffer goes back as soon as done() has looked at it.
+ * One ring per loop: SINGLE_ISSUER and DEFER_TASKRUN (completions run only when the loop asks), created disabled so
+ * that main can create all rings and report what is wrong, and enabled by the thread that will own it.  Receives are
+ * multishot into one group of provided buffers per ring; a buffer goes back as soon as done() has looked at it.
  *
  * user_data of an entry is the address of its struct op; 0 marks entries nobody waits for; 1 is the wake-up eventfd.
  */
@@ -51,18 +51,24 @@ static enum err explain_setup(int error, struct errinfo *info)
     switch (error) {
     case EPERM:
     case EACCES:
-        return err_set(info, E_IO, "io_uring is not permitted here: io_uring_setup says %s. Containers block it by default (allow "
+        return err_set(info, E_IO,
+                       "io_uring is not permitted here: io_uring_setup says %s. Containers block it by default (allow "
                        "io_uring_setup, io_uring_enter and io_uring_register in the seccomp profile), and the sysctl "
-                       "kernel.io_uring_disabled must be 0", strerror(error));
+                       "kernel.io_uring_disabled must be 0",
+                       strerror(error));
     case ENOSYS:
         return err_set(info, E_IO, "this kernel has no io_uring; sluice needs Linux 6.1 or later");
     case EINVAL:
-        return err_set(info, E_IO, "this kernel's io_uring is too old (no SINGLE_ISSUER or DEFER_TASKRUN); sluice needs Linux 6.1 or later");
+        return err_set(
+            info, E_IO,
+            "this kernel's io_uring is too old (no SINGLE_ISSUER or DEFER_TASKRUN); sluice needs Linux 6.1 or later");
     case ENOMEM:
-        return err_set(info, E_IO, "io_uring could not get its memory: raise the limit of locked memory (ulimit -l, LimitMEMLOCK)");
+        return err_set(info, E_IO,
+                       "io_uring could not get its memory: raise the limit of locked memory (ulimit -l, LimitMEMLOCK)");
     case EMFILE:
     case ENFILE:
-        return err_set(info, E_IO, "io_uring could not get a file descriptor: raise the limit of open files (ulimit -n)");
+        return err_set(info, E_IO,
+                       "io_uring could not get a file descriptor: raise the limit of open files (ulimit -n)");
     default:
         return err_set(info, E_IO, "io_uring could not be set up: %s", strerror(error));
     }
@@ -75,7 +81,8 @@ static int buffers_setup(struct ring *r)
     int rc;
 
     r->buffers = mmap(NULL, ring_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    r->memory = mmap(NULL, (size_t)BUFFERS * BUFFER_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    r->memory = mmap(NULL, (size_t)BUFFERS * BUFFER_SIZE, PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (r->buffers == MAP_FAILED || r->memory == MAP_FAILED)
         return ENOMEM;
     reg.ring_addr = (uint64_t)(uintptr_t)r->buffers;
@@ -92,8 +99,8 @@ static int buffers_setup(struct ring *r)
 
 static enum err real_ring_open(unsigned entries, struct ring **ret, struct errinfo *info)
 {
-    struct io_uring_params params = { .flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_R_DISABLED |
-                                               IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP,
+    struct io_uring_params params = { .flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN |
+                                               IORING_SETUP_R_DISABLED | IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP,
                                       .cq_entries = entries * 8 };
     struct ring *r = calloc(1, sizeof(*r));
     int rc;
@@ -245,7 +252,8 @@ static void real_ring_wait(struct ring *r, ns_t until, void (*complete)(struct o
         rc = io_uring_submit_and_wait(&r->uring, 1);
     } else {
         ns_t left = until - real_now();
-        struct __kernel_timespec ts = { .tv_sec = left > 0 ? left / NS_PER_S : 0, .tv_nsec = left > 0 ? left % NS_PER_S : 0 };
+        struct __kernel_timespec ts = { .tv_sec = left > 0 ? left / NS_PER_S : 0,
+                                        .tv_nsec = left > 0 ? left % NS_PER_S : 0 };
 
         rc = io_uring_submit_and_wait_timeout(&r->uring, &cqe, 1, &ts, NULL);
     }
@@ -265,7 +273,7 @@ static void real_ring_wake(struct ring *r)
     uint64_t one = 1;
     ssize_t rc = write(r->wake_fd, &one, sizeof(one));
 
-    ASSERT(rc == sizeof(one) || errno == EAGAIN);       /* EAGAIN: the counter is full, so a wake-up is pending anyway */
+    ASSERT(rc == sizeof(one) || errno == EAGAIN);      /* EAGAIN: the counter is full, so a wake-up is pending anyway */
 }
 
 /* ---- clock and randomness ---------------------------------------------------------------------------------------- */

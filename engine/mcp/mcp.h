@@ -61,8 +61,8 @@ bool mcp_serves(const struct mcp *m, struct str path);
 /* The http_handler of these paths; arg is the struct mcp. Runs on a worker's loop (worker_self()). */
 void mcp_handle(struct http_request *rq, void *arg);
 
-/* For other rooms on the same address. The guard against DNS rebinding: E_HTTP_FORBIDDEN_ORIGIN with the reason; and the
- * base URL under which this request's client reaches us, to be asked for once the guard has let it through. */
+/* For other rooms on the same address. The guard against DNS rebinding: E_HTTP_FORBIDDEN_ORIGIN with the reason; and
+ * the base URL under which this request's client reaches us, to be asked for once the guard has let it through. */
 enum err mcp_guard(const struct mcp *m, const struct http_request *rq, struct errinfo *why);
 void mcp_base_url(const struct mcp *m, const struct http_request *rq, struct buf *out);
 /* Tells listening clients that a list changed: what is "tools", "prompts" or "resources"; tenant empty: everybody's.

@@ -22,7 +22,8 @@ struct reader {
     struct errinfo *info;
 };
 
-static enum err wrong(struct reader *r, const yaml_node_t *at, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+static enum err wrong(struct reader *r, const yaml_node_t *at, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
 
 static enum err wrong(struct reader *r, const yaml_node_t *at, const char *fmt, ...)
 {
@@ -32,7 +33,8 @@ static enum err wrong(struct reader *r, const yaml_node_t *at, const char *fmt, 
     va_start(ap, fmt);
     vsnprintf(text, sizeof(text), fmt, ap);
     va_end(ap);
-    return err_set(r->info, E_CONFIG, "%s:%zu:%zu: %s", r->c->path, at->start_mark.line + 1, at->start_mark.column + 1, text);
+    return err_set(r->info, E_CONFIG, "%s:%zu:%zu: %s", r->c->path, at->start_mark.line + 1, at->start_mark.column + 1,
+                   text);
 }
 
 static struct str scalar(const yaml_node_t *n)
@@ -192,7 +194,8 @@ static enum err read_map(struct reader *r, const yaml_node_t *n, const struct ke
     if (n->type != YAML_MAPPING_NODE)
         return wrong(r, n, "expected a mapping of keys to values");
     for (yaml_node_pair_t *p = n->data.mapping.pairs.start; p < n->data.mapping.pairs.top; p++) {
-        const yaml_node_t *key = yaml_document_get_node(r->doc, p->key), *value = yaml_document_get_node(r->doc, p->value);
+        const yaml_node_t *key = yaml_document_get_node(r->doc, p->key),
+                          *value = yaml_document_get_node(r->doc, p->value);
         const struct key *k = keys;
         enum err e;
 
@@ -361,7 +364,8 @@ static const struct key tls_keys[] = {
 };
 static const struct key auth_keys[] = {
     TOP("none", K_BOOL, no_auth), TOP("tenant", K_TEXT, tenant), TOP("user", K_TEXT, user), TOP("agent", K_TEXT, agent),
-    TOP("local_issuer", K_BOOL, local_issuer), TOP("audiences", K_LIST, audiences), { "issuers", K_CALL, 0, NULL, read_issuers }, { 0 },
+    TOP("local_issuer", K_BOOL, local_issuer), TOP("audiences", K_LIST, audiences),
+    { "issuers", K_CALL, 0, NULL, read_issuers }, { 0 },
 };
 static const struct key journal_keys[] = {
     TOP("segment_mb", K_INT, segment_mb), TOP("record_arguments", K_BOOL, record_arguments), { 0 },
@@ -373,7 +377,8 @@ static const struct key agent_budget_keys[] = {
     TOP("per_minute", K_INT, agent_budget.per_minute), TOP("at_once", K_INT, agent_budget.at_once), { 0 },
 };
 static const struct key budget_keys[] = {
-    TOP("calls_in_flight", K_INT, calls_max), { "tenant", K_MAP, 0, tenant_budget_keys, NULL }, { "agent", K_MAP, 0, agent_budget_keys, NULL }, { 0 },
+    TOP("calls_in_flight", K_INT, calls_max),
+    { "tenant", K_MAP, 0, tenant_budget_keys, NULL }, { "agent", K_MAP, 0, agent_budget_keys, NULL }, { 0 },
 };
 static const struct key log_keys[] = {
     TOP("level", K_LEVEL, log_level), TOP("format", K_FORMAT, log_format), { 0 },
@@ -444,8 +449,8 @@ static enum err parse(struct reader *r, FILE *f)
     ASSERT(yaml_parser_initialize(&parser));
     yaml_parser_set_input_file(&parser, f);
     if (!yaml_parser_load(&parser, &doc)) {
-        e = err_set(r->info, E_CONFIG, "%s:%zu:%zu: %s", r->c->path, parser.problem_mark.line + 1, parser.problem_mark.column + 1,
-                    parser.problem ? parser.problem : "is not YAML");
+        e = err_set(r->info, E_CONFIG, "%s:%zu:%zu: %s", r->c->path, parser.problem_mark.line + 1,
+                    parser.problem_mark.column + 1, parser.problem ? parser.problem : "is not YAML");
         yaml_parser_delete(&parser);
         return e;
     }
@@ -501,9 +506,11 @@ enum err config_check(const struct config *c, struct errinfo *info)
     bool loopback = net_is_loopback(c->listen);
 
     if (c->no_auth && !loopback)
-        return err_set(info, E_CONFIG, "without authentication the engine listens on loopback only, not on %s", c->listen);
+        return err_set(info, E_CONFIG, "without authentication the engine listens on loopback only, not on %s",
+                       c->listen);
     if (!loopback && (!c->tls_cert || !c->tls_key))
-        return err_set(info, E_CONFIG, "listening on %s needs TLS: set tls.cert and tls.key, or listen on 127.0.0.1", c->listen);
+        return err_set(info, E_CONFIG, "listening on %s needs TLS: set tls.cert and tls.key, or listen on 127.0.0.1",
+                       c->listen);
     if (!loopback && c->n_issuers == 0)
         return err_set(info, E_CONFIG, "listening on %s needs an issuer of tokens: set auth.issuers", c->listen);
     if (!c->no_auth && !c->local_issuer && c->n_issuers == 0)

@@ -1,8 +1,8 @@
 /*
  * egress.c -- POSTs to token endpoints and GETs of key sets, on the calling worker's fetch
  *
- * Both pass the same guard as every exchange; a provider's token endpoint uses that provider's guard, a key set the strict
- * one (loopback only when its URL says so, which configuration has accepted).
+ * Both pass the same guard as every exchange; a provider's token endpoint uses that provider's guard, a key set the
+ * strict one (loopback only when its URL says so, which configuration has accepted).
  */
 #include <stdio.h>
 
@@ -15,7 +15,8 @@
 
 enum { EGRESS_REPLY_MAX = 256 * 1024 };
 
-/* name=value&name=value: names and separators as they are, values percent-encoded by fetch, secrets in its own buffers. */
+/* name=value&name=value: names and separators as they are, values percent-encoded by fetch, secrets in its own
+ * buffers. */
 static unsigned form_parts(const struct vault_post *post, struct arena *a, struct fetch_part parts[FETCH_PARTS_MAX])
 {
     unsigned n = 0;
@@ -39,9 +40,17 @@ static enum err vault_post(void *ctx, const struct vault_post *post, struct vaul
         { STR("Content-Type"), STR("application/x-www-form-urlencoded"), NULL },
     };
     struct fetch_part parts[FETCH_PARTS_MAX];
-    struct fetch_request req = { .tenant = post->tenant, .guard = &guard, .method = STR("POST"), .headers = headers,
-                                 .n_headers = 2, .parts = parts, .basic_user = post->basic_user, .basic_secret = post->basic_secret,
-                                 .basic_form = true, .deadline = post->deadline, .reply_max = 64 * 1024 };
+    struct fetch_request req = { .tenant = post->tenant,
+                                 .guard = &guard,
+                                 .method = STR("POST"),
+                                 .headers = headers,
+                                 .n_headers = 2,
+                                 .parts = parts,
+                                 .basic_user = post->basic_user,
+                                 .basic_secret = post->basic_secret,
+                                 .basic_form = true,
+                                 .deadline = post->deadline,
+                                 .reply_max = 64 * 1024 };
     struct fetch_origin origin;
     struct fetch_reply reply;
     enum fetch_sent sent;
@@ -78,8 +87,13 @@ static enum err identity_get(void *ctx, struct str url, ns_t deadline, struct bu
 {
     const struct fetch_header headers[] = { { STR("Accept"), STR("application/json"), NULL } };
     struct fetch_guard guard = { 0 };
-    struct fetch_request req = { .tenant = STR("(issuers)"), .guard = &guard, .method = STR("GET"), .headers = headers, .n_headers = 1,
-                                 .deadline = deadline, .reply_max = IDENTITY_JWKS_MAX };
+    struct fetch_request req = { .tenant = STR("(issuers)"),
+                                 .guard = &guard,
+                                 .method = STR("GET"),
+                                 .headers = headers,
+                                 .n_headers = 1,
+                                 .deadline = deadline,
+                                 .reply_max = IDENTITY_JWKS_MAX };
     struct fetch_origin origin;
     struct fetch_reply reply;
     enum fetch_sent sent;

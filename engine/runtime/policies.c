@@ -29,7 +29,8 @@ static void read_file(struct collect *c, const char *path)
     if (size < 0) {
         c->err = err_set(c->info, E_CONFIG, "cannot read policies from %s: %s", path, strerror((int)-size));
     } else if (size > FILE_BYTES_MAX || c->n == FILES_MAX) {
-        c->err = err_set(c->info, E_CONFIG, "%s: %s", path, c->n == FILES_MAX ? "too many policy files" : "larger than 16 MiB");
+        c->err = err_set(c->info, E_CONFIG, "%s: %s", path,
+                         c->n == FILES_MAX ? "too many policy files" : "larger than 16 MiB");
     } else {
         text = arena_alloc(&c->arena, (size_t)size + 1);
         if (!text || world->pread(fd, text, (size_t)size, 0) != size)

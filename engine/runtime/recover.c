@@ -7,9 +7,9 @@
  *
  * Lanes are read one after the other, so nothing here may depend on the order of records of different lanes:
  *
- *   an earlier start settles intents of any lane on its own lane 0, so such an OUTCOME may come before its INTENT
- *   calls with one key may have run on different lanes; at most one of them is done or unknown, and that one counts: one
- *   that was refused or failed has freed nothing that another one holds
+ *   - an earlier start settles intents of any lane on its own lane 0, so such an OUTCOME may come before its INTENT
+ *   - calls with one key may have run on different lanes; at most one of them is done or unknown, and that one counts:
+ *     one that was refused or failed has freed nothing that another one holds
  */
 #include <stdlib.h>
 
@@ -45,7 +45,8 @@ static struct str kept(struct arena *a, const struct json *j, const char *name)
     return arena_str(a, json_str(json_get(j, name)));
 }
 
-static void restore(struct recovery *r, const struct open_intent *o, enum outcome outcome, enum err err, struct str result)
+static void restore(struct recovery *r, const struct open_intent *o, enum outcome outcome, enum err err,
+                    struct str result)
 {
     struct once_name name = { o->tenant, o->user, o->agent, o->tool, o->key };
 
@@ -149,7 +150,8 @@ static bool see(const struct journal_record *rec, void *arg)
     return true;
 }
 
-enum err recover_scan(const char *dir, struct once_table *once, wall_ms_t now, struct recovery **ret, struct errinfo *info)
+enum err recover_scan(const char *dir, struct once_table *once, wall_ms_t now, struct recovery **ret,
+                      struct errinfo *info)
 {
     struct journal_scan_options opt = { .types = (1u << JOURNAL_INTENT) | (1u << JOURNAL_OUTCOME), .lane = -1 };
     struct recovery *r = calloc(1, sizeof(*r));
@@ -184,7 +186,8 @@ enum err recover_settle(struct recovery *r, enum err (*append)(void *arg, struct
 
         buf_add_z(&b, "{\"call\":");
         buf_add_json_str(&b, o->call);
-        buf_addf(&b, ",\"outcome\":\"%s\",\"error\":\"%s\",\"why\":\"the engine stopped before the outcome was recorded\",\"recovered\":true}",
+        buf_addf(&b, ",\"outcome\":\"%s\",\"error\":\"%s\","
+                 "\"why\":\"the engine stopped before the outcome was recorded\",\"recovered\":true}",
                  o->effect ? "unknown" : "failed", o->effect ? "outcome_unknown" : "cancelled");
         e = append(arg, buf_str(&b));
         buf_release(&b);

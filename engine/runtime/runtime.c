@@ -1,8 +1,8 @@
 /*
  * runtime.c -- assembling, reloading and ending the engine
  *
- * main's thread owns struct runtime; each worker's thread owns its struct worker.  They talk by mail to the worker and a
- * condition variable back.  What workers share is made before they start and ended after they have.
+ * main's thread owns struct runtime; each worker's thread owns its struct worker.  They talk by mail to the worker and
+ * a condition variable back.  What workers share is made before they start and ended after they have.
  */
 #include <pthread.h>
 #include <signal.h>
@@ -91,7 +91,8 @@ static void handle(struct http_request *rq, void *arg)
     } else {
         const struct http_header type = { STR("Content-Type"), STR("text/plain; charset=utf-8") };
 
-        call_record_bad_request(seat->worker, E_HTTP_NOT_FOUND, err_text(E_HTTP_NOT_FOUND), http_peer(rq), http_body(rq).len);
+        call_record_bad_request(seat->worker, E_HTTP_NOT_FOUND, err_text(E_HTTP_NOT_FOUND), http_peer(rq),
+                                http_body(rq).len);
         await_http_reply(rq, 404, &type, 1, STR("nothing is served at this path\n"));
     }
 }
@@ -99,12 +100,14 @@ static void handle(struct http_request *rq, void *arg)
 static void on_bad_request(const struct http_bad_request *bad, void *arg)
 {
     struct seat *seat = arg;
-    enum err e = bad->status == 408 ? E_HTTP_TIMEOUT : bad->status == 413 || bad->status == 431 ? E_HTTP_TOO_LARGE : E_HTTP_MALFORMED;
+    enum err e = bad->status == 408                         ? E_HTTP_TIMEOUT
+                 : bad->status == 413 || bad->status == 431 ? E_HTTP_TOO_LARGE
+                                                            : E_HTTP_MALFORMED;
 
     call_record_bad_request(seat->worker, e, http_fault_text(bad->fault), bad->peer, bad->bytes.len);
 }
 
-/* ---- the limiter's clock: worker 0 --------------------------------------------------------------------------------- */
+/* ---- the limiter's clock: worker 0 ------------------------------------------------------------------------------- */
 
 static void tick(struct timer *t)
 {
@@ -133,7 +136,7 @@ static void on_alarm(void *arg, int64_t at)
         loop_post(first->loop, &first->tick_mail);
 }
 
-/* ---- a worker's thread --------------------------------------------------------------------------------------------- */
+/* ---- a worker's thread ------------------------------------------------------------------------------------------- */
 
 static void seat_phase(struct seat *seat, enum phase phase)
 {
@@ -168,8 +171,13 @@ static enum err seat_open(struct seat *seat)
     struct worker *w = seat->worker;
     /* how many may be under way at a provider is the limiter's business, not the pool's */
     const struct fetch_options fetch = { .per_origin_max = 65536 };
-    struct http_server_options http = { .listen = w->id == 0 ? NULL : rt->address, .fd = rt->listener, .reuse_port = true, .tls = rt->tls,
-                                        .handler = handle, .on_bad_request = on_bad_request, .arg = seat };
+    struct http_server_options http = { .listen = w->id == 0 ? NULL : rt->address,
+                                        .fd = rt->listener,
+                                        .reuse_port = true,
+                                        .tls = rt->tls,
+                                        .handler = handle,
+                                        .on_bad_request = on_bad_request,
+                                        .arg = seat };
     enum err e;
 
     e = journal_lane_open(rt->engine.journal, w->id, &w->lane, &seat->why);
@@ -239,7 +247,7 @@ static void *seat_main(void *arg)
     return NULL;
 }
 
-/* ---- draining ------------------------------------------------------------------------------------------------------ */
+/* ---- draining ---------------------------------------------------------------------------------------------------- */
 
 /* Worker 0 keeps the limiter's clock for the others and ends last. */
 static bool others_ended(struct runtime *rt)
@@ -253,7 +261,8 @@ static bool others_ended(struct runtime *rt)
     return ended;
 }
 
-/* Calls in flight finish; what has not by the deadline is cancelled, which records it as unknown once bytes have left. */
+/* Calls in flight finish; what has not by the deadline is cancelled, which records it as unknown once bytes have
+ * left. */
 static void drain_poll(struct timer *t)
 {
     struct seat *seat = CONTAINER_OF(t, struct seat, poll);
@@ -290,7 +299,7 @@ static void drain_mail(struct mail *m)
     drain_poll(&seat->poll);
 }
 
-/* ---- reloading ----------------------------------------------------------------------------------------------------- */
+/* ---- reloading --------------------------------------------------------------------------------------------------- */
 
 static void swap_mail(struct mail *m)
 {
@@ -315,8 +324,11 @@ static void swap_mail(struct mail *m)
 static enum err registry_of(const struct config *c, struct registry **ret, struct errinfo *info)
 {
     struct policy_set *policy = NULL;
-    struct registry_options opt = { .setups = c->providers, .n_setups = c->n_providers, .enabled = c->connectors[0] ? c->connectors : NULL,
-                                    .tenant = c->tenant_budget, .agent = c->agent_budget };
+    struct registry_options opt = { .setups = c->providers,
+                                    .n_setups = c->n_providers,
+                                    .enabled = c->connectors[0] ? c->connectors : NULL,
+                                    .tenant = c->tenant_budget,
+                                    .agent = c->agent_budget };
     enum err e = policies_load(c->policies, &policy, info);
 
     if (e)
@@ -357,10 +369,16 @@ static void issuers_of(struct runtime *rt, const struct config *c, struct issuer
         const struct config_issuer *f = &c->issuers[i];
         struct identity_issuer *to = &out->list[i];
 
-        *to = (struct identity_issuer){ .issuer = str_of(f->issuer), .audiences = out->strs[i], .tenants = out->strs[i] + CONFIG_LIST_MAX,
-                                        .tenant = str_of(f->tenant), .tenant_claim = str_of(f->tenant_claim), .user_claim = str_of(f->user_claim),
-                                        .prefix = str_of(f->prefix), .scope_claim = str_of(f->scope_claim),
-                                        .agent_default = str_of(f->agent_default), .typ_jwt_allowed = f->typ_jwt,
+        *to = (struct identity_issuer){ .issuer = str_of(f->issuer),
+                                        .audiences = out->strs[i],
+                                        .tenants = out->strs[i] + CONFIG_LIST_MAX,
+                                        .tenant = str_of(f->tenant),
+                                        .tenant_claim = str_of(f->tenant_claim),
+                                        .user_claim = str_of(f->user_claim),
+                                        .prefix = str_of(f->prefix),
+                                        .scope_claim = str_of(f->scope_claim),
+                                        .agent_default = str_of(f->agent_default),
+                                        .typ_jwt_allowed = f->typ_jwt,
                                         .lifetime_max = f->lifetime_s * NS_PER_S };
         identity_alg_parse(str_of(f->algorithm), &to->alg);
         to->n_audiences = strs_of(f->audiences, out->strs[i]);
@@ -374,7 +392,10 @@ static void issuers_of(struct runtime *rt, const struct config *c, struct issuer
         else
             to->jwks_url = str_of(f->jwks);
     }
-    out->config = (struct identity_config){ .issuers = out->list, .n_issuers = c->n_issuers, .local = rt->local, .local_audiences = out->local,
+    out->config = (struct identity_config){ .issuers = out->list,
+                                            .n_issuers = c->n_issuers,
+                                            .local = rt->local,
+                                            .local_audiences = out->local,
                                             .fetcher = egress_identity_fetcher() };
     out->config.n_local_audiences = strs_of(c->audiences, out->local);
     if (out->config.n_local_audiences == 0)
@@ -391,7 +412,8 @@ static enum err identity_setup(struct runtime *rt, const struct config *c, bool 
     issuers = calloc(1, sizeof(*issuers));
     ASSERT(issuers != NULL);
     issuers_of(rt, c, issuers);
-    e = reload ? identity_reload(rt->engine.identity, &issuers->config, info) : identity_create(&issuers->config, &rt->engine.identity, info);
+    e = reload ? identity_reload(rt->engine.identity, &issuers->config, info)
+               : identity_create(&issuers->config, &rt->engine.identity, info);
     free(issuers);
     return e;
 }
@@ -435,13 +457,14 @@ enum err runtime_reload(struct runtime *rt, struct config *config, struct errinf
     return OK;
 }
 
-/* ---- start --------------------------------------------------------------------------------------------------------- */
+/* ---- start ------------------------------------------------------------------------------------------------------- */
 
 static void lane_failed(void *arg, unsigned lane, const char *why)
 {
     struct runtime *rt = arg;
 
-    LOG_ERROR("the journal cannot be written any more: no call is made from here on", LOG_I("lane", lane), LOG_S("why", why));
+    LOG_ERROR("the journal cannot be written any more: no call is made from here on", LOG_I("lane", lane),
+              LOG_S("why", why));
     atomic_store(&rt->failed, true);
     kill(getpid(), SIGTERM);
 }
@@ -476,7 +499,8 @@ static enum err open_shared(struct runtime *rt, struct errinfo *info)
     if (!e)
         e = recover_scan(at, rt->engine.once, world->wall_ms(), &rt->recovery, info);
     if (!e && recover_open(rt->recovery))
-        LOG_WARN("calls of the process before have no outcome and are recorded as unknown or failed", LOG_I("calls", (int64_t)recover_open(rt->recovery)));
+        LOG_WARN("calls of the process before have no outcome and are recorded as unknown or failed",
+                 LOG_I("calls", (int64_t)recover_open(rt->recovery)));
     return e;
 }
 
@@ -495,18 +519,26 @@ static enum err open_limiter(struct runtime *rt, struct errinfo *info)
 static enum err make_workers(struct runtime *rt, struct errinfo *info)
 {
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    unsigned n = rt->config->workers ? (unsigned)rt->config->workers : cores > 0 && cores < WORKERS_MAX ? (unsigned)cores : 1;
+    unsigned n = rt->config->workers                ? (unsigned)rt->config->workers
+                 : cores > 0 && cores < WORKERS_MAX ? (unsigned)cores
+                                                    : 1;
 
     rt->engine.workers = rt->workers;
     for (unsigned i = 0; i < n; i++) {
         struct seat *seat = &rt->seats[i];
-        struct loop_options opt = { .id = i, .tasks_max = rt->engine.opt.calls_max ? rt->engine.opt.calls_max + 1024 : 17000 };
+        struct loop_options opt = { .id = i,
+                                    .tasks_max = rt->engine.opt.calls_max ? rt->engine.opt.calls_max + 1024 : 17000 };
         enum err e = loop_create(&opt, &seat->loop, info);
 
         if (e)
             return e;
-        *seat = (struct seat){ .rt = rt, .worker = &rt->workers[i], .loop = seat->loop, .drain_mail.fn = drain_mail, .swap_mail.fn = swap_mail,
-                               .tick_mail.fn = tick_mail, .clean = true };
+        *seat = (struct seat){ .rt = rt,
+                               .worker = &rt->workers[i],
+                               .loop = seat->loop,
+                               .drain_mail.fn = drain_mail,
+                               .swap_mail.fn = swap_mail,
+                               .tick_mail.fn = tick_mail,
+                               .clean = true };
         rt->workers[i] = (struct worker){ .id = i, .engine = &rt->engine, .loop = seat->loop };
         rt->engine.n_workers = i + 1;
     }
@@ -559,8 +591,15 @@ static enum err bind_endpoint(struct runtime *rt, struct errinfo *info)
 static enum err open_mcp(struct runtime *rt, struct errinfo *info)
 {
     const struct config *c = rt->config;
-    struct mcp_options opt = { .engine = &rt->engine, .public_url = c->public_url, .listen = rt->address, .hosts = c->hosts, .origins = c->origins,
-                               .no_auth = c->no_auth, .tenant = c->tenant, .user = c->user, .agent = c->agent };
+    struct mcp_options opt = { .engine = &rt->engine,
+                               .public_url = c->public_url,
+                               .listen = rt->address,
+                               .hosts = c->hosts,
+                               .origins = c->origins,
+                               .no_auth = c->no_auth,
+                               .tenant = c->tenant,
+                               .user = c->user,
+                               .agent = c->agent };
 
     return mcp_new(&opt, &rt->mcp, info);
 }
@@ -605,7 +644,7 @@ enum err runtime_start(struct config *config, struct runtime **ret, struct errin
     return OK;
 }
 
-/* ---- end ----------------------------------------------------------------------------------------------------------- */
+/* ---- end --------------------------------------------------------------------------------------------------------- */
 
 static void release_shared(struct runtime *rt)
 {

@@ -1,9 +1,9 @@
 /*
  * runtime.h -- the whole engine: assembled, started, reloaded, drained
  *
- * Order of start: store, vault, identity, limiter, journal (recovery), registry, MCP, rings, listeners; each failure ends
- * the start with one line that says what to do.  Order of the end: no new connections, calls in flight finish or are
- * recorded as unknown, lanes are closed, then everything else.
+ * Order of start: store, vault, identity, limiter, journal (recovery), registry, MCP, rings, listeners; each failure
+ * ends the start with one line that says what to do.  Order of the end: no new connections, calls in flight finish or
+ * are recorded as unknown, lanes are closed, then everything else.
  */
 #ifndef RUNTIME_RUNTIME_H
 #define RUNTIME_RUNTIME_H
@@ -25,8 +25,8 @@ const char *runtime_mcp_url(const struct runtime *rt);
 enum err runtime_reload(struct runtime *rt, struct config *config, struct errinfo *info);
 /* Has a journal lane failed? Then the process must end and recover. */
 bool runtime_failed(const struct runtime *rt);
-/* Stops accepting, waits up to the configured time for calls in flight, cancels what is left, closes. Frees rt. Returns false
- * when a journal could not be closed in order. */
+/* Stops accepting, waits up to the configured time for calls in flight, cancels what is left, closes. Frees rt. Returns
+ * false when a journal could not be closed in order. */
 bool runtime_stop(struct runtime *rt);
 
 /* policies.c: all *.cedar files of the paths (files or directories), parsed. No path: a set that denies everything. */

@@ -6,6 +6,7 @@ function(script_test name)
 endfunction()
 if(TARGET sluice)
   script_test(engine_test)
+  script_test(secure_test)
   script_test(load_test $<TARGET_FILE:sluice-load>)
   set_tests_properties(script/load_test PROPERTIES RUN_SERIAL ON)
   if(SLUICE_SANITIZE)         # under a sanitizer time says nothing: fewer calls, and no bound on them

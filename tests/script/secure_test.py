@@ -1,0 +1,204 @@
+"""TLS, client certificates, issuers other than the engine's own, and a kernel that forbids io_uring: each with real files, real
+certificates (made by openssl) and a real engine."""
+import base64
+import ctypes
+import http.client
+import http.server
+import json
+import os
+import signal
+import ssl
+import struct
+import subprocess
+import sys
+import threading
+import time
+import unittest
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import harness
+
+POLICY = 'permit (principal in Tenant::"acme", action in Action::"conformance", resource);'
+
+
+def openssl(*args, input=None):
+    return subprocess.run(["openssl", *args], input=input, capture_output=True, check=True).stdout
+
+
+def certificate(d, name, ca=None, subject=None):
+    """A key and a certificate in d; signed by `ca`, else by itself. Answers (cert, key)."""
+    cert, key = os.path.join(d, name + ".pem"), os.path.join(d, name + ".key")
+    extra = ["-CA", ca[0], "-CAkey", ca[1]] if ca else []
+    openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", subject or "/CN=" + name,
+            "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost", "-keyout", key, "-out", cert, *extra)
+    return cert, key
+
+
+def written(d, name, text):
+    path = os.path.join(d, name)
+    with open(path, "w") as f:
+        f.write(text)
+    return path
+
+
+def b64(raw):
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+class Tls(unittest.TestCase):
+    def setUp(self):
+        self.d = harness.scratch()
+        self.cert, self.key = certificate(self.d, "server")
+        self.ca = certificate(self.d, "ca")
+
+    def config(self, client=""):
+        written(self.d, "p.cedar", 'permit (principal, action in Action::"conformance", resource);')
+        return written(self.d, "sluice.yaml", """
+workers: 1
+connectors: [conformance]
+policies: ["%s/p.cedar"]
+auth: { none: true }
+tls: { cert: "%s", key: "%s"%s }
+""" % (self.d, self.cert, self.key, client))
+
+    def context(self, client=None):
+        c = ssl.create_default_context(cafile=self.cert)
+        if client:
+            c.load_cert_chain(*client)
+        return c
+
+    def call(self, engine, context):
+        c = http.client.HTTPSConnection("127.0.0.1", engine.port, timeout=20, context=context)
+        try:
+            c.request("POST", "/mcp", json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {
+                "name": "add", "arguments": {"a": 2, "b": 3}, "_meta": harness.META}}),
+                {"Content-Type": "application/json", "Accept": "application/json, text/event-stream",
+                 "MCP-Protocol-Version": harness.MODERN, "Mcp-Method": "tools/call", "Mcp-Name": "add"})
+            return json.loads(c.getresponse().read())["result"]["structuredContent"]["sum"]
+        finally:
+            c.close()
+
+    def test_calls_over_tls_and_certificates_that_are_renewed(self):
+        e = harness.Engine(config=self.config())
+        self.assertTrue(e.url.startswith("https://"))
+        self.assertEqual(self.call(e, self.context()), 5)
+        old = self.context()
+        openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=renewed",
+                "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", self.key, "-out", self.cert)
+        e.signal(signal.SIGHUP)
+        e.wait_line('msg="?reloaded')
+        self.assertEqual(self.call(e, self.context()), 5)
+        with self.assertRaises(ssl.SSLError):
+            self.call(e, old)
+        self.assertEqual(e.stop(), 0)
+
+    def test_client_certificates(self):
+        e = harness.Engine(config=self.config(', client_ca: "%s", client_required: true' % self.ca[0]))
+        self.assertEqual(self.call(e, self.context(certificate(self.d, "agent", self.ca))), 5)
+        for client in (None, certificate(self.d, "stranger")):
+            with self.assertRaises((ssl.SSLError, OSError)):
+                self.call(e, self.context(client))
+        self.assertEqual(e.stop(), 0)
+
+    def test_files_that_are_no_certificates(self):
+        with open(self.cert, "w") as f:
+            f.write("nonsense")
+        p = harness.run("serve", "--config", self.config(), "--data", os.path.join(self.d, "data"), "--listen", "127.0.0.1:0", check=False)
+        self.assertEqual(p.returncode, 1)
+        self.assertIn("server.pem", p.stderr)
+
+
+class Issuers(unittest.TestCase):
+    """Tokens of an issuer of somebody else's: RS256, its keys from a file and from a URL."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.d = harness.scratch()
+        cls.key = os.path.join(cls.d, "rsa.pem")
+        openssl("genrsa", "-out", cls.key, "2048")
+        modulus = bytes.fromhex(openssl("rsa", "-in", cls.key, "-noout", "-modulus").decode().strip().split("=")[1])
+        cls.jwks = json.dumps({"keys": [{"kty": "RSA", "kid": "k1", "use": "sig", "alg": "RS256", "n": b64(modulus), "e": "AQAB"}]})
+        written(cls.d, "p.cedar", POLICY)
+
+    def token(self, audience, **claims):
+        now = int(time.time())
+        head = {"alg": "RS256", "typ": "at+jwt", "kid": "k1"}
+        body = dict({"iss": "https://issuer.example", "aud": audience, "sub": "ann", "client_id": "planner", "jti": "t-%d" % now, "iat": now, "exp": now + 300,
+                     "act": {"sub": "planner"}}, **claims)
+        signed = "%s.%s" % (b64(json.dumps(head).encode()), b64(json.dumps(body).encode()))
+        return signed + "." + b64(openssl("dgst", "-sha256", "-sign", self.key, input=signed.encode()))
+
+    def engine(self, jwks):
+        return harness.Engine(config=written(self.d, "sluice.yaml", """
+workers: 2
+connectors: [conformance]
+policies: ["%s/p.cedar"]
+auth:
+  local_issuer: false
+  issuers:
+    - { issuer: "https://issuer.example", algorithm: RS256, jwks: "%s", tenant: acme }
+""" % (self.d, jwks)))
+
+    def check(self, e):
+        m = e.call("add", {"a": 2, "b": 3}, self.token(e.url))
+        self.assertEqual(m["result"]["structuredContent"]["sum"], 5)
+        record = [r for kind, r in e.journal() if kind == "intent"][-1]
+        self.assertEqual((record["tenant"], record["user"], record["agent"], record["issuer"]), ("acme", "ann", "planner", "https://issuer.example"))
+        for wrong in ({"exp": 1}, {"aud": "https://else.example"}, {"iss": "https://other.example"}, {"sub": ""}):
+            status, _ = e.rpc("tools/list", token=self.token(e.url, **wrong))
+            self.assertEqual(status, 401, wrong)
+        self.assertEqual(e.stop(), 0)
+
+    def test_keys_from_a_file(self):
+        self.check(self.engine("file:" + written(self.d, "jwks.json", self.jwks)))
+
+    def test_keys_from_a_url(self):
+        jwks = self.jwks.encode()
+
+        class Keys(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.send_response(200)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(jwks)))
+                self.end_headers()
+                self.wfile.write(jwks)
+
+            def log_message(self, *args):
+                pass
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Keys)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        self.check(self.engine("http://127.0.0.1:%d/jwks" % server.server_port))
+        server.shutdown()
+        server.server_close()
+
+    def test_keys_that_cannot_be_read(self):
+        p = harness.run("serve", "--config", written(self.d, "bad.yaml", """
+auth: { issuers: [ { issuer: "https://i.example", algorithm: RS256, jwks: "file:/nonexistent.json", tenant: acme } ] }
+"""), "--data", os.path.join(self.d, "data"), "--listen", "127.0.0.1:0", check=False)
+        self.assertEqual(p.returncode, 1)
+        self.assertIn("/nonexistent.json", p.stderr)
+
+
+class NoRing(unittest.TestCase):
+    """What a container's default profile does: io_uring_setup answers EPERM."""
+
+    def test_start_says_what_is_missing_and_what_to_do(self):
+        def forbid():
+            # BPF: load the system call's number; io_uring_setup (425) answers EPERM, everything else runs
+            program = b"".join(struct.pack("<HBBI", *i) for i in ((0x20, 0, 0, 0), (0x15, 0, 1, 425), (0x06, 0, 0, 0x00050000 | 1),
+                                                                   (0x06, 0, 0, 0x7fff0000)))
+            code = ctypes.create_string_buffer(program, len(program))
+            filter = struct.pack("<HxxxxxxQ", len(program) // 8, ctypes.addressof(code))
+            libc = ctypes.CDLL(None, use_errno=True)
+            if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, ctypes.c_char_p(filter), 0, 0):
+                os._exit(99)
+
+        p = subprocess.run([harness.SLUICE, "serve", "--no-auth", "--listen", "127.0.0.1:0", "--data", os.path.join(harness.scratch(), "data")],
+                           capture_output=True, text=True, timeout=60, preexec_fn=forbid)
+        self.assertEqual(p.returncode, 1, p.stderr)
+        self.assertIn("io_uring is not permitted here", p.stderr)
+        self.assertIn("kernel.io_uring_disabled", p.stderr)
+
+
+if __name__ == "__main__":
+    harness.main()

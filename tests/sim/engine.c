@@ -41,6 +41,10 @@ static struct {
     int fuse;             /* changes of files until it; -1: not lit */
     ns_t failed_at;
     enum phase phase;
+    struct seat {
+        struct mail news[PHASE_CLOSE + 1];
+        struct wake wake;
+    } seats[SIM_WORKERS_MAX];
     unsigned workers_up;
     unsigned steps; /* of the machine's clock, in permille of looks */
 } life;
@@ -465,10 +469,26 @@ static void check_returned(void)
         sim_violation("gauges do not come back to zero");
 }
 
+static void phase_news(struct mail *m)
+{
+    wake_fire(&life.seats[worker_self()->id].wake);
+}
+
+static void phase_begin(enum phase p)
+{
+    life.phase = p;
+    for (unsigned i = 0; i < sim.n_workers; i++)
+        loop_post(sim.workers[i].loop, &life.seats[i].news[p]);
+}
+
 static void await_phase(enum phase p)
 {
-    while (life.phase < p)
-        await_sleep(loop_now() + 10 * NS_PER_MS);
+    struct seat *seat = &life.seats[worker_self()->id];
+
+    while (life.phase < p) {
+        seat->wake = (struct wake){ 0 };
+        await_wake(&seat->wake, NS_NEVER);
+    }
 }
 
 static void worker_main(void *arg)
@@ -491,7 +511,7 @@ static void director_main(void *arg)
     await_accounts();
     if (!sim.calm)
         storm();
-    life.phase = PHASE_WORK;
+    phase_begin(PHASE_WORK);
     await_sleep(loop_now() + 20 * NS_PER_MS);
     while (watch()) {
         await_sleep(loop_now() + 20 * NS_PER_MS);
@@ -513,12 +533,12 @@ static void director_main(void *arg)
         await_drain();
     calm_down();
     sim.stopping = true;
-    life.phase = PHASE_STOP;
+    phase_begin(PHASE_STOP);
     await_quiet();
     check_returned();
     sim.closing = true;
     timer_clear(&life.tick);
-    life.phase = PHASE_CLOSE;
+    phase_begin(PHASE_CLOSE);
 }
 
 static enum err append_outcome(void *arg, struct str payload)
@@ -581,6 +601,9 @@ bool engine_live(void)
     sim.lane_failed = sim.closing = sim.started = sim.stopping = false;
     memset(&life, 0, sizeof(life));
     life.tick_mail.fn = tick_by_mail;
+    for (unsigned i = 0; i < SIM_WORKERS_MAX; i++)
+        for (enum phase p = PHASE_START; p <= PHASE_CLOSE; p++)
+            life.seats[i].news[p].fn = phase_news;
     simworld_changed = files_changed;
     upstream_happened = something_happened;
     upstream_new_life(sim.life);

@@ -281,9 +281,9 @@ static void hand_over(struct ring *to)
 {
     pthread_mutex_lock(&baton);
     runs = to;
-    if (to)
-        pthread_cond_signal(&to->turn);
     pthread_mutex_unlock(&baton);
+    if (to)
+        pthread_cond_signal(&to->turn);     /* `to` cannot go away: its loop has yet to run */
 }
 
 static void wait_turn(struct ring *r)

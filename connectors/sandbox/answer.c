@@ -1,6 +1,7 @@
-/* answer.c -- forms in, JSON out */
+/* answer.c -- questions in, JSON out */
 #include <stdlib.h>
 
+#include "base/escape.h"
 #include "connectors/sandbox/internal.h"
 
 /* For tests: what was executed is not answered. A stream that is begun and not ended cuts the connection. */
@@ -41,48 +42,9 @@ void await_graph_error(struct turn *t, int status, const char *code, const char 
     buf_release(&b);
 }
 
-static int digit(char c)
-{
-    return c >= '0' && c <= '9'   ? c - '0'
-           : c >= 'a' && c <= 'f' ? c - 'a' + 10
-           : c >= 'A' && c <= 'F' ? c - 'A' + 10
-                                  : -1;
-}
-
-static struct str decode(struct arena *a, struct str s)
-{
-    char *z = arena_alloc(a, s.len + 1);
-    size_t n = 0;
-
-    for (size_t i = 0; z && i < s.len; i++) {
-        if (s.p[i] == '%' && i + 2 < s.len && digit(s.p[i + 1]) >= 0 && digit(s.p[i + 2]) >= 0) {
-            z[n++] = (char)(digit(s.p[i + 1]) * 16 + digit(s.p[i + 2]));
-            i += 2;
-        } else {
-            z[n++] = s.p[i] == '+' ? ' ' : s.p[i];
-        }
-    }
-    return str_n(z, z ? n : 0);
-}
-
-struct str form_value(struct turn *t, struct str form, const char *name)
-{
-    struct str pair, key, value;
-
-    while (form.len) {
-        if (!str_cut(form, '&', &pair, &form)) {
-            pair = form;
-            form = STR_NULL;
-        }
-        if (str_cut(pair, '=', &key, &value) && str_is(decode(&t->arena, key), name))
-            return decode(&t->arena, value);
-    }
-    return STR_NULL;
-}
-
 struct str query_value(struct turn *t, const char *name)
 {
-    return form_value(t, http_query(t->rq), name);
+    return form_value(&t->arena, http_query(t->rq), name);
 }
 
 struct mailbox *mailbox_of(struct sandbox *s, struct str user)

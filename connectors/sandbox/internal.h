@@ -85,7 +85,6 @@ struct turn {
 /* answer.c */
 void await_json(struct turn *t, int status, struct json *body);
 void await_graph_error(struct turn *t, int status, const char *code, const char *message);
-struct str form_value(struct turn *t, struct str form, const char *name);
 struct str query_value(struct turn *t, const char *name);
 struct mailbox *mailbox_of(struct sandbox *s, struct str user);
 

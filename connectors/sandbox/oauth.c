@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "base/crypto.h"
+#include "base/escape.h"
 #include "connectors/sandbox/internal.h"
 
 enum { CODE_TTL_S = 60, REFRESH_TTL_S = 90 * 24 * 3600 };
@@ -35,33 +36,23 @@ static void put(char *to, size_t max, struct str s)
 /* What is wrong with an authorization request; NULL: nothing. */
 static const char *authorize_fault(struct turn *t, struct str form)
 {
-    struct str redirect = form_value(t, form, "redirect_uri");
+    struct str redirect = form_value(&t->arena, form, "redirect_uri");
 
-    if (!str_is(form_value(t, form, "client_id"), SANDBOX_CLIENT_ID))
+    if (!str_is(form_value(&t->arena, form, "client_id"), SANDBOX_CLIENT_ID))
         return "unknown client_id";
     if (!str_starts(redirect, STR("http://127.0.0.1")) && !str_starts(redirect, STR("http://localhost")) &&
         !str_starts(redirect, STR("https://")))
         return "redirect_uri must be https, or http on loopback";
     if (redirect.len >= 512)
         return "redirect_uri is too long";
-    if (!str_is(form_value(t, form, "response_type"), "code"))
+    if (!str_is(form_value(&t->arena, form, "response_type"), "code"))
         return "response_type must be code";
-    if (!str_is(form_value(t, form, "code_challenge_method"), "S256") ||
-        form_value(t, form, "code_challenge").len != 43)
+    if (!str_is(form_value(&t->arena, form, "code_challenge_method"), "S256") ||
+        form_value(&t->arena, form, "code_challenge").len != 43)
         return "PKCE with S256 is required";
-    if (form_value(t, form, "state").len == 0)
+    if (form_value(&t->arena, form, "state").len == 0)
         return "state is required";
     return NULL;
-}
-
-static void escape_html(struct buf *b, struct str s)
-{
-    for (size_t i = 0; i < s.len; i++) {
-        if (strchr("<>&\"'", s.p[i]))
-            buf_addf(b, "&#%d;", s.p[i]);
-        else
-            buf_add_c(b, s.p[i]);
-    }
 }
 
 static void await_login_page(struct turn *t)
@@ -84,7 +75,7 @@ static void await_login_page(struct turn *t)
         "<form method=\"post\" action=\"/oauth2/v2.0/login\">");
     for (size_t i = 0; i < ARRAY_LEN(kept); i++) {
         buf_addf(&b, "<input type=\"hidden\" name=\"%s\" value=\"", kept[i]);
-        escape_html(&b, query_value(t, kept[i]));
+        buf_add_html(&b, query_value(t, kept[i]));
         buf_add_z(&b, "\">");
     }
     buf_add_z(&b,
@@ -95,8 +86,8 @@ static void await_login_page(struct turn *t)
 
 static void await_login(struct turn *t)
 {
-    struct str form = http_body(t->rq), user = form_value(t, form, "user"),
-               redirect = form_value(t, form, "redirect_uri");
+    struct str form = http_body(t->rq), user = form_value(&t->arena, form, "user"),
+               redirect = form_value(&t->arena, form, "redirect_uri");
     const char *fault = authorize_fault(t, form);
     struct mailbox *m = fault ? NULL : mailbox_of(t->s, user);
     struct http_header location = { STR("Location"), STR_NULL };
@@ -111,13 +102,13 @@ static void await_login(struct turn *t)
     ASSERT(c != NULL);
     snprintf(c->id, sizeof(c->id), "%s", id_new("code").z);
     put(c->redirect, sizeof(c->redirect), redirect);
-    put(c->challenge, sizeof(c->challenge), form_value(t, form, "code_challenge"));
-    put(c->scopes, sizeof(c->scopes), form_value(t, form, "scope"));
+    put(c->challenge, sizeof(c->challenge), form_value(&t->arena, form, "code_challenge"));
+    put(c->scopes, sizeof(c->scopes), form_value(&t->arena, form, "scope"));
     c->mailbox = m;
     c->expires = loop_now() + CODE_TTL_S * NS_PER_S;
     map_put(&t->s->codes, str_of(c->id), c);
     buf_addf(&at, "%s%scode=%s&state=%.*s", c->redirect, strchr(c->redirect, '?') ? "&" : "?", c->id,
-             STR_ARG(form_value(t, form, "state")));
+             STR_ARG(form_value(&t->arena, form, "state")));
     location.value = buf_str(&at);
     await_http_reply(t->rq, 302, &location, 1, STR_NULL);
     buf_release(&at);
@@ -183,13 +174,13 @@ static bool challenge_matches(struct turn *t, const struct code *c, struct str v
 
 static void await_code_grant(struct turn *t, struct str form)
 {
-    struct code *c = map_get(&t->s->codes, form_value(t, form, "code"));
+    struct code *c = map_get(&t->s->codes, form_value(&t->arena, form, "code"));
 
     if (!c || c->used || c->expires < loop_now())
         await_oauth_error(t, "invalid_grant", "the code is unknown, used or expired");
-    else if (!str_is(form_value(t, form, "redirect_uri"), c->redirect))
+    else if (!str_is(form_value(&t->arena, form, "redirect_uri"), c->redirect))
         await_oauth_error(t, "invalid_grant", "redirect_uri is not the one of the authorization");
-    else if (!challenge_matches(t, c, form_value(t, form, "code_verifier")))
+    else if (!challenge_matches(t, c, form_value(&t->arena, form, "code_verifier")))
         await_oauth_error(t, "invalid_grant", "code_verifier does not match");
     else {
         c->used = true;
@@ -199,7 +190,7 @@ static void await_code_grant(struct turn *t, struct str form)
 
 static void await_refresh_grant(struct turn *t, struct str form)
 {
-    struct token *k = map_get(&t->s->tokens, form_value(t, form, "refresh_token"));
+    struct token *k = map_get(&t->s->tokens, form_value(&t->arena, form, "refresh_token"));
 
     if (!k || !k->refresh || k->expires < loop_now() || k->family->dead) {
         await_oauth_error(t, "invalid_grant", "the refresh token is unknown, expired or revoked");
@@ -219,13 +210,13 @@ static void await_refresh_grant(struct turn *t, struct str form)
 
 static void await_token(struct turn *t)
 {
-    struct str form = http_body(t->rq), type = STR_NULL, grant = form_value(t, form, "grant_type");
+    struct str form = http_body(t->rq), type = STR_NULL, grant = form_value(&t->arena, form, "grant_type");
 
     http_header(t->rq, "content-type", &type);
     if (!str_starts(type, STR("application/x-www-form-urlencoded")))
         await_oauth_error(t, "invalid_request", "the body must be a form");
-    else if (!str_is(form_value(t, form, "client_id"), SANDBOX_CLIENT_ID) ||
-             !str_is(form_value(t, form, "client_secret"), SANDBOX_CLIENT_SECRET))
+    else if (!str_is(form_value(&t->arena, form, "client_id"), SANDBOX_CLIENT_ID) ||
+             !str_is(form_value(&t->arena, form, "client_secret"), SANDBOX_CLIENT_SECRET))
         await_oauth_error(t, "invalid_client", "client_id or client_secret is wrong");
     else if (str_is(grant, "authorization_code"))
         await_code_grant(t, form);
@@ -237,7 +228,7 @@ static void await_token(struct turn *t)
 
 static void await_revoke(struct turn *t)
 {
-    struct token *k = map_get(&t->s->tokens, form_value(t, http_body(t->rq), "token"));
+    struct token *k = map_get(&t->s->tokens, form_value(&t->arena, http_body(t->rq), "token"));
 
     if (k)
         k->family->dead = true;

@@ -11,6 +11,7 @@
 #include "admin/internal.h"
 #include "base/check.h"
 #include "base/crypto.h"
+#include "base/escape.h"
 #include "base/log.h"
 #include "vault/vault.h"
 
@@ -35,7 +36,7 @@ struct str connect_start_url(struct call *c, struct turn *t, struct str state, s
 
     mcp_base_url(t->mcp, t->rq, &b);
     buf_add_z(&b, "/connect/start?state=");
-    admin_form_escape(&b, state);
+    buf_add_percent(&b, state);
     buf_add_z(&b, "&go=");
     if (!vault_seal(c->worker->engine->vault, c->caller->tenant, c->caller->user, STR("connect"), authorize_url,
                     &sealed))
@@ -55,7 +56,7 @@ static struct str cookie_name(const struct turn *t)
 
 static struct str cookie_value(struct call *c, struct turn *t)
 {
-    const struct str parts[] = { STR("sluice-connect"), admin_form_value(&c->arena, t->form, "state") };
+    const struct str parts[] = { STR("sluice-connect"), form_value(&c->arena, t->form, "state") };
     struct buf b = BUF_INIT(65);
     uint8_t hash[SHA256_LEN];
     struct str ret;
@@ -84,16 +85,6 @@ static bool has_cookie(struct call *c, struct turn *t)
     return false;
 }
 
-static void escape_html(struct buf *b, struct str s)
-{
-    for (size_t i = 0; i < s.len; i++) {
-        if (strchr("<>&\"'", s.p[i] ? s.p[i] : ' '))
-            buf_addf(b, "&#%d;", s.p[i]);
-        else
-            buf_add_c(b, s.p[i]);
-    }
-}
-
 enum err await_connect_page(struct call *c, struct turn *t)
 {
     const struct provider_conf *p = registry_provider(c->registry, t->pending.provider);
@@ -102,18 +93,18 @@ enum err await_connect_page(struct call *c, struct turn *t)
     if (!p)
         return E_STATE_INVALID;
     buf_add_z(&b, "<!doctype html><title>sluice: connect an account</title><h1>Connect an account</h1><p>The ");
-    escape_html(&b, str_of(p->decl->title));
+    buf_add_html(&b, str_of(p->decl->title));
     buf_add_z(&b, " account you log in to next will be used for <strong>");
-    escape_html(&b, t->pending.user);
+    buf_add_html(&b, t->pending.user);
     buf_add_z(&b, "</strong> of <strong>");
-    escape_html(&b, t->pending.tenant);
+    buf_add_html(&b, t->pending.tenant);
     buf_add_z(&b, "</strong>: agents that act for this user will act on that account.</p>"
               "<p>Go on only if this is you and you asked for it just now. If somebody sent you here, close this "
               "page.</p><form method=\"post\" action=\"/connect/start\">"
               "<input type=\"hidden\" name=\"state\" value=\"");
-    escape_html(&b, admin_form_value(&c->arena, t->form, "state"));
+    buf_add_html(&b, form_value(&c->arena, t->form, "state"));
     buf_add_z(&b, "\"><input type=\"hidden\" name=\"go\" value=\"");
-    escape_html(&b, admin_form_value(&c->arena, t->form, "go"));
+    buf_add_html(&b, form_value(&c->arena, t->form, "go"));
     buf_add_z(&b, "\"><button>This is me: go on</button></form>\n");
     t->page = arena_str(&c->arena, buf_str(&b));
     buf_release(&b);
@@ -126,7 +117,7 @@ enum err await_connect_go(struct call *c, struct turn *t)
     struct str sealed;
     enum err e;
 
-    if (b64url_decode(&c->arena, admin_form_value(&c->arena, t->form, "go"), &sealed))
+    if (b64url_decode(&c->arena, form_value(&c->arena, t->form, "go"), &sealed))
         return E_STATE_INVALID;
     e = await_vault_tenant(c->worker->engine->vault, c->caller->tenant, &c->why);
     if (!e && vault_unseal(c->worker->engine->vault, c->caller->tenant, c->caller->user, STR("connect"), sealed, &url))
@@ -144,10 +135,10 @@ enum err await_connect_go(struct call *c, struct turn *t)
 
 enum err await_connect_callback(struct call *c, struct turn *t)
 {
-    struct vault_callback cb = { admin_form_value(&c->arena, t->form, "state"),
-                                 admin_form_value(&c->arena, t->form, "code"),
-                                 admin_form_value(&c->arena, t->form, "iss"),
-                                 admin_form_value(&c->arena, t->form, "error") };
+    struct vault_callback cb = { form_value(&c->arena, t->form, "state"),
+                                 form_value(&c->arena, t->form, "code"),
+                                 form_value(&c->arena, t->form, "iss"),
+                                 form_value(&c->arena, t->form, "error") };
     const struct provider_conf *p = registry_provider(c->registry, t->pending.provider);
     struct str id = STR_NULL;
     enum err e;

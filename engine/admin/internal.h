@@ -45,9 +45,6 @@ enum err await_connect_callback(struct call *c, struct turn *t);
 /* The page that confirms, for a state: base + "/connect/start?...". */
 struct str connect_start_url(struct call *c, struct turn *t, struct str state, struct str authorize_url);
 struct str connect_redirect_uri(struct call *c, struct turn *t);
-/* form.c */
-struct str admin_form_value(struct arena *a, struct str form, const char *name);
-void admin_form_escape(struct buf *b, struct str s);
 
 /* turn.c */
 void await_admin_call(struct http_request *rq, struct worker *w, const struct mcp *m);

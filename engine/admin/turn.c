@@ -7,6 +7,7 @@
  */
 #include "admin/internal.h"
 #include "base/check.h"
+#include "base/escape.h"
 #include "base/log.h"
 #include "identity/identity.h"
 #include "journal/journal.h"
@@ -61,7 +62,7 @@ static enum err decode(struct call *c)
 
 static enum err await_state_caller(struct call *c, struct turn *t)
 {
-    enum err e = await_vault_connect_peek(c->worker->engine->vault, admin_form_value(&c->arena, t->form, "state"),
+    enum err e = await_vault_connect_peek(c->worker->engine->vault, form_value(&c->arena, t->form, "state"),
                                           &c->arena, &t->pending, &c->why);
 
     return e ? e : caller_named(t->pending.tenant, t->pending.user, STR("browser"), &c->caller, &c->why);

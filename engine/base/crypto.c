@@ -24,6 +24,7 @@
 #include <sys/random.h>
 
 #include "base/check.h"
+#include "base/escape.h"
 
 enum { HMAC_BLOCK = 64 };
 
@@ -291,23 +292,12 @@ void buf_add_hex(struct buf *b, const void *p, size_t n)
     b->len += n * 2;
 }
 
-static int hex_value(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    if (c >= 'a' && c <= 'f')
-        return c - 'a' + 10;
-    if (c >= 'A' && c <= 'F')
-        return c - 'A' + 10;
-    return -1;
-}
-
 enum err hex_decode(struct str s, uint8_t *out, size_t out_len)
 {
     if (s.len % 2 != 0 || s.len / 2 != out_len)
         return E_FORMAT;
     for (size_t i = 0; i < out_len; i++) {
-        int high = hex_value(s.p[2 * i]), low = hex_value(s.p[2 * i + 1]);
+        int high = hex_digit(s.p[2 * i]), low = hex_digit(s.p[2 * i + 1]);
 
         if (high < 0 || low < 0)
             return E_FORMAT;

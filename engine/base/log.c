@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "base/check.h"
+#include "base/escape.h"
 #include "base/clock.h"
 
 /* Room kept for the end of a cut line; the longest is JSON's: quote, ,"cut":true} and newline. */
@@ -64,23 +65,11 @@ static void add_end(struct line *l, const char *z)
 /* Decodes one code point from the front of s; invalid bytes count as one U+FFFD each. Returns its length. */
 static size_t code_point(struct str s, uint32_t *ret)
 {
-    const uint8_t *p = (const uint8_t *)s.p;
-    size_t len = p[0] < 0x80 ? 1 : p[0] < 0xe0 ? 2 : p[0] < 0xf0 ? 3 : 4;
-    uint32_t c;
+    size_t len = utf8_first(s, ret);
 
-    if (len == 1) {
-        *ret = p[0];
-        return 1;
-    }
-    if (len > s.len || !str_utf8_valid(str_n(p, len))) {
+    if (len == 0)
         *ret = 0xfffd;
-        return 1;
-    }
-    c = p[0] & (0x7fu >> len);
-    for (size_t i = 1; i < len; i++)
-        c = c << 6 | (p[i] & 0x3f);
-    *ret = c;
-    return len;
+    return len ? len : 1;
 }
 
 /* May this character stand in a terminal or a log viewer as it is? */

@@ -11,6 +11,7 @@
 
 #include "base/check.h"
 #include "base/crypto.h"
+#include "base/escape.h"
 #include "call/exchange.h"
 #include "call/internal.h"
 
@@ -286,19 +287,6 @@ bool text_equal_folded(const char *a, const char *b)
 
 /* ---- paths ------------------------------------------------------------------------------------------------------- */
 
-/* RFC 3986: unreserved characters stay, everything else is percent-encoded, "/" too. */
-static void add_segment(struct buf *b, const char *s)
-{
-    for (; *s; s++) {
-        unsigned char ch = (unsigned char)*s;
-
-        if ((ch >= 'a' && ch <= 'z') || (ch >= 'A' && ch <= 'Z') || (ch >= '0' && ch <= '9') || strchr("-._~", ch))
-            buf_add_c(b, (char)ch);
-        else
-            buf_addf(b, "%%%02X", ch);
-    }
-}
-
 const char *path(struct call *c, const char *pattern, ...)
 {
     struct buf b = BUF_INIT(FETCH_PATH_MAX);
@@ -315,7 +303,7 @@ const char *path(struct call *c, const char *pattern, ...)
             /* "." and ".." would climb, however written (RFC 3986 5.2.4), and an empty piece names the parent */
             if (!*piece || strcmp(piece, ".") == 0 || strcmp(piece, "..") == 0)
                 climbs = true;
-            add_segment(&b, piece);
+            buf_add_percent(&b, str_of(piece));
             p++;
         } else {
             buf_add_c(&b, *p);
@@ -344,9 +332,9 @@ const char *query(struct call *c, const char *at, ...)
         if (!value || !*value)
             continue;
         buf_add_c(&b, sep);
-        add_segment(&b, name);
+        buf_add_percent(&b, str_of(name));
         buf_add_c(&b, '=');
-        add_segment(&b, value);
+        buf_add_percent(&b, str_of(value));
         sep = '&';
     }
     va_end(ap);

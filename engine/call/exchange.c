@@ -14,6 +14,7 @@
  */
 #include "base/check.h"
 #include "base/crypto.h"
+#include "base/escape.h"
 #include "base/metric.h"
 #include "call/exchange.h"
 #include "call/internal.h"
@@ -45,18 +46,6 @@ struct attempt {
 
 /* ---- what is sent ------------------------------------------------------------------------------------------------ */
 
-static void form_escape(struct buf *b, struct str s)
-{
-    for (size_t i = 0; i < s.len; i++) {
-        unsigned char ch = (unsigned char)s.p[i];
-
-        if ((ch >= 'a' && ch <= 'z') || (ch >= 'A' && ch <= 'Z') || (ch >= '0' && ch <= '9') || strchr("-._~", ch))
-            buf_add_c(b, (char)ch);
-        else
-            buf_addf(b, "%%%02X", ch);
-    }
-}
-
 static void form_body(struct buf *b, const struct json *fields)
 {
     for (const struct json *it = json_first(fields); it; it = json_next(it)) {
@@ -68,9 +57,9 @@ static void form_body(struct buf *b, const struct json *fields)
             json_write(&value, it);
         if (b->len)
             buf_add_c(b, '&');
-        form_escape(b, json_key(it));
+        buf_add_percent(b, json_key(it));
         buf_add_c(b, '=');
-        form_escape(b, buf_str(&value));
+        buf_add_percent(b, buf_str(&value));
         buf_release(&value);
     }
 }

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 
 #include "base/check.h"
+#include "base/escape.h"
 #include "cli/headless.h"
 #include "json/json.h"
 
@@ -88,18 +89,6 @@ static struct str unescape(struct arena *a, struct str s)
     return str_n(z, z ? n : 0);
 }
 
-static void add_encoded(struct buf *b, struct str s)
-{
-    for (size_t i = 0; i < s.len; i++) {
-        unsigned char c = (unsigned char)s.p[i];
-
-        if ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || strchr("-._~", c ? c : ' '))
-            buf_add_c(b, (char)c);
-        else
-            buf_addf(b, "%%%02X", c);
-    }
-}
-
 enum err headless_form(struct arena *a, struct str page, struct str user, struct str *ret_action, struct str *ret_body)
 {
     struct str rest = find(page, "<form"), tag;
@@ -115,9 +104,9 @@ enum err headless_form(struct arena *a, struct str page, struct str user, struct
             continue;
         if (b.len)
             buf_add_c(&b, '&');
-        add_encoded(&b, name);
+        buf_add_percent(&b, name);
         buf_add_c(&b, '=');
-        add_encoded(&b, str_is(name, "user") ? user : value);
+        buf_add_percent(&b, str_is(name, "user") ? user : value);
     }
     *ret_body = arena_str(a, buf_str(&b));
     buf_release(&b);

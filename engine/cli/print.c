@@ -2,30 +2,10 @@
 #include <stdlib.h>
 
 #include "base/check.h"
+#include "base/escape.h"
 #include "cli/print.h"
 
 enum { CELL_MAX = 60 };
-
-/* The code point at p and its length; length 0: not well-formed. */
-static size_t utf8_at(struct str s, uint32_t *ret)
-{
-    const unsigned char *u = (const unsigned char *)s.p;
-    size_t len = u[0] < 0x80 ? 1 : u[0] < 0xe0 ? 2 : u[0] < 0xf0 ? 3 : 4;
-
-    if (len > s.len || !str_utf8_valid(str_n(s.p, len)))
-        return 0;
-    *ret = len == 1 ? u[0] : u[0] & (0x7fu >> len);
-    for (size_t i = 1; i < len; i++)
-        *ret = *ret << 6 | (u[i] & 0x3f);
-    return len;
-}
-
-static bool hides(uint32_t c)
-{
-    return c < 0x20 || (c >= 0x7f && c <= 0x9f) || c == 0x00ad || c == 0x061c || c == 0x180e ||
-           (c >= 0x200b && c <= 0x200f) || (c >= 0x2028 && c <= 0x202e) || (c >= 0x2060 && c <= 0x206f) ||
-           c == 0xfeff || (c >= 0xfff9 && c <= 0xfffb) || (c >= 0xe0000 && c <= 0xe0fff);
-}
 
 /* Writes at most `most` characters (or nothing: to is NULL); answers how many columns they take. */
 static size_t print_escaped(FILE *to, struct str s, bool lines, size_t most)
@@ -35,8 +15,8 @@ static size_t print_escaped(FILE *to, struct str s, bool lines, size_t most)
     while (s.len && columns < most) {
         char escape[16];
         uint32_t c = 0;
-        size_t len = utf8_at(s, &c);
-        bool plain = len && (!hides(c) || (lines && (c == '\n' || c == '\t')));
+        size_t len = utf8_first(s, &c);
+        bool plain = len && (!char_hides(c) || (lines && (c == '\n' || c == '\t')));
 
         if (plain)
             columns++;

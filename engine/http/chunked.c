@@ -12,6 +12,7 @@
 #include "http/parse.h"
 
 #include "base/check.h"
+#include "base/escape.h"
 
 enum state {
     SIZE_FIRST, SIZE,
@@ -21,14 +22,6 @@ enum state {
     TRAILER_FIRST, TRAILER_NAME, TRAILER_VALUE, TRAILER_LF, END_LF,
     ENDED
 };
-
-static int hex_digit(unsigned char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    c |= 0x20;
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
 
 void http_chunked_init(struct http_chunked *c)
 {
@@ -50,7 +43,7 @@ static bool is_text(unsigned char c)
 
 static enum http_fault size_line(struct http_chunked *c, unsigned char b)
 {
-    int digit = hex_digit(b);
+    int digit = hex_digit((char)b);
 
     if (digit >= 0) {
         if (c->left >> 56)

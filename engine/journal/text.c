@@ -8,42 +8,21 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/escape.h"
 #include "journal/internal.h"
 
 /* ---- escaping -------------------------------------------------------------------------------------------------- */
-
-/* The code point at p and its length; length 0 if the bytes are not well-formed UTF-8. */
-static size_t utf8_at(const char *p, size_t n, uint32_t *ret)
-{
-    const unsigned char *u = (const unsigned char *)p;
-    size_t len = u[0] < 0x80 ? 1 : u[0] < 0xe0 ? 2 : u[0] < 0xf0 ? 3 : 4;
-
-    if (len > n || !str_utf8_valid(str_n(p, len)))
-        return 0;
-    *ret = len == 1 ? u[0] : u[0] & (0x7fu >> len);
-    for (size_t i = 1; i < len; i++)
-        *ret = *ret << 6 | (u[i] & 0x3f);
-    return len;
-}
-
-/* Controls, C1 controls, line and paragraph separators, and all marks that change direction or are invisible. */
-static bool hides(uint32_t c)
-{
-    return c < 0x20 || (c >= 0x7f && c <= 0x9f) || c == 0x00ad || c == 0x061c || c == 0x180e ||
-           (c >= 0x200b && c <= 0x200f) || (c >= 0x2028 && c <= 0x202e) || (c >= 0x2060 && c <= 0x206f) ||
-           c == 0xfeff || (c >= 0xfff9 && c <= 0xfffb) || (c >= 0xe0000 && c <= 0xe0fff);
-}
 
 static void add_escaped(struct buf *out, struct str s)
 {
     while (s.len > 0) {
         uint32_t c;
-        size_t len = utf8_at(s.p, s.len, &c);
+        size_t len = utf8_first(s, &c);
 
         if (len == 0) {
             buf_addf(out, "\\x%02x", (unsigned char)s.p[0]);
             len = 1;
-        } else if (hides(c)) {
+        } else if (char_hides(c)) {
             buf_addf(out, c > 0xffff ? "\\u{%x}" : "\\u%04x", (unsigned)c);
         } else {
             buf_add(out, s.p, len);

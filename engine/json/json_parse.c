@@ -18,6 +18,7 @@
 #include <stdlib.h>
 
 #include "base/check.h"
+#include "base/escape.h"
 #include "base/map.h"
 
 struct parser {
@@ -119,15 +120,11 @@ static int hex4(const char *p, const char *end)
     if (end - p < 4)
         return -1;
     for (int i = 0; i < 4; i++) {
-        int c = (unsigned char)p[i];
+        int digit = hex_digit(p[i]);
 
-        if (c >= '0' && c <= '9')
-            c -= '0';
-        else if ((c | 0x20) >= 'a' && (c | 0x20) <= 'f')
-            c = (c | 0x20) - 'a' + 10;
-        else
+        if (digit < 0)
             return -1;
-        v = v << 4 | c;
+        v = v << 4 | digit;
     }
     return v;
 }

@@ -6,6 +6,7 @@
  * Only what identifies a schema is needed: nothing is normalised but dot segments, and nothing is rejected; a reference
  * that is nonsense names a document nobody knows.  A base without scheme is allowed and behaves as a relative path.
  */
+#include "base/escape.h"
 #include "json/schema_internal.h"
 
 struct uri {
@@ -158,14 +159,6 @@ struct str uri_resolve(struct arena *a, struct str base_text, struct str ref_tex
     return s;
 }
 
-static int hex(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    c |= 0x20;
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 bool uri_unescape(struct arena *a, struct str s, struct str *ret)
 {
     char *p = arena_z(a, s);
@@ -182,8 +175,8 @@ bool uri_unescape(struct arena *a, struct str s, struct str *ret)
         }
         if (s.len - i < 3)
             return false;
-        high = hex(s.p[i + 1]);
-        low = hex(s.p[i + 2]);
+        high = hex_digit(s.p[i + 1]);
+        low = hex_digit(s.p[i + 2]);
         if (high < 0 || low < 0 || high + low == 0)
             return false;
         p[n++] = (char)(high * 16 + low);

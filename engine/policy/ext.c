@@ -14,6 +14,7 @@
 #include "policy/ext.h"
 
 #include "base/check.h"
+#include "base/escape.h"
 
 #define MS_PER_DAY 86400000LL
 
@@ -131,22 +132,14 @@ static bool ipv4_parse(struct str s, uint8_t *bytes)
     return i == s.len;
 }
 
-static int hex_value(char c)
-{
-    if (digit(c))
-        return c - '0';
-    c |= 0x20;
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 /* One to four hex digits at *i. */
 static bool group_parse(struct str s, size_t *i, unsigned *ret)
 {
     size_t start = *i;
     unsigned v = 0;
 
-    for (; *i < s.len && *i - start < 4 && hex_value(s.p[*i]) >= 0; ++*i)
-        v = v * 16 + (unsigned)hex_value(s.p[*i]);
+    for (; *i < s.len && *i - start < 4 && hex_digit(s.p[*i]) >= 0; ++*i)
+        v = v * 16 + (unsigned)hex_digit(s.p[*i]);
     *ret = v;
     return *i > start;
 }

@@ -11,6 +11,7 @@
 #include "policy/lex.h"
 
 #include "base/check.h"
+#include "base/escape.h"
 
 void lex_init(struct lexer *l, struct str file, struct str text, struct errinfo *info)
 {
@@ -233,14 +234,6 @@ static size_t put_utf8(char *p, uint32_t c)
     return 4;
 }
 
-static int hex(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    c |= 0x20;
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 /* \u{...}: *i stands behind the 'u'. */
 static bool unicode_escape(struct str s, size_t *i, uint32_t *ret)
 {
@@ -250,7 +243,7 @@ static bool unicode_escape(struct str s, size_t *i, uint32_t *ret)
     if (*i >= s.len || s.p[(*i)++] != '{')
         return false;
     for (; *i < s.len && s.p[*i] != '}'; ++*i) {
-        int h = hex(s.p[*i]);
+        int h = hex_digit(s.p[*i]);
 
         if (s.p[*i] == '_' && n > 0)
             continue;
@@ -281,7 +274,7 @@ static bool escape(struct str s, size_t *i, uint32_t *ret)
     case '\'': *ret = '\''; return true;
     case '"':  *ret = '"';  return true;
     case 'x':
-        if (s.len - *i < 2 || (h = hex(s.p[*i])) < 0 || h > 7 || (l = hex(s.p[*i + 1])) < 0)
+        if (s.len - *i < 2 || (h = hex_digit(s.p[*i])) < 0 || h > 7 || (l = hex_digit(s.p[*i + 1])) < 0)
             return false;
         *i += 2;
         *ret = (uint32_t)(h * 16 + l);

@@ -13,6 +13,7 @@
 #include "vault/internal.h"
 
 #include "base/crypto.h"
+#include "base/escape.h"
 #include "loop/task.h"
 
 enum { RANDOM_LEN = 32, STATE_LEN = 43, REDIRECT_MAX = 2048, CODE_MAX = 4096, URL_MAX = 16 * 1024,

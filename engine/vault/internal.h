@@ -210,8 +210,6 @@ void oauth_answer_release(struct oauth_answer *a);
 wall_ms_t oauth_expiry(const struct vault_provider *p, int64_t expires_in_s, wall_ms_t now);
 /* Did an error of await_post leave the request unsent? */
 bool oauth_unsent(enum err e);
-/* Percent-encoding of RFC 3986's unreserved set. */
-void buf_add_percent(struct buf *out, struct str s);
 /* A copy that stands alone; free with provider_free. */
 struct vault_provider *provider_copy(const struct vault_provider *p);
 void provider_free(struct vault_provider *p);

@@ -48,23 +48,6 @@ void form_finish(struct form *f, const struct vault_provider *p, struct vault_po
     post->n_fields = f->n;
 }
 
-void buf_add_percent(struct buf *out, struct str s)
-{
-    static const char hex[] = "0123456789ABCDEF";
-
-    for (size_t i = 0; i < s.len; i++) {
-        unsigned char c = (unsigned char)s.p[i];
-
-        if ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || (c && strchr("-._~", c))) {
-            buf_add_c(out, (char)c);
-        } else {
-            buf_add_c(out, '%');
-            buf_add_c(out, hex[c >> 4]);
-            buf_add_c(out, hex[c & 15]);
-        }
-    }
-}
-
 bool oauth_unsent(enum err e)
 {
     return e == E_UPSTREAM_DOWN || e == E_EGRESS_DENIED || e == E_CONNECTOR_FAULT || e == E_DEADLINE || e == E_CANCELLED

@@ -18,7 +18,7 @@ the upstream share the other.  The grants are real: users log in at the sandbox,
 
 CPU is utime + stime of the subject's process, threads of the kernel's on its behalf (io-wq) included, divided by the
 requests it answered, with N connections kept busy.  Latency is taken apart from that, over one connection: what a
-subject adds is its latency minus that of `direct`.  Every call must have ended in outcome "done", or there is no result.
+subject adds is its latency minus that of `direct`.  Every call must end in outcome "done", or there is no result.
 
 --check: exit 1 unless sluice needs at most RATIO_MAX times nginx's CPU.  --pause: starts everything, says what runs
 where, and waits for Enter: for profilers.
@@ -96,8 +96,8 @@ function request()
 end
 function done(summary, latency)
   local e = summary.errors
-  io.write(string.format('RESULT {"requests":%%d,"us":%%d,"errors":%%d,"p50":%%d,"p99":%%d,"p999":%%d}\\n', summary.requests,
-    summary.duration, e.connect + e.read + e.write + e.status + e.timeout, latency:percentile(50),
+  io.write(string.format('RESULT {"requests":%%d,"us":%%d,"errors":%%d,"p50":%%d,"p99":%%d,"p999":%%d}\\n',
+    summary.requests, summary.duration, e.connect + e.read + e.write + e.status + e.timeout, latency:percentile(50),
     latency:percentile(99), latency:percentile(99.9)))
 end
 """ % (harness.MODERN, harness.MODERN)
@@ -184,7 +184,8 @@ class Bed:
 
     def done_calls(self):
         text = self.engine.request("GET", "/metrics")[2].decode()
-        return sum(int(float(v)) for v in re.findall(r'^sluice_calls_total\{[^}]*outcome="done"[^}]*\} (\S+)', text, re.M))
+        return sum(int(float(v))
+                   for v in re.findall(r'^sluice_calls_total\{[^}]*outcome="done"[^}]*\} (\S+)', text, re.M))
 
     def stop(self):
         self.engine.stop()
@@ -207,7 +208,8 @@ def load(bed, name, connections, seconds):
     port, pid, tool, args = bed.subject(name)
     done = bed.done_calls() if name in ("sluice", "local") else 0
     before = cpu_us(pid)
-    out = subprocess.run(pinned(1, ["wrk", "-t1", "-c%d" % connections, "-d%ds" % seconds, "--timeout", "10s", "-s", bed.script,
+    out = subprocess.run(pinned(1, ["wrk", "-t1", "-c%d" % connections, "-d%ds" % seconds, "--timeout", "10s", "-s",
+                                    bed.script,
                                     "http://127.0.0.1:%d" % port, "--", bed.tokens, tool, args]),
                          capture_output=True, text=True, check=True).stdout
     after = cpu_us(pid)
@@ -217,7 +219,8 @@ def load(bed, name, connections, seconds):
     if r["errors"]:
         raise SystemExit("call_bench: %d of %d requests to %s failed" % (r["errors"], r["requests"], name))
     if name in ("sluice", "local") and bed.done_calls() - done < r["requests"]:
-        raise SystemExit("call_bench: only %d of %d calls ended in outcome done" % (bed.done_calls() - done, r["requests"]))
+        raise SystemExit("call_bench: only %d of %d calls ended in outcome done" %
+                         (bed.done_calls() - done, r["requests"]))
     return r
 
 
@@ -242,13 +245,15 @@ def spread(values):
 
 def report(results, opt):
     """Prints; answers the ratio of CPU to nginx, None without both."""
-    print("CPU of the subject per request, %d connections kept busy; median of %d rounds (least..most)" % (opt.connections, opt.rounds))
+    print("CPU of the subject per request, %d connections kept busy; median of %d rounds (least..most)" %
+          (opt.connections, opt.rounds))
     for name, r in results.items():
         if name == "direct":
             continue
         b = r["busy"]
         print("  %-7s %s us   user %5.2f  system %5.2f   %7.0f requests/s" % (
-            name, spread([x["cpu"] for x in b]), statistics.median(x["user"] for x in b), statistics.median(x["system"] for x in b),
+            name, spread([x["cpu"] for x in b]), statistics.median(x["user"] for x in b),
+            statistics.median(x["system"] for x in b),
             statistics.median(x["requests"] / x["us"] * 1e6 for x in b)))
     print("latency, microseconds, one connection; median of the rounds")
     base = results.get("direct")
@@ -288,7 +293,8 @@ def main():
     bed = Bed(opt)
     if opt.pause:
         print("engine: pid %d, %s; nginx: pid %d, port %d; %s %s; Enter ends" % (
-            bed.engine.process.pid, bed.engine.url, bed.proxy.process.pid, bed.proxy_port, bed.script, bed.tokens), flush=True)
+            bed.engine.process.pid, bed.engine.url, bed.proxy.process.pid, bed.proxy_port, bed.script, bed.tokens),
+            flush=True)
         sys.stdin.readline()
         bed.stop()
         return 0

@@ -1,4 +1,4 @@
-"""Real clients with a bearer token: each lists tools and calls one, in the eras it speaks; over stdio through `sluice stdio` too."""
+"""Real clients with a bearer token: each lists tools and calls one, in the eras it speaks; over stdio too."""
 import json
 import os
 import shutil
@@ -34,7 +34,8 @@ class Clients(unittest.TestCase):
 
     def run_client(self, *args):
         before = self.done()
-        p = subprocess.run(args, capture_output=True, text=True, timeout=180, cwd=NPM, env=dict(os.environ, PATH=PATH, HOME=harness.scratch()))
+        p = subprocess.run(args, capture_output=True, text=True, timeout=180, cwd=NPM,
+                           env=dict(os.environ, PATH=PATH, HOME=harness.scratch()))
         self.assertEqual(p.returncode, 0, p.stdout + p.stderr)
         self.assertEqual(self.done(), before + 1, "one call of add is on record")
         return p.stdout
@@ -72,11 +73,13 @@ class Clients(unittest.TestCase):
                 "Authorization: Bearer " + self.token, "--format", "json", "-q", "--protocol-era", era, *args]
 
     def check_inspector(self, era):
-        p = subprocess.run(self.inspector(era, "--method", "tools/list"), capture_output=True, text=True, timeout=120, cwd=NPM,
+        p = subprocess.run(self.inspector(era, "--method", "tools/list"), capture_output=True, text=True, timeout=120,
+                           cwd=NPM,
                            env=dict(os.environ, PATH=PATH, HOME=harness.scratch()))
         self.assertEqual(p.returncode, 0, p.stdout + p.stderr)
         self.assertIn('"add"', p.stdout)
-        out = self.run_client(*self.inspector(era, "--method", "tools/call", "--tool-name", "add", "--tool-arg", "a=2", "b=3"))
+        out = self.run_client(*self.inspector(era, "--method", "tools/call", "--tool-name", "add", "--tool-arg", "a=2",
+                                              "b=3"))
         self.assertIn("5", out)
 
     def test_inspector_legacy(self):
@@ -91,7 +94,8 @@ class Clients(unittest.TestCase):
         self.answer(out)
 
     def stdio(self, mode, version):
-        self.answer(self.run_client(NODE, "stdio.mjs", mode, harness.SLUICE, "stdio", "--url", self.engine.url, "--token", self.token), version)
+        self.answer(self.run_client(NODE, "stdio.mjs", mode, harness.SLUICE, "stdio", "--url", self.engine.url,
+                                    "--token", self.token), version)
 
     def test_stdio_legacy(self):
         self.stdio("legacy", "2025-11-25")
@@ -100,7 +104,8 @@ class Clients(unittest.TestCase):
         self.stdio("pin", "2026-07-28")
 
     def test_wrong_token_is_refused(self):
-        p = subprocess.run([NODE, "client2.mjs", self.engine.url, self.token + "x", "pin"], capture_output=True, text=True, timeout=60, cwd=NPM)
+        p = subprocess.run([NODE, "client2.mjs", self.engine.url, self.token + "x", "pin"], capture_output=True,
+                           text=True, timeout=60, cwd=NPM)
         self.assertNotEqual(p.returncode, 0)
 
 

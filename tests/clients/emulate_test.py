@@ -411,12 +411,14 @@ class Connecting(Emulated):
     """The browser's part is played here: ask for the page, press a user's button, follow the redirect to the engine."""
 
     def begin(self, provider):
-        page = urllib.parse.urlsplit(self.admin(BOB, "POST", "/v1/connect", {"provider": provider, "label": BOB})["url"])
+        page = urllib.parse.urlsplit(self.admin(BOB, "POST", "/v1/connect",
+                                                {"provider": provider, "label": BOB})["url"])
         self.assertEqual(page.port, self.engine.port, "first comes a page of the engine's")
         status, _, body = ask(page.port, "GET", page.path + "?" + page.query)
         self.assertEqual(status, 200, body)
         self.assertIn(BOB, body, "it says for whom")
-        fields = {k: html.unescape(v) for k, v in re.findall(r'<input type="hidden" name="([^"]*)" value="([^"]*)"', body)}
+        fields = {k: html.unescape(v)
+                  for k, v in re.findall(r'<input type="hidden" name="([^"]*)" value="([^"]*)"', body)}
         status, headers, _ = ask(page.port, "POST", "/connect/start", form=fields)
         headers = {k.lower(): v for k, v in dict(headers).items()}
         self.assertEqual(status, 303)
@@ -444,7 +446,8 @@ class Connecting(Emulated):
 
     def connect(self, provider):
         back = self.consent(provider, self.begin(provider))
-        self.assertEqual(self.engine.request("GET", back.path + "?" + back.query)[0], 400, "another browser has not confirmed")
+        self.assertEqual(self.engine.request("GET", back.path + "?" + back.query)[0], 400,
+                         "another browser has not confirmed")
         self.assertEqual(self.land(back), 200)
         account, = [a for a in self.admin(BOB, "GET", "/v1/accounts")["accounts"] if a["provider"] == provider]
         self.assertEqual((account["label"], account["status"]), (BOB, "connected"))

@@ -28,10 +28,11 @@ def main():
     os.makedirs(TO)
     for name in ("package.json", "package-lock.json"):
         shutil.copy(os.path.join(HERE, name), TO)
-    p = subprocess.run(["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"], cwd=TO, capture_output=True, text=True)
+    p = subprocess.run(["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"], cwd=TO,
+                       capture_output=True, text=True)
     if p.returncode:
         lines = [line for line in p.stderr.splitlines() if "code" in line or "network" in line] or p.stderr.splitlines()
-        print("skipped: npm could not install the pinned packages (%s), so real clients and the conformance suite are not run"
+        print("skipped: npm could not install the pinned packages (%s): no test with real clients is run"
               % (lines[0] if lines else "no reason given"))
         return
     with open(READY, "w") as f:

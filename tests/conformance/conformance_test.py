@@ -1,5 +1,5 @@
-"""The official MCP conformance suite against a real engine: every required scenario of both eras, and the header, custom-header and
-JSON Schema scenarios that the suite runs but does not score."""
+"""The official MCP conformance suite against a real engine: every required scenario of both eras, and the header,
+custom-header and JSON Schema scenarios that the suite runs but does not score."""
 import os
 import subprocess
 import sys
@@ -27,7 +27,8 @@ class Conformance(unittest.TestCase):
 
     def suite(self, *args):
         out = harness.scratch()
-        p = subprocess.run([NODE, SUITE, "server", "--url", self.engine.url, "-o", out, *args], capture_output=True, text=True, timeout=300, cwd=NPM)
+        p = subprocess.run([NODE, SUITE, "server", "--url", self.engine.url, "-o", out, *args], capture_output=True,
+                           text=True, timeout=300, cwd=NPM)
         self.assertEqual(p.returncode, 0, p.stdout[-4000:] + p.stderr[-2000:])
         self.assertRegex(p.stdout, r"[1-9]\d* passed|SUCCESS")
         return p.stdout

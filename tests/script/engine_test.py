@@ -1,4 +1,4 @@
-"""The engine from outside: good calls, every kind of bad input, providers that misbehave, journals that cannot be written.
+"""The engine from outside: good calls, bad input of every kind, bad providers, journals that cannot be written.
 
 Each case asks for a clear error, the engine alive afterwards, and every request in the journal exactly once."""
 import base64
@@ -70,7 +70,9 @@ class WithEngine(unittest.TestCase):
 
     @classmethod
     def connect(cls, token):
-        status, _, raw = cls.engine.request("POST", "/v1/accounts", json.dumps({"provider": "outlook", "label": "alice@demo.example", "token": "up-secret-token"}),
+        status, _, raw = cls.engine.request("POST", "/v1/accounts",
+                                            json.dumps({"provider": "outlook", "label": "alice@demo.example",
+                                                        "token": "up-secret-token"}),
                                             {"Authorization": "Bearer " + token, "Content-Type": "application/json"})
         assert status == 200, raw
 
@@ -113,7 +115,8 @@ class BadRequests(WithEngine):
         cases = {
             b"GARBAGE\r\n\r\n": b"400",
             b"GET / HTTP/1.1\r\n\r\n": b"400",                                              # no Host
-            b"POST /mcp HTTP/1.1\r\n" + host + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n": b"400",
+            b"POST /mcp HTTP/1.1\r\n" + host + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n":
+                b"400",
             b"POST /mcp HTTP/1.1\r\n" + host + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello": b"400",
             b"POST /mcp HTTP/1.1\r\n" + host + b"Content-Length: +5\r\n\r\nhello": b"400",
             b"POST /mcp HTTP/1.1\r\n" + host + b"Transfer-Encoding: xchunked\r\n\r\n": b"400",
@@ -138,13 +141,15 @@ class BadRequests(WithEngine):
         return self.records()
 
     def post(self, body, headers=None):
-        h = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream", "Authorization": "Bearer " + self.token}
+        h = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream",
+             "Authorization": "Bearer " + self.token}
         h.update(headers or {})
         status, got, raw = self.engine.request("POST", "/mcp", body, h)
         return status, json.loads(raw)
 
     def test_malformed_json(self):
-        for body in ("{", '{"a":1,"a":2}', '{"a":1}x', '["\ud800"]'.encode("utf-8", "surrogatepass"), b'{"a":"\xff"}', "[" * 100000, '{"a":01}', "nul"):
+        for body in ("{", '{"a":1,"a":2}', '{"a":1}x', '["\ud800"]'.encode("utf-8", "surrogatepass"), b'{"a":"\xff"}',
+                     "[" * 100000, '{"a":01}', "nul"):
             before = self.records()
             status, m = self.post(body)
             self.assertEqual((status, m["error"]["code"]), (400, -32700), body[:40])
@@ -153,7 +158,8 @@ class BadRequests(WithEngine):
         self.alive()
 
     def test_malformed_rpc(self):
-        cases = [({"jsonrpc": "1.0", "id": 1, "method": "tools/list"}, -32600), ({"jsonrpc": "2.0", "id": None, "method": "tools/list"}, -32600),
+        cases = [({"jsonrpc": "1.0", "id": 1, "method": "tools/list"}, -32600),
+                 ({"jsonrpc": "2.0", "id": None, "method": "tools/list"}, -32600),
                  ({"jsonrpc": "2.0", "id": 1}, -32600), ([], -32600), ("x", -32600), (7, -32600),
                  ({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": []}, None)]
         for body, code in cases:
@@ -173,7 +179,8 @@ class BadRequests(WithEngine):
             self.assertRegex(text_of(m), "argument", args)
         m = self.engine.call("outlook.send_mail", {"to": ["not an address"], "subject": "s", "body": "b"}, self.token)
         self.assertIn("e-mail", text_of(m))
-        m = self.engine.call("outlook.send_mail", {"to": ["a@b.example"], "subject": "two\nlines", "body": "b"}, self.token)
+        m = self.engine.call("outlook.send_mail", {"to": ["a@b.example"], "subject": "two\nlines", "body": "b"},
+                             self.token)
         self.assertIn("control", text_of(m))
         self.alive()
 
@@ -189,7 +196,8 @@ class BadRequests(WithEngine):
         self.assertEqual(self.records_settled(before + 1), before + 1)
 
     def test_body_too_large(self):
-        status, _, _ = self.engine.request("POST", "/mcp", b" " * (5 << 20), {"Content-Type": "application/json", "Authorization": "Bearer " + self.token})
+        status, _, _ = self.engine.request("POST", "/mcp", b" " * (5 << 20), {"Content-Type": "application/json",
+                                                                              "Authorization": "Bearer " + self.token})
         self.assertEqual(status, 413)
         self.alive()
 
@@ -199,7 +207,8 @@ class Floods(unittest.TestCase):
         e = harness.Engine(args=["--workers", "1"])
         n = 1000
         with socket.create_connection(("127.0.0.1", e.port), timeout=20) as c:
-            request = b"POST /mcp HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+            request = (b"POST /mcp HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+                       b"Content-Length: 2\r\n\r\n{}")
             for _ in range(n // 50):
                 c.sendall(request * 50)
                 got = b""
@@ -214,14 +223,18 @@ class Floods(unittest.TestCase):
 
 class BadTokens(WithEngine):
     def refused(self, token, error=None):
-        headers = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream", "MCP-Protocol-Version": harness.MODERN,
+        headers = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream",
+                   "MCP-Protocol-Version": harness.MODERN,
                    "Mcp-Method": "tools/list"}
         if token is not None:
             headers["Authorization"] = "Bearer " + token
-        status, got, raw = self.engine.request("POST", "/mcp", json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": harness.META}}), headers)
+        status, got, raw = self.engine.request("POST", "/mcp",
+                                               json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/list",
+                                                           "params": {"_meta": harness.META}}), headers)
         self.assertEqual(status, 401, raw)
         challenge = got["www-authenticate"]
-        self.assertRegex(challenge, r'^Bearer .*resource_metadata="http://127\.0\.0\.1:%d/\.well-known/oauth-protected-resource/mcp"' % self.engine.port)
+        where = r'http://127\.0\.0\.1:%d/\.well-known/oauth-protected-resource/mcp' % self.engine.port
+        self.assertRegex(challenge, '^Bearer .*resource_metadata="%s"' % where)
         self.assertEqual('error="invalid_token"' in challenge, token is not None, challenge)
         if error:
             self.assertIn(error, [r.get("error") for k, r in self.engine.journal() if k == "request"])
@@ -232,7 +245,7 @@ class BadTokens(WithEngine):
 
     def pieces(self):
         head, payload, sig = self.token.split(".")
-        return json.loads(base64.urlsafe_b64decode(head + "==")), json.loads(base64.urlsafe_b64decode(payload + "==")), sig
+        return *(json.loads(base64.urlsafe_b64decode(part + "==")) for part in (head, payload)), sig
 
     def test_none(self):
         self.refused(None, "token_missing")
@@ -241,16 +254,18 @@ class BadTokens(WithEngine):
         self.refused("abc", "token_malformed")
 
     def test_expired(self):
-        t = harness.run("token", "--as", "alice@demo.example", "--agent", "test-agent", "--tenant", "demo", "--data", self.engine.data,
+        t = harness.run("token", "--as", "alice@demo.example", "--agent", "test-agent", "--tenant", "demo", "--data",
+                        self.engine.data,
                         "--audience", self.engine.url, "--ttl", "1s").strip()
-        # the leeway is 30 s: a token is accepted a little longer than it says, so take one that ended long ago by its own claims
+        # the leeway is 30 s: a token is accepted a little longer than it says, so take one that ended long ago
         head, payload, _ = self.pieces()
         payload["exp"] = 1000000000
         self.refused("%s.%s.%s" % (self.part(head), self.part(payload), self.pieces()[2]))
         self.assertTrue(t)
 
     def test_wrong_audience(self):
-        t = harness.run("token", "--as", "alice@demo.example", "--agent", "test-agent", "--tenant", "demo", "--data", self.engine.data,
+        t = harness.run("token", "--as", "alice@demo.example", "--agent", "test-agent", "--tenant", "demo", "--data",
+                        self.engine.data,
                         "--audience", "https://elsewhere.example/mcp").strip()
         self.refused(t, "token_audience")
 
@@ -280,7 +295,8 @@ class BadTokens(WithEngine):
         self.refused("%s.%s.%s" % (self.part(head), self.part(payload), sig), "token_untrusted")
 
     def test_in_the_query(self):
-        status, _, _ = self.engine.request("POST", "/mcp?access_token=" + self.token, "{}", {"Content-Type": "application/json"})
+        status, _, _ = self.engine.request("POST", "/mcp?access_token=" + self.token, "{}",
+                                           {"Content-Type": "application/json"})
         self.assertIn(status, (400, 401))
 
     def test_metadata_needs_no_token(self):
@@ -295,7 +311,8 @@ class Decisions(WithEngine):
         self.behave(lambda c, r: upstream.answer(c, 200, b'{"value":[]}'))
 
     def test_forbidden_by_a_named_policy(self):
-        m = self.engine.call("outlook.send_mail", {"to": ["eve@outside.example"], "subject": "s", "body": "b"}, self.token)
+        m = self.engine.call("outlook.send_mail", {"to": ["eve@outside.example"], "subject": "s", "body": "b"},
+                             self.token)
         self.assertEqual(outcome_of(m), "refused")
         self.assertIn("inside-only", text_of(m))
         self.assertEqual(self.upstream.requests, [])
@@ -303,7 +320,8 @@ class Decisions(WithEngine):
         self.assertEqual(r["decisions"][0]["policies"], ["inside-only"])
 
     def test_another_spelling_of_an_address_is_the_same_address(self):
-        m = self.engine.call("outlook.send_mail", {"to": ["Eve@OUTSIDE.example"], "subject": "s", "body": "b"}, self.token)
+        m = self.engine.call("outlook.send_mail", {"to": ["Eve@OUTSIDE.example"], "subject": "s", "body": "b"},
+                             self.token)
         self.assertEqual(outcome_of(m), "refused")
         self.assertIn("inside-only", text_of(m))
         self.assertEqual(self.upstream.requests, [])
@@ -330,12 +348,15 @@ class Decisions(WithEngine):
 
     def test_an_agent_cannot_replace_the_account_it_acts_on(self):
         t = self.engine.token(agent="outsider", tenant="other")
-        for method, path, body in (("GET", "/v1/accounts", None), ("POST", "/v1/accounts", {"provider": "outlook", "token": "mine"}),
+        for method, path, body in (("GET", "/v1/accounts", None),
+                                   ("POST", "/v1/accounts", {"provider": "outlook", "token": "mine"}),
                                    ("POST", "/v1/connect", {"provider": "outlook"})):
-            status, _, raw = self.engine.request(method, path, json.dumps(body) if body else None, {"Authorization": "Bearer " + t})
+            status, _, raw = self.engine.request(method, path, json.dumps(body) if body else None,
+                                                 {"Authorization": "Bearer " + t})
             self.assertEqual(status, 403, raw)
             self.assertIn(b"not permitted", raw)
-        status, _, _ = self.engine.request("GET", "/v1/accounts", headers={"Authorization": "Bearer " + t, "Host": "evil.example"})
+        status, _, _ = self.engine.request("GET", "/v1/accounts",
+                                           headers={"Authorization": "Bearer " + t, "Host": "evil.example"})
         self.assertEqual(status, 403)
 
     def test_an_account_that_is_missing(self):
@@ -355,7 +376,8 @@ class BadUpstreams(WithEngine):
 
     def fast(self, tool, args):
         """A call with a deadline of its own, so that a hanging provider does not hold the test."""
-        return self.engine.rpc("tools/call", {"name": tool, "arguments": args}, self.token, tool, meta={"dev.sluice/timeoutMs": 1500})[1]
+        return self.engine.rpc("tools/call", {"name": tool, "arguments": args}, self.token, tool,
+                               meta={"dev.sluice/timeoutMs": 1500})[1]
 
     def expect(self, tool, args, outcome, words=None):
         m = self.fast(tool, args)
@@ -403,7 +425,8 @@ class BadUpstreams(WithEngine):
     def test_hanging_read(self):
         held = threading.Event()
         self.behave(lambda c, r: held.wait(20))
-        self.expect("outlook.list_mail", {}, "refused", "did not answer|could not be reached")     # a read: nothing happened
+        self.expect("outlook.list_mail", {}, "refused",
+                    "did not answer|could not be reached")     # a read: nothing happened
         held.set()
 
     def test_hanging_write_is_unknown(self):
@@ -423,7 +446,8 @@ class BadUpstreams(WithEngine):
                 return "close"
             if b"getSchedule" in r:
                 ask = json.loads(r.split(b"\r\n\r\n", 1)[1])
-                upstream.answer(c, 200, json.dumps({"value": [{"scheduleId": s, "availabilityView": "0" * 400} for s in ask["schedules"]]}).encode())
+                upstream.answer(c, 200, json.dumps({"value": [{"scheduleId": s, "availabilityView": "0" * 400}
+                                                              for s in ask["schedules"]]}).encode())
             else:
                 upstream.answer(c, 200, b'{"value":[]}')
             return None
@@ -437,7 +461,7 @@ class BadUpstreams(WithEngine):
         self.assertEqual(len(sent), 1, "a repeat with the same key is answered, not executed")
 
     def booking(self, last):
-        """A provider that lets a meeting be looked up and answers the booking itself with `last`; the bookings it saw."""
+        """A provider that lets a meeting be looked up and answers the booking with `last`; the bookings it saw."""
         seen = []
 
         def graph(c, r):
@@ -446,7 +470,8 @@ class BadUpstreams(WithEngine):
                 return last(c)
             if b"getSchedule" in r:
                 ask = json.loads(r.split(b"\r\n\r\n", 1)[1])
-                upstream.answer(c, 200, json.dumps({"value": [{"scheduleId": s, "availabilityView": "0" * 400} for s in ask["schedules"]]}).encode())
+                upstream.answer(c, 200, json.dumps({"value": [{"scheduleId": s, "availabilityView": "0" * 400}
+                                                              for s in ask["schedules"]]}).encode())
             else:
                 upstream.answer(c, 404, b'{"error":{"message":"not now"}}')
             return None
@@ -481,7 +506,8 @@ class BadUpstreams(WithEngine):
         self.behave(graph)
         token = self.engine.token(user="half@demo.example")     # whose mailbox alone is asked to wait a minute
         self.connect(token)
-        m = self.engine.rpc("tools/call", {"name": "outlook.send_mail", "arguments": self.MAIL}, token, "outlook.send_mail",
+        m = self.engine.rpc("tools/call", {"name": "outlook.send_mail", "arguments": self.MAIL}, token,
+                            "outlook.send_mail",
                             meta={"dev.sluice/timeoutMs": 1500})[1]
         self.assertEqual(outcome_of(m), "unknown", m)
         self.assertEqual(m["result"]["_meta"]["dev.sluice/error"], "outcome_unknown")
@@ -489,15 +515,19 @@ class BadUpstreams(WithEngine):
         self.assertIn("do not repeat", text_of(m))
 
     def test_errors_of_the_provider(self):
-        for status, outcome in ((400, "failed"), (403, "failed"), (404, "failed"), (409, "failed")):
-            self.behave(lambda c, r, s=status: upstream.answer(c, s, b'{"error":{"code":"Nope","message":"no\\u0007t this"}}'))
+        wrong = b'{"error":{"code":"Nope","message":"no\\u0007t this"}}'
+        for status, error in ((400, "upstream_refused"), (403, "upstream_refused"), (404, "upstream_refused"),
+                              (409, "upstream_conflict"), (412, "upstream_conflict")):
+            self.behave(lambda c, r, s=status: upstream.answer(c, s, wrong))
             m = self.fast("outlook.list_mail", {})
-            self.assertEqual(outcome_of(m), outcome, m)
+            self.assertEqual(outcome_of(m), "failed", m)
+            self.assertEqual(m["result"]["_meta"]["dev.sluice/error"], error)
             self.assertIn(str(status), text_of(m))
         self.behave(lambda c, r: upstream.answer(c, 200, b'{"value":[]}'))
 
     def test_a_limit_is_waited_for(self):
-        answers = [lambda c: upstream.answer(c, 429, b"{}", b"Retry-After: 1\r\n"), lambda c: upstream.answer(c, 200, b'{"value":[]}')]
+        answers = [lambda c: upstream.answer(c, 429, b"{}", b"Retry-After: 1\r\n"),
+                   lambda c: upstream.answer(c, 200, b'{"value":[]}')]
         self.behave(lambda c, r: answers.pop(0)(c))
         m = self.engine.call("outlook.list_mail", {}, self.token)
         self.assertEqual(outcome_of(m), "done", m)
@@ -508,10 +538,13 @@ class BadUpstreams(WithEngine):
         gone.close()
         e = harness.Engine(config=config("http://127.0.0.1:%d" % port))
         t = e.token()
-        e.request("POST", "/v1/accounts", json.dumps({"provider": "outlook", "token": "x"}), {"Authorization": "Bearer " + t})
-        m = e.rpc("tools/call", {"name": "outlook.list_mail", "arguments": {}}, t, "outlook.list_mail", meta={"dev.sluice/timeoutMs": 1500})[1]
+        e.request("POST", "/v1/accounts", json.dumps({"provider": "outlook", "token": "x"}),
+                  {"Authorization": "Bearer " + t})
+        m = e.rpc("tools/call", {"name": "outlook.list_mail", "arguments": {}}, t, "outlook.list_mail",
+                  meta={"dev.sluice/timeoutMs": 1500})[1]
         self.assertEqual(outcome_of(m), "refused", m)
-        m = e.rpc("tools/call", {"name": "outlook.send_mail", "arguments": self.MAIL}, t, "outlook.send_mail", meta={"dev.sluice/timeoutMs": 1500})[1]
+        m = e.rpc("tools/call", {"name": "outlook.send_mail", "arguments": self.MAIL}, t, "outlook.send_mail",
+                  meta={"dev.sluice/timeoutMs": 1500})[1]
         self.assertEqual(outcome_of(m), "refused", m)
         self.assertEqual(e.stop(), 0)
 
@@ -530,7 +563,10 @@ class Keys(WithEngine):
         self.behave(graph)
         args = {"to": ["bob@demo.example"], "subject": "once", "body": "b"}
         got = []
-        threads = [threading.Thread(target=lambda: got.append(self.engine.call("outlook.send_mail", args, self.token, key="k1"))) for _ in range(8)]
+        def send():
+            got.append(self.engine.call("outlook.send_mail", args, self.token, key="k1"))
+
+        threads = [threading.Thread(target=send) for _ in range(8)]
         for t in threads:
             t.start()
         for t in threads:
@@ -541,8 +577,10 @@ class Keys(WithEngine):
 
     def test_other_arguments_with_the_same_key_are_refused(self):
         self.behave(lambda c, r: upstream.answer(c, 201, b'{"id":"m2"}'))
-        a = self.engine.call("outlook.send_mail", {"to": ["bob@demo.example"], "subject": "x", "body": "b"}, self.token, key="k2")
-        b = self.engine.call("outlook.send_mail", {"to": ["bob@demo.example"], "subject": "y", "body": "b"}, self.token, key="k2")
+        a = self.engine.call("outlook.send_mail", {"to": ["bob@demo.example"], "subject": "x", "body": "b"}, self.token,
+                             key="k2")
+        b = self.engine.call("outlook.send_mail", {"to": ["bob@demo.example"], "subject": "y", "body": "b"}, self.token,
+                             key="k2")
         self.assertEqual((outcome_of(a), outcome_of(b)), ("done", "refused"))
 
 
@@ -561,7 +599,8 @@ class Restarts(unittest.TestCase):
         path = config(up.url)
         e = harness.Engine(config=path)
         token = e.token()
-        e.request("POST", "/v1/accounts", json.dumps({"provider": "outlook", "token": "x"}), {"Authorization": "Bearer " + token})
+        e.request("POST", "/v1/accounts", json.dumps({"provider": "outlook", "token": "x"}),
+                  {"Authorization": "Bearer " + token})
         args = {"to": ["bob@demo.example"], "subject": "s", "body": "b"}
         slow = dict(args, body="slow")
         self.assertEqual(outcome_of(e.call("outlook.send_mail", args, token, key="before")), "done")
@@ -598,7 +637,8 @@ class Restarts(unittest.TestCase):
         with open(path) as f:
             good = f.read()
         e = harness.Engine(config=path)
-        for bad, words in (("{ amount: 100, window_ms: 0 }", "needs a window_ms|window_ms"), ("{ amount: 5, window_ms: 40000000000 }", "400 days"),
+        for bad, words in (("{ amount: 100, window_ms: 0 }", "needs a window_ms|window_ms"),
+                           ("{ amount: 5, window_ms: 40000000000 }", "400 days"),
                            ("{ concurrency: 4294967296 }", "concurrency at most")):
             with open(path, "w") as f:
                 f.write(good + "    limits: { mailbox_concurrency: %s }\n" % bad)
@@ -622,7 +662,8 @@ class Restarts(unittest.TestCase):
             f.write("budgets: { tenant: { per_minute: 1 } }\n")
         e.signal(signal.SIGHUP)
         e.wait_line('msg="?reloaded')
-        got = [outcome_of(e.rpc("tools/call", {"name": "add", "arguments": {"a": 1, "b": 1}}, t, "add", meta={"dev.sluice/timeoutMs": 1000})[1]) for _ in range(2)]
+        got = [outcome_of(e.rpc("tools/call", {"name": "add", "arguments": {"a": 1, "b": 1}}, t, "add",
+                                meta={"dev.sluice/timeoutMs": 1000})[1]) for _ in range(2)]
         self.assertEqual(got, ["done", "refused"])
         self.assertEqual(e.stop(), 0)
 
@@ -663,14 +704,17 @@ class Starts(unittest.TestCase):
         return os.path.join(harness.scratch(), "data")
 
     def test_unknown_configuration_key(self):
-        self.fails(["--config", self.file("listen: 127.0.0.1:0\nlisten_on: x\n")], r'sluice\.yaml:2:1: unknown key "listen_on"; known here: listen')
+        self.fails(["--config", self.file("listen: 127.0.0.1:0\nlisten_on: x\n")],
+                   r'sluice\.yaml:2:1: unknown key "listen_on"; known here: listen')
 
     def test_wrong_values(self):
         self.fails(["--config", self.file("workers: many\n")], r"sluice\.yaml:1:10: expected a whole number")
         self.fails(["--config", self.file("a: [\n")], r"sluice\.yaml:2:1")
         self.fails(["--config", self.file("workers: 1\nworkers: 2\n")], "given twice")
-        self.fails(["--config", self.file("providers:\n  outlook:\n    client_secret: hunter2\n")], "3:20: secrets are not written here")
-        self.fails(["--config", self.file("connectors: [nosuch]\n"), "--data", self.data(), "--listen", "127.0.0.1:0"], 'no connector called "nosuch"')
+        self.fails(["--config", self.file("providers:\n  outlook:\n    client_secret: hunter2\n")],
+                   "3:20: secrets are not written here")
+        self.fails(["--config", self.file("connectors: [nosuch]\n"), "--data", self.data(), "--listen", "127.0.0.1:0"],
+                   'no connector called "nosuch"')
         self.fails(["--config", "/nonexistent.yaml"], "cannot read the configuration /nonexistent.yaml")
 
     def test_listening_beyond_loopback_needs_tls_and_an_issuer(self):
@@ -740,7 +784,8 @@ class Starts(unittest.TestCase):
             self.assertIn("recorded", refused[1]["message"])
             os.remove(os.path.join(mount, "ballast"))
             deadline = time.monotonic() + 20
-            while "error" in e.rpc("tools/call", {"name": "test_simple_text", "arguments": {}}, t, "test_simple_text")[1]:
+            while "error" in e.rpc("tools/call", {"name": "test_simple_text", "arguments": {}}, t,
+                                   "test_simple_text")[1]:
                 self.assertLess(time.monotonic(), deadline, "calls go on once space returned, without a restart")
             self.assertEqual(e.stop(), 0)
             harness.run("audit", "verify", "--data", data)

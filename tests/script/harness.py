@@ -1,7 +1,7 @@
 """What script tests share: a real engine as a process, HTTP without a client library, journals read back.
 
-A test names the program as its first argument: `python3 some_test.py build/release/sluice`.  Nothing here sleeps to wait:
-the engine says when it listens, and ends when it is told.
+A test names the program as its first argument: `python3 some_test.py build/release/sluice`.  Nothing here sleeps to
+wait: the engine says when it listens, and ends when it is told.
 """
 import atexit
 import glob
@@ -40,7 +40,8 @@ class Process:
         self.ended = False
         self.process = subprocess.Popen(args, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=cwd,
                                         env=dict(os.environ, **(env or {})))
-        self.readers = [threading.Thread(target=self._read, args=(s,), daemon=True) for s in (self.process.stderr, self.process.stdout)]
+        self.readers = [threading.Thread(target=self._read, args=(s,), daemon=True)
+                        for s in (self.process.stderr, self.process.stdout)]
         for r in self.readers:
             r.start()
         atexit.register(self.kill)
@@ -106,7 +107,8 @@ class Engine(Process):
         return self.wait()
 
     def token(self, user="alice@demo.example", agent="test-agent", tenant="demo", extra=()):
-        return run("token", "--as", user, "--agent", agent, "--tenant", tenant, "--data", self.data, "--audience", self.url, *extra).strip()
+        return run("token", "--as", user, "--agent", agent, "--tenant", tenant, "--data", self.data, "--audience",
+                   self.url, *extra).strip()
 
     # ---- HTTP ----
 
@@ -123,14 +125,16 @@ class Engine(Process):
         """One modern request; answers (status, message)."""
         p = dict(params or {})
         p["_meta"] = dict(META, **(meta or {}))
-        h = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream", "MCP-Protocol-Version": MODERN,
+        h = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream",
+             "MCP-Protocol-Version": MODERN,
              "Mcp-Method": method}
         if name:
             h["Mcp-Name"] = name
         if token:
             h["Authorization"] = "Bearer " + token
         h.update(headers or {})
-        status, got, raw = self.request("POST", "/mcp", json.dumps({"jsonrpc": "2.0", "id": id, "method": method, "params": p}), h)
+        status, got, raw = self.request("POST", "/mcp",
+                                        json.dumps({"jsonrpc": "2.0", "id": id, "method": method, "params": p}), h)
         return status, last_message(got, raw)
 
     def call(self, tool, args=None, token=None, key=None, **kw):
@@ -152,7 +156,8 @@ def last_message(headers, raw):
     return json.loads(raw) if raw else None
 
 
-TYPES = {1: "open", 2: "close", 3: "recovered", 4: "checkpoint", 5: "roll", 6: "intent", 7: "outcome", 8: "request", 9: "admin"}
+TYPES = {1: "open", 2: "close", 3: "recovered", 4: "checkpoint", 5: "roll", 6: "intent", 7: "outcome", 8: "request",
+         9: "admin"}
 
 
 def read_journal(directory):
@@ -172,7 +177,8 @@ def read_journal(directory):
 
 def run(*args, check=True, env=None, input=None, cwd=ROOT):
     """A verb of the program; answers its stdout."""
-    p = subprocess.run([SLUICE, *args], capture_output=True, text=True, cwd=cwd, input=input, env=dict(os.environ, **(env or {})), timeout=120)
+    p = subprocess.run([SLUICE, *args], capture_output=True, text=True, cwd=cwd, input=input,
+                       env=dict(os.environ, **(env or {})), timeout=120)
     if check and p.returncode:
         raise AssertionError("sluice %s: exit %d\n%s%s" % (" ".join(args), p.returncode, p.stdout, p.stderr))
     return p.stdout if check else p

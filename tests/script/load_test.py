@@ -1,7 +1,8 @@
 """5,000 calls in flight at once, and a stop in the middle of them.
 
-The sandbox answers after two seconds and takes four requests at once per mailbox: 1,250 mailboxes make 5,000 calls that are all
-under way together.  The second test stops the engine while they are: every call is answered or recorded, and the files agree."""
+The sandbox answers after two seconds and takes four requests at once per mailbox: 1,250 mailboxes make 5,000 calls that
+are all under way together.  The second test stops the engine while they are: every call is answered or recorded, and
+the files agree."""
 import collections
 import http.client
 import json
@@ -54,11 +55,13 @@ class Load(unittest.TestCase):
         self.users = os.path.join(harness.scratch(), "users")
         with open(self.users, "w") as f:
             f.write("\n".join(users) + "\n")
-        harness.run("connect", "outlook", "--sandbox-login", "--users-file", self.users, "--agent", "load", "--tenant", "demo", "--url",
+        harness.run("connect", "outlook", "--sandbox-login", "--users-file", self.users, "--agent", "load", "--tenant",
+                    "demo", "--url",
                     self.engine.url, "--data", self.engine.data)
         self.tokens = os.path.join(harness.scratch(), "tokens")
         with open(self.tokens, "w") as f:
-            f.write(harness.run("token", "--users-file", self.users, "--agent", "load", "--tenant", "demo", "--audience", self.engine.url, "--data",
+            f.write(harness.run("token", "--users-file", self.users, "--agent", "load", "--tenant", "demo",
+                                "--audience", self.engine.url, "--data",
                                 self.engine.data, "--ttl", "1h"))
         self.control({"delay_ms": 2000})
 
@@ -86,7 +89,8 @@ class Load(unittest.TestCase):
         return int(re.search(r"VmRSS:\s+(\d+)", text).group(1)), int(re.search(r"VmHWM:\s+(\d+)", text).group(1))
 
     def load(self, *args):
-        return [LOAD, "--url", self.engine.url, "--tokens", self.tokens, "--calls", str(CALLS), "--timeout", "60", *args]
+        return [LOAD, "--url", self.engine.url, "--tokens", self.tokens, "--calls", str(CALLS), "--timeout", "60",
+                *args]
 
     def test_all_at_once(self):
         before, _ = self.memory()
@@ -94,7 +98,8 @@ class Load(unittest.TestCase):
         _, peak = self.memory()
         self.assertEqual(p.returncode, 0, p.stdout + p.stderr)
         stats = self.stats()
-        print("\n  %s\n  engine memory: %d KiB before, %d KiB at its peak: %.1f KiB per call in flight; at the provider %d at once" %
+        print("\n  %s\n  engine memory: %d KiB before, %d KiB at its peak: %.1f KiB per call in flight; "
+              "at the provider %d at once" %
               (p.stdout.strip(), before, peak, (peak - before) / CALLS, stats["in_flight_max"]))
         self.assertEqual(stats["limited"], 0, "no mailbox was asked for more than four at once")
         self.assertEqual(stats["mailbox_in_flight_max"], 4)
@@ -108,7 +113,8 @@ class Load(unittest.TestCase):
 
     def stop_in_the_middle(self, number):
         out = os.path.join(harness.scratch(), "outcomes")
-        p = subprocess.Popen(self.load("--tool", "outlook.send_mail", "--args", '{"to":["bob@demo.example"],"subject":"s","body":"b"}', "--outcomes", out),
+        p = subprocess.Popen(self.load("--tool", "outlook.send_mail", "--args",
+                                       '{"to":["bob@demo.example"],"subject":"s","body":"b"}', "--outcomes", out),
                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         while self.stats()["in_flight_max"] < CALLS // 2:       # they are on their way
             threading.Event().wait(0.05)
@@ -126,7 +132,8 @@ class Load(unittest.TestCase):
         ended = collections.Counter(r["call"] for k, r in self.engine.journal() if k in ("outcome", "request"))
         outcomes = {r["call"]: r["outcome"] for k, r in self.engine.journal() if k == "outcome"}
         self.told = len(told)
-        print("\n  stopped with %d calls begun: %s; %d clients were told" % (len(intents), dict(collections.Counter(outcomes.values())), len(told)))
+        print("\n  stopped with %d calls begun: %s; %d clients were told" %
+              (len(intents), dict(collections.Counter(outcomes.values())), len(told)))
         for call, outcome in told.items():
             self.assertEqual(outcomes.get(call, outcome), outcome, "what was said is what is on record")
         return code, intents, ended, outcomes
@@ -144,7 +151,8 @@ class Load(unittest.TestCase):
         code, intents, ended, outcomes = self.stop_in_the_middle(signal.SIGTERM)
         self.assertEqual(code, 0, self.engine.text())
         self.assertTrue(all(ended[call] == 1 for call in intents), "every call that began has one outcome on record")
-        self.assertGreater(sum(1 for o in outcomes.values() if o == "unknown"), 0, "what was cut after its bytes left is unknown")
+        self.assertGreater(sum(1 for o in outcomes.values() if o == "unknown"), 0,
+                           "what was cut after its bytes left is unknown")
         self.assertGreater(self.told, CALLS * 9 // 10, "clients of calls that were cut are told so")
         self.assertEqual(sum(1 for o in outcomes.values() if o == "done"), 0)
 

@@ -1,5 +1,5 @@
-"""TLS, client certificates, issuers other than the engine's own, and a kernel that forbids io_uring: each with real files, real
-certificates (made by openssl) and a real engine."""
+"""TLS, client certificates, issuers other than the engine's own, and a kernel that forbids io_uring: each with real
+files, real certificates (made by openssl) and a real engine."""
 import base64
 import ctypes
 import http.client
@@ -29,7 +29,8 @@ def certificate(d, name, ca=None, subject=None):
     """A key and a certificate in d; signed by `ca`, else by itself. Answers (cert, key)."""
     cert, key = os.path.join(d, name + ".pem"), os.path.join(d, name + ".key")
     extra = ["-CA", ca[0], "-CAkey", ca[1]] if ca else []
-    openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", subject or "/CN=" + name,
+    openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj",
+            subject or "/CN=" + name,
             "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost", "-keyout", key, "-out", cert, *extra)
     return cert, key
 
@@ -83,7 +84,8 @@ tls: { cert: "%s", key: "%s"%s }
         self.assertTrue(e.url.startswith("https://"))
         self.assertEqual(self.call(e, self.context()), 5)
         old = self.context()
-        openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=renewed",
+        openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj",
+                "/CN=renewed",
                 "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", self.key, "-out", self.cert)
         e.signal(signal.SIGHUP)
         e.wait_line('msg="?reloaded')
@@ -103,7 +105,8 @@ tls: { cert: "%s", key: "%s"%s }
     def test_files_that_are_no_certificates(self):
         with open(self.cert, "w") as f:
             f.write("nonsense")
-        p = harness.run("serve", "--config", self.config(), "--data", os.path.join(self.d, "data"), "--listen", "127.0.0.1:0", check=False)
+        p = harness.run("serve", "--config", self.config(), "--data", os.path.join(self.d, "data"), "--listen",
+                        "127.0.0.1:0", check=False)
         self.assertEqual(p.returncode, 1)
         self.assertIn("server.pem", p.stderr)
 
@@ -117,13 +120,15 @@ class Issuers(unittest.TestCase):
         cls.key = os.path.join(cls.d, "rsa.pem")
         openssl("genrsa", "-out", cls.key, "2048")
         modulus = bytes.fromhex(openssl("rsa", "-in", cls.key, "-noout", "-modulus").decode().strip().split("=")[1])
-        cls.jwks = json.dumps({"keys": [{"kty": "RSA", "kid": "k1", "use": "sig", "alg": "RS256", "n": b64(modulus), "e": "AQAB"}]})
+        cls.jwks = json.dumps({"keys": [{"kty": "RSA", "kid": "k1", "use": "sig", "alg": "RS256", "n": b64(modulus),
+                                         "e": "AQAB"}]})
         written(cls.d, "p.cedar", POLICY)
 
     def token(self, audience, **claims):
         now = int(time.time())
         head = {"alg": "RS256", "typ": "at+jwt", "kid": "k1"}
-        body = dict({"iss": "https://issuer.example", "aud": audience, "sub": "ann", "client_id": "planner", "jti": "t-%d" % now, "iat": now, "exp": now + 300,
+        body = dict({"iss": "https://issuer.example", "aud": audience, "sub": "ann", "client_id": "planner",
+                     "jti": "t-%d" % now, "iat": now, "exp": now + 300,
                      "act": {"sub": "planner"}}, **claims)
         signed = "%s.%s" % (b64(json.dumps(head).encode()), b64(json.dumps(body).encode()))
         return signed + "." + b64(openssl("dgst", "-sha256", "-sign", self.key, input=signed.encode()))
@@ -143,7 +148,8 @@ auth:
         m = e.call("add", {"a": 2, "b": 3}, self.token(e.url))
         self.assertEqual(m["result"]["structuredContent"]["sum"], 5)
         record = [r for kind, r in e.journal() if kind == "intent"][-1]
-        self.assertEqual((record["tenant"], record["user"], record["agent"], record["issuer"]), ("acme", "ann", "planner", "https://issuer.example"))
+        self.assertEqual((record["tenant"], record["user"], record["agent"], record["issuer"]),
+                         ("acme", "ann", "planner", "https://issuer.example"))
         for wrong in ({"exp": 1}, {"aud": "https://else.example"}, {"iss": "https://other.example"}, {"sub": ""}):
             status, _ = e.rpc("tools/list", token=self.token(e.url, **wrong))
             self.assertEqual(status, 401, wrong)
@@ -185,7 +191,8 @@ class NoRing(unittest.TestCase):
     def test_start_says_what_is_missing_and_what_to_do(self):
         def forbid():
             # BPF: load the system call's number; io_uring_setup (425) answers EPERM, everything else runs
-            program = b"".join(struct.pack("<HBBI", *i) for i in ((0x20, 0, 0, 0), (0x15, 0, 1, 425), (0x06, 0, 0, 0x00050000 | 1),
+            program = b"".join(struct.pack("<HBBI", *i)
+                               for i in ((0x20, 0, 0, 0), (0x15, 0, 1, 425), (0x06, 0, 0, 0x00050000 | 1),
                                                                    (0x06, 0, 0, 0x7fff0000)))
             code = ctypes.create_string_buffer(program, len(program))
             filter = struct.pack("<HxxxxxxQ", len(program) // 8, ctypes.addressof(code))
@@ -193,7 +200,8 @@ class NoRing(unittest.TestCase):
             if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, ctypes.c_char_p(filter), 0, 0):
                 os._exit(99)
 
-        p = subprocess.run([harness.SLUICE, "serve", "--no-auth", "--listen", "127.0.0.1:0", "--data", os.path.join(harness.scratch(), "data")],
+        p = subprocess.run([harness.SLUICE, "serve", "--no-auth", "--listen", "127.0.0.1:0", "--data",
+                            os.path.join(harness.scratch(), "data")],
                            capture_output=True, text=True, timeout=60, preexec_fn=forbid)
         self.assertEqual(p.returncode, 1, p.stderr)
         self.assertIn("io_uring is not permitted here", p.stderr)

@@ -4,7 +4,7 @@ import threading
 
 
 class Upstream:
-    """Listens on loopback; `behave(connection, request_bytes)` decides what each request gets. Counts whole requests."""
+    """Listens on loopback; `behave(connection, request_bytes)` decides what each request gets. Counts them."""
 
     def __init__(self, behave=None):
         self.behave = behave or (lambda c, r: None)
@@ -63,4 +63,5 @@ def read_request(c):
 
 
 def answer(c, status, body=b"{}", headers=b""):
-    c.sendall(b"HTTP/1.1 %d X\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%s\r\n" % (status, len(body), headers) + body)
+    c.sendall(b"HTTP/1.1 %d X\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%s\r\n" %
+              (status, len(body), headers) + body)

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""verify_journal.py DIR -- checks a journal from the description of its bytes alone (engine/journal/format.h, manifest.h)
+"""verify_journal.py DIR -- checks a journal from the description of its bytes alone (format.h, manifest.h)
 
-A second implementation, sharing no line with the engine, for whoever wants to trust the files and not the program that wrote
-them.  Standard library only.  Prints each problem as "file, offset, record: text"; exits 0 if there is none, 1 otherwise.
+A second implementation, sharing no line with the engine, for whoever wants to trust the files and not the program that
+wrote them (engine/journal/).  Standard library only.  Prints each problem as "file, offset, record: text"; exits 0 if
+there is none, 1 otherwise.
 """
 import hashlib
 import os
@@ -109,7 +110,8 @@ class Lane:
         self.met, self.rolled, self.count, self.records = self.known_seq < self.seq, False, 0, 0
 
     def run(self):
-        names = sorted(n for n in os.listdir(self.path) if re.fullmatch(r"\d{16}\.seg", n)) if os.path.isdir(self.path) else []
+        there = os.listdir(self.path) if os.path.isdir(self.path) else []
+        names = sorted(n for n in there if re.fullmatch(r"\d{16}\.seg", n))
         for i, name in enumerate(names):
             if not self.segment(os.path.join(self.path, name), int(name[:16]), i + 1 == len(names)):
                 return
@@ -120,11 +122,14 @@ class Lane:
         data = open(path, "rb").read()
         if len(data) < 4096:
             return tell(path, 0, self.seq, "shorter than a header")
-        magic, version, lane, zero, ident, first, _, size, number, key, link, digest = struct.unpack_from("<8sIHH16sQqQQ32s32s32s", data)
-        wrong = (magic != b"SLUJRNL1" and "magic") or (version != 1 and "version") or (lane != self.number and "lane") or \
+        magic, version, lane, zero, ident, first, _, size, number, key, link, digest = \
+            struct.unpack_from("<8sIHH16sQqQQ32s32s32s", data)
+        wrong = (magic != b"SLUJRNL1" and "magic") or (version != 1 and "version") or \
+            (lane != self.number and "lane") or \
             ((zero or dirty(data[160:4096])) and "zeros") or (ident.hex() != self.ident and "journal id") or \
             (not named == first == self.seq and "first record") or (size != len(data) and "length") or \
-            (number != self.count + 1 and (self.count or first == 1) and "segment number") or (key not in self.keys and "key") or \
+            (number != self.count + 1 and (self.count or first == 1) and "segment number") or \
+            (key not in self.keys and "key") or \
             ((self.count or first == 1) and link != self.last and "link") or \
             (digest != hashlib.sha256(data[:128] + data[160:4096]).digest() and "hash")
         if wrong:
@@ -167,7 +172,8 @@ class Lane:
             form = CHECKPOINT.fullmatch(payload)
             if not form or bytes.fromhex(form[1].decode()) != self.last or bytes.fromhex(form[2].decode()) != key:
                 return "not a checkpoint of this chain", 0
-            text = f"sluice-checkpoint 1 {self.ident} {self.number} {self.seq - 1} {form[1].decode()} {form[2].decode()}"
+            text = "sluice-checkpoint 1 %s %d %d %s %s" % (self.ident, self.number, self.seq - 1, form[1].decode(),
+                                                           form[2].decode())
             if not signed(key, text.encode(), bytes.fromhex(form[3].decode())):
                 return "the checkpoint's signature does not match", 0
         return None, size
@@ -182,7 +188,8 @@ def main():
         lane.run()
     listed = {f"lane-{lane.number}" for lane in lanes}
     for name in sorted(os.listdir(sys.argv[1])):
-        if re.fullmatch(r"lane-\d+", name) and name not in listed and any(n.endswith(".seg") for n in os.listdir(os.path.join(sys.argv[1], name))):
+        if re.fullmatch(r"lane-\d+", name) and name not in listed and \
+                any(n.endswith(".seg") for n in os.listdir(os.path.join(sys.argv[1], name))):
             tell(os.path.join(sys.argv[1], name), 0, 1, "a lane that the manifest does not list")
     print(f"{len(lanes)} lanes, {sum(lane.records for lane in lanes)} records, {problems} problems")
     sys.exit(1 if problems else 0)

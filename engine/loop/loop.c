@@ -44,6 +44,12 @@ static void say_context(void (*say)(const char *))
     say(l->running->doing ? l->running->doing : "(nothing named)");
 }
 
+/* Before there are threads: every thread that fails reads it. */
+__attribute__((constructor)) static void say_context_at_start(void)
+{
+    check_context = say_context;
+}
+
 enum err loop_create(const struct loop_options *opt, struct loop **ret, struct errinfo *info)
 {
     struct loop *l = calloc(1, sizeof(*l));
@@ -68,7 +74,6 @@ enum err loop_create(const struct loop_options *opt, struct loop **ret, struct e
     l->now = world->now();
     l->wall = world->wall_ms();
     wheel_init(&l->wheel, l->now);
-    check_context = say_context;
     *ret = l;
     return OK;
 }

@@ -340,7 +340,8 @@ enum err await_mcp_identify(struct call *c)
         t->inflight = (struct inflight){ .worker = c->worker, .task = c->task, .id = written(c, t->msg.id) };
         session_inflight_add(t->wire->mcp->sessions, t->session, &t->inflight);
     }
-    if (t->msg.kind == MESSAGE_REQUEST)
+    /* the head of what answers initialize names the session, so it cannot go before the session is there */
+    if (t->msg.kind == MESSAGE_REQUEST && t->method->await_answer != answer_initialize)
         wire_keep_alive(t->wire);
     return t->responses || t->request_state.p ? await_mrtr_open(c, t) : OK;
 }

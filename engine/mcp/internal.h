@@ -119,6 +119,8 @@ struct wire {
     struct worker *worker;
     bool json_ok, sse_ok;               /* what the client accepts */
     bool begun;                         /* the stream has */
+    const struct http_header *opening;  /* more fields of its head */
+    unsigned n_opening;
     bool broken;                        /* nobody reads any more */
     bool ended;
     struct task_mutex lock;             /* one writer at a time */
@@ -137,7 +139,8 @@ void await_wire_quiet(struct wire *w);
 /* One message on the stream, which begins with the first. E_CLOSED; E_CANCELLED. */
 enum err await_wire_message(struct wire *w, struct str message);
 enum err await_wire_ping(struct wire *w);
-/* The last word: a body of application/json, or the last message of the stream. body empty: none. */
+/* The last word: a body of application/json, or the last message of the stream. body empty: none. A stream that has
+ * begun before has its headers already: these are lost. */
 void await_wire_reply(struct wire *w, int status, const struct http_header *headers, unsigned n, struct str body);
 void await_wire_end(struct wire *w);
 

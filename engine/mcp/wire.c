@@ -14,6 +14,7 @@
 /* A cancelled write of up to so many bytes has written nothing; a longer one may have left a part of an event
  * behind. */
 enum { ATOMIC = 64 * 1024 };
+enum { OPENING_MAX = 6 };            /* fields that an answer adds to the head */
 
 void wire_init(struct wire *w, struct mcp *m, struct http_request *rq)
 {
@@ -42,20 +43,21 @@ static unsigned cors(struct wire *w, struct http_header *out)
 
 static enum err await_begin(struct wire *w)
 {
-    struct http_header headers[6] = {
+    struct http_header headers[6 + OPENING_MAX] = {
         { STR("Content-Type"), STR("text/event-stream") },
         { STR("Cache-Control"), STR("no-cache, no-store") },
         { STR("X-Accel-Buffering"), STR("no") },        /* proxies that would hold events back */
     };
-    enum err e = OK;
+    unsigned n = 3;
 
     if (w->begun)
         return OK;
-    ASSERT(!w->ended);
+    ASSERT(!w->ended && w->n_opening <= OPENING_MAX);
     w->begun = true;
-    if (http_replied(w->rq) || await_http_stream_begin(w->rq, 200, headers, 3 + cors(w, headers + 3)))
-        e = E_CLOSED;
-    return e;
+    for (unsigned i = 0; i < w->n_opening; i++)
+        headers[n++] = w->opening[i];
+    n += cors(w, headers + n);
+    return http_replied(w->rq) || await_http_stream_begin(w->rq, 200, headers, n) ? E_CLOSED : OK;
 }
 
 static enum err await_write(struct wire *w, struct str bytes)
@@ -108,8 +110,10 @@ void await_wire_reply(struct wire *w, int status, const struct http_header *head
     unsigned k = 0;
     enum err e;
 
-    ASSERT(!w->ended && !w->pinging && n <= 6);
+    ASSERT(!w->ended && !w->pinging && n <= OPENING_MAX);
     if (w->begun || (status == 200 && body.len && !w->json_ok && w->sse_ok)) {
+        w->opening = headers;
+        w->n_opening = n;
         if (body.len)
             await_wire_message(w, body);
         await_wire_end(w);

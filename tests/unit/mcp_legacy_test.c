@@ -510,6 +510,28 @@ static void a_session_has_one_stream(void **state)
     bed_stop(&b);
 }
 
+/* However late its answer and whatever form it takes: without the id in its head the session is lost. */
+static void every_answer_to_initialize_names_the_session(void **state)
+{
+    static const char *const accepts[] = { "application/json, text/event-stream", "text/event-stream",
+        "application/json" };
+    struct mcp_options opt = { .keepalive_ms = 1 };
+    char headers[128];
+    struct reply r;
+    struct bed b;
+
+    bed_start(&b, &opt, NULL, false);
+    for (unsigned i = 0; i < 60; i++) {
+        snprintf(headers, sizeof(headers), "Content-Type: application/json\r\nAccept: %s\r\n", accepts[i % 3]);
+        request(&b, 0, "POST", "/mcp", headers, PLAIN("1", "initialize", "\"protocolVersion\":\"2025-11-25\""), &r);
+        assert_int_equal(r.status, 200);
+        assert_str_at(&r, "result protocolVersion", "2025-11-25");
+        assert_true(r.session[0]);
+        reply_release(&r);
+    }
+    bed_stop(&b);
+}
+
 /* ---- tokens ------------------------------------------------------------------------------------------------------ */
 
 static void without_a_token_the_way_to_one_is_told(void **state)
@@ -622,6 +644,7 @@ int main(void)
         cmocka_unit_test(a_notification_cancels),
         cmocka_unit_test(a_lost_connection_is_no_cancel),
         cmocka_unit_test(a_session_has_one_stream),
+        cmocka_unit_test(every_answer_to_initialize_names_the_session),
         cmocka_unit_test(without_a_token_the_way_to_one_is_told),
         cmocka_unit_test(the_metadata_needs_no_token),
         cmocka_unit_test(a_scope_that_is_required_is_asked_for),

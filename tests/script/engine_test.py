@@ -189,17 +189,109 @@ class BadRequests(WithEngine):
         self.assertEqual(m["error"]["code"], -32602)
         self.assertIn("no_such_tool", m["error"]["message"])
 
-    def test_unknown_path(self):
-        before = self.records()
-        status, _, _ = self.engine.request("GET", "/nothing")
-        self.assertEqual(status, 404)
-        self.assertEqual(self.records_settled(before + 1), before + 1)
 
-    def test_body_too_large(self):
-        status, _, _ = self.engine.request("POST", "/mcp", b" " * (5 << 20), {"Content-Type": "application/json",
-                                                                              "Authorization": "Bearer " + self.token})
-        self.assertEqual(status, 413)
+class Refusals(WithEngine):
+    """What the wire itself is refused for: the status the client sees, and the error that is in the journal."""
+
+    JSON = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
+
+    def errors(self):
+        return collections.Counter(r["error"] for kind, r in self.engine.journal()
+                                   if kind == "request" and "error" in r)
+
+    def refused(self, error, status, method="POST", path="/mcp", body="{}", headers=None, token=True):
+        before = self.errors()
+        h = dict(self.JSON, **(headers or {}))
+        if token:
+            h["Authorization"] = "Bearer " + self.token
+        got, headers, raw = self.engine.request(method, path, body, h)
+        self.assertEqual(got, status, raw)
+        self.recorded(before, error)
+        return headers, raw
+
+    def recorded(self, before, error):
+        """Refused bytes are recorded without making their sender wait: the record follows within a commit."""
+        deadline = time.monotonic() + 5
+        while self.errors() == before and time.monotonic() < deadline:
+            threading.Event().wait(0.01)
+        self.assertEqual(self.errors() - before, collections.Counter({error: 1}))
+
+    def test_nothing_is_served_there(self):
+        self.refused("http_not_found", 404, "GET", "/nothing", None, token=False)
+        self.refused("http_not_found", 404, "GET", "/v1/nothing", None)
+
+    def test_a_body_that_is_too_large(self):
+        self.refused("http_too_large", 413, body=b" " * (5 << 20))
         self.alive()
+
+    def test_a_message_with_too_much_in_it(self):
+        self.refused("http_too_large", 413, body="[" + "0," * 900000 + "0]")
+        self.alive()
+
+    def test_a_request_that_does_not_arrive(self):
+        before = self.errors()
+        with socket.create_connection(("127.0.0.1", self.engine.port), timeout=30) as c:
+            c.sendall(b"POST /mcp HTTP/1.1\r\nHost: 127.0.0.1\r\n")
+            self.assertRegex(c.makefile("rb").read(), rb"^HTTP/1.1 408 ")
+        self.recorded(before, "http_timeout")
+
+    def test_methods_and_media(self):
+        headers, _ = self.refused("http_method", 405, "GET", body=None)
+        self.assertIn("POST", headers["allow"])
+        self.refused("http_media_type", 415, headers={"Content-Type": "text/plain"})
+        self.refused("http_not_acceptable", 406, headers={"Accept": "text/html"})
+
+    def test_dns_rebinding(self):
+        self.refused("http_forbidden_origin", 403, headers={"Origin": "https://evil.example"})
+        self.refused("http_forbidden_origin", 403, headers={"Host": "evil.example"})
+
+    def test_a_session_that_never_was(self):
+        self.refused("session_unknown", 404, headers={"Mcp-Session-Id": "never-was"},
+                     body=json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/list"}))
+        self.refused("session_unknown", 404, "GET", body=None, headers={"Mcp-Session-Id": "never-was"})
+
+    def test_names_that_are_unknown(self):
+        for method, params, name, error, code in (
+                ("tools/nothing", {}, None, "rpc_method_unknown", -32601),
+                ("prompts/get", {"name": "nothing"}, "nothing", "prompt_unknown", -32602),
+                ("resources/read", {"uri": "test://nothing"}, "test://nothing", "resource_unknown", -32602)):
+            before = self.errors()
+            _, m = self.engine.rpc(method, params, self.token, name)
+            self.assertEqual((m["error"]["code"], m["error"]["data"]["dev.sluice/error"]), (code, error))
+            self.recorded(before, error)
+
+
+class Overload(unittest.TestCase):
+    def test_what_there_is_no_room_for_is_refused_and_what_runs_is_not_touched(self):
+        begun, go_on = threading.Event(), threading.Event()
+
+        def hold(c, r):
+            begun.set()
+            go_on.wait(30)
+            upstream.answer(c, 200, b'{"value":[]}')
+
+        up = upstream.Upstream(hold)
+        path = config(up.url, "budgets: { calls_in_flight: 1 }\n")
+        with open(path) as f:
+            text = f.read()
+        with open(path, "w") as f:
+            f.write(text.replace("workers: 2", "workers: 1"))
+        e = harness.Engine(config=path)
+        t = e.token()
+        e.request("POST", "/v1/accounts", json.dumps({"provider": "outlook", "token": "x"}),
+                  {"Authorization": "Bearer " + t})
+        got = []
+        held = threading.Thread(target=lambda: got.append(e.call("outlook.list_mail", {}, t)))
+        held.start()
+        self.assertTrue(begun.wait(30))
+        status, m = e.rpc("tools/call", {"name": "add", "arguments": {"a": 1, "b": 1}}, t, "add")
+        self.assertEqual((status, m["error"]["data"]["dev.sluice/error"]), (503, "overloaded"), m)
+        go_on.set()
+        held.join()
+        self.assertEqual(outcome_of(got[0]), "done", got)
+        self.assertEqual(outcome_of(e.call("add", {"a": 1, "b": 1}, t)), "done")
+        self.assertEqual(e.stop(), 0)
+        up.close()
 
 
 class Floods(unittest.TestCase):

@@ -1,7 +1,7 @@
 # Tests that run the program from outside, in Python's standard library.
 function(script_test name)
-  add_test(NAME script/${name} COMMAND ${PYTHON3} ${CMAKE_SOURCE_DIR}/tests/script/${name}.py $<TARGET_FILE:sluice> ${ARGN}
-    WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
+  add_test(NAME script/${name} COMMAND ${PYTHON3} ${CMAKE_SOURCE_DIR}/tests/script/${name}.py $<TARGET_FILE:sluice>
+    ${ARGN} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
   set_tests_properties(script/${name} PROPERTIES LABELS script TIMEOUT 600)
 endfunction()
 if(TARGET sluice)

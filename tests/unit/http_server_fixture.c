@@ -297,7 +297,8 @@ bool client_interrupted(struct client *c, int rc)
 {
     if (rc >= 0 || errno != EINTR)
         return false;
-    return !c->ssl || SSL_get_error(c->ssl, rc) == SSL_ERROR_WANT_READ || SSL_get_error(c->ssl, rc) == SSL_ERROR_WANT_WRITE;
+    return !c->ssl || SSL_get_error(c->ssl, rc) == SSL_ERROR_WANT_READ ||
+           SSL_get_error(c->ssl, rc) == SSL_ERROR_WANT_WRITE;
 }
 
 void client_send(struct client *c, struct str s)

@@ -709,8 +709,11 @@ static void *storm_main(void *arg)
 
 static void storm(void **state)
 {
-    struct http_server_options opt = { .head_timeout = 50 * NS_PER_MS, .request_timeout = 50 * NS_PER_MS,
-                                       .connections_max = 20, .write_timeout = 50 * NS_PER_MS, .linger_timeout = 20 * NS_PER_MS };
+    struct http_server_options opt = { .head_timeout = 50 * NS_PER_MS,
+                                       .request_timeout = 50 * NS_PER_MS,
+                                       .connections_max = 20,
+                                       .write_timeout = 50 * NS_PER_MS,
+                                       .linger_timeout = 20 * NS_PER_MS };
     struct storm clients[STORM_CLIENTS];
     struct fixture f;
 

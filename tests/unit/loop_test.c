@@ -535,7 +535,8 @@ static void timer_fired(struct timer *t)
 static void start_timers(void *arg)
 {
     for (int i = 0; i < 3000; i++)
-        timer_set(&timers[i], loop_now() + (ns_t)(i / 3 % 40) * NS_PER_MS + 1 + (i % 3 == 1 ? 300 * NS_PER_MS : 0), timer_fired);
+        timer_set(&timers[i], loop_now() + (ns_t)(i / 3 % 40) * NS_PER_MS + 1 + (i % 3 == 1 ? 300 * NS_PER_MS : 0),
+                  timer_fired);
 }
 
 static void cleared_timers_do_not_fire(void **state)

@@ -18,57 +18,15 @@ CODE = (".c", ".h", ".S", ".def", ".py", ".mjs", ".cmake", "CMakeLists.txt", ".y
 SHIPPED = ("engine/", "connectors/", "ratelimit/")
 
 RATCHETS = {        # name or path: how much there is now
-    "function": {
-        "engine/policy/eval.c:run": 104, "tests/unit/fetch_pure_test.c:test_networks": 72,
-        "tests/unit/fetch_pure_test.c:test_origins": 90,
-    },
+    "function": {"tests/unit/fetch_pure_test.c:test_networks": 72, "tests/unit/fetch_pure_test.c:test_origins": 90},
     "file": {
         "tests/unit/identity_test.c": 846, "tests/unit/policy_test.c": 979, "tests/unit/schema_test.c": 844,
     },
-    "line": {
-        "bench/load.c": 8, "cmake/embed.cmake": 2, "connectors/connector.h": 7, "connectors/fixture/conformance.c": 38,
-        "connectors/outlook/outlook.c": 6, "connectors/sandbox/answer.c": 2, "connectors/sandbox/internal.h": 1,
-        "connectors/sandbox/mail.c": 6, "connectors/sandbox/oauth.c": 14, "connectors/sandbox/sandbox.c": 6,
-        "connectors/sandbox/sandbox.h": 2, "dev": 7, "engine/admin/accounts.c": 13, "engine/admin/admin.c": 3,
-        "engine/admin/memory.c": 1, "engine/admin/memory.h": 1, "engine/base/arena.h": 1, "engine/base/clock.h": 1,
-        "engine/base/crypto.h": 3, "engine/base/errors.def": 10, "engine/base/map.h": 1, "engine/base/metric.h": 1,
-        "engine/base/metrics.def": 3, "engine/base/str.h": 1, "engine/call/admit.c": 4, "engine/call/body.c": 7,
-        "engine/call/call.c": 5, "engine/call/call.h": 4, "engine/call/check.c": 3, "engine/call/decide.c": 8,
-        "engine/call/exchange.c": 16, "engine/call/intent.c": 3, "engine/call/internal.h": 1, "engine/call/once.c": 4,
-        "engine/call/once.h": 6, "engine/call/record.c": 4, "engine/call/registry.c": 13, "engine/call/registry.h": 1,
-        "engine/call/steps.def": 4, "engine/cli/CMakeLists.txt": 3, "engine/cli/args.c": 3, "engine/cli/args.h": 4,
-        "engine/cli/audit.c": 10, "engine/cli/bridge.c": 2, "engine/cli/bridge.h": 1, "engine/cli/call.c": 3,
-        "engine/cli/cli.h": 9, "engine/cli/client.c": 4, "engine/cli/client.h": 6, "engine/cli/completion.c": 3,
-        "engine/cli/connect.c": 14, "engine/cli/demo.h": 1, "engine/cli/headless.c": 6, "engine/cli/headless.h": 1,
-        "engine/cli/link.c": 6, "engine/cli/link.h": 19, "engine/cli/main.c": 1, "engine/cli/mirror.h": 1,
-        "engine/cli/options.c": 4, "engine/cli/policy.c": 5, "engine/cli/print.c": 5, "engine/cli/rpc.c": 11,
-        "engine/cli/sandbox.c": 4, "engine/cli/serve.c": 8, "engine/cli/sse.h": 1, "engine/cli/stdio.c": 16,
-        "engine/cli/token.c": 5, "engine/cli/tools.c": 2, "engine/cli/tour.c": 12, "engine/cli/tour_story.c": 21,
-        "engine/cli/verbs.c": 1, "engine/cli/version.c": 1, "engine/loop/internal.h": 1, "engine/loop/loop.c": 1,
-        "engine/loop/loop.h": 3, "engine/loop/mail.c": 3, "engine/loop/net.c": 2, "engine/loop/switch.S": 1,
-        "engine/loop/task.h": 4, "engine/loop/world.h": 4, "engine/loop/world_real.c": 10,
-        "engine/mcp/CMakeLists.txt": 1, "engine/runtime/config.c": 8, "engine/runtime/egress.c": 5,
-        "engine/runtime/policies.c": 1, "engine/runtime/recover.c": 4, "engine/runtime/recover.h": 2,
-        "engine/runtime/runtime.c": 22, "engine/runtime/runtime.h": 2, "tests/clients/aisdk.mjs": 1,
-        "tests/clients/client1.mjs": 1, "tests/clients/client2.mjs": 1, "tests/clients/clients_test.py": 6,
-        "tests/clients/install.py": 2, "tests/clients/npm.cmake": 4, "tests/conformance/conformance_test.py": 2,
-        "tests/fuzz/journal.cmake": 1, "tests/script/engine_test.py": 34, "tests/script/harness.py": 7,
-        "tests/script/load_test.py": 9, "tests/script/script.cmake": 1, "tests/script/upstream.py": 2,
-        "tests/script/verify_journal.py": 9, "tests/sim/check.c": 14, "tests/sim/clients.c": 23,
-        "tests/sim/connector.c": 2, "tests/sim/engine.c": 15, "tests/sim/sim.cmake": 1, "tests/sim/sim.h": 2,
-        "tests/sim/sim_test.c": 9, "tests/sim/simvfs.c": 2, "tests/sim/simworld.c": 6, "tests/sim/simworld.h": 3,
-        "tests/sim/upstream.c": 30, "tests/sim/upstream.h": 2, "tests/unit/http.cmake": 2,
-        "tests/unit/http_server_fixture.c": 1, "tests/unit/http_server_test.c": 1, "tests/unit/loop_test.c": 1,
-    },
-    # rows of errors.def that no test names yet
-    "error": {
-        "HTTP_FORBIDDEN_ORIGIN": 1, "HTTP_MEDIA_TYPE": 1, "HTTP_METHOD": 1, "HTTP_NOT_ACCEPTABLE": 1,
-        "HTTP_NOT_FOUND": 1, "HTTP_TIMEOUT": 1, "HTTP_TOO_LARGE": 1, "OVERLOADED": 1, "PROMPT_UNKNOWN": 1,
-        "RESOURCE_UNKNOWN": 1, "RPC_METHOD_UNKNOWN": 1, "SESSION_UNKNOWN": 1,
-        "UPSTREAM_CONFLICT": 1,
-    },
-    # rooms without a README
-    "readme": {},
+}
+
+# functions that may be longer than others, and why: one switch over all of something reads better than its pieces
+EXEMPT_FUNCTIONS = {
+    "engine/policy/eval.c:run": "the interpreter's loop: a case per instruction, most of them one line",
 }
 
 # names, where they must not be called, where they may all the same, why
@@ -191,7 +149,7 @@ def rule_functions(texts, codes):
         if found is None:
             yield None, path, 0, "%s: its braces do not balance, so its functions cannot be measured" % path
         for name, n in found or ():
-            if n > FUNCTION_LINES_MAX:
+            if n > FUNCTION_LINES_MAX and path + ":" + name not in EXEMPT_FUNCTIONS:
                 yield ("function", path + ":" + name, n,
                        "%s: %s() has %d lines, %d are allowed" % (path, name, n, FUNCTION_LINES_MAX))
 
@@ -208,7 +166,7 @@ def rule_line_length(texts, codes):
         if path.endswith(CODE):
             long = [i for i, line in enumerate(text.split("\n"), 1) if len(line) > LINE_MAX]
             if long:
-                yield ("line", path, len(long),
+                yield (None, path, 0,
                        "%s: %d lines are longer than %d, the first is %d" % (path, len(long), LINE_MAX, long[0]))
 
 
@@ -265,7 +223,7 @@ def rule_includes(texts, codes):
 def rule_readmes(texts, codes):
     for room in ["engine/" + r for r in rooms()] + ["connectors", "ratelimit"]:
         if os.path.isdir(os.path.join(ROOT, room)) and room + "/README.md" not in texts:
-            yield "readme", room, 1, "%s: a room has a README" % room
+            yield None, room, 0, "%s: a room has a README" % room
 
 
 def rule_errors(texts, codes):
@@ -274,7 +232,7 @@ def rule_errors(texts, codes):
     words = set(re.findall(r"\bE_[A-Z_]+\b", said)) | set(re.findall(r"[\"'=]([a-z_]+)[\"'\\]", said))
     for row in rows:
         if "E_" + row not in words and row.lower() not in words:
-            yield "error", row, 1, "errors.def: no test names E_%s or \"%s\"" % (row, row.lower())
+            yield None, row, 0, "errors.def: no test names E_%s or \"%s\"" % (row, row.lower())
 
 
 def rule_text(texts, codes):

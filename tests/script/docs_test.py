@@ -160,6 +160,7 @@ class Examples(unittest.TestCase):
         policy = os.path.join(self.dir, "desk.cedar")
         with open(policy, "w") as f:
             f.write('permit (principal in Tenant::"demo", action in Action::"desk", resource is Desk);\n'
+                    'permit (principal in Tenant::"demo", action in Action::"accounts", resource is Desk);\n'
                     'forbid (principal is Agent, action in Action::"writes", resource == Desk::"board");')
         path = os.path.join(self.dir, "desk.yaml")
         with open(path, "w") as f:

@@ -404,6 +404,20 @@ static size_t take_head(struct conn *c, struct str in)
     return (size_t)n;
 }
 
+/* Whoever reaches the port can send bodies, and has not said who he is: together they may fill no more than bodies_max.
+ * Small ones are not counted (connections_max bounds them), so that those who send little are not refused for those who
+ * send much.  False: this one is too much. */
+static bool body_counted(struct http_request *rq)
+{
+    struct http_server *srv = rq->conn->srv;
+    size_t holds = rq->body.cap > BODY_SMALL ? rq->body.cap : 0;
+
+    ASSERT(holds >= rq->counted && rq->counted <= srv->bodies);
+    srv->bodies += holds - rq->counted;
+    rq->counted = holds;
+    return holds == 0 || srv->bodies <= srv->opt.bodies_max;
+}
+
 /* Takes body off the front of `in`; the bytes used. */
 static size_t take_body(struct conn *c, struct str in)
 {
@@ -435,6 +449,8 @@ static size_t take_body(struct conn *c, struct str in)
     c->window_bytes += used;
     if (rq->body.overflow)
         conn_refuse(c, HTTP_FAULT_BODY_LONG);
+    else if (!body_counted(rq))
+        conn_refuse(c, HTTP_FAULT_OVERLOADED);
     else if (done)
         dispatch(c);
     return used;

@@ -66,6 +66,7 @@ struct http_server_options {
     unsigned requests_max;          /* [10000] per connection, then it is closed */
     size_t head_max;                /* [HTTP_HEAD_MAX] bytes, at most HTTP_HEAD_MAX */
     size_t body_max;                /* [4 MB] bytes, chunked or not */
+    size_t bodies_max;              /* [256 MB] bytes of all bodies over 64 KB that are held; what is over is refused */
     size_t rate_min;                /* [256] bytes of body per second, over windows of 5 s */
     ns_t handshake_timeout;         /* [10 s] accept to end of the TLS handshake */
     ns_t head_timeout;              /* [5 s] first byte (for the first request: accept) to end of head */

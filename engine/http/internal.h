@@ -21,6 +21,7 @@ enum {
     PIPELINE_HIGH = 32 * 1024,          /* bytes of further requests read while one is handled; then reading pauses */
     /* A paused connection still gets what the ring had received: at most all of its buffers. */
     IN_MAX = HTTP_HEAD_MAX + PIPELINE_HIGH + 8 * 1024 * 1024,
+    BODY_SMALL = 64 * 1024,             /* bytes of a body that do not count against bodies_max */
     RATE_WINDOW_S = 5,
     PEER_MAX = 64,
 };
@@ -36,6 +37,7 @@ struct http_server {
     struct http_tls *tls;
     struct conn_list idle, busy, dying; /* idle: between requests, longest idle first; dying: CLOSED, not yet freed */
     unsigned n_conns;
+    size_t bodies;                      /* bytes held by bodies that are not small; see body_counted() */
     bool draining, stopped;
     int64_t date_s;                     /* the second `date` is of */
     char date[40];
@@ -88,6 +90,7 @@ struct http_request {
     struct http_body framing;
     struct http_chunked chunked;
     struct buf body;
+    size_t counted;                     /* of it, in srv->bodies */
     ns_t arrived;
     wall_ms_t arrived_wall;
     bool keep;                          /* what the client asked for */

@@ -67,7 +67,7 @@ enum {
     X(SLOW_HEAD,        408, "the head did not arrive in time") \
     X(SLOW_BODY,        408, "the body did not arrive in time") \
     X(CUT_OFF,          400, "the peer closed before the message was complete") \
-    X(OVERLOADED,       503, "the server is at its limit of requests in flight")
+    X(OVERLOADED,       503, "the server is at its limit of requests in flight or of their bodies")
 
 enum http_fault {
 #define HTTP_FAULT_ENUM(name, status, text) HTTP_FAULT_##name,

@@ -256,11 +256,12 @@ enum err await_http_stream_end(struct http_request *rq)
 /* What a request gets that never reached a handler. */
 void reply_refusal(struct conn *c, enum http_fault why)
 {
-    static const struct http_header plain[] = { { STR("Content-Type"), STR("text/plain; charset=utf-8") } };
+    static const struct http_header fields[] = { { STR("Content-Type"), STR("text/plain; charset=utf-8") },
+                                                 { STR("Retry-After"), STR("1") } };
     const char *text = http_fault_text(why);
     struct buf b = BUF_INIT(4096);
 
-    add_start(c, &b, http_fault_status(why), plain, 1);
+    add_start(c, &b, http_fault_status(why), fields, http_fault_status(why) == 503 ? 2 : 1);
     buf_addf(&b, "Content-Length: %zu\r\nConnection: close\r\n\r\n%s\n", strlen(text) + 1, text);
     server_count(c->srv, http_fault_status(why));
     send_buf(c, &b);

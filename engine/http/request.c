@@ -56,7 +56,9 @@ void request_free(struct http_request *rq)
 {
     MAGIC_CHECK(rq, REQUEST_MAGIC);
     ASSERT(!rq->waiting);
+    ASSERT(rq->counted <= rq->conn->srv->bodies);
     timer_clear(&rq->cancel);
+    rq->conn->srv->bodies -= rq->counted;
     buf_release(&rq->body);
     rq->magic = 0;
     free(rq);

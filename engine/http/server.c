@@ -37,6 +37,8 @@ static void set_defaults(struct http_server_options *o)
         o->head_max = HTTP_HEAD_MAX;
     if (o->body_max == 0)
         o->body_max = 4 * 1024 * 1024;
+    if (o->bodies_max == 0)
+        o->bodies_max = 256 * 1024 * 1024;
     if (o->rate_min == 0)
         o->rate_min = 256;
     set_default(&o->handshake_timeout, 10 * NS_PER_S);
@@ -136,7 +138,7 @@ static void server_free_if_over(struct http_server *srv)
 {
     if (!srv->stopped || srv->n_conns > 0 || op_active(&srv->accept) || op_active(&srv->close) || srv->fd >= 0)
         return;
-    ASSERT(TAILQ_EMPTY(&srv->idle) && TAILQ_EMPTY(&srv->busy) && TAILQ_EMPTY(&srv->dying));
+    ASSERT(TAILQ_EMPTY(&srv->idle) && TAILQ_EMPTY(&srv->busy) && TAILQ_EMPTY(&srv->dying) && srv->bodies == 0);
     timer_clear(&srv->retry);
     http_tls_release(srv->tls);
     srv->magic = 0;

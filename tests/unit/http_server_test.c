@@ -582,29 +582,6 @@ static void reset_while_handling(void **state)
     server_stop(&f);
 }
 
-static void connection_limit(void **state)
-{
-    struct http_server_options opt = { .connections_max = 1 };
-    struct fixture f;
-    struct client a, b, c;
-
-    server_start(&f, &opt);
-    client_open(&a, &f);
-    assert_int_equal(ask(&a, GET("/echo"), ""), 200);
-    client_open(&b, &f);            /* takes the place of the idle one */
-    client_send(&b, STR(GET("/slow")));
-    assert_true(client_at_end(&a));
-    await_event(&f.event);
-    client_open(&c, &f);            /* nobody is idle: this one goes */
-    assert_true(client_at_end(&c));
-    on_loop(&f, release);
-    assert_int_equal(ask(&b, "", "released"), 200);
-    client_close(&a);
-    client_close(&b);
-    client_close(&c);
-    server_stop(&f);
-}
-
 static void drain(struct fixture *f)
 {
     http_server_drain(f->srv);
@@ -783,7 +760,6 @@ int main(void)
         cmocka_unit_test(disconnect_cancels),
         cmocka_unit_test(half_close_still_gets_its_reply),
         cmocka_unit_test(reset_while_handling),
-        cmocka_unit_test(connection_limit),
         cmocka_unit_test(draining),
         cmocka_unit_test(stopping_cancels),
         cmocka_unit_test(storm),

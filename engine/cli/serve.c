@@ -14,7 +14,7 @@ static const char help[] =
     "Runs the engine until SIGTERM or SIGINT, then drains: calls in flight finish or are recorded as\n"
     "unknown. SIGHUP reads policies, connectors' settings, issuers and certificates again; what is\n"
     "wrong is said and changes nothing.\n\n"
-    "  --config FILE     configuration (YAML, docs/configuration.md); without: the embedded default,\n"
+    "  --config FILE     configuration (YAML, docs/operating.md); without: the embedded default,\n"
     "                    ./sluice-data, 127.0.0.1:7411, the sandbox as provider, deny-all policies\n"
     "  --listen ADDR     IP:PORT instead of the configured one; port 0 takes a free one\n"
     "  --data DIR        directory instead of the configured one\n"

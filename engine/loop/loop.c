@@ -26,6 +26,7 @@ bool loop_here(void)                            { return loop_current != NULL; }
 unsigned loop_id(const struct loop *loop)       { return loop->opt.id; }
 unsigned loop_tasks(const struct loop *loop)    { return loop->tasks; }
 ns_t loop_now(void)                             { return loop_self()->now; }
+ns_t loop_clock(void)                           { return world->now(); }
 wall_ms_t loop_wall_ms(void)                    { return loop_self()->wall; }
 
 static void say_context(void (*say)(const char *))

@@ -45,6 +45,8 @@ unsigned loop_tasks(const struct loop *loop);   /* tasks alive */
 
 /* The time stamp of this turn of the loop; read once per turn. */
 ns_t loop_now(void);
+/* The clock at this moment, some 25 ns away: for measuring. What decides anything goes by loop_now(). */
+ns_t loop_clock(void);
 wall_ms_t loop_wall_ms(void);
 
 /* ---- operations -------------------------------------------------------------------------------------------------- */

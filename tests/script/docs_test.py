@@ -325,6 +325,13 @@ class References(unittest.TestCase):
                     self.assertRegex(helps[verb], r"(?<![\w-])%s(?![\w-])" % option, "%s: sluice %s" % (page, command))
 
 
+    def test_pages_that_the_program_names_exist(self):
+        """In what `sluice VERB --help` teaches, in the man page, in comments of configurations."""
+        for path in [p for p in house.tracked() if p.endswith((".c", ".h", ".1", ".yaml", ".cedar"))] + ["dev"]:
+            for page in re.findall(r"\bdocs/[\w./-]+\.md\b", read(path)):
+                self.assertTrue(os.path.exists(os.path.join(ROOT, page)), "%s names %s" % (path, page))
+
+
 class Links(unittest.TestCase):
     NAME = re.compile(r"^[\w./*-]+\.(?:c|h|def|S|py|mjs|cedar|yaml|md|cmake)$")
 

@@ -98,7 +98,7 @@ class Load(unittest.TestCase):
         _, peak = self.memory()
         self.assertEqual(p.returncode, 0, p.stdout + p.stderr)
         stats = self.stats()
-        print("\n  %s\n  engine memory: %d KiB before, %d KiB at its peak: %.1f KiB per call in flight; "
+        print("\nfigures: %s; engine memory: %d KiB before, %d KiB at its peak: %.1f KiB per call in flight; "
               "at the provider %d at once" %
               (p.stdout.strip(), before, peak, (peak - before) / CALLS, stats["in_flight_max"]))
         self.assertEqual(stats["limited"], 0, "no mailbox was asked for more than four at once")
@@ -132,7 +132,7 @@ class Load(unittest.TestCase):
         ended = collections.Counter(r["call"] for k, r in self.engine.journal() if k in ("outcome", "request"))
         outcomes = {r["call"]: r["outcome"] for k, r in self.engine.journal() if k == "outcome"}
         self.told = len(told)
-        print("\n  stopped with %d calls begun: %s; %d clients were told" %
+        print("\nfigures: stopped with %d calls begun: %s; %d clients were told" %
               (len(intents), dict(collections.Counter(outcomes.values())), len(told)))
         for call, outcome in told.items():
             self.assertEqual(outcomes.get(call, outcome), outcome, "what was said is what is on record")

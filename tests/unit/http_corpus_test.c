@@ -365,7 +365,7 @@ static void corpus_cases(void **state)
     corpus_folder(&c, base, "request");
     corpus_folder(&c, base, "response");
     if (c.cases == 0) {
-        print_message("corpora/http is not here: its cases are skipped\n");
+        print_message("skipped: no test data at %s/http (set SLUICE_CORPORA)\n", base);
         skip();
     }
     print_message("%u corpus cases, %u with the same verdict\n", c.cases, c.agreed);

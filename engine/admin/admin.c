@@ -32,22 +32,40 @@ static void await_ready(struct http_request *rq, struct worker *w)
         await_answer_text(rq, 200, "ready\n");
 }
 
-static bool from_loopback(struct http_request *rq)
+static bool names_loopback(struct str host)
 {
-    struct str peer = str_of(http_peer(rq));
+    struct str name, port;
 
-    return str_starts(peer, STR("127.")) || str_starts(peer, STR("[::1]"));
+    if (str_starts(host, STR("[::1]")))
+        return true;
+    if (!str_cut(host, ':', &name, &port))
+        name = host;
+    return str_is(name, "127.0.0.1") || str_ieq(name, STR("localhost"));
+}
+
+/* Asked from this machine for this machine? A proxy here speaks from loopback too, for anybody: it passes on the name
+ * it was asked by, or says for whom it speaks.  A page in a browser here says its origin. */
+static bool asked_here(struct http_request *rq)
+{
+    static const char *const for_others[] = { "forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via",
+                                              "origin" };
+    struct str peer = str_of(http_peer(rq)), value;
+
+    for (size_t i = 0; i < ARRAY_LEN(for_others); i++)
+        if (http_header(rq, for_others[i], &value) > 0)
+            return false;
+    return (str_starts(peer, STR("127.")) || str_starts(peer, STR("[::1]"))) &&
+           names_loopback(http_request_head(rq)->host);
 }
 
 /* Names of tools and providers are in there: for the machine's own scraper, not for whoever reaches the port. */
-static void await_metrics(struct http_request *rq, const struct mcp *m)
+static void await_metrics(struct http_request *rq)
 {
     const struct http_header type = { STR("Content-Type"), STR("text/plain; version=0.0.4; charset=utf-8") };
     struct buf b = BUF_INIT(METRICS_MAX);
-    struct errinfo why;
 
-    if (!from_loopback(rq) || mcp_guard(m, rq, &why)) {
-        await_answer_text(rq, 403, "metrics are served to loopback only, under a served name\n");
+    if (!asked_here(rq)) {
+        await_answer_text(rq, 403, "metrics are told on this machine only: ask 127.0.0.1 or localhost, not a proxy\n");
         return;
     }
     metric_render(&b);
@@ -70,5 +88,5 @@ void admin_handle(struct http_request *rq, struct worker *w, const struct mcp *m
     else if (str_is(path, "/readyz"))
         await_ready(rq, w);
     else
-        await_metrics(rq, m);
+        await_metrics(rq);
 }

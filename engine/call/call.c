@@ -143,7 +143,7 @@ static enum err await_reconcile(struct call *c, enum err unknown)
         return OK;
     }
     c->effects_sent = c->effects_done;      /* what was in doubt did not happen */
-    return call_why(c, E_UPSTREAM_REFUSED, "the provider was asked and says that it did not happen");
+    return call_why(c, E_UPSTREAM_REFUSED, "it was looked into: it did not happen");
 }
 
 /* The declared result is a promise to clients and policies: a body that breaks it is not passed on. */
@@ -193,14 +193,19 @@ static enum err end_of_call(const struct call *c)
     return c->effects_sent ? E_OUTCOME_UNKNOWN : E_INTERNAL;
 }
 
-/* Whoever reads the answer acts on its error: when the outcome is unknown that is what it says, without a hint to
- * repeat. */
+/* Whoever reads the answer acts on its error, and a model reads its text: when the outcome is unknown that is what both
+ * say, without a hint to repeat. */
 static void say_unknown(struct call *c)
 {
     struct errinfo detail = c->why;
 
-    if (c->outcome != OUTCOME_UNKNOWN || !c->err || err_row(c->err)->outcome == OUTCOME_UNKNOWN)
+    if (c->outcome != OUTCOME_UNKNOWN || !c->err || c->err == E_OUTCOME_UNKNOWN)
         return;
+    if (err_row(c->err)->outcome == OUTCOME_UNKNOWN) {
+        call_why(c, c->err, "it may have happened; do not repeat it before looking: %.200s",
+                 detail.text[0] ? detail.text : err_text(c->err));
+        return;
+    }
     c->err = E_OUTCOME_UNKNOWN;
     c->retry_after_ms = 0;
     call_why(c, c->err, "a part of it happened, or may have; do not repeat it before looking: %.200s", detail.text);

@@ -129,8 +129,8 @@ How a call can end other than well. The name is the one in the journal (`error`)
 
 def metrics_page():
     out = ["# Metrics\n", MADE, """
-`GET /metrics`, Prometheus text format 0.0.4, answered to loopback peers only. Histograms are in seconds, buckets from
-1 us to 60 s. A label has at most 255 values; what comes after is counted under `other`.
+`GET /metrics`, Prometheus text format 0.0.4, answered only to who asks from this machine for this machine. Histograms
+are in seconds, buckets from 1 us to 60 s. A label has at most 255 values; what comes after is counted under `other`.
 
 """]
     body = []

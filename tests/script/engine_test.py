@@ -140,13 +140,59 @@ class BadUpstreams(WithEngine):
                     "did not answer|could not be reached")     # a read: nothing happened
         held.set()
 
-    def test_hanging_write_is_unknown(self):
+    def test_hanging_before_anything_was_changed_is_failed(self):
+        """What hangs is the making of a draft, which nobody sees: no mail was sent."""
         held = threading.Event()
         self.behave(lambda c, r: held.wait(20))
         m = self.fast("outlook.send_mail", self.MAIL)
         held.set()
-        self.assertEqual(outcome_of(m), "failed" if "did not happen" in text_of(m) else "unknown", m)
+        self.assertEqual((outcome_of(m), text_of(m)), ("failed", "it was looked into: it did not happen"), m)
         self.behave(lambda c, r: upstream.answer(c, 200, b'{"value":[]}'))
+
+    def test_a_write_whose_answer_is_bad_is_unknown_says_so_and_keeps_its_key(self):
+        held = threading.Event()
+
+        def pour(c):
+            c.sendall(b"HTTP/1.1 201 Created\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n")
+            try:
+                for _ in range(10240):
+                    c.sendall(b"100000\r\n" + b"x" * (1 << 20) + b"\r\n")
+            except OSError:
+                pass
+            return "close"
+
+        def garbage(c):
+            c.sendall(b"\x00\x01garbage\r\n\r\n")
+            return "close"
+
+        def half(c):
+            c.sendall(b"HTTP/1.1 201 Created\r\nContent-Length: 50\r\n\r\n{")
+            return "close"
+
+        def both(c):
+            c.sendall(b"HTTP/1.1 201 Created\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n"
+                      b"2\r\n{}\r\n0\r\n\r\n")
+            return "close"
+
+        for name, last, error in (("garbage", garbage, "upstream_garbled"),
+                                  ("no JSON", lambda c: upstream.answer(c, 201, b"<html>"), "upstream_garbled"),
+                                  ("two lengths", both, "upstream_garbled"),
+                                  ("ten gigabytes", pour, "upstream_too_large"),
+                                  ("half an answer", half, "outcome_unknown"),
+                                  ("none", lambda c: "close", "outcome_unknown"),
+                                  ("hanging", lambda c: held.wait(20), "outcome_unknown")):
+            seen = self.booking(last)
+            for _ in range(2):
+                m = self.engine.rpc("tools/call", {"name": "outlook.book_meeting", "arguments": {
+                    "attendees": ["bob@demo.example"], "minutes": 30, "subject": "s"}}, self.token,
+                    "outlook.book_meeting", meta={"dev.sluice/timeoutMs": 1500, "dev.sluice/idempotencyKey": name})[1]
+                self.assertEqual(outcome_of(m), "unknown", (name, m))
+                self.assertIn("happened", text_of(m), name)
+                if "dev.sluice/replayOf" not in m["result"]["_meta"]:
+                    self.assertEqual(m["result"]["_meta"]["dev.sluice/error"], error, (name, m))
+            self.assertEqual(len(seen), 1, name)
+        held.set()
+        self.alive()
 
     def test_an_answer_that_gets_lost_is_unknown_and_not_sent_again(self):
         sent = []

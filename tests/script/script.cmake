@@ -8,6 +8,7 @@ if(TARGET sluice)
   script_test(engine_test)
   script_test(wire_test)
   script_test(secure_test)
+  script_test(ops_test)
   script_test(load_test $<TARGET_FILE:sluice-load>)
   set_tests_properties(script/load_test PROPERTIES RUN_SERIAL ON)
   if(SLUICE_SANITIZE)         # under a sanitizer time says nothing: fewer calls, and no bound on them

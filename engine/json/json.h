@@ -5,9 +5,9 @@
  * wherever they contain no escape, so THE TEXT MUST OUTLIVE THE TREE; json_copy() makes a tree that stands alone.
  *
  * The parser is strict: duplicate keys (compared after unescaping), invalid UTF-8, lone surrogates (raw or as \u
- * escapes), U+0000 in keys, a byte order mark, bytes after the value, numbers beyond the range of a double and anything
- * past a limit are refused.  No number is ever rounded: its text is kept, written back as it came, and compared
- * exactly.
+ * escapes), U+0000 in keys (unless the limits allow it), a byte order mark, bytes after the value, numbers beyond the
+ * range of a double and anything past a limit are refused.  No number is ever rounded: its text is kept, written back
+ * as it came, and compared exactly.
  *
  * Accessors accept NULL and nodes of another type and answer "nothing"; builders accept NULL and do nothing, so that a
  * message is built in straight lines and the owner asks arena_overflowed() once.  Not thread safe; a tree that nobody
@@ -73,6 +73,7 @@ struct json {
 struct json_limits {
     uint32_t depth_max;         /* nesting of arrays and objects: [[1]] is 2 deep */
     uint32_t nodes_max;         /* values of every type, containers included */
+    bool nul_keys;              /* U+0000 may be in a key: for formats whose names are any text */
 };
 
 struct json_error {

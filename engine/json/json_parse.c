@@ -26,6 +26,7 @@ struct parser {
     struct arena *a;
     struct json *node, *node_end;       /* the rest of the current block */
     uint32_t block, nodes_left;
+    bool nul_keys;
     uint32_t depth, depth_max;
     struct json *top;                   /* the innermost open container */
     struct json *root;
@@ -520,7 +521,7 @@ static inline const char *key(struct parser *ps, const char *p)
         return NULL;
     if (s.len > JSON_KEY_MAX)
         return fail_with(ps, E_CALL_TOO_LARGE, from, "the key is too long");
-    if (!plain && memchr(s.p, 0, s.len))
+    if (!plain && !ps->nul_keys && memchr(s.p, 0, s.len))
         return fail(ps, from, "U+0000 in a key");
     ps->key = s.p;
     ps->key_len = (uint16_t)s.len;
@@ -679,6 +680,7 @@ enum err json_parse(struct arena *a, struct str text, const struct json_limits *
         ps.depth_max = limits->depth_max < JSON_DEPTH_MAX ? limits->depth_max : JSON_DEPTH_MAX;
     if (limits && limits->nodes_max)
         ps.nodes_left = limits->nodes_max;
+    ps.nul_keys = limits && limits->nul_keys;
     /* A first block that fits a message of the usual density: a value every 16 bytes. */
     ps.block = text.len < 64 ? 4 : text.len < 4096 ? (uint32_t)(text.len / 16) : 256;
 

@@ -4,15 +4,12 @@
  * A store is a hash table of uids, at most half full, whose entities, attributes and names are copies in one arena.
  * Freezing closes membership bottom-up with a stack of its own, since hierarchies may be deeper than a thread's stack.
  */
-#include "policy/entities.h"
+#include "policy/entities_json.h"
 
 #include <stdatomic.h>
 #include <stdlib.h>
 
 #include "base/check.h"
-#include "json/json.h"
-
-#define STORE_MAX ((size_t)1 << 30)
 
 enum { ENTITIES_MAGIC = 0x504f4c45 };       /* "POLE" */
 
@@ -165,7 +162,7 @@ static enum err too_large(struct errinfo *info)
     return err_set(info, E_CALL_TOO_LARGE, "the entities need more memory than allowed");
 }
 
-static enum err uid_error(struct errinfo *info, enum err e, const char *what, const struct policy_uid *uid)
+enum err entities_error(struct errinfo *info, enum err e, const char *what, const struct policy_uid *uid)
 {
     struct buf b = BUF_INIT(300);
 
@@ -173,11 +170,6 @@ static enum err uid_error(struct errinfo *info, enum err e, const char *what, co
     err_set(info, e, "%s: %.*s", what, STR_ARG(buf_str(&b)));
     buf_release(&b);
     return e;
-}
-
-static bool is_action(struct str type)
-{
-    return str_is(type, "Action") || str_ends(type, STR("::Action"));
 }
 
 static bool same_record(const struct policy_attr *attrs, uint32_t n, const struct policy_value *v)
@@ -232,10 +224,10 @@ enum err policy_entities_add(struct policy_entities *s, const struct policy_uid 
         && same_record(n->entity.tags, n->entity.n_tags, &tags) && same_parents(n, parents, n_parents))
         return OK;
     if (n)
-        return uid_error(info, E_CONFIG, "this entity is given twice, differently", uid);
+        return entities_error(info, E_CONFIG, "this entity is given twice, differently", uid);
     for (size_t i = 0; i < n_parents; i++)
-        if (is_action(uid->type) && !is_action(parents[i].type))
-            return uid_error(info, E_CONFIG, "an action is in actions only; this one has another parent", uid);
+        if (policy_type_is_action(uid->type) && !policy_type_is_action(parents[i].type))
+            return entities_error(info, E_CONFIG, "an action is in actions only; this one has another parent", uid);
     n = ARENA_NEW(&s->arena, struct node);
     if (!n)
         return too_large(info);
@@ -258,101 +250,6 @@ enum err policy_entities_add(struct policy_entities *s, const struct policy_uid 
     *slot_of(s->slots, s->cap, &n->entity.uid) = n;
     s->n++;
     return OK;
-}
-
-/* --- JSON --------------------------------------------------------------------------------------------------------- */
-
-/* {"type", "id"}, bare or behind "__entity". */
-static enum err json_uid(const struct json *j, struct policy_uid *ret, struct errinfo *info)
-{
-    struct str type;
-
-    if (json_is(json_get(j, "__entity"), JSON_OBJECT))
-        j = json_get(j, "__entity");
-    if (!json_is(json_get(j, "type"), JSON_STRING) || !json_is(json_get(j, "id"), JSON_STRING))
-        return err_set(info, E_FORMAT, "expected an entity as {\"type\": \"...\", \"id\": \"...\"}");
-    type = json_str(json_get(j, "type"));
-    if (!policy_type_valid(type))
-        return err_set(info, E_FORMAT, "`%.*s` is not the name of an entity type", STR_ARG(type));
-    *ret = policy_uid(type, json_str(json_get(j, "id")));
-    return OK;
-}
-
-/* Attributes or tags: a record, never an escape. */
-static enum err json_record(struct arena *a, const struct json *j, const char *what, struct policy_value *ret,
-    struct errinfo *info)
-{
-    struct policy_attr *attrs;
-    size_t n = 0;
-    enum err e;
-
-    if (!json_is(j, JSON_OBJECT))
-        return err_set(info, E_FORMAT, "an entity's \"%s\" must be an object", what);
-    attrs = ARENA_ARRAY(a, struct policy_attr, json_len(j));
-    if (!attrs && json_len(j))
-        return too_large(info);
-    for (const struct json *k = json_first(j); k; k = json_next(k), n++) {
-        attrs[n].key = json_key(k);
-        e = policy_value_from_json(a, k, POLICY_JSON_CEDAR, &attrs[n].value, info);
-        if (e)
-            return e;
-    }
-    *ret = policy_record_of(attrs, n);
-    ASSERT(ret->kind == POLICY_RECORD);     /* the parser refuses duplicate keys */
-    return OK;
-}
-
-static enum err add_json_entity(struct policy_entities *s, struct arena *a, const struct json *j, struct errinfo *info)
-{
-    struct policy_value attrs = { 0 }, tags = { 0 };
-    const struct json *parents = json_get(j, "parents"), *k;
-    struct policy_uid uid, *up;
-    size_t n = 0;
-    enum err e;
-
-    e = json_uid(json_get(j, "uid"), &uid, info);
-    if (e)
-        return e;
-    e = json_record(a, json_get(j, "attrs"), "attrs", &attrs, info);
-    if (e)
-        return uid_error(info, e, info ? info->text : "", &uid);
-    if (json_get(j, "tags"))
-        e = json_record(a, json_get(j, "tags"), "tags", &tags, info);
-    if (e)
-        return uid_error(info, e, info ? info->text : "", &uid);
-    if (!json_is(parents, JSON_ARRAY))
-        return uid_error(info, E_FORMAT, "an entity's \"parents\" must be an array", &uid);
-    up = ARENA_ARRAY(a, struct policy_uid, json_len(parents));
-    if (!up && json_len(parents))
-        return too_large(info);
-    for (k = json_first(parents); k; k = json_next(k)) {
-        e = json_uid(k, &up[n++], info);
-        if (e)
-            return e;
-    }
-    return policy_entities_add(s, &uid, attrs, tags, up, n, info);
-}
-
-enum err policy_entities_add_json(struct policy_entities *s, struct str text, struct errinfo *info)
-{
-    const struct json_limits limits = { .nodes_max = 1u << 24 };
-    struct json_error where;
-    struct arena a;
-    struct json *all;
-    enum err e;
-
-    arena_init(&a, STORE_MAX);
-    e = json_parse(&a, text, &limits, &all, &where);
-    if (e) {
-        err_set(info, e, "%u:%u: %s", where.line, where.column, where.message);
-        e = e == E_CALL_TOO_LARGE ? e : E_FORMAT;
-    } else if (!json_is(all, JSON_ARRAY)) {
-        e = err_set(info, E_FORMAT, "entities are an array of objects");
-    }
-    for (const struct json *j = e ? NULL : json_first(all); j && !e; j = json_next(j))
-        e = add_json_entity(s, &a, j, info);
-    arena_release(&a);
-    return e;
 }
 
 /* --- closing ------------------------------------------------------------------------------------------------------ */
@@ -434,7 +331,7 @@ static enum err close_from(struct policy_entities *s, struct node *n, struct nod
         while (n->next_parent < n->n_parents) {
             up = find(s, &n->parents[n->next_parent++]);
             if (up && up->state == CLOSING)
-                return uid_error(info, E_CONFIG, "this entity would be above itself", &up->entity.uid);
+                return entities_error(info, E_CONFIG, "this entity would be above itself", &up->entity.uid);
             if (up && up->state == OPEN)
                 break;
             up = NULL;

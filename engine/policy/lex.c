@@ -192,7 +192,7 @@ struct token lex_next(struct lexer *l)
             n++;
     } else if (c == '?') {
         n = 1 + word_len(l->text, l->at + 1);
-        t.kind = n > 1 ? TOK_SLOT : TOK_BAD;
+        t.kind = n > 1 ? TOK_SLOT : TOK_QUESTION;
     } else {
         n = 2;
         t.kind = l->at + 1 < l->text.len ? two(c, l->text.p[l->at + 1]) : TOK_BAD;
@@ -202,7 +202,7 @@ struct token lex_next(struct lexer *l)
         }
     }
     if (t.kind == TOK_BAD)
-        return bad(l, t, "this character begins no token of a policy");
+        return bad(l, t, "this character begins no token");
     t.text = str_n(l->text.p + l->at, n);
     l->at += n;
     return t;

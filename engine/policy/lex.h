@@ -16,6 +16,7 @@ enum token_kind {
     TOK_LPAREN, TOK_RPAREN, TOK_LBRACE, TOK_RBRACE, TOK_LBRACKET, TOK_RBRACKET, TOK_DOT,
     TOK_EQ, TOK_NE, TOK_LT, TOK_LE, TOK_GT, TOK_GE, TOK_OR, TOK_AND,
     TOK_ASSIGN, TOK_PLUS, TOK_MINUS, TOK_STAR, TOK_SLASH, TOK_PERCENT, TOK_BANG,
+    TOK_QUESTION,               /* in schemas only: policies have slots */
     TOK_BAD,                    /* no token: an error is set */
 };
 

@@ -73,7 +73,7 @@ void *parse_fail(struct parser *p, const struct token *where, const char *fmt, .
 void *parse_memory(struct parser *p)
 {
     if (!p->err)
-        p->err = err_set(p->info, E_CALL_TOO_LARGE, "%.*s:%u:%u: the policies need more memory than allowed",
+        p->err = err_set(p->info, E_CALL_TOO_LARGE, "%.*s:%u:%u: the text needs more memory than allowed",
             STR_ARG(p->lex.file), p->tok.line, p->tok.column);
     p->tok.kind = TOK_BAD;
     return NULL;
@@ -107,6 +107,12 @@ void parse_advance(struct parser *p)
         p->err = E_CONFIG;                  /* the lexer has filled info when it met the token */
     else if (p->tok.kind != TOK_END)
         p->ahead = pull(p);
+}
+
+void parse_begin(struct parser *p)
+{
+    p->ahead = pull(p);
+    parse_advance(p);
 }
 
 bool parse_eat(struct parser *p, enum token_kind kind)
@@ -261,18 +267,13 @@ static bool parse_entities(struct parser *p, struct ast_scope *s)
     return !p->err;
 }
 
-static bool action_type(struct str type)
-{
-    return str_is(type, "Action") || str_ends(type, STR("::Action"));
-}
-
 static bool parse_action_uid(struct parser *p, struct policy_uid *ret)
 {
     struct token where = p->tok;
 
     if (!parse_entity(p, "an action like Action::\"outlook.send_mail\"", ret))
         return false;
-    if (!action_type(ret->type))
+    if (!policy_type_is_action(ret->type))
         return parse_fail(p, &where, "expected an entity of type Action, found one of type %.*s", STR_ARG(ret->type));
     return true;
 }
@@ -396,8 +397,7 @@ enum err ast_parse(struct arena *a, struct str file, struct str text, struct buf
     if (!str_utf8_valid(text))
         return err_set(info, E_CONFIG, "%.*s:1:1: the file is not valid UTF-8", STR_ARG(file));
     lex_init(&p.lex, file, text, info);
-    p.ahead = pull(&p);
-    parse_advance(&p);
+    parse_begin(&p);
     while (!p.err && p.tok.kind != TOK_END) {
         struct ast_policy *policy = parse_policy(&p);
 

@@ -21,6 +21,8 @@ struct parser {
     unsigned nest;
 };
 
+/* Reads the first tokens; the lexer is ready. */
+void parse_begin(struct parser *p);
 void parse_advance(struct parser *p);
 bool parse_eat(struct parser *p, enum token_kind kind);
 /* Reports "expected WHAT, found ..." unless the current token is of that kind, which is then passed. */

@@ -40,8 +40,13 @@ bool policy_type_valid(struct str type)
     }
 }
 
+bool policy_type_is_action(struct str type)
+{
+    return str_is(type, "Action") || str_ends(type, STR("::Action"));
+}
+
 /* Shorter first: most comparisons end at the length. */
-static int key_cmp(struct str a, struct str b)
+int policy_key_cmp(struct str a, struct str b)
 {
     if (a.len != b.len)
         return a.len < b.len ? -1 : 1;
@@ -56,8 +61,8 @@ static int uid_cmp(const struct policy_uid *a, const struct policy_uid *b)
         return 0;
     if (a->hash != b->hash)
         return a->hash < b->hash ? -1 : 1;
-    c = key_cmp(a->id, b->id);
-    return c ? c : key_cmp(a->type, b->type);
+    c = policy_key_cmp(a->id, b->id);
+    return c ? c : policy_key_cmp(a->type, b->type);
 }
 
 static int ip_cmp(const struct policy_ip *a, const struct policy_ip *b)
@@ -87,7 +92,7 @@ static int record_cmp(const struct policy_value *a, const struct policy_value *b
     if (a->len != b->len)
         return a->len < b->len ? -1 : 1;
     for (uint32_t i = 0; i < a->len; i++) {
-        int c = key_cmp(a->u.attrs[i].key, b->u.attrs[i].key);
+        int c = policy_key_cmp(a->u.attrs[i].key, b->u.attrs[i].key);
 
         if (!c)
             c = policy_value_cmp(&a->u.attrs[i].value, &b->u.attrs[i].value);
@@ -111,7 +116,7 @@ int policy_value_cmp(const struct policy_value *a, const struct policy_value *b)
         return a->u.i < b->u.i ? -1 : a->u.i > b->u.i;
     case POLICY_STRING:
     case POLICY_OPAQUE:
-        return key_cmp(policy_value_str(*a), policy_value_str(*b));
+        return policy_key_cmp(policy_value_str(*a), policy_value_str(*b));
     case POLICY_ENTITY:
         return uid_cmp(a->u.uid, b->u.uid);
     case POLICY_SET:
@@ -200,7 +205,7 @@ static void sort_attrs(struct policy_attr *v, size_t n)
             struct policy_attr t = v[i];
             size_t j = i;
 
-            for (; j >= gap && key_cmp(v[j - gap].key, t.key) > 0; j -= gap)
+            for (; j >= gap && policy_key_cmp(v[j - gap].key, t.key) > 0; j -= gap)
                 v[j] = v[j - gap];
             v[j] = t;
         }
@@ -233,7 +238,7 @@ const struct policy_value *policy_record_get(const struct policy_attr *attrs, si
     }
     while (lo < hi) {
         size_t mid = lo + (hi - lo) / 2;
-        int c = key_cmp(attrs[mid].key, key);
+        int c = policy_key_cmp(attrs[mid].key, key);
 
         if (c == 0)
             return &attrs[mid].value;

@@ -80,6 +80,8 @@ static inline bool policy_uid_eq(const struct policy_uid *a, const struct policy
 }
 /* A Cedar name: identifiers joined by "::", none of them reserved, no spaces. */
 bool policy_type_valid(struct str type);
+/* Whether entities of the type are actions: Action, or any::Action. */
+bool policy_type_is_action(struct str type);
 
 static inline struct policy_value policy_bool(bool b)
 {
@@ -121,6 +123,8 @@ static inline struct str policy_value_str(struct policy_value v)
 struct policy_value policy_set_of(struct policy_value *elems, size_t n);
 /* The same for a record; a key that occurs twice makes it POLICY_NONE (the caller promises distinct keys). */
 struct policy_value policy_record_of(struct policy_attr *attrs, size_t n);
+/* The order of attributes: by length, then by bytes. */
+int policy_key_cmp(struct str a, struct str b);
 /* NULL if there is none. */
 const struct policy_value *policy_record_get(const struct policy_attr *attrs, size_t n, struct str key);
 

@@ -6,11 +6,15 @@
  * "args", is the result of that extension function.  Anything else that looks like one is a record.  "__expr" is
  * refused.
  *
+ * Where a schema gives the type (Cedar's format only), an entity may be written as {"type", "id"} and an extension's
+ * value as {"fn", "arg"} or as the constructor's argument alone; a record must have the type's attributes.
+ *
  * The plain form (arguments of a call) has no escapes at all: what a caller sends is data.
  */
 #include "base/check.h"
 #include "json/json.h"
 #include "policy/ext.h"
+#include "policy/types.h"
 #include "policy/value.h"
 
 enum { NEST_MAX = 128 };
@@ -22,7 +26,8 @@ struct reader {
     unsigned nest;
 };
 
-static enum err read_value(struct reader *r, const struct json *j, struct policy_value *ret);
+/* t is NULL where no type is known. */
+static enum err read_value(struct reader *r, const struct json *j, const struct type *t, struct policy_value *ret);
 
 static enum err too_large(struct reader *r)
 {
@@ -43,7 +48,36 @@ static enum err read_entity(struct reader *r, const struct json *at, struct poli
     return OK;
 }
 
-static enum err read_ext(struct reader *r, const struct json *at, struct policy_value *ret)
+/* The type that an extension function wants as its argument `i`, if it is an extension's. */
+static const struct type *argument_type(int fn, size_t i)
+{
+    uint8_t kind = i == 0 ? ext_rows[fn].arg0 : ext_rows[fn].arg1;
+
+    switch (kind) {
+    case POLICY_DECIMAL:
+    case POLICY_IP:
+    case POLICY_DATETIME:
+    case POLICY_DURATION:
+        return type_of_ext_kind((enum policy_kind)kind);
+    default:
+        return NULL;
+    }
+}
+
+static enum err call(struct reader *r, int fn, const struct policy_value *args, size_t n, struct policy_value *ret)
+{
+    switch (ext_call((enum ext_fn)fn, args, n, r->arena, ret)) {
+    case EXT_OK:
+        return OK;
+    case EXT_MEMORY:
+        return too_large(r);
+    default:
+        return err_set(r->info, E_FORMAT, "these are no arguments for `%s`", ext_rows[fn].name);
+    }
+}
+
+/* {"fn", "arg"} or {"fn", "args"}; typed: the arguments are read by the types that the function wants. */
+static enum err read_ext(struct reader *r, const struct json *at, bool typed, struct policy_value *ret)
 {
     const struct json *args = json_get(at, "args"), *arg = json_get(at, "arg");
     struct str name = json_str(json_get(at, "fn"));
@@ -54,23 +88,34 @@ static enum err read_ext(struct reader *r, const struct json *at, struct policy_
 
     if (fn < 0)
         return err_set(r->info, E_FORMAT, "`%.*s` is no extension function", STR_ARG(name));
-    if (!arg)
+    if (arg)
+        args = NULL;
+    else
         arg = json_first(args);
     for (; arg; arg = args ? json_next(arg) : NULL) {
         if (n == ARRAY_LEN(values))
             return err_set(r->info, E_FORMAT, "`%.*s` has too many arguments", STR_ARG(name));
-        e = read_value(r, arg, &values[n++]);
+        e = read_value(r, arg, typed ? argument_type(fn, n) : NULL, &values[n]);
         if (e)
             return e;
+        n++;
     }
-    switch (ext_call((enum ext_fn)fn, values, n, r->arena, ret)) {
-    case EXT_OK:
-        return OK;
-    case EXT_MEMORY:
-        return too_large(r);
-    default:
-        return err_set(r->info, E_FORMAT, "these are no arguments for `%.*s`", STR_ARG(name));
-    }
+    return call(r, fn, values, n, ret);
+}
+
+static bool is_call(const struct json *j)
+{
+    return json_is(json_get(j, "fn"), JSON_STRING) && (json_get(j, "arg") || json_is(json_get(j, "args"), JSON_ARRAY));
+}
+
+static bool is_entity(const struct json *j)
+{
+    return json_is(json_get(j, "type"), JSON_STRING) && json_is(json_get(j, "id"), JSON_STRING);
+}
+
+static enum err no_expr(struct reader *r)
+{
+    return err_set(r->info, E_FORMAT, "the escape `__expr` is no longer a part of Cedar");
 }
 
 /* Whether an object is an escape; then *ret_e is what became of it. */
@@ -81,26 +126,55 @@ static bool read_escape(struct reader *r, const struct json *j, struct policy_va
 
     if (json_len(j) != 1)
         return false;
-    if (str_is(key, "__entity") && json_is(json_get(only, "type"), JSON_STRING)
-        && json_is(json_get(only, "id"), JSON_STRING)) {
+    if (str_is(key, "__entity") && is_entity(only)) {
         *ret_e = read_entity(r, only, ret);
         return true;
     }
-    if (str_is(key, "__extn") && json_is(json_get(only, "fn"), JSON_STRING)
-        && (json_get(only, "arg") || json_is(json_get(only, "args"), JSON_ARRAY))) {
-        *ret_e = read_ext(r, only, ret);
+    if (str_is(key, "__extn") && is_call(only)) {
+        *ret_e = read_ext(r, only, false, ret);
         return true;
     }
     if (str_is(key, "__expr") && json_is(only, JSON_STRING)) {
-        *ret_e = err_set(r->info, E_FORMAT, "the escape `__expr` is no longer a part of Cedar");
+        *ret_e = no_expr(r);
         return true;
     }
     return false;
 }
 
-static enum err read_record(struct reader *r, const struct json *j, struct policy_value *ret)
+static enum err read_typed_entity(struct reader *r, const struct json *j, const struct type *t,
+    struct policy_value *ret)
+{
+    if (json_is(json_get(j, "__expr"), JSON_STRING))
+        return no_expr(r);
+    if (is_entity(json_get(j, "__entity")))
+        return read_entity(r, json_get(j, "__entity"), ret);
+    if (is_entity(j))
+        return read_entity(r, j, ret);
+    return err_set(r->info, E_FORMAT, "expected an entity of type %.*s as {\"type\": \"...\", \"id\": \"...\"}",
+        STR_ARG(t->u.entity->name.type));
+}
+
+static enum err read_typed_ext(struct reader *r, const struct json *j, const struct type *t, struct policy_value *ret)
+{
+    int fn = t->ext == POLICY_DECIMAL ? EXT_DECIMAL : t->ext == POLICY_IP ? EXT_IP
+        : t->ext == POLICY_DATETIME ? EXT_DATETIME : EXT_DURATION;
+    struct policy_value arg;
+    enum err e;
+
+    if (json_is(json_get(j, "__expr"), JSON_STRING))
+        return no_expr(r);
+    if (is_call(json_get(j, "__extn")))
+        return read_ext(r, json_get(j, "__extn"), true, ret);
+    if (is_call(j))
+        return read_ext(r, j, true, ret);
+    e = read_value(r, j, NULL, &arg);
+    return e ? e : call(r, fn, &arg, 1, ret);
+}
+
+static enum err read_record(struct reader *r, const struct json *j, const struct type *t, struct policy_value *ret)
 {
     struct policy_attr *attrs = ARENA_ARRAY(r->arena, struct policy_attr, json_len(j));
+    const struct type_attr *known;
     size_t n = 0;
     enum err e;
 
@@ -110,16 +184,22 @@ static enum err read_record(struct reader *r, const struct json *j, struct polic
         if (r->mode == POLICY_JSON_PLAIN && json_type(k) == JSON_NULL)
             continue;
         attrs[n].key = json_key(k);
-        e = read_value(r, k, &attrs[n++].value);
+        known = t ? type_attr(t, attrs[n].key) : NULL;
+        if (t && !known)
+            return err_set(r->info, E_FORMAT, "there is no attribute `%.*s`", STR_ARG(attrs[n].key));
+        e = read_value(r, k, known ? known->type : NULL, &attrs[n++].value);
         if (e)
             return e;
     }
+    for (uint32_t i = 0; t && i < t->n; i++)
+        if (t->u.attrs[i].required && !json_get_str(j, t->u.attrs[i].key))
+            return err_set(r->info, E_FORMAT, "the attribute `%.*s` is missing", STR_ARG(t->u.attrs[i].key));
     *ret = policy_record_of(attrs, n);
     /* The parser refuses duplicate keys; a tree built by hand may hold some. */
     return ret->kind == POLICY_NONE ? err_set(r->info, E_FORMAT, "an object has two members of one name") : OK;
 }
 
-static enum err read_set(struct reader *r, const struct json *j, struct policy_value *ret)
+static enum err read_set(struct reader *r, const struct json *j, const struct type *t, struct policy_value *ret)
 {
     struct policy_value *elems = ARENA_ARRAY(r->arena, struct policy_value, json_len(j));
     size_t n = 0;
@@ -128,7 +208,7 @@ static enum err read_set(struct reader *r, const struct json *j, struct policy_v
     if (!elems && json_len(j))
         return too_large(r);
     for (const struct json *k = json_first(j); k; k = json_next(k)) {
-        e = read_value(r, k, &elems[n++]);
+        e = read_value(r, k, t ? t->u.elem : NULL, &elems[n++]);
         if (e)
             return e;
     }
@@ -165,11 +245,41 @@ static enum err read_number(struct reader *r, const struct json *j, struct polic
     return OK;
 }
 
-static enum err read_value(struct reader *r, const struct json *j, struct policy_value *ret)
+static enum err read_nested(struct reader *r, const struct json *j, const struct type *t, struct policy_value *ret)
 {
+    enum type_kind kind = t ? (enum type_kind)t->kind : TYPE_BOOL;
     enum err e = OK;
-    bool b = false;
 
+    if (kind == TYPE_ENTITY)
+        return read_typed_entity(r, j, t, ret);
+    if (kind == TYPE_EXT)
+        return read_typed_ext(r, j, t, ret);
+    if (kind == TYPE_SET && !json_is(j, JSON_ARRAY))
+        return err_set(r->info, E_FORMAT, "expected a set, an array");
+    if (kind == TYPE_RECORD && !json_is(j, JSON_OBJECT))
+        return err_set(r->info, E_FORMAT, "expected a record, an object");
+    if (json_is(j, JSON_ARRAY))
+        return read_set(r, j, kind == TYPE_SET ? t : NULL, ret);
+    if (kind == TYPE_RECORD)
+        return read_record(r, j, t, ret);
+    if (r->mode != POLICY_JSON_CEDAR || !read_escape(r, j, ret, &e))
+        e = read_record(r, j, NULL, ret);
+    return e;
+}
+
+static enum err read_value(struct reader *r, const struct json *j, const struct type *t, struct policy_value *ret)
+{
+    bool b = false;
+    enum err e;
+
+    if (json_is(j, JSON_ARRAY) || json_is(j, JSON_OBJECT) || (t && t->kind >= TYPE_EXT)) {
+        if (r->nest == NEST_MAX)
+            return too_large(r);
+        r->nest++;
+        e = read_nested(r, j, t, ret);
+        r->nest--;
+        return e;
+    }
     switch (json_type(j)) {
     case JSON_BOOL:
         json_bool(j, &b);
@@ -181,17 +291,6 @@ static enum err read_value(struct reader *r, const struct json *j, struct policy
     case JSON_STRING:
         *ret = policy_string(json_str(j));
         return OK;
-    case JSON_ARRAY:
-    case JSON_OBJECT:
-        if (r->nest == NEST_MAX)
-            return too_large(r);
-        r->nest++;
-        if (json_is(j, JSON_ARRAY))
-            e = read_set(r, j, ret);
-        else if (r->mode != POLICY_JSON_CEDAR || !read_escape(r, j, ret, &e))
-            e = read_record(r, j, ret);
-        r->nest--;
-        return e;
     default:
         if (r->mode == POLICY_JSON_CEDAR)
             return err_set(r->info, E_FORMAT, "null is not a Cedar value");
@@ -205,5 +304,13 @@ enum err policy_value_from_json(struct arena *a, const struct json *j, enum poli
 {
     struct reader r = { .arena = a, .mode = mode, .info = info };
 
-    return read_value(&r, j, ret);
+    return read_value(&r, j, NULL, ret);
+}
+
+enum err schema_value_from_json(struct arena *a, const struct json *j, const struct type *t, struct policy_value *ret,
+    struct errinfo *info)
+{
+    struct reader r = { .arena = a, .mode = POLICY_JSON_CEDAR, .info = info };
+
+    return read_value(&r, j, t, ret);
 }

@@ -392,7 +392,7 @@ static void test_messages(void **state)
     refused_with("permit(principal, action == User::\"a\", resource);",
         "mail.cedar:1:29: expected an entity of type Action, found one of type User");
     refused_with("permit(principal, action, resource) when { # };",
-        "mail.cedar:1:44: this character begins no token of a policy");
+        "mail.cedar:1:44: this character begins no token");
     refused_with("@id(\"x\") permit(principal, action, resource);\n@id(\"x\") forbid(principal, action, resource);",
         "mail.cedar:2:1: there is a policy with the id `x` already, at mail.cedar:1:1");
 }

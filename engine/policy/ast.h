@@ -55,7 +55,14 @@ struct ast_scope {
     struct str type;            /* IS, IS_IN */
     struct policy_uid *uids;    /* EQ, IS_IN and IN: one; action IN: n, perhaps none */
     size_t n;
+    uint32_t line, column;      /* of the type or the first entity; where there is none, of the variable */
 };
+
+/* Whether a template leaves the entity open. */
+static inline bool ast_scope_slot(const struct ast_scope *s)
+{
+    return s->n == 0 && (s->kind == SCOPE_EQ || s->kind == SCOPE_IN || s->kind == SCOPE_IS_IN);
+}
 
 struct ast_annotation {
     struct str key, value;      /* without a value: "" */

@@ -232,6 +232,12 @@ static bool parse_annotations(struct parser *p, struct ast_policy *policy)
     return !p->err;
 }
 
+static void scope_place(struct parser *p, struct ast_scope *s)
+{
+    s->line = p->tok.line;
+    s->column = p->tok.column;
+}
+
 static bool scope_single(struct parser *p, struct ast_scope *s)
 {
     s->uids = ARENA_NEW(p->arena, struct policy_uid);
@@ -246,13 +252,16 @@ static bool scope_single(struct parser *p, struct ast_scope *s)
 /* Behind `principal` or `resource`. */
 static bool parse_entities(struct parser *p, struct ast_scope *s)
 {
+    scope_place(p, s);
     if (parse_eat(p, TOK_EQ)) {
         s->kind = SCOPE_EQ;
+        scope_place(p, s);
         return scope_single(p, s);
     }
     if (parse_at_word(p, "is")) {
         parse_advance(p);
         s->kind = SCOPE_IS;
+        scope_place(p, s);
         if (!parse_name(p, "the name of an entity type", &s->type))
             return false;
         if (p->tok.kind == TOK_EQ)
@@ -261,6 +270,7 @@ static bool parse_entities(struct parser *p, struct ast_scope *s)
     if (parse_at_word(p, "in")) {
         parse_advance(p);
         s->kind = s->kind == SCOPE_IS ? SCOPE_IS_IN : SCOPE_IN;
+        scope_place(p, s);
         return scope_single(p, s) && (!parse_at_word(p, "is")
             || parse_fail(p, &p->tok, "`is` stands before `in`: write `is TYPE in ENTITY`"));
     }
@@ -313,6 +323,7 @@ static bool parse_actions(struct parser *p, struct ast_scope *s)
         return !p->err;
     }
     parse_advance(p);
+    scope_place(p, s);
     if (s->kind == SCOPE_IN && parse_eat(p, TOK_LBRACKET))
         return parse_action_list(p, s);
     s->uids = ARENA_NEW(p->arena, struct policy_uid);

@@ -156,6 +156,25 @@ static void run_requests(struct bench *b, struct str entities, const struct json
     policy_entities_unref(store);
 }
 
+static void validate(struct bench *b, const struct json *j)
+{
+    struct policy_report report;
+    bool should = false;
+
+    policy_report_init(&report);
+    assert_int_equal(policy_schema_validate(b->schema, b->set, &report, NULL), OK);
+    assert_true(json_bool(json_get(j, "shouldValidate"), &should));
+    b->n->validations++;
+    if (should != (report.n_errors == 0)) {
+        b->n->wrong_validations++;
+        print_message("%s: validation: %zu errors, expected %s\n", b->name, report.n_errors, should ? "none" : "some");
+        for (const struct policy_finding *f = report.first; f; f = f->next)
+            print_message("  %.*s:%u:%u: %s: %.*s\n", STR_ARG(f->policy), f->line, f->column,
+                policy_finding_name(f->kind), STR_ARG(f->text));
+    }
+    policy_report_release(&report);
+}
+
 static struct str load_named(struct bench *b, const char *root, const struct json *j, const char *key)
 {
     char path[800];
@@ -180,12 +199,14 @@ static void run_case(const char *root, const char *name, struct counts *n)
         &info))
         fail_msg("%s: %s", name, info.text);
     source = (struct policy_source){ STR_NULL, load_named(&b, root, j, "policies") };
-    if (policy_set_parse(&source, 1, POLICY_IDS_POSITIONAL, &b.set, &info) == OK)
+    if (policy_set_parse(&source, 1, POLICY_IDS_POSITIONAL, &b.set, &info) == OK) {
+        validate(&b, j);
         run_requests(&b, load_named(&b, root, j, "entities"), json_get(j, "requests"));
-    else if (strstr(info.text, "templates"))
+    } else if (strstr(info.text, "templates")) {
         n->templates += (unsigned)json_len(json_get(j, "requests"));
-    else
+    } else {
         fail_msg("%s: %s", name, info.text);
+    }
     policy_set_unref(b.set);
     policy_schema_unref(b.schema);
     arena_release(&a);

@@ -6,7 +6,7 @@
  * but scratch from the request's arena.  The language and its error semantics are those of Cedar 4: a policy whose
  * condition errors is skipped and reported, forbid overrides permit, and nothing is allowed that no policy permits.
  *
- * Not here yet: templates and their links, policies in JSON, schemas and the validator (templates are refused by name).
+ * Not here yet: templates and their links, policies in JSON (templates are refused by name).
  */
 #ifndef POLICY_POLICY_H
 #define POLICY_POLICY_H

@@ -26,7 +26,11 @@ enum policy_finding_kind {
     POLICY_UNKNOWN_TYPE,        /* an entity type that the schema does not declare */
     POLICY_UNKNOWN_ACTION,
     POLICY_UNKNOWN_ID,          /* an id that an enumerated type does not have */
-    POLICY_NO_ACTION_APPLIES,   /* the head fits no action with its principal and resource types */
+    /*
+     * The head fits no action with its principal and resource types. (Up to Cedar 4.12 an error, from 4.13 a warning
+     * only; the public corpus expects the error.)
+     */
+    POLICY_NO_ACTION_APPLIES,
     POLICY_WRONG_TYPE,          /* an operand of another type than the operation takes */
     POLICY_MIXED_TYPES,         /* types that cannot be compared, or stand in one set, or be what an `if` gives */
     POLICY_NO_SUCH_ATTRIBUTE,

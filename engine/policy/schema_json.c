@@ -218,8 +218,8 @@ static bool read_kind(struct reader *r, const struct json *j, struct decl_type *
             str_is(kind, "Entity") ? DECL_ENTITY : str_is(kind, "Extension") ? DECL_EXT : DECL_NAME);
     t->kind = DECL_COMMON;
     return ONLY(r, j, "type", "required", "annotations")
-        && read_name(r, json_get(j, "type"), "a type: String, Long, Boolean, Set, Record, Entity, Extension or the name "
-            "of a common type", &t->name);
+        && read_name(r, json_get(j, "type"), "a type: String, Long, Boolean, Set, Record, Entity, Extension or the "
+            "name of a common type", &t->name);
 }
 
 static struct decl_type *read_type(struct reader *r, const struct json *j, enum beside beside)

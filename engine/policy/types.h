@@ -117,8 +117,8 @@ struct policy_schema {
 enum { POLICY_SCHEMA_MAGIC = 0x504f4c43 };      /* "POLC" */
 
 /*
- * Makes `above` transitive everywhere and fills the slots. False: the action *ret_ring is in itself, or (UINT32_MAX) the
- * arena is full.
+ * Makes `above` transitive everywhere and fills the slots. False: the action *ret_ring is in itself, or (UINT32_MAX)
+ * the arena is full.
  */
 bool schema_close(struct policy_schema *s, uint32_t *ret_ring);
 /* NULL if there is none. Types of actions are found too: see `action`. */

@@ -76,7 +76,7 @@ static void check_head_names(struct validator *v, const struct ast_scope *s)
         check_uid(v, &s->uids[i], s->line, s->column);
 }
 
-/* --- the head and the actions --------------------------------------------------------------------------------------- */
+/* --- the head and the actions ------------------------------------------------------------------------------------- */
 
 static struct head head_of(const struct ast_scope *s)
 {
@@ -219,7 +219,7 @@ static struct ast *action_expr(struct validator *v, const struct ast_scope *s)
     return pair(v, s, AST_IN, who, set);
 }
 
-/* --- kinds of requests --------------------------------------------------------------------------------------------- */
+/* --- kinds of requests -------------------------------------------------------------------------------------------- */
 
 struct checking {
     struct validator *v;

@@ -1,5 +1,6 @@
 /*
- * validate.h -- what validate.c (policies, heads, kinds of requests) and validate_*.c (expressions) share (room-private)
+ * validate.h -- what validate.c (policies, heads, kinds of requests) and validate_*.c (expressions) share
+ * (room-private)
  */
 #ifndef POLICY_VALIDATE_H
 #define POLICY_VALIDATE_H
@@ -9,7 +10,7 @@
 #include "policy/report.h"
 #include "policy/types.h"
 
-/* A kind of request: an action with types it applies to; for templates also the types that the slots are filled with. */
+/* A kind of request: an action with types it applies to; for templates also the types that fill the slots. */
 struct request_kind {
     const struct schema_action *action;
     const struct schema_entity *principal, *resource;
@@ -94,7 +95,8 @@ struct answer validate_ext(struct validator *v, const struct ast *e);
 /* validate_in.c: `e` is the `in` or `is T in`, lhs its first operand's answer. */
 struct answer validate_in(struct validator *v, const struct ast *e, struct answer lhs, const struct ast *right);
 /* Whether an entity of one type can be in one of the other, by the schema. */
-bool validate_can_be_in(const struct policy_schema *s, const struct schema_entity *low, const struct schema_entity *high);
+bool validate_can_be_in(const struct policy_schema *s, const struct schema_entity *low,
+    const struct schema_entity *high);
 /* The entity that an expression names: a literal, or `action`; NULL if it is neither. */
 const struct policy_uid *validate_literal_uid(const struct validator *v, const struct ast *e);
 

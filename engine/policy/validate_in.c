@@ -27,7 +27,8 @@ static bool actions_can_be_in(const struct policy_schema *s, const struct schema
     return false;
 }
 
-bool validate_can_be_in(const struct policy_schema *s, const struct schema_entity *low, const struct schema_entity *high)
+bool validate_can_be_in(const struct policy_schema *s, const struct schema_entity *low,
+    const struct schema_entity *high)
 {
     if (low == high || schema_above(low->above, low->n_above, high->index))
         return true;

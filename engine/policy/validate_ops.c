@@ -144,7 +144,8 @@ struct answer validate_contains(struct validator *v, const struct ast *e)
     bool ok = l.ok && r.ok;
 
     if (t && r.type && !type_lub(&v->types, t, r.type)) {
-        validate_mixed(v, e, e->op == AST_CONTAINS ? "a set's elements and what is looked for" : "both sets", t, r.type);
+        validate_mixed(v, e, e->op == AST_CONTAINS ? "a set's elements and what is looked for" : "both sets", t,
+            r.type);
         ok = false;
     }
     return answer_of(&type_bool, ok);

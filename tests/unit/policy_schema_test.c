@@ -63,8 +63,10 @@ static void test_text_accepted(void **state)
         "entity A enum [\"x\", \"y\"]; entity B in A;", "entity Set; entity B { a: Set, b: Set<Set> };",
         "entity entity; entity type; entity action { action: action }; entity namespace; entity enum, tags, in_;",
         "entity Long { l: __cedar::Long }; entity B { l: Long };",
-        "type T = { a: U }; type U = Set<V>; type V = decimal; entity A { t: T, ip: ipaddr, d: datetime, u: duration };",
-        "type T = Long; entity T; entity A { t: T };", "type decimal = Long; entity A { d: decimal, e: __cedar::decimal };",
+        "type T = { a: U }; type U = Set<V>; type V = decimal; entity A { t: T, ip: ipaddr, d: datetime, u: duration "
+            "};",
+        "type T = Long; entity T; entity A { t: T };",
+        "type decimal = Long; entity A { d: decimal, e: __cedar::decimal };",
         "@a @b(\"c\") namespace N::M { @doc(\"x\") entity A { @if a: Long }; @x action b; @y type T = A; }",
         "namespace N { entity A; entity B { a: A, b: N::A, c: M::A }; } namespace M { entity A; }",
         "namespace N { entity A { b: B }; } entity B;", "namespace N { type Long2 = Long; } type T = N::Long2;",
@@ -95,7 +97,8 @@ static void test_text_refused(void **state)
     refused("permit(principal, action, resource);",
         "s:1:1: expected `namespace`, `entity`, `action` or `type`, found `permit`");
     refused("namespace N { namespace M {} }", "s:1:15: expected `entity`, `action`, `type` or `}`, found `namespace`");
-    refused("action a appliesTo { principal: A }; entity A;", "s:1:10: `appliesTo` must name the types of its resource");
+    refused("action a appliesTo { principal: A }; entity A;", "s:1:10: `appliesTo` must name the types of its "
+        "resource");
     refused("action a appliesTo { principal: [], resource: A }; entity A;", "s:1:22: the list of `principal` types is "
         "empty: leave `appliesTo` out if the action applies to nothing");
     refused("action a appliesTo { principal: A, principal: A, resource: A };", "s:1:36: `principal` is given twice");
@@ -136,7 +139,8 @@ static void test_names(void **state)
     refused("action a appliesTo { principal: Action, resource: A }; entity A;",
         "s:1:33: `Action` is the type of actions; expected another entity type");
     refused("entity A { b: Boolean };", "s:1:15: `Boolean` is not declared as a common or entity type");
-    refused("entity A { b: __cedar::Boolean };", "s:1:15: `__cedar::Boolean` is not declared as a common or entity type");
+    refused("entity A { b: __cedar::Boolean };", "s:1:15: `__cedar::Boolean` is not declared as a common or entity "
+        "type");
 }
 
 /* --- JSON --------------------------------------------------------------------------------------------------------- */
@@ -148,16 +152,19 @@ static void test_json_accepted(void **state)
 {
     static const char *const good[] = {
         "{}", "{\"N::M\": {\"entityTypes\": {}, \"actions\": {}, \"annotations\": {\"a\": \"b\", \"if\": null}}}",
-        NS("\"A\": {}", "\"a\": {}", ""), NS("\"A\": {\"memberOfTypes\": [\"A\"], \"tags\": {\"type\": \"Long\"}}", "", ""),
-        NS("\"A\": {\"shape\": {\"type\": \"Record\", \"attributes\": {\"a\": {\"type\": \"Set\", \"element\": {\"type\": "
-            "\"Entity\", \"name\": \"A\"}, \"required\": false}}, \"additionalAttributes\": false}}", "", ""),
+        NS("\"A\": {}", "\"a\": {}", ""), NS("\"A\": {\"memberOfTypes\": [\"A\"], \"tags\": {\"type\": \"Long\"}}",
+            "", ""),
+        NS("\"A\": {\"shape\": {\"type\": \"Record\", \"attributes\": {\"a\": {\"type\": \"Set\", \"element\": "
+            "{\"type\": \"Entity\", \"name\": \"A\"}, \"required\": false}}, \"additionalAttributes\": false}}",
+            "", ""),
         NS("\"A\": {\"shape\": {\"type\": \"T\"}}", "", "\"T\": {\"type\": \"Record\", \"attributes\": {}}"),
         NS("\"A\": {\"enum\": [\"x\"], \"annotations\": {}}", "", ""),
         NS("\"A\": {\"tags\": {\"type\": \"Bool\"}}", "", ""), NS("\"A\": {\"tags\": {\"type\": \"ipaddr\"}}", "", ""),
         NS("\"A\": {\"tags\": {\"type\": \"Extension\", \"name\": \"decimal\"}}", "", ""),
         NS("\"A\": {\"tags\": {\"type\": \"EntityOrCommon\", \"name\": \"__cedar::Long\"}}", "", ""),
-        NS("\"A\": {}", "\"a\": {\"memberOf\": [{\"id\": \"b\"}, {\"id\": \"b\", \"type\": null}, {\"id\": \"b\", \"type\": "
-            "\"Action\"}], \"attributes\": null, \"appliesTo\": {\"principalTypes\": [], \"resourceTypes\": [\"A\"]}},"
+        NS("\"A\": {}", "\"a\": {\"memberOf\": [{\"id\": \"b\"}, {\"id\": \"b\", \"type\": null}, {\"id\": \"b\", "
+            "\"type\": \"Action\"}], \"attributes\": null, \"appliesTo\": {\"principalTypes\": [], "
+            "\"resourceTypes\": [\"A\"]}},"
             " \"b\": {\"appliesTo\": null, \"memberOf\": null}", ""),
     };
 
@@ -196,7 +203,8 @@ static void test_json_refused(void **state)
     refused(NS("\"A\": {\"tags\": {\"type\": \"Entity\", \"name\": \"B\"}}", "", ""),
         "s:1:29: `B` is not declared as an entity type");
     refused(NS("", "", "\"Set\": {\"type\": \"Long\"}"), "s:1:57: the name `Set` is reserved");
-    refused("{\"\": {\"entityTypes\": {}, \"entityTypes\": {}, \"actions\": {}}}", "s:1:27: two members have the same key");
+    refused("{\"\": {\"entityTypes\": {}, \"entityTypes\": {}, \"actions\": {}}}",
+        "s:1:27: two members have the same key");
 }
 
 static void test_depth(void **state)
@@ -269,7 +277,8 @@ static enum err add(const struct policy_schema *s, const char *json, struct poli
     return e;
 }
 
-#define USER(attrs, parents, more) "[{\"uid\": {\"type\": \"User\", \"id\": \"a\"}, \"attrs\": {" attrs "}, \"parents\": [" \
+#define USER(attrs, parents, more) \
+    "[{\"uid\": {\"type\": \"User\", \"id\": \"a\"}, \"attrs\": {" attrs "}, \"parents\": [" \
     parents "]" more "}]"
 #define WELL "\"name\": \"n\", \"net\": \"10.0.0.0/8\", \"pay\": {\"fn\": \"decimal\", \"arg\": \"1.5\"}, " \
     "\"teams\": [{\"type\": \"Team\", \"id\": \"t\"}, {\"__entity\": {\"type\": \"Team\", \"id\": \"u\"}}], " \
@@ -309,9 +318,11 @@ static void test_entities_refused(void **state)
         { USER(WELL ", \"x\": 1", "", ""), "there is no attribute `x`: User::\"a\"" },
         { USER("\"name\": 1, \"net\": \"::1\", \"pay\": \"1.0\", \"teams\": [], \"home\": {\"city\": \"\"}", "", ""),
             "attrs.name: expected String, found Long: User::\"a\"" },
-        { USER("\"name\": \"\", \"net\": \"nowhere\", \"pay\": \"1.0\", \"teams\": [], \"home\": {\"city\": \"\"}", "", ""),
+        { USER("\"name\": \"\", \"net\": \"nowhere\", \"pay\": \"1.0\", \"teams\": [], \"home\": {\"city\": \"\"}",
+            "", ""),
             "these are no arguments for `ip`: User::\"a\"" },
-        { USER("\"name\": \"\", \"net\": \"::1\", \"pay\": {\"__extn\": {\"fn\": \"ip\", \"arg\": \"::1\"}}, \"teams\": [], "
+        { USER("\"name\": \"\", \"net\": \"::1\", \"pay\": {\"__extn\": {\"fn\": \"ip\", \"arg\": \"::1\"}}, "
+            "\"teams\": [], "
             "\"home\": {\"city\": \"\"}", "", ""), "attrs.pay: expected decimal, found ipaddr: User::\"a\"" },
         { USER(WELL ", \"boss\": {\"type\": \"Doc\", \"id\": \"x\"}", "", ""),
             "attrs.boss: expected User, found Doc: User::\"a\"" },
@@ -342,7 +353,8 @@ static void test_entities_refused(void **state)
     }
     /* What the schema says may be said again, directly or through what it says. */
     assert_int_equal(add(s, "[{\"uid\": {\"type\": \"Action\", \"id\": \"read\"}, \"attrs\": {}, \"parents\": ["
-        "{\"type\": \"Action\", \"id\": \"reads\"}]}, {\"uid\": {\"type\": \"Action\", \"id\": \"reads\"}, \"attrs\": {}, "
+        "{\"type\": \"Action\", \"id\": \"reads\"}]}, {\"uid\": {\"type\": \"Action\", \"id\": \"reads\"}, \"attrs\": "
+            "{}, "
         "\"parents\": [{\"type\": \"Action\", \"id\": \"all\"}]}]", NULL, &info), OK);
     policy_schema_unref(s);
 }
@@ -382,7 +394,8 @@ static void test_requests(void **state)
     request("User", "all", "Doc", "d", "{}", "Action::\"all\" does not apply to a principal of type User");
     request("User", "read", "Doc", "d", "{}", "the attribute `at` is missing");
     request("User", "read", "Doc", "d", "[]", "a context is an object");
-    request("User", "read", "Doc", "d", "{\"at\": \"2026-01-01\", \"n\": \"1\"}", "context.n: expected Long, found String");
+    request("User", "read", "Doc", "d", "{\"at\": \"2026-01-01\", \"n\": \"1\"}",
+        "context.n: expected Long, found String");
     request("User", "read", "Doc", "d", "{\"at\": \"2026-01-01\", \"m\": 1}", "there is no attribute `m`");
     request("User", "read", "Doc", "d", "{\"at\": {\"fn\": \"offset\", \"args\": [\"2026-01-01\", \"1d\"]}}", "");
     request("User", "read", "Doc", "d", "{\"at\": \"2026-01-01\", \"color\": {\"type\": \"Color\", \"id\": \"x\"}}",

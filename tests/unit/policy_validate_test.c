@@ -217,14 +217,18 @@ static void test_names(void **state)
 static void test_heads(void **state)
 {
     policy("permit(principal, action, resource);", "");
-    policy("forbid(principal in Team::\"x\", action in Action::\"all\", resource in Album::\"y\") unless { context.n > 1 };",
+    policy("forbid(principal in Team::\"x\", action in Action::\"all\", resource in Album::\"y\") unless { context.n > "
+        "1 };",
         "");
     policy("permit(principal, action == Action::\"never\", resource);", "no-action-applies@1:1 impossible@1:1");
     policy("permit(principal is Team, action, resource);", "no-action-applies@1:1 impossible@1:1");
     policy("permit(principal == Team::\"x\", action, resource);", "no-action-applies@1:1 impossible@1:1");
-    policy("permit(principal, action in [Action::\"view\", Action::\"reads\"], resource is Album in Album::\"x\");", "");
-    policy("permit(principal, action == Action::\"paint\", resource is Photo);", "no-action-applies@1:1 impossible@1:1");
-    policy("permit(principal is Robot, action == Action::\"paint\", resource);", "no-action-applies@1:1 impossible@1:1");
+    policy("permit(principal, action in [Action::\"view\", Action::\"reads\"], resource is Album in Album::\"x\");",
+        "");
+    policy("permit(principal, action == Action::\"paint\", resource is Photo);",
+        "no-action-applies@1:1 impossible@1:1");
+    policy("permit(principal is Robot, action == Action::\"paint\", resource);",
+        "no-action-applies@1:1 impossible@1:1");
     policy("permit(principal, action in [], resource);", "no-action-applies@1:1 empty-set@1:29");
     /* Every kind of request counts: robots have no name, and albums are viewed too. */
     policy("permit(principal, action, resource) when { principal.name == \"x\" };", "no-such-attribute@1:54");
@@ -235,7 +239,8 @@ static void test_heads(void **state)
     policy("permit(principal, action, resource) when { context.n > 1 };", "no-such-attribute@1:52");
     policy("permit(principal, action == Action::\"view\", resource) when { context.n > 1 } unless { context has m &&\n"
         "context.m == 1 };", "");
-    policy("permit(principal, action == Action::\"view\", resource) when { context has m } when { context.m > 1 };", "");
+    policy("permit(principal, action == Action::\"view\", resource) when { context has m } when { context.m > 1 };",
+        "");
     policy("permit(principal, action == Action::\"view\", resource) unless { context has m } when { context.m > 1 };",
         "may-lack-attribute@1:95");
 }

@@ -1,16 +1,23 @@
-/* policy.c -- `sluice policy check` */
+/* policy.c -- `sluice policy check`, and the way to the other words */
 #include <stdio.h>
 
 #include "cli/cli.h"
+#include "cli/policy_verbs.h"
 #include "policy/policy.h"
 #include "runtime/runtime.h"
 
 static const char help[] =
-    "Usage: sluice policy check PATH...\n\n"
+    "Usage: sluice policy check PATH...\n"
+    "       sluice policy test [--root DIR] CASE.json...\n\n"
     "Reads Cedar policies, files or directories of *.cedar, as the engine would, and says how many\n"
     "there are. What is wrong is said as file:line:column, and the exit code is 1. Runs without an\n"
     "engine: for editors, commit hooks and CI.\n\n"
     "  sluice policy check /etc/sluice/policies\n\n"
+    "test runs cases in the format of Cedar's integration tests: a JSON object that names files of\n"
+    "policies, entities and a schema, and says whether the policies validate and how requests are\n"
+    "decided. What comes out otherwise is said; the last line counts; the exit code is 1 if anything\n"
+    "was wrong.\n\n"
+    "  --root DIR            where the names in the cases are (default: the current directory)\n\n"
     "What policies can speak of: principal User::\"...\" or Agent::\"...\" in Tenant::\"...\"; action\n"
     "Action::\"outlook.send_mail\" in Action::\"outlook\" and in Action::\"reads\", \"writes\" or \"destroys\";\n"
     "resource what the tool names, Mailbox::\"...\"; context args, user, agent, tenant, side, auth,\n"
@@ -25,12 +32,16 @@ static int run(int argc, char **argv)
     char *words[PATHS_MAX + 1];
     const char *paths[PATHS_MAX + 1] = { NULL };
     size_t forbids = 0, n;
-    int n_words, rc = options_read(&verb_policy, argc, argv, NULL, words, PATHS_MAX + 1, &n_words);
+    int n_words, rc;
 
+    if (argc > 1 && str_is(str_of(argv[1]), "test"))
+        return policy_test(argc - 1, argv + 1);
+    rc = options_read(&verb_policy, argc, argv, NULL, words, PATHS_MAX + 1, &n_words);
     if (rc)
         return rc < 0 ? 0 : rc;
     if (n_words < 2 || !str_is(str_of(words[0]), "check"))
-        return complain(&verb_policy, EXIT_USAGE, "write: sluice policy check PATH...");
+        return complain(&verb_policy, EXIT_USAGE,
+                        "write: sluice policy check PATH... or sluice policy test CASE.json...");
     for (int i = 1; i < n_words; i++)
         paths[i - 1] = words[i];
     if (policies_load(paths, &set, &info))
@@ -46,4 +57,4 @@ static int run(int argc, char **argv)
     return 0;
 }
 
-const struct verb verb_policy = { "policy", "check policies without an engine", help, run };
+const struct verb verb_policy = { "policy", "check and test policies without an engine", help, run };

@@ -45,18 +45,17 @@ static enum err of_entity(struct reader *r, enum err e, const struct policy_uid 
     return entities_error(r->info, e, why.text, uid);
 }
 
-/* {"type", "id"}, bare or behind "__entity". */
-static enum err read_uid(struct reader *r, const struct json *j, struct policy_uid *ret)
+enum err entities_read_uid(const struct json *j, struct policy_uid *ret, struct errinfo *info)
 {
     struct str type;
 
     if (json_is(json_get(j, "__entity"), JSON_OBJECT))
         j = json_get(j, "__entity");
     if (!json_is(json_get(j, "type"), JSON_STRING) || !json_is(json_get(j, "id"), JSON_STRING))
-        return err_set(r->info, E_FORMAT, "expected an entity as {\"type\": \"...\", \"id\": \"...\"}");
+        return err_set(info, E_FORMAT, "expected an entity as {\"type\": \"...\", \"id\": \"...\"}");
     type = json_str(json_get(j, "type"));
     if (!policy_type_valid(type))
-        return err_set(r->info, E_FORMAT, "`%.*s` is not the name of an entity type", STR_ARG(type));
+        return err_set(info, E_FORMAT, "`%.*s` is not the name of an entity type", STR_ARG(type));
     *ret = policy_uid(type, json_str(json_get(j, "id")));
     return OK;
 }
@@ -136,7 +135,7 @@ static enum err read_parents(struct reader *r, const struct json *j, const struc
     if (!up && json_len(j))
         return too_large(r);
     for (const struct json *k = json_first(j); k; k = json_next(k), n++) {
-        e = read_uid(r, k, &up[n]);
+        e = entities_read_uid(k, &up[n], r->info);
         if (!e && type)
             e = check_parent(r, type, &up[n]);
         if (e)
@@ -241,7 +240,7 @@ static enum err add_entity(struct reader *r, const struct json *j)
     size_t n = 0;
     enum err e;
 
-    e = read_uid(r, json_get(j, "uid"), &uid);
+    e = entities_read_uid(json_get(j, "uid"), &uid, r->info);
     if (e)
         return e;
     action = r->schema && policy_type_is_action(uid.type);

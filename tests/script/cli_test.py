@@ -123,6 +123,35 @@ class WithoutAnEngine(unittest.TestCase):
         self.assertRegex(p.stderr, r"bad\.cedar:2:\d+: ")
         self.assertEqual(sluice("policy", "check", "/nowhere").returncode, 1)
 
+    def test_policy_test(self):
+        files = {"p.cedar": 'permit(principal is User, action, resource) when { principal.level > 2 };\n'
+                            'forbid(principal, action, resource) when { context.n + 1 > 9223372036854775806 };\n',
+                 "s.cedarschema": 'entity User { level: Long }; entity Doc;\n'
+                                  'action view appliesTo { principal: User, resource: Doc, context: { n: Long } };\n',
+                 "e.json": json.dumps([{"uid": {"type": "User", "id": "a"}, "attrs": {"level": 3}, "parents": []}])}
+        request = {"description": "r", "principal": {"type": "User", "id": "a"},
+                   "action": {"type": "Action", "id": "view"}, "resource": {"type": "Doc", "id": "d"},
+                   "context": {"n": 1}, "decision": "allow", "reason": ["policy0"], "errors": []}
+        overflow = dict(request, context={"n": 9223372036854775807}, errors=["policy1"])
+        case = {"policies": "p.cedar", "entities": "e.json", "schema": "s.cedarschema", "shouldValidate": True,
+                "requests": [request, overflow]}
+        wrong = dict(case, shouldValidate=False, requests=[dict(request, decision="deny"), dict(request, reason=[]),
+                                                           dict(overflow, errors=[]), dict(request, context={})])
+        root = os.path.join(scratch(), "cases")
+        os.mkdir(root)
+        for name, text in dict(files, **{"good.json": json.dumps(case), "wrong.json": json.dumps(wrong),
+                                         "lost.json": json.dumps(dict(case, schema="nowhere"))}).items():
+            with open(os.path.join(root, name), "w") as f:
+                f.write(text)
+        self.assertEqual(run("policy", "test", "--root", root, os.path.join(root, "good.json")),
+                         "2 decisions, 0 wrong; 1 validations, 0 wrong\n")
+        p = sluice("policy", "test", "--root", root, "good.json", "wrong.json", "lost.json")
+        self.assertEqual(p.returncode, 1)
+        self.assertEqual(p.stdout.splitlines()[-1], "8 decisions, 6 wrong; 3 validations, 2 wrong")
+        for says in ("expected deny", "by other policies", "other policies failed", "`n` is missing", "nowhere"):
+            self.assertIn(says, p.stderr)
+        self.assertEqual(sluice("policy", "test").returncode, 2)
+
     def test_wrong_configuration(self):
         path = os.path.join(scratch(), "wrong.yaml")
         with open(path, "w") as f:

@@ -172,18 +172,40 @@ struct str arena_str(struct arena *a, struct str s)
     return p ? str_n(p, s.len) : STR_NULL;
 }
 
+struct str arena_cat(struct arena *a, const struct str *parts, size_t n)
+{
+    size_t len = 0;
+    char *p;
+
+    for (size_t i = 0; i < n; i++) {
+        if (__builtin_add_overflow(len, parts[i].len, &len))
+            len = SIZE_MAX - 1;             /* fits nowhere: the arena says so */
+    }
+    p = arena_alloc(a, len + 1);
+    if (!p)
+        return STR_NULL;
+    for (size_t i = 0, at = 0; i < n; at += parts[i].len, i++) {
+        if (parts[i].len > 0)
+            memcpy(p + at, parts[i].p, parts[i].len);
+    }
+    p[len] = 0;
+    return str_n(p, len);
+}
+
 struct str arena_printf(struct arena *a, const char *fmt, ...)
 {
     va_list ap, again;
-    char *p = NULL;
+    char small[256], *p;
     int n;
 
     va_start(ap, fmt);
     va_copy(again, ap);
-    n = vsnprintf(NULL, 0, fmt, ap);
+    n = vsnprintf(small, sizeof(small), fmt, ap);
     ASSERT(n >= 0);     /* our own format: it cannot be at fault */
     p = arena_alloc(a, (size_t)n + 1);
-    if (p)
+    if (p && (size_t)n < sizeof(small))
+        memcpy(p, small, (size_t)n + 1);
+    else if (p)
         vsnprintf(p, (size_t)n + 1, fmt, again);
     va_end(again);
     va_end(ap);

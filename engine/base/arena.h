@@ -37,6 +37,10 @@ void *arena_array(struct arena *a, size_t n, size_t size);      /* zeroed; overf
 /* Copies; the copy is followed by a NUL that is not counted. Past the limit: { NULL, 0 }. */
 struct str arena_str(struct arena *a, struct str s);
 char *arena_z(struct arena *a, struct str s);
+/* The parts, one behind the other. */
+struct str arena_cat(struct arena *a, const struct str *parts, size_t n);
+#define ARENA_CAT(a, ...) arena_cat((a), STR_LIST(__VA_ARGS__), sizeof(STR_LIST(__VA_ARGS__)) / sizeof(struct str))
+#define STR_LIST(...) ((const struct str[]){ __VA_ARGS__ })
 struct str arena_printf(struct arena *a, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 #endif

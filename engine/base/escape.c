@@ -3,23 +3,26 @@
 
 /* ---- URLs and forms ---------------------------------------------------------------------------------------------- */
 
-static bool is_unreserved(char c)
-{
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || (c && strchr("-._~", c));
-}
+static const bool is_unreserved[256] = {
+    ['a' ... 'z'] = 1, ['A' ... 'Z'] = 1, ['0' ... '9'] = 1, ['-'] = 1, ['.'] = 1, ['_'] = 1, ['~'] = 1,
+};
 
 void buf_add_percent(struct buf *b, struct str s)
 {
     static const char digits[] = "0123456789ABCDEF";
 
-    for (size_t i = 0; i < s.len; i++) {
-        unsigned char c = (unsigned char)s.p[i];
-        const char encoded[3] = { '%', digits[c >> 4], digits[c & 15] };
+    for (size_t i = 0; i < s.len; ) {
+        size_t run = i;
 
-        if (is_unreserved(s.p[i]))
-            buf_add_c(b, s.p[i]);
-        else
+        while (run < s.len && is_unreserved[(unsigned char)s.p[run]])
+            run++;
+        buf_add(b, s.p + i, run - i);
+        for (i = run; i < s.len && !is_unreserved[(unsigned char)s.p[i]]; i++) {
+            unsigned char c = (unsigned char)s.p[i];
+            const char encoded[3] = { '%', digits[c >> 4], digits[c & 15] };
+
             buf_add(b, encoded, 3);
+        }
     }
 }
 

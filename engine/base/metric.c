@@ -218,6 +218,11 @@ unsigned metric_label(enum metric m, struct str value)
     return slot;
 }
 
+void metric_slot_ask(metric_slot_t *s, enum metric m, struct str value)
+{
+    atomic_store_explicit(s, (unsigned short)(metric_label(m, value) + 1), memory_order_relaxed);
+}
+
 /* Sums a slot's cells over all blocks. The lock is held. */
 static void sum_slot(enum metric m, unsigned slot, int64_t *sums)
 {

@@ -8,6 +8,8 @@
 #ifndef BASE_METRIC_H
 #define BASE_METRIC_H
 
+#include <stdatomic.h>
+
 #include "base/str.h"
 
 enum metric_kind { METRIC_COUNTER, METRIC_GAUGE, METRIC_HISTOGRAM };
@@ -23,6 +25,19 @@ enum { METRIC_LABELS_MAX = 256 };
 
 /* The slot of a label value: stable for the life of the process. Takes a lock: do it once, keep the slot. */
 unsigned metric_label(enum metric m, struct str value);
+
+/* A slot beside what it counts, asked for when it is first counted. Zero: not asked yet. Several threads may ask at
+ * once: they get the same slot. */
+typedef _Atomic(unsigned short) metric_slot_t;
+static inline bool metric_slot_known(const metric_slot_t *s)
+{
+    return atomic_load_explicit(s, memory_order_relaxed) != 0;
+}
+static inline unsigned metric_slot(const metric_slot_t *s)
+{
+    return atomic_load_explicit(s, memory_order_relaxed) - 1u;
+}
+void metric_slot_ask(metric_slot_t *s, enum metric m, struct str value);
 
 void metric_add(enum metric m, int64_t n);                          /* no label */
 void metric_add_at(enum metric m, unsigned slot, int64_t n);

@@ -18,12 +18,30 @@ static unsigned char fold(char c)
     return (unsigned char)(c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c);
 }
 
-bool str_ieq(struct str a, struct str b)
+/* The same of eight bytes: in each byte that is a letter in upper case, 0x80 >> 2 is added to it. */
+static uint64_t fold8(const char *p)
 {
-    if (a.len != b.len)
-        return false;
-    for (size_t i = 0; i < a.len; i++) {
-        if (fold(a.p[i]) != fold(b.p[i]))
+    const uint64_t ones = 0x0101010101010101u;
+    uint64_t v, low, upper;
+
+    memcpy(&v, p, 8);
+    low = v & ones * 0x7f;
+    upper = (low + ones * (0x80 - 'A')) & ~(low + ones * (0x80 - 'Z' - 1)) & ~v & ones * 0x80;
+    return v + (upper >> 2);
+}
+
+bool str_ieq_bytes(const char *a, const char *b, size_t n)
+{
+    size_t i = 0;
+
+    for (; i + 8 <= n; i += 8) {
+        if (fold8(a + i) != fold8(b + i))
+            return false;
+    }
+    if (n >= 8)
+        return i == n || fold8(a + n - 8) == fold8(b + n - 8);
+    for (; i < n; i++) {
+        if (fold(a[i]) != fold(b[i]))
             return false;
     }
     return true;
@@ -169,7 +187,7 @@ void buf_clear(struct buf *b)
     b->overflow = false;
 }
 
-char *buf_reserve(struct buf *b, size_t n)
+char *buf_grow(struct buf *b, size_t n)
 {
     size_t want, cap;
     char *p;
@@ -199,34 +217,6 @@ char *buf_reserve(struct buf *b, size_t n)
     return b->p + b->len;
 }
 
-void buf_add(struct buf *b, const void *p, size_t n)
-{
-    char *to;
-
-    if (n == 0)
-        return;
-    to = buf_reserve(b, n);
-    if (!to)
-        return;
-    memcpy(to, p, n);
-    b->len += n;
-}
-
-void buf_add_str(struct buf *b, struct str s)
-{
-    buf_add(b, s.p, s.len);
-}
-
-void buf_add_z(struct buf *b, const char *z)
-{
-    buf_add(b, z, strlen(z));
-}
-
-void buf_add_c(struct buf *b, char c)
-{
-    buf_add(b, &c, 1);
-}
-
 static void add_decimal(struct buf *b, bool negative, uint64_t v)
 {
     char digits[21], *d = digits + sizeof(digits);
@@ -252,14 +242,17 @@ void buf_add_i64(struct buf *b, int64_t v)
 
 void buf_addf(struct buf *b, const char *fmt, ...)
 {
+    size_t free_ = b->overflow || !b->p ? 0 : b->cap - b->len + 1;      /* the byte for the NUL included */
     va_list ap, again;
     int n;
 
     va_start(ap, fmt);
     va_copy(again, ap);
-    n = vsnprintf(NULL, 0, fmt, ap);
+    n = vsnprintf(free_ ? b->p + b->len : NULL, free_, fmt, ap);
     ASSERT(n >= 0);
-    if (n > 0 && buf_reserve(b, (size_t)n)) {
+    if ((size_t)n < free_) {
+        b->len += (size_t)n;
+    } else if (n > 0 && buf_reserve(b, (size_t)n)) {
         vsnprintf(b->p + b->len, (size_t)n + 1, fmt, again);
         b->len += (size_t)n;
     }

@@ -32,7 +32,11 @@ static inline bool str_eq(struct str a, struct str b)
 }
 static inline bool str_is(struct str a, const char *z)      { return str_eq(a, str_of(z)); }
 static inline bool str_empty(struct str a)                  { return a.len == 0; }
-bool str_ieq(struct str a, struct str b);                   /* ASCII case folded */
+bool str_ieq_bytes(const char *a, const char *b, size_t n); /* str_ieq() of two texts of one length */
+static inline bool str_ieq(struct str a, struct str b)      /* ASCII case folded */
+{
+    return a.len == b.len && str_ieq_bytes(a.p, b.p, a.len);
+}
 bool str_starts(struct str s, struct str prefix);
 bool str_ends(struct str s, struct str suffix);
 int  str_cmp(struct str a, struct str b);                   /* by bytes, like memcmp */
@@ -54,11 +58,26 @@ struct buf {
 
 void buf_release(struct buf *b);                /* frees; the buf may be used again */
 void buf_clear(struct buf *b);                  /* length 0, keeps the memory, clears overflow */
-char *buf_reserve(struct buf *b, size_t n);     /* room for n more bytes, or NULL and overflow set */
-void buf_add(struct buf *b, const void *p, size_t n);
-void buf_add_str(struct buf *b, struct str s);
-void buf_add_z(struct buf *b, const char *z);
-void buf_add_c(struct buf *b, char c);
+char *buf_grow(struct buf *b, size_t n);        /* buf_reserve() when the room is not there yet */
+/* Room for n more bytes, or NULL and overflow set. */
+static inline char *buf_reserve(struct buf *b, size_t n)
+{
+    if (__builtin_expect(n > 0 && n <= b->cap - b->len && !b->overflow, 1))
+        return b->p + b->len;
+    return buf_grow(b, n);
+}
+static inline void buf_add(struct buf *b, const void *p, size_t n)
+{
+    char *to = n > 0 ? buf_reserve(b, n) : NULL;
+
+    if (to) {
+        memcpy(to, p, n);
+        b->len += n;
+    }
+}
+static inline void buf_add_str(struct buf *b, struct str s) { buf_add(b, s.p, s.len); }
+static inline void buf_add_z(struct buf *b, const char *z)  { buf_add(b, z, strlen(z)); }
+static inline void buf_add_c(struct buf *b, char c)         { buf_add(b, &c, 1); }
 void buf_add_u64(struct buf *b, uint64_t v);
 void buf_add_i64(struct buf *b, int64_t v);
 void buf_addf(struct buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

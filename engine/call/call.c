@@ -275,19 +275,33 @@ static enum err await_steps(struct call *c)
 
 /* ---- end --------------------------------------------------------------------------------------------------------- */
 
-static void count(const struct call *c)
+static void count_first(const struct call *c, metric_slot_t *slot)
 {
     struct buf label = BUF_INIT(256);
 
-    if (c->err)
-        metric_add_at(M_CALL_ERRORS_TOTAL, metric_label(M_CALL_ERRORS_TOTAL, str_of(err_name(c->err))), 1);
-    if (!c->tool)
-        return;
     buf_add_str(&label, c->tool->name);
     buf_add_c(&label, ':');
     buf_add_z(&label, outcome_name(c->outcome));
-    metric_add_at(M_CALLS_TOTAL, metric_label(M_CALLS_TOTAL, buf_str(&label)), 1);
+    metric_slot_ask(slot, M_CALLS_TOTAL, buf_str(&label));
     buf_release(&label);
+}
+
+static void count(const struct call *c)
+{
+    static metric_slot_t errors[ERR_COUNT];
+
+    if (c->err) {
+        if (!metric_slot_known(&errors[c->err]))
+            metric_slot_ask(&errors[c->err], M_CALL_ERRORS_TOTAL, str_of(err_name(c->err)));
+        metric_add_at(M_CALL_ERRORS_TOTAL, metric_slot(&errors[c->err]), 1);
+    }
+    if (c->tool) {
+        metric_slot_t *slot = &c->tool->counted[c->outcome];
+
+        if (!metric_slot_known(slot))
+            count_first(c, slot);
+        metric_add_at(M_CALLS_TOTAL, metric_slot(slot), 1);
+    }
 }
 
 /* What happened cannot be proved any more. That nothing was sent may be said; anything else is unknown to whoever
@@ -358,8 +372,8 @@ void await_call(struct worker *w, const struct call_front *front, void *front_da
     *c = (struct call){ .magic = CALL_MAGIC, .id = id_new("call"), .worker = w, .registry = registry_ref(w->registry),
                         .task = task_self(), .front = front, .front_data = front_data, .began = loop_now(),
                         .began_wall = loop_wall_ms(), .bytes_in = bytes_in };
-    snprintf(c->peer, sizeof(c->peer), "%s", peer);
-    snprintf(c->key_text, sizeof(c->key_text), "%s", c->id.z + strlen("call_"));
+    memcpy(c->peer, peer, strnlen(peer, sizeof(c->peer) - 1));
+    memcpy(c->key_text, c->id.z + strlen("call_"), strlen(c->id.z) - strlen("call_"));
     c->deadline = c->began + CALL_TIMEOUT_MS * NS_PER_MS;
     arena_init(&c->arena, CALL_ARENA_MAX);
     w->calls++;

@@ -162,9 +162,18 @@ static enum err denied(struct call *c, unsigned i, const struct policy_decision 
                     side.name, STR_ARG(side.who));
 }
 
+static void count_decision(unsigned effect)
+{
+    static const char *const names[] = { "deny", "allow", "needs_approval" };
+    static metric_slot_t slots[ARRAY_LEN(names)];
+
+    if (!metric_slot_known(&slots[effect]))
+        metric_slot_ask(&slots[effect], M_POLICY_DECISIONS_TOTAL, str_of(names[effect]));
+    metric_add_at(M_POLICY_DECISIONS_TOTAL, metric_slot(&slots[effect]), 1);
+}
+
 static enum err decide_all(struct call *c, struct decide_names *n, const struct json *args)
 {
-    static const char *const results[] = { "deny", "allow", "needs_approval" };
 
     c->n_sides = 0;
     c->sides = ARENA_ARRAY(&c->arena, struct policy_decision, sides_of(c));
@@ -179,8 +188,7 @@ static enum err decide_all(struct call *c, struct decide_names *n, const struct 
         if (e)
             return e;
         c->n_sides++;
-        metric_add_at(M_POLICY_DECISIONS_TOTAL,
-                      metric_label(M_POLICY_DECISIONS_TOTAL, str_of(results[c->sides[i].effect])), 1);
+        count_decision(c->sides[i].effect);
         /* Cedar skips a forbid that fails to evaluate; who names the arguments can make one fail, so here that
          * refuses */
         if (c->sides[i].effect == POLICY_DENY || c->sides[i].n_forbid_errors > 0)

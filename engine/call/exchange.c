@@ -74,7 +74,7 @@ static enum err write_request(struct attempt *a)
     else if (a->x->body)
         json_write(&b, a->x->body);
     a->body = arena_str(&c->arena, buf_str(&b));
-    a->path = arena_printf(&c->arena, "%.*s%s", STR_ARG(a->p->base_path), a->x->path ? a->x->path : "");
+    a->path = ARENA_CAT(&c->arena, a->p->base_path, str_of(a->x->path));
     buf_release(&b);
     return b.overflow || arena_overflowed(&c->arena) ? E_CALL_TOO_LARGE : OK;
 }
@@ -102,14 +102,15 @@ static unsigned request_headers(const struct attempt *a, struct fetch_header *ou
 
 static struct str limit_key(struct call *c, const struct provider_conf *p, const struct limit_conf *l)
 {
+    const struct str bar = STR("|"), provider = str_of(p->decl->name), name = str_of(l->name);
+
     switch (l->scope) {
     case PER_ACCOUNT:
-        return arena_printf(&c->arena, "%.*s|%s|%.*s|%s", STR_ARG(c->caller->tenant), p->decl->name,
-                            STR_ARG(c->account.id), l->name);
+        return ARENA_CAT(&c->arena, c->caller->tenant, bar, provider, bar, c->account.id, bar, name);
     case PER_TENANT:
-        return arena_printf(&c->arena, "%.*s|%s||%s", STR_ARG(c->caller->tenant), p->decl->name, l->name);
+        return ARENA_CAT(&c->arena, c->caller->tenant, bar, provider, bar, bar, name);
     case PER_PROVIDER:
-        return arena_printf(&c->arena, "|%s||%s", p->decl->name, l->name);
+        return ARENA_CAT(&c->arena, bar, provider, bar, bar, name);
     }
     UNREACHABLE();
 }
@@ -272,11 +273,16 @@ static const char *const answer_names[] = { "none",    "done", "refused",      "
 
 static void count_answer(const struct attempt *a, enum answer ans)
 {
-    struct buf label = BUF_INIT(128);
+    metric_slot_t *slot = &a->p->answers[ans];
 
-    buf_addf(&label, "%s:%s", a->p->decl->name, answer_names[ans]);
-    metric_add_at(M_EXCHANGES_TOTAL, metric_label(M_EXCHANGES_TOTAL, buf_str(&label)), 1);
-    buf_release(&label);
+    if (!metric_slot_known(slot)) {
+        struct buf label = BUF_INIT(128);
+
+        buf_addf(&label, "%s:%s", a->p->decl->name, answer_names[ans]);
+        metric_slot_ask(slot, M_EXCHANGES_TOTAL, buf_str(&label));
+        buf_release(&label);
+    }
+    metric_add_at(M_EXCHANGES_TOTAL, metric_slot(slot), 1);
 }
 
 /* What came back, as one of the answers a provider can give; transport errors included. */

@@ -26,7 +26,7 @@
 #include "base/log.h"
 #include "call/internal.h"
 
-enum { SEALED_MAX = 64 * 1024, RESULT_MAX = 256 * 1024, REFUSALS_MAX = 50 };
+enum { SEALED_MAX = 64 * 1024, RESULT_MAX = 256 * 1024, REFUSALS_MAX = 50, REC_TYPICAL = 2048 };
 
 static bool refusal_alone(struct worker *w);
 
@@ -36,11 +36,21 @@ struct rec {
     struct buf b;
 };
 
-static void rec_key(struct rec *r, const char *key)
+/* As long as most records: the text is not moved while it grows. */
+static struct rec rec_new(size_t max)
 {
-    buf_add_c(&r->b, r->b.len ? ',' : '{');
-    buf_add_json_str(&r->b, str_of(key));
-    buf_add_c(&r->b, ':');
+    struct rec r = { BUF_INIT(max) };
+
+    buf_reserve(&r.b, REC_TYPICAL);
+    return r;
+}
+
+/* Keys are ours: nothing in them needs an escape. */
+static inline void rec_key(struct rec *r, const char *key)
+{
+    buf_add_z(&r->b, r->b.len ? ",\"" : "{\"");
+    buf_add_z(&r->b, key);
+    buf_add_z(&r->b, "\":");
 }
 
 static void rec_str(struct rec *r, const char *key, struct str v)
@@ -64,25 +74,29 @@ static void rec_int(struct rec *r, const char *key, int64_t v)
 
 /* ---- sealing ----------------------------------------------------------------------------------------------------- */
 
-/* Sealed bytes in base64, or nothing: a record without them is better than no record. */
-static struct str seal64(struct call *c, const char *purpose, struct str plain)
+static bool seal(struct call *c, const char *purpose, struct str plain, struct buf *sealed)
 {
-    struct buf sealed = BUF_INIT(RESULT_MAX + 256), text = BUF_INIT(2 * RESULT_MAX);
-    struct str ret = STR_NULL;
+    *sealed = BUF_INIT(RESULT_MAX + 256);
+    return !vault_seal(c->worker->engine->vault, c->caller->tenant, str_of(c->id.z), str_of(purpose), plain, sealed);
+}
 
-    if (!vault_seal(c->worker->engine->vault, c->caller->tenant, str_of(c->id.z), str_of(purpose), plain, &sealed)) {
-        buf_add_b64(&text, buf_str(&sealed));
-        if (!text.overflow)
-            ret = arena_str(&c->arena, buf_str(&text));
+/* Sealed bytes in base64, or nothing: a record without them is better than no record. */
+static void rec_sealed(struct rec *r, const char *key, struct call *c, const char *purpose, struct str plain)
+{
+    struct buf sealed;
+
+    if (seal(c, purpose, plain, &sealed)) {
+        rec_key(r, key);
+        buf_add_c(&r->b, '"');
+        buf_add_b64(&r->b, buf_str(&sealed));
+        buf_add_c(&r->b, '"');
     }
     buf_release(&sealed);
-    buf_release(&text);
-    return ret;
 }
 
 struct str call_seal_result(struct call *c)
 {
-    struct buf plain = BUF_INIT(RESULT_MAX);
+    struct buf plain = BUF_INIT(RESULT_MAX), sealed = BUF_INIT(0), text = BUF_INIT(2 * RESULT_MAX);
     struct json *kept = json_object(&c->arena);
     struct str ret = STR_NULL;
 
@@ -93,9 +107,13 @@ struct str call_seal_result(struct call *c)
     if (c->content)
         json_set(&c->arena, kept, "content", json_copy(&c->arena, c->content));
     json_write(&plain, kept);
-    if (!plain.overflow && !arena_overflowed(&c->arena))
-        ret = seal64(c, "result", buf_str(&plain));
+    if (!plain.overflow && !arena_overflowed(&c->arena) && seal(c, "result", buf_str(&plain), &sealed)) {
+        buf_add_b64(&text, buf_str(&sealed));
+        ret = text.overflow ? STR_NULL : arena_str(&c->arena, buf_str(&text));
+    }
     buf_release(&plain);
+    buf_release(&sealed);
+    buf_release(&text);
     c->sealed_result = ret;
     return ret;
 }
@@ -154,7 +172,8 @@ static void rec_who(struct rec *r, const struct call *c)
 
 static void rec_policies(struct rec *r, const char *key, const struct call *c, const uint32_t *numbers, uint32_t n)
 {
-    buf_addf(&r->b, ",\"%s\":[", key);
+    rec_key(r, key);
+    buf_add_c(&r->b, '[');
     for (uint32_t i = 0; i < n && i < POLICY_NAMED_MAX; i++) {
         if (i)
             buf_add_c(&r->b, ',');
@@ -177,11 +196,11 @@ static void rec_decisions(struct rec *r, const struct call *c)
 
         for (uint32_t k = 0; k < d->n_errors && k < POLICY_NAMED_MAX; k++)
             failed[k] = d->errors[k].policy;
-        buf_addf(&r->b, "%s{\"side\":\"%s\",\"effect\":\"%s\"", i ? "," : "[",
-                 i == 0   ? "user"
-                 : i == 1 ? "agent"
-                          : "delegate",
-                 effects[d->effect]);
+        buf_add_z(&r->b, i ? ",{\"side\":\"" : "[{\"side\":\"");
+        buf_add_z(&r->b, i == 0 ? "user" : i == 1 ? "agent" : "delegate");
+        buf_add_z(&r->b, "\",\"effect\":\"");
+        buf_add_z(&r->b, effects[d->effect]);
+        buf_add_c(&r->b, '"');
         rec_policies(r, "policies", c, d->reasons, d->n_reasons);
         if (d->n_errors)
             rec_policies(r, "errors", c, failed, d->n_errors);
@@ -206,19 +225,20 @@ static void rec_what(struct rec *r, struct call *c)
     rec_z(r, "tool_digest", c->tool->digest);
     rec_z(r, "effect", effects[c->tool->decl->effect]);
     if (c->resource_type.len) {
-        struct buf name = BUF_INIT(1024);
+        struct str id = c->resource_id.len > 512 ? str_n(c->resource_id.p, 512) : c->resource_id;
 
-        buf_add_str(&name, c->resource_type);
-        buf_add_z(&name, "::");
-        buf_add_str(&name, c->resource_id.len > 512 ? str_n(c->resource_id.p, 512) : c->resource_id);
-        rec_str(r, "resource", buf_str(&name));
-        buf_release(&name);
+        rec_key(r, "resource");
+        buf_add_c(&r->b, '"');
+        buf_add_json_part(&r->b, c->resource_type);
+        buf_add_z(&r->b, "::");
+        buf_add_json_part(&r->b, id);
+        buf_add_c(&r->b, '"');
     }
     rec_str(r, "account", c->account.label);
     rec_str(r, "key", c->key);
     rec_z(r, "args_digest", c->digest);
     if (c->worker->engine->opt.record_arguments && c->frozen.len && c->frozen.len <= SEALED_MAX)
-        rec_str(r, "args", seal64(c, "args", c->frozen));
+        rec_sealed(r, "args", c, "args", c->frozen);
     rec_decisions(r, c);
 }
 
@@ -236,7 +256,7 @@ static enum err rec_append(struct call *c, enum journal_type type, struct rec *r
 
 enum err await_record_intent(struct call *c)
 {
-    struct rec r = { BUF_INIT(JOURNAL_PAYLOAD_MAX) };
+    struct rec r = rec_new(JOURNAL_PAYLOAD_MAX);
     uint64_t seq;
     enum err e;
 
@@ -259,7 +279,7 @@ static void rec_why(struct rec *r, struct call *c)
 
     rec_z(r, "why", quotes || !c->why.text[0] ? err_text(c->err) : c->why.text);
     if (quotes && c->why.text[0])
-        rec_str(r, "detail", seal64(c, "detail", str_of(c->why.text)));
+        rec_sealed(r, "detail", c, "detail", str_of(c->why.text));
 }
 
 static void rec_outcome(struct rec *r, struct call *c)
@@ -274,7 +294,7 @@ static void rec_outcome(struct rec *r, struct call *c)
 
 static enum err outcome_append(struct call *c, bool call, uint64_t *ret_seq)
 {
-    struct rec r = { BUF_INIT(JOURNAL_PAYLOAD_MAX) };
+    struct rec r = rec_new(JOURNAL_PAYLOAD_MAX);
 
     rec_z(&r, "call", c->id.z);
     if (!c->intended)
@@ -355,7 +375,7 @@ void call_record_refusals(struct worker *w)
 
 void call_record_bad_request(struct worker *w, enum err e, const char *why, const char *peer, size_t bytes)
 {
-    struct rec r = { BUF_INIT(4096) };
+    struct rec r = rec_new(4096);
     struct id id = id_new("call");
     uint64_t seq;
 

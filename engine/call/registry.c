@@ -241,6 +241,7 @@ static enum err tool_make(struct registry *r, struct tool *t, const struct tool_
     t->provider = registry_provider(r, str_of(d->provider->name));
     t->name = str_of(d->name);
     t->title = title_of(&r->arena, d);
+    t->counted = ARENA_ARRAY(&r->arena, metric_slot_t, OUTCOME_UNKNOWN + 1);
     t->resource_arg = d->resource ? field_named(d->args, d->resource) : NULL;
     t->resource_type = d->resource && !t->resource_arg ? d->resource
                        : d->provider->resource         ? d->provider->resource
@@ -470,6 +471,7 @@ static enum err provider_make(struct registry *r, struct provider_conf *p, const
     provider_authorize_params(r, p);
     provider_scopes(r, p);
     p->metric = metric_label(M_EXCHANGE_SECONDS, str_of(d->name));
+    p->answers = ARENA_ARRAY(&r->arena, metric_slot_t, ANSWER_UNKNOWN + 1);
     return provider_limits(p, s, index, info);
 }
 

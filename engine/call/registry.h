@@ -12,6 +12,7 @@
 
 #include "base/err.h"
 #include "base/map.h"
+#include "base/metric.h"
 #include "call/engine.h"
 #include "connectors/connector.h"
 #include "fetch/fetch.h"
@@ -52,7 +53,8 @@ struct provider_conf {
     struct limit_conf limits[LIMITS_MAX];
     unsigned n_limits;
     struct vault_provider vault;        /* OAuth as configured; token_url empty: static tokens only */
-    unsigned metric;                    /* label slot */
+    unsigned metric;                    /* M_EXCHANGE_SECONDS: label slot */
+    metric_slot_t *answers;             /* M_EXCHANGES_TOTAL, by enum answer */
 };
 
 struct tool {
@@ -65,6 +67,7 @@ struct tool {
     char digest[65];        /* SHA-256 over name, summary, schemas, effect: what approvals and policies mean */
     const struct field *resource_arg;   /* the argument that names the resource, or NULL */
     const char *resource_type;
+    metric_slot_t *counted;             /* M_CALLS_TOTAL, by outcome */
 };
 
 struct registry {

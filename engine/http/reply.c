@@ -12,6 +12,12 @@
 #include "base/log.h"
 #include "http/internal.h"
 
+enum {
+    HEAD_MAX = 1 << 20,
+    BODY_COPY = 4096,                   /* bodies up to here leave in one piece with their head */
+    HEAD_TYPICAL = 512,
+};
+
 static const char *status_text(int status)
 {
     switch (status) {
@@ -133,7 +139,8 @@ enum err await_http_reply(struct http_request *rq, int status, const struct http
 {
     bool bodyless = status == 204 || status == 304;
     struct conn *c = rq->conn;
-    struct buf b = BUF_INIT(1 << 20);
+    struct buf own = BUF_INIT(OUT_MAX), *b = c->tls ? &own : &c->pending;
+    size_t before = b->len;
     enum err e;
 
     if (body.len > HTTP_REPLY_MAX)
@@ -141,26 +148,28 @@ enum err await_http_reply(struct http_request *rq, int status, const struct http
     e = begin(rq, status, headers, n);
     if (e)
         return e;
-    add_start(c, &b, status, headers, n);
+    buf_reserve(b, HEAD_TYPICAL + (body.len <= BODY_COPY ? body.len : 0));
+    add_start(c, b, status, headers, n);
     if (!bodyless) {
-        buf_add_z(&b, "Content-Length: ");
-        buf_add_u64(&b, body.len);
-        buf_add_z(&b, "\r\n");
+        buf_add_z(b, "Content-Length: ");
+        buf_add_u64(b, body.len);
+        buf_add_z(b, "\r\n");
     }
-    add_end(rq, &b);
-    if (b.overflow) {
+    add_end(rq, b);
+    if (b->overflow || b->len - before > HEAD_MAX) {
         LOG_ERROR("a reply's fields are larger than 1 MB");
-        buf_release(&b);
+        buf_release(&own);
         conn_abort(c);
         return E_CLOSED;
     }
     if (bodyless || str_is(rq->head.method, "HEAD"))
         body = STR_NULL;
-    if (body.len <= 4096) {
-        buf_add_str(&b, body);      /* one TLS record, one copy */
+    if (body.len <= BODY_COPY) {
+        buf_add_str(b, body);       /* one TLS record, one copy */
         body = STR_NULL;
     }
-    send_buf(c, &b);
+    if (c->tls)
+        send_buf(c, &own);
     conn_out(c, body);
     conn_flush(c);
     return c->phase == HANDLING ? OK : E_CLOSED;

@@ -226,6 +226,8 @@ void json_write_pretty(struct buf *out, const struct json *j);
 void json_canonical(struct buf *out, const struct json *j);
 /* A string literal with its quotes. */
 void buf_add_json_str(struct buf *out, struct str s);
+/* A part of one, without them: for literals put together of several texts. */
+void buf_add_json_part(struct buf *out, struct str s);
 
 /* How ECMAScript prints a finite double (RFC 8785 3.2.2.3): returns the length, at most 25, not NUL-terminated. */
 #define JSON_DOUBLE_TEXT 32

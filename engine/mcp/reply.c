@@ -12,6 +12,8 @@
 
 #include "mcp/internal.h"
 
+enum { TEXT_TYPICAL = 2048, MESSAGE_TYPICAL = 4096 };   /* what is asked of malloc first */
+
 /* ---- pieces ------------------------------------------------------------------------------------------------------ */
 
 /* A member's key, with the comma before it unless it is its object's first. */
@@ -23,9 +25,12 @@ static void add_key_str(struct buf *b, struct str key)
     buf_add_c(b, ':');
 }
 
-static void add_key(struct buf *b, const char *key)
+/* Of our own keys: nothing in them needs an escape. */
+static inline void add_key(struct buf *b, const char *key)
 {
-    add_key_str(b, str_of(key));
+    buf_add_z(b, b->p[b->len - 1] != '{' ? ",\"" : "\"");
+    buf_add_z(b, key);
+    buf_add_z(b, "\":");
 }
 
 static void add_members(struct buf *b, const struct json *obj)
@@ -91,35 +96,38 @@ static void add_call_meta(struct buf *b, struct call *c, struct turn *t)
 }
 
 /* The blocks the body made; else the structured result as text, for models behind clients that know no other. */
-static void add_content(struct buf *b, struct call *c)
+static void add_content(struct buf *b, struct call *c, struct str structured)
 {
-    struct buf text = BUF_INIT(CALL_ARENA_MAX);
-
     add_key(b, "content");
     if (json_len(c->content)) {
         json_write(b, c->content);
         return;
     }
     buf_add_c(b, '[');
-    if (c->structured) {
-        json_write(&text, c->structured);
+    if (structured.len) {
         buf_add_z(b, "{\"type\":\"text\",\"text\":");
-        buf_add_json_str(b, buf_str(&text));
+        buf_add_json_str(b, structured);
         buf_add_c(b, '}');
-        b->overflow = b->overflow || text.overflow;
     }
     buf_add_c(b, ']');
-    buf_release(&text);
 }
 
 static void add_tool_result(struct buf *b, struct call *c, struct turn *t)
 {
-    add_content(b, c);
+    struct buf structured = BUF_INIT(CALL_ARENA_MAX);       /* written once, said twice */
+
+    if (c->structured) {
+        buf_reserve(&structured, TEXT_TYPICAL);
+        json_write(&structured, c->structured);
+    }
+    add_content(b, c, buf_str(&structured));
     if (c->structured && t->msg.revision >= REV_2025_06_18 &&
         (t->msg.era == ERA_MODERN || json_is(c->structured, JSON_OBJECT))) {
         add_key(b, "structuredContent");
-        json_write(b, c->structured);
+        buf_add_str(b, buf_str(&structured));
     }
+    b->overflow = b->overflow || structured.overflow;
+    buf_release(&structured);
     add_call_meta(b, c, t);
     if (t->msg.era == ERA_MODERN)
         end_modern(b, "complete");
@@ -247,6 +255,7 @@ static void write_message(struct buf *b, struct call *c, struct turn *t)
  * same. */
 static void write_fitting(struct buf *b, struct call *c, struct turn *t)
 {
+    buf_reserve(b, MESSAGE_TYPICAL);
     write_message(b, c, t);
     if (!b->overflow)
         return;

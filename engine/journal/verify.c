@@ -328,6 +328,8 @@ static void lane_unlisted(unsigned lane, void *arg)
             continue;
         empty = seg_nonzero_first(&f, HEADER_BYTES) < 0;
         seg_file_close(&f);
+        if (!empty && lane_is_new(v, lane))
+            break;                      /* it is listed before its first record: only now is that known to be missing */
         tell(v, !empty, path, -1, 0, empty ? "an empty segment of a lane that was about to begin" :
              "the manifest does not list this lane, but there are records");
     }

@@ -5,7 +5,7 @@
  * in doubt: the whole request left before the answer began, the answer ended by its own framing with not a byte behind
  * it, and neither side said close.  Everything else closes it.
  *
- * `sent` is set before bytes can have left, never after: with TLS a record may be half written when libcurl says AGAIN.
+ * `sent` is set before bytes can have left, never after: with TLS a record may be half written when OpenSSL waits.
  */
 #include <poll.h>
 
@@ -13,7 +13,7 @@
 #include "fetch/internal.h"
 
 enum {
-    PIECE = 64 * 1024,                  /* handed to libcurl at once */
+    PIECE = 64 * 1024,                  /* handed to the kernel, or to OpenSSL, at once */
     PIECES_PER_TURN = 16,               /* then the other tasks of the worker get their turn */
     DIRECT = 16 * 1024,                 /* bodies with at least this much to come are received in place */
 };
@@ -42,20 +42,21 @@ static enum err await_breath(const struct exchange *x)
 /* One receive. *ret_more: there may be more to read at once. E_CLOSED: the peer is gone, the answer incomplete. */
 static enum err receive(struct exchange *x, bool *ret_more)
 {
-    struct fetch *f = x->c->x.f;
+    struct fetch *f = x->c->f;
     size_t size = 0, n = 0, used;
     char *room = reader_room(&x->r, &size);
     bool direct = room && size >= DIRECT;
-    CURLcode rc = curl_easy_recv(x->c->x.easy, direct ? room : f->scratch, direct ? size : sizeof(f->scratch), &n);
+    struct channel *ch = &x->c->channel;
+    enum moved moved = channel_recv(ch, direct ? room : f->scratch, direct ? size : sizeof(f->scratch), &n);
     enum err e;
 
-    *ret_more = rc == CURLE_OK;
-    if (rc == CURLE_AGAIN)
+    *ret_more = moved == MOVED;
+    if (moved == MOVED_LATER)
         return OK;
-    if (rc != CURLE_OK)
+    if (moved == MOVED_NEVER)
         return E_CLOSED;
     if (n == 0)
-        return x->c->tls && !xfer_said_goodbye(&x->c->x) ? E_CLOSED : reader_eof(&x->r);
+        return channel_said_goodbye(ch) ? reader_eof(&x->r) : E_CLOSED;
     if (direct)
         return reader_filled(&x->r, n);
     e = reader_feed(&x->r, str_n(f->scratch, n), &used);
@@ -67,7 +68,7 @@ static enum err receive(struct exchange *x, bool *ret_more)
 /* The socket takes nothing. Waits until it does, or until the peer says something: then x->early, or an error. */
 static enum err await_writable(struct exchange *x)
 {
-    struct op op = { .kind = OP_POLL, .fd = x->c->fd, .events = POLLIN | POLLOUT };
+    struct op op = { .kind = OP_POLL, .fd = x->c->channel.fd, .events = POLLIN | POLLOUT };
     bool more = true;
     int events;
     enum err e = await_op(&op, x->req->deadline, &events);
@@ -95,14 +96,14 @@ static enum err await_send(struct exchange *x)
         bool head = x->off < w->len;
         const char *p = head ? w->p + x->off : w->rest.p + (x->off - w->len);
         size_t left = head ? w->len - x->off : wire_total(w) - x->off, n = 0;
-        CURLcode rc = curl_easy_send(x->c->x.easy, p, left < PIECE ? left : PIECE, &n);
+        enum moved moved = channel_send(&x->c->channel, p, left < PIECE ? left : PIECE, &n);
 
-        if (rc != CURLE_OK && rc != CURLE_AGAIN)
-            return E_CLOSED;
-        if (n > 0 || x->c->tls)
+        if (n > 0 || x->c->channel.ssl)
             x->sent = FETCH_SENT;
+        if (moved == MOVED_NEVER)
+            return E_CLOSED;
         x->off += n;
-        if (rc == CURLE_AGAIN || n == 0)
+        if (moved == MOVED_LATER || n == 0)
             e = await_writable(x);
         else if (++pieces % PIECES_PER_TURN == 0)
             e = await_breath(x);

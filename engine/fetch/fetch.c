@@ -111,6 +111,8 @@ enum err fetch_create(const struct fetch_options *opt, struct fetch **ret, struc
     }
     curl_share_setopt(f->share, CURLSHOPT_SHARE, CURL_LOCK_DATA_DNS);
     e = trust_load(f, opt->ca_file, info);
+    if (!e && !(f->tls = channel_settings(f->trust)))
+        e = err_set(info, E_OVERLOADED, "no memory for fetch");
     if (e) {
         fetch_destroy(f);
         return e;
@@ -140,6 +142,7 @@ void fetch_destroy(struct fetch *f)
     if (f->share)
         curl_share_cleanup(f->share);
     curl_slist_free_all(f->resolve);
+    SSL_CTX_free(f->tls);
     X509_STORE_free(f->trust);
     free(f->proxy);
     f->magic = 0;

@@ -252,7 +252,7 @@ static enum err await_transfer(struct full *t, struct group *g, struct fetch_rep
 
     snprintf(url, sizeof(url), "%s://%s:%u%.*s", req->origin->tls ? "https" : "http", req->origin->host,
              req->origin->port, STR_ARG(req->path));
-    if (!xfer_open(&t->x, g->f, &g->origin, &g->guard, url) || !list_build(t) || !wire_build_body(&t->body, req) ||
+    if (!xfer_open(&t->x, g->f, &g->guard, url) || !list_build(t) || !wire_build_body(&t->body, req) ||
         !options(t))
         return err_set(info, E_OVERLOADED, "no memory for a request");
     t->x.safe = fetch_is_safe(req);

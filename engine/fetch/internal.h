@@ -2,8 +2,8 @@
  * internal.h -- what the files of fetch/ share. Not for other rooms (unit tests of the pure parts include it).
  *
  * From the ground up: origin.c (hosts, networks), request.c (a request's bytes), reply.c and inflate.c (an answer's
- * bytes) are pure.  multi.c runs libcurl on the loop.  pool.c keeps connections and queues for them.  exchange.c and
- * full.c carry one exchange, each in its way.  fetch.c is the front.
+ * bytes) are pure.  multi.c runs libcurl on the loop.  channel.c moves bytes on what it connected.  pool.c keeps
+ * connections and queues for them.  exchange.c and full.c carry one exchange, each in its way.  fetch.c is the front.
  */
 #ifndef FETCH_INTERNAL_H
 #define FETCH_INTERNAL_H
@@ -97,7 +97,7 @@ enum err inflate_bounded(struct str in, bool gzip, size_t max, struct buf *out, 
 enum {
     /* connections begun per turn, by cost: 0.1 ms of the loop plain, 1 to 1.7 ms with TLS (2,500 at once, loopback) */
     BEGIN_PLAIN = 1, BEGIN_TLS = 16, BEGIN_MAX = 64,
-    MULTI_CONNECTIONS = 64,             /* libcurl looks a connection up by walking all of its multi: keep that short */
+    MULTI_CONNECTIONS = 64,             /* of full transfers or being opened: libcurl walks all of a multi's */
     SCRATCH_SIZE = 64 * 1024,
     FETCH_MAGIC = 0x66657463, CONN_MAGIC = 0x636f6e6e,
 };
@@ -128,6 +128,7 @@ struct xfer {
     bool done;
     CURLcode result;
     struct wake *wake;
+    bool taken;                         /* its socket: libcurl does not close it */
     bool nudged;
     struct xfer *next_nudged;
     char why[CURL_ERROR_SIZE];
@@ -138,28 +139,52 @@ struct multi *multi_roomy(struct fetch *f);     /* for one more CONNECT_ONLY con
 void multi_close(struct multi *m);      /* no easy handle in it */
 void multis_drain(struct fetch *f);     /* closes those nobody uses; the others close with their last handle */
 /* An easy handle with everything set that both kinds of transfer share. False when memory is out. */
-bool xfer_open(struct xfer *x, struct fetch *f, const struct fetch_origin *o, const struct fetch_guard *g,
-               const char *url);
+bool xfer_open(struct xfer *x, struct fetch *f, const struct fetch_guard *g, const char *url);
 bool xfer_start(struct xfer *x, struct multi *m);
 /* OK when libcurl is done with it (x->result), E_TIMEOUT, E_CANCELLED. */
 enum err await_xfer(struct xfer *x, ns_t deadline);
-void xfer_close(struct xfer *x);        /* closes its connection too when it is CONNECT_ONLY */
-bool xfer_said_goodbye(const struct xfer *x);   /* TLS: did the peer end the connection, rather than somebody else? */
+void xfer_close(struct xfer *x);        /* closes its connection too when it is CONNECT_ONLY and was not taken */
+/* The socket of a CONNECT_ONLY transfer that is done: from now on the caller's, xfer_close() leaves it open. -1: it
+ * is gone. */
+int xfer_take_socket(struct xfer *x);
 enum err curl_setup(struct errinfo *info);
 enum err trust_load(struct fetch *f, const char *ca_file, struct errinfo *info);
 bool fetch_guard_peer(const struct xfer *x, int fd);            /* is the connected peer one that is allowed? */
+
+/* ---- channel.c: a connected socket, plain or with TLS ------------------------------------------------------------ */
+
+struct channel {
+    int fd;
+    SSL *ssl;                           /* NULL: plain */
+    bool ready;                         /* TLS: the handshake is done */
+};
+
+enum moved {
+    MOVED,                              /* *ret_n bytes; received 0: the peer has closed */
+    MOVED_LATER,                        /* nothing can be moved now */
+    MOVED_NEVER,                        /* the connection is broken */
+};
+
+SSL_CTX *channel_settings(X509_STORE *trust);   /* for all channels that trust these; NULL when memory is out */
+/* Begins TLS on a plain channel. E_UPSTREAM_DOWN with the reason, E_OVERLOADED, E_TIMEOUT, E_CANCELLED. */
+enum err await_channel_tls(struct channel *ch, SSL_CTX *settings, const char *host, ns_t deadline,
+                           struct errinfo *info);
+enum moved channel_send(struct channel *ch, const char *p, size_t n, size_t *ret_n);
+enum moved channel_recv(struct channel *ch, char *p, size_t n, size_t *ret_n);
+/* After the peer closed: did it do so itself, rather than somebody between? Always so without TLS: nobody can tell. */
+bool channel_said_goodbye(const struct channel *ch);
+void channel_close(struct channel *ch);
 
 /* ---- pool.c ------------------------------------------------------------------------------------------------------ */
 
 struct conn {
     uint32_t magic;
-    struct xfer x;
+    struct fetch *f;
     struct group *group;
-    int fd;
+    struct channel channel;
     struct op poll;                     /* readable; stays armed while idle, so that a close is noticed */
     bool readable;                      /* poll fired since it was last armed */
     bool dead;                          /* closed; only waits for poll to end */
-    bool tls;
     struct wake *wake;                  /* the exchange that waits for readable */
     ns_t idle_since;
     struct conn *below, *above;         /* LIFO of the group */
@@ -186,6 +211,7 @@ struct fetch {
     struct fetch_options opt;
     char *proxy;
     X509_STORE *trust;
+    SSL_CTX *tls;                       /* of all channels; it trusts the same */
     struct curl_slist *resolve;
     CURLSH *share;                      /* the DNS cache, for all multis of this worker */
     struct multi *roomy, *full;

@@ -441,15 +441,23 @@ bool fetch_guard_peer(const struct xfer *x, int fd)
            fetch_guard_allows(&x->guard, fetch_net_of((const struct sockaddr *)&peer));
 }
 
-/* libcurl reports a TLS connection cut off without close_notify like one that was closed in order: ask OpenSSL. */
-bool xfer_said_goodbye(const struct xfer *x)
+int xfer_take_socket(struct xfer *x)
 {
-    struct curl_tlssessioninfo *tls = NULL;
+    curl_socket_t fd = CURL_SOCKET_BAD;
 
-    if (curl_easy_getinfo(x->easy, CURLINFO_TLS_SSL_PTR, &tls) != CURLE_OK || !tls ||
-        tls->backend != CURLSSLBACKEND_OPENSSL || !tls->internals)
-        return false;
-    return (SSL_get_shutdown(tls->internals) & SSL_RECEIVED_SHUTDOWN) != 0;
+    ASSERT(x->done && !x->taken);
+    if (curl_easy_getinfo(x->easy, CURLINFO_ACTIVESOCKET, &fd) != CURLE_OK || fd == CURL_SOCKET_BAD)
+        return -1;
+    x->taken = true;
+    return fd;
+}
+
+/* Every socket on_open() made ends here; but one that was taken stays open. */
+static int on_close(void *arg, curl_socket_t fd)
+{
+    const struct xfer *x = arg;
+
+    return x->taken ? 0 : close(fd);
 }
 
 /* All connections of a worker share one store of trusted certificates: reading the file takes tens of milliseconds,
@@ -462,7 +470,7 @@ static CURLcode on_tls(CURL *easy, void *ctx, void *arg)
     return CURLE_OK;
 }
 
-static bool common_options(struct xfer *x, const struct fetch_origin *o, const char *url)
+static bool common_options(struct xfer *x, const char *url)
 {
     const struct fetch *f = x->f;
     CURL *c = x->easy;
@@ -473,7 +481,7 @@ static bool common_options(struct xfer *x, const struct fetch_origin *o, const c
     SET(CURLOPT_PRIVATE, x);
     SET(CURLOPT_ERRORBUFFER, x->why);
     SET(CURLOPT_NOSIGNAL, 1L);
-    SET(CURLOPT_PROTOCOLS_STR, o->tls ? "https" : "http");
+    SET(CURLOPT_PROTOCOLS_STR, str_starts(str_of(url), STR("https:")) ? "https" : "http");
     SET(CURLOPT_FOLLOWLOCATION, 0L);
     SET(CURLOPT_NETRC, (long)CURL_NETRC_IGNORED);
     SET(CURLOPT_PROXY, f->proxy ? f->proxy : "");       /* "": not even the environment's */
@@ -484,6 +492,8 @@ static bool common_options(struct xfer *x, const struct fetch_origin *o, const c
     SET(CURLOPT_RESOLVE, f->resolve);
     SET(CURLOPT_OPENSOCKETFUNCTION, on_open);
     SET(CURLOPT_OPENSOCKETDATA, x);
+    SET(CURLOPT_CLOSESOCKETFUNCTION, on_close);
+    SET(CURLOPT_CLOSESOCKETDATA, x);
     SET(CURLOPT_PREREQFUNCTION, on_ready);
     SET(CURLOPT_PREREQDATA, x);
     SET(CURLOPT_CONNECTTIMEOUT_MS, (long)(f->opt.connect_timeout / NS_PER_MS));
@@ -500,14 +510,13 @@ static bool common_options(struct xfer *x, const struct fetch_origin *o, const c
     return rc == CURLE_OK;
 }
 
-bool xfer_open(struct xfer *x, struct fetch *f, const struct fetch_origin *o, const struct fetch_guard *g,
-               const char *url)
+bool xfer_open(struct xfer *x, struct fetch *f, const struct fetch_guard *g, const char *url)
 {
     *x = (struct xfer){ .f = f, .guard = *g, .proxied = f->proxy != NULL };
     x->easy = curl_easy_init();
     if (!x->easy)
         return false;
-    return common_options(x, o, url);
+    return common_options(x, url);
 }
 
 bool xfer_start(struct xfer *x, struct multi *m)
@@ -539,6 +548,8 @@ void xfer_close(struct xfer *x)
 {
     struct multi *m = x->multi;
 
+    if (!x->easy)
+        return;
     ASSERT(x->wake == NULL);
     for (struct xfer **at = m ? &m->nudged : NULL; x->nudged; at = &(*at)->next_nudged) {
         if (*at == x) {

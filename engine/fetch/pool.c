@@ -14,6 +14,7 @@
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "base/check.h"
 #include "base/metric.h"
@@ -25,6 +26,8 @@ struct waiter {
     bool place;                         /* ... or a place */
     struct waiter *next, *prev;
 };
+
+enum { CONNECT_BUFFER = 1024 };         /* libcurl's, of a handle that will not transfer anything; the least it takes */
 
 /* ---- groups ------------------------------------------------------------------------------------------------------ */
 
@@ -165,9 +168,9 @@ static void idle_add(struct conn *c)
 static bool conn_quiet(struct conn *c)
 {
     char byte;
-    size_t n = 0;
+    size_t n;
 
-    return curl_easy_recv(c->x.easy, &byte, 1, &n) == CURLE_AGAIN;
+    return channel_recv(&c->channel, &byte, 1, &n) == MOVED_LATER;
 }
 
 static void on_readable(struct op *op, int res)
@@ -176,7 +179,7 @@ static void on_readable(struct op *op, int res)
 
     MAGIC_CHECK(c, CONN_MAGIC);
     if (c->dead) {
-        c->x.f->n_socks--;
+        c->f->n_socks--;
         c->magic = 0;
         free(c);
         return;
@@ -213,17 +216,14 @@ enum err await_readable(struct conn *c, ns_t deadline)
 /* Closes; its place stays taken. */
 static void conn_destroy(struct conn *c)
 {
-    struct fetch *f = c->x.f;
-    bool counted = c->fd >= 0;
+    struct fetch *f = c->f;
 
     MAGIC_CHECK(c, CONN_MAGIC);
     ASSERT(!c->idle && !c->wake && !c->dead);
-    xfer_close(&c->x);
+    channel_close(&c->channel);
     c->group = NULL;
-    if (counted) {
-        f->n_conns--;
-        metric_add(M_FETCH_CONNECTIONS, -1);
-    }
+    f->n_conns--;
+    metric_add(M_FETCH_CONNECTIONS, -1);
     if (op_active(&c->poll)) {
         c->dead = true;                 /* on_readable() frees it */
         f->n_socks++;
@@ -234,42 +234,90 @@ static void conn_destroy(struct conn *c)
     free(c);
 }
 
-static enum err connect_result(struct conn *c, const struct fetch_request *req, enum err e, struct errinfo *info)
+/* Waiting for the connection ended before there was one. */
+static enum err connect_given_up(const struct fetch *f, const struct fetch_request *req, enum err e,
+                                 struct errinfo *info)
 {
     const char *host = req->origin->host;
 
-    if (e == E_CANCELLED)
+    if (e != E_TIMEOUT)
         return e;
-    if (e == E_TIMEOUT && loop_now() >= req->deadline)
+    if (loop_now() >= req->deadline)
         return err_set(info, E_DEADLINE, "%s: not connected before the deadline", host);
-    if (e == E_TIMEOUT)
-        return err_set(info, E_UPSTREAM_DOWN, "%s: not connected within %lld ms", host,
-                       (long long)(c->x.f->opt.connect_timeout / NS_PER_MS));
-    if (c->x.result != CURLE_OK && c->x.denied)
+    return err_set(info, E_UPSTREAM_DOWN, "%s: not connected within %lld ms", host,
+                   (long long)(f->opt.connect_timeout / NS_PER_MS));
+}
+
+static enum err connect_result(const struct xfer *x, const struct fetch_request *req, enum err e,
+                               struct errinfo *info)
+{
+    const char *host = req->origin->host;
+
+    if (e)
+        return connect_given_up(x->f, req, e, info);
+    if (x->result != CURLE_OK && x->denied)
         return err_set(info, E_EGRESS_DENIED, "%s: its address is one that may not be connected to", host);
-    if (c->x.result != CURLE_OK)
-        return err_set(info, E_UPSTREAM_DOWN, "%s: %s", host, c->x.why[0] ? c->x.why : curl_easy_strerror(c->x.result));
+    if (x->result != CURLE_OK)
+        return err_set(info, E_UPSTREAM_DOWN, "%s: %s", host, x->why[0] ? x->why : curl_easy_strerror(x->result));
     return OK;
 }
 
-/* Takes over what libcurl connected. The first recv ties the connection to the handle: libcurl then leaves it alone. */
-static enum err conn_adopt(struct conn *c, const struct fetch_request *req, struct errinfo *info)
+/* A socket to the origin, by libcurl; nothing of libcurl's is left afterwards. The caller's to close on OK. */
+static enum err await_socket(struct group *g, const struct fetch_request *req, ns_t until, int *ret_fd,
+                             struct errinfo *info)
 {
-    curl_socket_t fd = CURL_SOCKET_BAD;
+    struct multi *m = multi_roomy(g->f);
+    char url[FETCH_HOST_MAX + 32];
+    struct xfer x = { 0 };
+    int fd = -1;
+    enum err e;
 
-    if (curl_easy_getinfo(c->x.easy, CURLINFO_ACTIVESOCKET, &fd) != CURLE_OK || fd == CURL_SOCKET_BAD)
-        return err_set(info, E_UPSTREAM_DOWN, "%s: the connection was gone at once", req->origin->host);
-    if (!fetch_guard_peer(&c->x, fd))
-        return err_set(info, E_EGRESS_DENIED, "%s: its peer is one that may not be connected to", req->origin->host);
-    if (!conn_quiet(c))
-        return err_set(info, E_UPSTREAM_DOWN, "%s: closed, or spoke before it was asked", req->origin->host);
-    c->fd = fd;
-    c->poll.kind = OP_POLL;
-    c->poll.fd = fd;
-    c->x.f->n_conns++;
-    metric_add(M_FETCH_CONNECTIONS, +1);
-    metric_add(M_FETCH_CONNECTS_TOTAL, 1);
-    return OK;
+    /* to libcurl all is http: what is spoken on the connection is not its business */
+    snprintf(url, sizeof(url), "http://%s:%u/", g->origin.host, g->origin.port);
+    if (!m || !xfer_open(&x, g->f, &g->guard, url) ||
+        curl_easy_setopt(x.easy, CURLOPT_CONNECT_ONLY, 1L) != CURLE_OK ||
+        curl_easy_setopt(x.easy, CURLOPT_BUFFERSIZE, (long)CONNECT_BUFFER) != CURLE_OK || !xfer_start(&x, m)) {
+        e = err_set(info, E_OVERLOADED, "no memory for a connection");
+    } else {
+        e = connect_result(&x, req, await_xfer(&x, until), info);
+        if (!e) {
+            fd = xfer_take_socket(&x);
+            if (fd < 0)
+                e = err_set(info, E_UPSTREAM_DOWN, "%s: the connection was gone at once", req->origin->host);
+            else if (!fetch_guard_peer(&x, fd))
+                e = err_set(info, E_EGRESS_DENIED, "%s: its peer is one that may not be connected to",
+                            req->origin->host);
+        }
+    }
+    xfer_close(&x);
+    if (e && fd >= 0)
+        close(fd);
+    *ret_fd = e ? -1 : fd;
+    return e;
+}
+
+/* A channel to the origin, over which nothing has been said. Closed again on an error. */
+static enum err await_channel(struct group *g, const struct fetch_request *req, struct channel *ret,
+                              struct errinfo *info)
+{
+    ns_t until = loop_now() + g->f->opt.connect_timeout;
+    char byte;
+    size_t n;
+    enum err e;
+
+    if (until > req->deadline)
+        until = req->deadline;
+    *ret = (struct channel){ .fd = -1 };
+    e = await_socket(g, req, until, &ret->fd, info);
+    if (!e && g->origin.tls) {
+        e = await_channel_tls(ret, g->f->tls, g->origin.host, until, info);
+        e = connect_given_up(g->f, req, e, info);
+    }
+    if (!e && channel_recv(ret, &byte, 1, &n) != MOVED_LATER)
+        e = err_set(info, E_UPSTREAM_DOWN, "%s: closed, or spoke before it was asked", req->origin->host);
+    if (e)
+        channel_close(ret);
+    return e;
 }
 
 /* A thousand calls may want a connection in one turn; their handshakes would hold the loop for seconds. */
@@ -297,47 +345,28 @@ enum err await_begin(struct fetch *f, bool handshake, ns_t deadline)
 static enum err await_open(struct group *g, const struct fetch_request *req, struct conn **ret, struct errinfo *info)
 {
     struct fetch *f = g->f;
-    struct conn *c;
-    struct multi *m;
-    char url[FETCH_HOST_MAX + 32];
-    ns_t until;
+    struct conn *c = NULL;
+    struct channel ch;
     enum err e = await_begin(f, g->origin.tls, req->deadline);
 
-    if (e) {
-        place_release(g);
-        if (e == E_TIMEOUT)
-            return err_set(info, E_DEADLINE, "%s: not connected before the deadline", req->origin->host);
-        return e;
-    }
-    c = calloc(1, sizeof(*c));
-    m = multi_roomy(f);
-    until = loop_now() + f->opt.connect_timeout;
-    if (!c || !m) {
-        free(c);
-        place_release(g);
-        return err_set(info, E_OVERLOADED, "no memory for a connection");
-    }
-    c->magic = CONN_MAGIC;
-    c->group = g;
-    c->fd = -1;
-    c->tls = g->origin.tls;
-    snprintf(url, sizeof(url), "%s://%s:%u/", c->tls ? "https" : "http", g->origin.host, g->origin.port);
-    if (!xfer_open(&c->x, f, &g->origin, &g->guard, url) ||
-        curl_easy_setopt(c->x.easy, CURLOPT_CONNECT_ONLY, 1L) != CURLE_OK ||
-        curl_easy_setopt(c->x.easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1) != CURLE_OK ||
-        !xfer_start(&c->x, m)) {
+    if (e == E_TIMEOUT)
+        e = err_set(info, E_DEADLINE, "%s: not connected before the deadline", req->origin->host);
+    if (!e)
+        e = await_channel(g, req, &ch, info);
+    if (!e && !(c = calloc(1, sizeof(*c)))) {
+        channel_close(&ch);
         e = err_set(info, E_OVERLOADED, "no memory for a connection");
-    } else {
-        e = await_xfer(&c->x, until < req->deadline ? until : req->deadline);
-        e = connect_result(c, req, e, info);
-        if (!e)
-            e = conn_adopt(c, req, info);
     }
     if (e) {
-        conn_destroy(c);
         place_release(g);
         return e;
     }
+    *c = (struct conn){ .magic = CONN_MAGIC, .f = f, .group = g, .channel = ch };
+    c->poll.kind = OP_POLL;
+    c->poll.fd = ch.fd;
+    f->n_conns++;
+    metric_add(M_FETCH_CONNECTIONS, +1);
+    metric_add(M_FETCH_CONNECTS_TOTAL, 1);
     *ret = c;
     return OK;
 }

@@ -73,6 +73,8 @@ struct loop {
 
     struct context main;
     struct task *running;
+    void (*deep)(void *);           /* what it wants run on this stack: task_deep() */
+    void *deep_arg;
     struct task *run_first, **run_last;
     struct task *free_tasks;
     struct stack_slab *slabs;

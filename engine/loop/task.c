@@ -230,6 +230,11 @@ void tasks_run(struct loop *l)
         t->state = TASK_RUNNING;
         l->running = t;
         switch_to(&l->main, &t->ctx, false);
+        while (l->deep) {
+            l->deep(l->deep_arg);
+            l->deep = NULL;
+            switch_to(&l->main, &t->ctx, false);
+        }
         l->running = NULL;
         if (t->state == TASK_FREE)
             task_end(l, t);
@@ -278,6 +283,20 @@ void task_doing(const char *what)
         t->doing = what;
 }
 
+void task_deep(void (*fn)(void *arg), void *arg)
+{
+    struct task *t = task_self();
+
+    if (!t || t->loop->deep) {
+        fn(arg);
+        return;
+    }
+    t->loop->deep = fn;
+    t->loop->deep_arg = arg;
+    switch_to(&t->ctx, &t->loop->main, false);
+    ASSERT(!t->loop->deep);
+}
+
 void task_cancel(struct task *t)
 {
     MAGIC_CHECK(t, TASK_MAGIC);
@@ -301,7 +320,7 @@ static void park(struct task *t, struct wake *w, ns_t deadline)
 {
     struct loop *l = t->loop;
 
-    ASSERT(l == loop_current && t == l->running);
+    ASSERT(l == loop_current && t == l->running && !l->deep);
     t->timed_out = false;
     t->waiting = w;
     if (w)
@@ -357,7 +376,7 @@ void await_turn(void)
 {
     struct task *t = task_self();
 
-    ASSERT(t != NULL);
+    ASSERT(t != NULL && !t->loop->deep);
     make_runnable(t);
     switch_to(&t->ctx, &t->loop->main, false);
 }

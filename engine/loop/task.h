@@ -32,6 +32,9 @@ bool task_cancelled(void);                      /* has the current task been can
 void task_shield(int delta);
 /* What the task is doing, for logs and panics: a static string, e.g. the step of a call. */
 void task_doing(const char *what);
+/* Runs fn(arg), which must not wait, on the loop's own stack: a page that a task's stack has touched once is memory for
+ * as long as the task lives, and OpenSSL touches four. Outside tasks it is a plain call. */
+void task_deep(void (*fn)(void *arg), void *arg);
 
 /* ---- waiting ----------------------------------------------------------------------------------------------------- */
 

@@ -1,5 +1,5 @@
 /*
- * arena.c -- chunks of doubling size, 16-byte steps, a canary behind each chunk
+ * arena.c -- chunks that double what is held, 16-byte steps, a canary behind each chunk
  *
  *   chunk: [ struct arena_chunk | data, `size` bytes | canary, CANARY_LEN bytes ]
  *
@@ -83,13 +83,33 @@ void arena_clear(struct arena *a)
     chunk_open(a, newest);
 }
 
+void arena_rewind(struct arena *a, struct arena_mark mark)
+{
+    while (a->chunks != mark.chunk) {
+        struct arena_chunk *newest = a->chunks;
+
+        ASSERT(newest != NULL);
+        chunk_check(newest);
+        a->chunks = newest->older;
+        free(newest);
+    }
+    a->next = mark.next;
+    a->end = a->chunks ? chunk_data(a->chunks) + a->chunks->size : NULL;
+    a->used = mark.used;
+    if (a->next)
+        poison(a->next, (size_t)(a->end - a->next));
+}
+
 /* A chunk that holds at least n (a multiple of STEP, within the limit). */
 static bool add_chunk(struct arena *a, size_t n)
 {
     size_t left = (a->max - a->used) & ~(size_t)(STEP - 1);
-    size_t size = a->chunks ? (a->chunks->size + OVERHEAD) * 2 - OVERHEAD : BLOCK_FIRST - OVERHEAD;
+    size_t size = BLOCK_FIRST - OVERHEAD;
     struct arena_chunk *c;
 
+    /* all that is held doubles: the second is as large as the first */
+    if (a->chunks && a->chunks->older)
+        size = (a->chunks->size + OVERHEAD) * 2 - OVERHEAD;
     if (size > BLOCK_MAX - OVERHEAD)
         size = BLOCK_MAX - OVERHEAD;
     if (size > left)
@@ -178,8 +198,10 @@ struct str arena_cat(struct arena *a, const struct str *parts, size_t n)
     char *p;
 
     for (size_t i = 0; i < n; i++) {
-        if (__builtin_add_overflow(len, parts[i].len, &len))
-            len = SIZE_MAX - 1;             /* fits nowhere: the arena says so */
+        if (__builtin_add_overflow(len, parts[i].len, &len) || len == SIZE_MAX) {
+            a->overflow = true;
+            return STR_NULL;
+        }
     }
     p = arena_alloc(a, len + 1);
     if (!p)

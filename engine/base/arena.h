@@ -25,6 +25,17 @@ void arena_init(struct arena *a, size_t max);
 void arena_release(struct arena *a);
 /* Forgets everything but keeps the newest chunk for reuse. */
 void arena_clear(struct arena *a);
+/* Gives back what was allocated since a mark: the scratch of one step. Nothing of it may be used any more. */
+struct arena_mark {
+    struct arena_chunk *chunk;
+    char *next;
+    size_t used;
+};
+static inline struct arena_mark arena_mark(const struct arena *a)
+{
+    return (struct arena_mark){ a->chunks, a->next, a->used };
+}
+void arena_rewind(struct arena *a, struct arena_mark mark);
 static inline bool arena_overflowed(const struct arena *a) { return a->overflow; }
 
 /* Aligned to 16 bytes; contents undefined. NULL past the limit. */

@@ -75,9 +75,12 @@ static const char *value_fault(enum field_type type, const struct json *j)
 
 static enum err arguments_fit(struct call *c)
 {
+    struct arena_mark before = arena_mark(&c->arena);
     struct schema_fault fault;
+    enum err e = schema_check(c->tool->input, c->args, &c->arena, &fault);
 
-    if (schema_check(c->tool->input, c->args, &c->arena, &fault))
+    arena_rewind(&c->arena, before);
+    if (e)
         return call_why(c, E_ARGS_INVALID, "argument %s: %s", fault.where[0] ? fault.where : "(all)", fault.what);
     if (has_nul(c->args))
         return call_why(c, E_ARGS_INVALID, "an argument contains the character U+0000");

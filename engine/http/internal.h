@@ -100,8 +100,9 @@ struct http_request {
     struct wake room;
     struct timer cancel;
     size_t head_len;
-    struct http_head head;              /* views into head_bytes */
-    char head_bytes[];
+    char *head_bytes;                   /* behind the last header */
+    /* views into head_bytes. Last: only the headers there are have memory, not the 2 KB of all there could be */
+    struct http_head head;
 };
 
 /* conn.c */

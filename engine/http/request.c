@@ -19,7 +19,8 @@ static struct str moved(struct str s, const char *from, size_t len, const char *
 
 struct http_request *request_new(struct conn *c, const struct http_head *head, struct str bytes)
 {
-    struct http_request *rq = malloc(sizeof(*rq) + bytes.len);
+    size_t headers = offsetof(struct http_request, head.headers) + head->n_headers * sizeof(head->headers[0]);
+    struct http_request *rq = malloc(headers + bytes.len);
     struct http_head *h;
 
     if (!rq)
@@ -33,6 +34,7 @@ struct http_request *request_new(struct conn *c, const struct http_head *head, s
     rq->body = BUF_INIT(c->srv->opt.body_max);
     http_chunked_init(&rq->chunked);
     rq->head_len = bytes.len;
+    rq->head_bytes = (char *)rq + headers;
     memcpy(rq->head_bytes, bytes.p, bytes.len);
 
     h = &rq->head;

@@ -126,6 +126,21 @@ static void test_views(void **state)
     assert_false(str_cut(STR_NULL, '=', &head, &rest));
     assert_true(str_ieq(STR("Content-Type"), STR("cONTENT-tYPE")));
     assert_false(str_ieq(STR("a["), STR("A{")));
+    for (size_t len = 1; len < 20; len++) {     /* eight bytes are compared at a time: each byte, at each place */
+        for (unsigned c = 0; c < 256; c++) {
+            char a[20], b[20];
+            size_t at = c % len;
+            bool letter = (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z');
+
+            memset(a, 'x', len);
+            memset(b, 'X', len);
+            a[at] = (char)c;
+            b[at] = (char)(c ^ 0x20);
+            assert_true(str_ieq(str_n(a, len), str_n(b, len)) == letter);
+            b[at] = (char)c;
+            assert_true(str_ieq(str_n(a, len), str_n(b, len)));
+        }
+    }
     assert_true(str_starts(STR("abc"), STR("ab")) && str_starts(STR("abc"), STR_NULL));
     assert_false(str_starts(STR("a"), STR("ab")));
     assert_true(str_ends(STR("abc"), STR("bc")) && str_ends(STR_NULL, STR("")));
@@ -309,6 +324,48 @@ static void overrun_chunk(void)
     p = arena_alloc(&a, 16);
     n = (size_t)(a.end - p);
     p[n] = 'x';
+    arena_release(&a);
+}
+
+static void test_arena_rewinds_to_a_mark(void **state)
+{
+    struct arena_mark nothing, some;
+    struct arena a;
+    char *kept;
+
+    arena_init(&a, 1 << 20);
+    nothing = arena_mark(&a);
+    for (size_t n = 0; n < 40000; n = n * 2 + 24) {
+        assert_non_null(arena_alloc(&a, n));        /* within a chunk, and over several */
+        arena_rewind(&a, nothing);
+        assert_int_equal(a.used, 0);
+    }
+    kept = arena_z(&a, STR("kept"));
+    some = arena_mark(&a);
+    for (size_t n = 0; n < 40000; n = n * 2 + 24) {
+        char *p = arena_alloc(&a, n + 1);
+
+        memset(p, 'x', n + 1);
+        arena_rewind(&a, some);
+        assert_string_equal(kept, "kept");
+        assert_ptr_equal(arena_alloc(&a, 16), some.next);
+        arena_rewind(&a, some);
+    }
+    assert_null(arena_alloc(&a, 2 << 20));
+    arena_rewind(&a, some);
+    assert_true(arena_overflowed(&a));              /* that something was lost is not forgotten */
+    arena_release(&a);
+}
+
+static void test_arena_joins_texts(void **state)
+{
+    struct arena a;
+
+    arena_init(&a, 100);
+    assert_str(ARENA_CAT(&a, STR("a"), STR_NULL, STR("bc"), STR("")), "abc");
+    assert_str(ARENA_CAT(&a, STR_NULL), "");
+    assert_null(ARENA_CAT(&a, STR("x"), str_n("y", SIZE_MAX - 1)).p);
+    assert_true(arena_overflowed(&a));
     arena_release(&a);
 }
 
@@ -504,6 +561,8 @@ int main(void)
         cmocka_unit_test(test_buf_grows_to_its_limit_and_no_further),
         cmocka_unit_test(test_arena_overflow_is_sticky),
         cmocka_unit_test(test_arena_hands_out_aligned_disjoint_memory),
+        cmocka_unit_test(test_arena_rewinds_to_a_mark),
+        cmocka_unit_test(test_arena_joins_texts),
         cmocka_unit_test(test_arena_overrun_is_noticed_at_release),
         cmocka_unit_test(test_siphash_vectors),
         cmocka_unit_test(test_map_churn),

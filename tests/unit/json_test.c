@@ -604,6 +604,48 @@ static void test_escapes(void **state)
     assert_written(NULL, "null");
 }
 
+/* The vector code and its ends: each length, each kind of byte at each place, in a buffer that just holds the text. */
+static void test_escapes_everywhere(void **state)
+{
+    static const char *const specials[] = { "\"", "\\", "\n", "\x01", "\xc3\xa9", "\xff", "\xe2\x82\xac" };
+    static const char *const escaped[] = { "\\\"", "\\\\", "\\n", "\\u0001", "\xc3\xa9", "\xef\xbf\xbd", "\xe2\x82\xac" };
+    char in[128], want[256];
+
+    for (size_t len = 0; len < 70; len++) {
+        for (size_t at = 0; at <= len; at++) {
+            size_t kind = (len + at) % ARRAY_LEN(specials), n = 0, w = 0;
+            size_t more = strlen(specials[kind]), wide = strlen(escaped[kind]);
+            struct buf b;
+
+            want[w++] = '"';
+            memset(in, 'a', len);
+            memset(want + w, 'a', len);
+            memcpy(in + at, specials[kind], more);
+            memcpy(want + w + at, escaped[kind], wide);
+            memset(in + at + more, 'b', len - at);
+            memset(want + w + at + wide, 'b', len - at);
+            n = len + more;
+            w += len + wide;
+            want[w++] = '"';
+            b = BUF_INIT(w);
+            buf_add_json_str(&b, str_n(in, n));
+            assert_true(!b.overflow && str_eq(buf_str(&b), str_n(want, w)));
+            buf_release(&b);
+            b = BUF_INIT(w - 1);
+            buf_add_json_str(&b, str_n(in, n));
+            assert_true(b.overflow && b.len < w && (b.len == 0 || memcmp(b.p, want, b.len) == 0));
+            buf_release(&b);
+            b = BUF_INIT(2 * w);
+            buf_add_c(&b, '"');
+            buf_add_json_part(&b, str_n(in, at));
+            buf_add_json_part(&b, str_n(in + at, n - at));
+            buf_add_c(&b, '"');
+            assert_true(str_eq(buf_str(&b), str_n(want, w)));
+            buf_release(&b);
+        }
+    }
+}
+
 static void test_pretty(void **state)
 {
     assert_true(str_is(written(json_write_pretty, parse("{\"a\":[1,{}],\"b\":[],\"c\":{\"d\":\"x\"}}")),
@@ -676,7 +718,7 @@ int main(void)
         T(test_error_place), T(test_every_byte_everywhere), T(test_utf8_like_base), T(test_cut_anywhere),
         T(test_duplicate_keys), T(test_depth), T(test_size_limits), T(test_arena_limit), T(test_large_objects),
         T(test_build), T(test_set_replaces_and_deletes), T(test_parts_are_copied), T(test_copy_stands_alone),
-        T(test_builders_of_nothing), T(test_equal), T(test_escapes),
+        T(test_builders_of_nothing), T(test_equal), T(test_escapes), T(test_escapes_everywhere),
         T(test_pretty), T(test_canonical_order), T(test_canonical_refuses_bad_fragments), T(test_buffer_limit),
     };
 

@@ -53,7 +53,8 @@ enum scope_kind { SCOPE_ANY, SCOPE_EQ, SCOPE_IN, SCOPE_IS, SCOPE_IS_IN };
 struct ast_scope {
     uint8_t kind;               /* enum scope_kind; for the action ANY, EQ or IN */
     struct str type;            /* IS, IS_IN */
-    struct policy_uid *uids;    /* EQ, IS_IN and IN: one; action IN: n, perhaps none */
+    /* EQ, IN, IS_IN: one, or none where a template has a slot; action IN: n, perhaps none */
+    struct policy_uid *uids;
     size_t n;
     uint32_t line, column;      /* of the type or the first entity; where there is none, of the variable */
 };
@@ -82,14 +83,30 @@ struct ast_policy {
     struct ast_annotation *annotations;
     struct ast_scope principal, action, resource;
     struct ast_condition *conditions;
+    /* A link of a template: its head with the slots filled; annotations and conditions are the template's. */
+    const struct ast_policy *of;
     struct ast_policy *next;
 };
+
+static inline bool ast_is_template(const struct ast_policy *p)
+{
+    return ast_scope_slot(&p->principal) || ast_scope_slot(&p->resource);
+}
 
 /* Deeper expressions are refused: parser and compiler recurse, and must fit a thread's stack with sanitizers on. */
 enum { POLICY_NEST_MAX = 200, POLICY_DEPTH_MAX = 1000 };
 
+/* What a template is linked to. */
+struct ast_link {
+    struct str template, id;
+    struct policy_uid *principal, *resource;    /* NULL: no value given for that slot */
+    struct str where;           /* for messages: "links.json: templateLinks[3]" */
+    struct ast_link *next;
+};
+
 struct ast_file {
-    struct ast_policy *first;
+    struct ast_policy *first;   /* policies and templates in the order of the text */
+    struct ast_link *links;
     size_t n;
 };
 
@@ -99,6 +116,14 @@ struct ast_file {
  * E_CONFIG: `info` holds file:line:column and what was expected; E_CALL_TOO_LARGE: the arena is full.
  */
 enum err ast_parse(struct arena *a, struct str file, struct str text, struct buf *tokens, struct ast_file *ret,
+    struct errinfo *info);
+
+/*
+ * The same from JSON: a policy set {"staticPolicies", "templates", "templateLinks"} or one policy {"effect", ...}; see
+ * parse_json.c for the forms. Policies have their ids from there, except those of an array or a text, which get none.
+ * `info` holds file: path in the JSON and what was expected.
+ */
+enum err ast_parse_json(struct arena *a, struct str file, struct str text, struct buf *tokens, struct ast_file *ret,
     struct errinfo *info);
 
 struct ast *ast_new(struct arena *a, enum ast_op op, uint32_t line, uint32_t column);

@@ -27,6 +27,7 @@ struct compiler {
     struct table code, places, consts, keys, patterns;
     struct map uids;            /* type, NUL, id -> struct policy_uid */
     struct map known;           /* a key -> 1 + its place in keys */
+    struct map bodies;          /* the address of a template -> the first of its links, whose code all of them run */
     struct buf name;            /* a key of uids in the making */
     uint32_t depth, deepest;    /* values on the stack here, and at most in this policy */
     bool full;
@@ -444,20 +445,12 @@ static struct action_scope compile_actions(struct compiler *c, const struct ast_
     return out;
 }
 
-static void compile_policy(struct compiler *c, const struct ast_policy *from, struct program_policy *to,
-    struct program_name *name)
+static void compile_conditions(struct compiler *c, const struct ast_policy *from, struct program_policy *to)
 {
     static const struct ast nowhere;
-    const struct str *role = ast_annotation(from, "approval");
     uint32_t made = 0;
 
     c->depth = c->deepest = 0;
-    to->forbid = from->forbid;
-    to->approval = role && !from->forbid;
-    *name = (struct program_name){ from->id, to->approval ? *role : STR_NULL, from };
-    to->principal = compile_scope(c, &from->principal);
-    to->resource = compile_scope(c, &from->resource);
-    to->action = compile_actions(c, &from->action);
     to->code = here(c);
     for (const struct ast_condition *k = from->conditions; k; k = k->next) {
         if (!k->unless) {
@@ -472,6 +465,39 @@ static void compile_policy(struct compiler *c, const struct ast_policy *from, st
     emit(c, &nowhere, (struct insn){ .op = OP_END }, 0);
     to->unconditional = made == 0;
     to->stack = c->deepest;
+}
+
+/* The conditions of a template know no slot, so all its links run the same code. */
+static void compile_link(struct compiler *c, const struct ast_policy *from, struct program_policy *to)
+{
+    struct str key = str_n(&from->of, sizeof(from->of));
+    const struct program_policy *first = map_get(&c->bodies, key);
+
+    if (first) {
+        to->code = first->code;
+        to->unconditional = first->unconditional;
+        to->stack = first->stack;
+        return;
+    }
+    compile_conditions(c, from, to);
+    map_put(&c->bodies, key, to);
+}
+
+static void compile_policy(struct compiler *c, const struct ast_policy *from, struct program_policy *to,
+    struct program_name *name)
+{
+    const struct str *role = ast_annotation(from, "approval");
+
+    to->forbid = from->forbid;
+    to->approval = role && !from->forbid;
+    *name = (struct program_name){ from->id, to->approval ? *role : STR_NULL, from };
+    to->principal = compile_scope(c, &from->principal);
+    to->resource = compile_scope(c, &from->resource);
+    to->action = compile_actions(c, &from->action);
+    if (from->of)
+        compile_link(c, from, to);
+    else
+        compile_conditions(c, from, to);
 }
 
 enum err program_compile(struct policy_set *set, const struct ast_policy *first, size_t n, struct errinfo *info)
@@ -492,6 +518,7 @@ enum err program_compile(struct policy_set *set, const struct ast_policy *first,
         compile_policy(&c, p, &set->policies[i], &set->names[i]);
     map_release(&c.uids);
     map_release(&c.known);
+    map_release(&c.bodies);
     buf_release(&c.name);
     if (c.full)
         return err_set(info, E_CALL_TOO_LARGE, "the policies need more memory than allowed");

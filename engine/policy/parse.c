@@ -5,14 +5,14 @@
  *   Policy     = { '@' AnyIdent [ '(' STRING ')' ] } Effect '(' Scope ')' { Condition } ';'
  *   Effect     = 'permit' | 'forbid'
  *   Scope      = 'principal' [ Entities ] ',' 'action' [ Actions ] ',' 'resource' [ Entities ] [ ',' ]
- *   Entities   = '==' Entity | 'in' Entity | 'is' Name [ 'in' Entity ]
+ *   Entities   = '==' Which | 'in' Which | 'is' Name [ 'in' Which ]
+ *   Which      = Entity | '?principal' | '?resource'        the slot of the variable that it constrains
  *   Actions    = '==' Entity | 'in' Entity | 'in' '[' [ Entity { ',' Entity } [ ',' ] ] ']'
  *   Condition  = ( 'when' | 'unless' ) '{' Expr '}'
  *   Entity     = Name '::' STRING | '(' Entity ')'
  *   Name       = Ident { '::' Ident }
  *
- * An action's entity is of type Action or of a type whose last name is Action.  Templates (?principal, ?resource) are
- * recognised and refused by name.
+ * An action's entity is of type Action or of a type whose last name is Action.  A policy with a slot is a template.
  */
 #include "policy/parse.h"
 
@@ -191,7 +191,7 @@ bool parse_entity(struct parser *p, const char *what, struct policy_uid *ret)
     unsigned parens = 0;
 
     if (p->tok.kind == TOK_SLOT)
-        return parse_fail(p, &p->tok, "`%.*s`: templates are not supported here", STR_ARG(p->tok.text));
+        return parse_fail(p, &p->tok, "expected %s, found the slot `%.*s`", what, STR_ARG(p->tok.text));
     while (parens < POLICY_NEST_MAX && parse_eat(p, TOK_LPAREN))
         parens++;
     if (!parse_name(p, what, &type) || !parse_expect(p, TOK_PATH, "`::` and the entity's id in quotes")
@@ -238,8 +238,15 @@ static void scope_place(struct parser *p, struct ast_scope *s)
     s->column = p->tok.column;
 }
 
-static bool scope_single(struct parser *p, struct ast_scope *s)
+/* `var` is the variable whose constraint this is, whose slot may stand here. */
+static bool scope_single(struct parser *p, struct ast_scope *s, const char *var)
 {
+    if (p->tok.kind == TOK_SLOT) {
+        if (!str_is(str_from(p->tok.text, 1), var))
+            return parse_fail(p, &p->tok, "expected ?%s here, found `%.*s`", var, STR_ARG(p->tok.text));
+        parse_advance(p);              /* no entity: that is the slot */
+        return !p->err;
+    }
     s->uids = ARENA_NEW(p->arena, struct policy_uid);
     s->n = 1;
     if (!s->uids)
@@ -249,14 +256,14 @@ static bool scope_single(struct parser *p, struct ast_scope *s)
     return parse_entity(p, "an entity like User::\"alice\"", s->uids);
 }
 
-/* Behind `principal` or `resource`. */
-static bool parse_entities(struct parser *p, struct ast_scope *s)
+/* Behind `principal` or `resource`, which is `var`. */
+static bool parse_entities(struct parser *p, struct ast_scope *s, const char *var)
 {
     scope_place(p, s);
     if (parse_eat(p, TOK_EQ)) {
         s->kind = SCOPE_EQ;
         scope_place(p, s);
-        return scope_single(p, s);
+        return scope_single(p, s, var);
     }
     if (parse_at_word(p, "is")) {
         parse_advance(p);
@@ -271,7 +278,7 @@ static bool parse_entities(struct parser *p, struct ast_scope *s)
         parse_advance(p);
         s->kind = s->kind == SCOPE_IS ? SCOPE_IS_IN : SCOPE_IN;
         scope_place(p, s);
-        return scope_single(p, s) && (!parse_at_word(p, "is")
+        return scope_single(p, s, var) && (!parse_at_word(p, "is")
             || parse_fail(p, &p->tok, "`is` stands before `in`: write `is TYPE in ENTITY`"));
     }
     return !p->err;
@@ -344,10 +351,10 @@ static bool expect_word(struct parser *p, const char *word, const char *what)
 static bool parse_scope(struct parser *p, struct ast_policy *policy)
 {
     if (!parse_expect(p, TOK_LPAREN, "`(`") || !expect_word(p, "principal", "`principal`")
-        || !parse_entities(p, &policy->principal) || !parse_expect(p, TOK_COMMA, "`==`, `in`, `is` or `,`")
+        || !parse_entities(p, &policy->principal, "principal") || !parse_expect(p, TOK_COMMA, "`==`, `in`, `is` or `,`")
         || !expect_word(p, "action", "`action`") || !parse_actions(p, &policy->action)
         || !parse_expect(p, TOK_COMMA, "`==`, `in` or `,`") || !expect_word(p, "resource", "`resource`")
-        || !parse_entities(p, &policy->resource))
+        || !parse_entities(p, &policy->resource, "resource"))
         return false;
     parse_eat(p, TOK_COMMA);
     return parse_expect(p, TOK_RPAREN, "`==`, `in`, `is` or `)`");

@@ -5,8 +5,6 @@
  * another one and swapping the pointer.  A decision reads the set, the entities and the request, and allocates nothing
  * but scratch from the request's arena.  The language and its error semantics are those of Cedar 4: a policy whose
  * condition errors is skipped and reported, forbid overrides permit, and nothing is allowed that no policy permits.
- *
- * Not here yet: templates and their links, policies in JSON (templates are refused by name).
  */
 #ifndef POLICY_POLICY_H
 #define POLICY_POLICY_H
@@ -19,6 +17,8 @@ struct policy_set;
 struct policy_source {
     struct str name;            /* a file name, for messages and ids; empty for a lone unnamed text */
     struct str text;            /* UTF-8; copied */
+    /* a policy set, or one policy, in Cedar's JSON format (parse_json.c), instead of its syntax */
+    bool json;
 };
 
 enum {
@@ -28,9 +28,10 @@ enum {
 /*
  * Parses and compiles n sources into one set with one reference. The id of a policy is the value of its @id
  * annotation if it has one that is not empty; else "<name>#<k>", k counting the policies of the file from 0; else,
- * without a name, "policy<k>". No sources, or empty ones: a set that denies everything. Needs up to 1 MiB of stack:
- * not for a task's. E_CONFIG: `info` holds file:line:column and what was expected (two policies of one id are an
- * error too); E_CALL_TOO_LARGE: more than 256 MiB of program.
+ * without a name, "policy<k>"; in JSON, the name of its member. Templates decide nothing; their links do, as policies
+ * of their own, and may be of templates in any of the sources. No sources, or empty ones: a set that denies everything.
+ * Needs up to 1 MiB of stack: not for a task's. E_CONFIG: `info` holds file:line:column (in JSON, file: path) and what
+ * was expected (two policies of one id are an error too); E_CALL_TOO_LARGE: more than 256 MiB of program.
  */
 enum err policy_set_parse(const struct policy_source *sources, size_t n, unsigned flags, struct policy_set **ret,
     struct errinfo *info);
@@ -40,12 +41,14 @@ struct policy_set *policy_set_unref(struct policy_set *set);
 
 /* SHA-256, in hex, of the names and tokens of the sources in order: white space and comments do not count. */
 const char *policy_set_version(const struct policy_set *set);
-size_t policy_set_count(const struct policy_set *set);
+size_t policy_set_count(const struct policy_set *set);                /* static policies and links */
+size_t policy_set_template_count(const struct policy_set *set);
 
 /* What is known of a policy, by its number (below policy_set_count). Valid as long as the set. */
 struct policy_info {
     struct str id, file;
-    uint32_t line, column;
+    struct str template;        /* of a link: the template's id; else empty */
+    uint32_t line, column;      /* of a link: the template's; 0 in JSON */
     bool forbid;
     /* a permit with @approval: role says whose approval; may be empty: anyone's who may approve */
     bool approval;

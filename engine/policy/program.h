@@ -140,6 +140,8 @@ struct policy_set {
     struct str *keys;
     struct pattern *patterns;
     struct scope_index index;
+    const struct ast_policy *templates;
+    uint32_t n_templates;
     struct str *files;
     char version[65];
 };

@@ -13,14 +13,29 @@
 #define SET_MAX     ((size_t)256 << 20)
 #define TOKENS_MAX  ((size_t)256 << 20)
 
+/* A list of policies that grows at its end. */
+struct queue {
+    struct ast_policy *first, **end;
+    size_t n;
+};
+
 struct loading {
     struct policy_set *set;
     struct buf tokens;
-    struct ast_policy *first, **end;
-    size_t n;
+    struct queue policies, templates;       /* of all sources; links join the policies */
+    struct ast_link *links, **links_end;
+    size_t named;                           /* policies and templates so far: POLICY_IDS_POSITIONAL */
     unsigned flags;
     struct errinfo *info;
 };
+
+static void push(struct queue *q, struct ast_policy *p)
+{
+    p->next = NULL;
+    *q->end = p;
+    q->end = &p->next;
+    q->n++;
+}
 
 static enum err too_large(struct errinfo *info)
 {
@@ -36,8 +51,10 @@ static enum err name_policies(struct loading *l, const struct ast_file *file, ui
         const struct str *id = ast_annotation(p, "id");
 
         p->file = number;
+        if (p->id.p)
+            continue;                       /* named in its JSON */
         if (l->flags & POLICY_IDS_POSITIONAL)
-            p->id = arena_printf(a, "policy%zu", l->n + k);
+            p->id = arena_printf(a, "policy%zu", l->named + k);
         else if (id && id->len)
             p->id = *id;
         else if (name.len)
@@ -54,7 +71,9 @@ static enum err load_source(struct loading *l, const struct policy_source *sourc
 {
     struct arena *a = &l->set->arena;
     struct str text = arena_str(a, source->text), name = arena_str(a, source->name);
-    struct ast_file file;
+    struct str shown = name.len ? name : STR("policies");
+    struct ast_file file = { 0 };
+    struct ast_policy *next;
     enum err e;
 
     if (arena_overflowed(a))
@@ -62,35 +81,101 @@ static enum err load_source(struct loading *l, const struct policy_source *sourc
     l->set->files[number] = name;
     buf_add_str(&l->tokens, name);
     buf_add_c(&l->tokens, '\n');
-    e = ast_parse(a, name.len ? name : STR("policies"), text, &l->tokens, &file, l->info);
+    e = source->json ? ast_parse_json(a, shown, text, &l->tokens, &file, l->info)
+        : ast_parse(a, shown, text, &l->tokens, &file, l->info);
     if (e)
         return e;
     buf_add_c(&l->tokens, '\n');            /* an empty line: no token is empty, so files cannot run together */
     e = name_policies(l, &file, number, name);
     if (e)
         return e;
-    *l->end = file.first;
-    while (*l->end)
-        l->end = &(*l->end)->next;
-    l->n += file.n;
+    for (struct ast_policy *p = file.first; p; p = next) {
+        next = p->next;
+        push(ast_is_template(p) ? &l->templates : &l->policies, p);
+    }
+    *l->links_end = file.links;
+    while (*l->links_end)
+        l->links_end = &(*l->links_end)->next;
+    l->named += file.n;
     return OK;
 }
 
-static enum err check_ids(struct loading *l)
+/* Fills a slot; whether the link gives what the template asks for, and nothing else. */
+static bool fill(struct ast_scope *s, struct policy_uid *value)
 {
-    struct map seen = MAP_INIT;
+    if (ast_scope_slot(s) != (value != NULL))
+        return false;
+    if (value) {
+        s->uids = value;
+        s->n = 1;
+    }
+    return true;
+}
+
+static const char *slots_of(const struct ast_policy *template)
+{
+    if (!ast_scope_slot(&template->resource))
+        return "?principal";
+    return ast_scope_slot(&template->principal) ? "?principal and ?resource" : "?resource";
+}
+
+static enum err make_link(struct loading *l, const struct ast_link *link, const struct ast_policy *template)
+{
+    struct ast_policy *p = ARENA_NEW(&l->set->arena, struct ast_policy);
+
+    if (!p)
+        return too_large(l->info);
+    if (!template)
+        return err_set(l->info, E_CONFIG, "%.*s: there is no template `%.*s`", STR_ARG(link->where),
+            STR_ARG(link->template));
+    *p = *template;
+    p->of = template;
+    p->id = link->id;
+    if (!fill(&p->principal, link->principal) || !fill(&p->resource, link->resource))
+        return err_set(l->info, E_CONFIG, "%.*s: template `%.*s` has %s, and a link gives a value for each and for "
+            "nothing else", STR_ARG(link->where), STR_ARG(link->template), slots_of(template));
+    push(&l->policies, p);
+    return OK;
+}
+
+static enum err make_links(struct loading *l)
+{
+    struct map templates = MAP_INIT;
     enum err e = OK;
 
-    for (struct ast_policy *p = l->first; p && !e; p = p->next) {
-        const struct ast_policy *other = map_get(&seen, p->id);
+    for (struct ast_policy *p = l->templates.first; p && l->links; p = p->next)
+        map_put(&templates, p->id, p);
+    for (const struct ast_link *k = l->links; k && !e; k = k->next)
+        e = make_link(l, k, map_get(&templates, k->template));
+    map_release(&templates);
+    return e;
+}
+
+static enum err check_ids_of(struct loading *l, const struct queue *q, struct map *seen)
+{
+    enum err e = OK;
+
+    for (struct ast_policy *p = q->first; p && !e; p = p->next) {
+        const struct ast_policy *other = map_get(seen, p->id);
 
         if (other)
             e = err_set(l->info, E_CONFIG, "%.*s:%u:%u: there is a policy with the id `%.*s` already, at %.*s:%u:%u",
                 STR_ARG(l->set->files[p->file]), p->line, p->column, STR_ARG(p->id),
                 STR_ARG(l->set->files[other->file]), other->line, other->column);
         else
-            map_put(&seen, p->id, p);
+            map_put(seen, p->id, p);
     }
+    return e;
+}
+
+/* Policies, links and templates share one space of names. */
+static enum err check_ids(struct loading *l)
+{
+    struct map seen = MAP_INIT;
+    enum err e = check_ids_of(l, &l->templates, &seen);
+
+    if (!e)
+        e = check_ids_of(l, &l->policies, &seen);
     map_release(&seen);
     return e;
 }
@@ -118,11 +203,15 @@ static enum err load(struct loading *l, const struct policy_source *sources, siz
     for (size_t i = 0; i < n && !e; i++)
         e = load_source(l, &sources[i], (uint32_t)i);
     if (!e)
+        e = make_links(l);
+    if (!e)
         e = check_ids(l);
     if (!e && l->tokens.overflow)
         e = too_large(l->info);
     if (!e)
-        e = program_compile(l->set, l->first, l->n, l->info);
+        e = program_compile(l->set, l->policies.first, l->policies.n, l->info);
+    l->set->templates = l->templates.first;
+    l->set->n_templates = (uint32_t)l->templates.n;
     if (!e && index_build(l->set))
         e = too_large(l->info);
     if (!e)
@@ -141,7 +230,9 @@ enum err policy_set_parse(const struct policy_source *sources, size_t n, unsigne
     set->magic = POLICY_SET_MAGIC;
     atomic_init(&set->refs, 1);
     arena_init(&set->arena, SET_MAX);
-    l.end = &l.first;
+    l.policies.end = &l.policies.first;
+    l.templates.end = &l.templates.first;
+    l.links_end = &l.links;
     e = load(&l, sources, n);
     buf_release(&l.tokens);
     if (e)
@@ -181,13 +272,19 @@ size_t policy_set_count(const struct policy_set *set)
     return set->n_policies;
 }
 
+size_t policy_set_template_count(const struct policy_set *set)
+{
+    return set->n_templates;
+}
+
 struct policy_info policy_set_info(const struct policy_set *set, size_t number)
 {
     const struct program_name *n = &set->names[number];
 
     ASSERT(number < set->n_policies);
     return (struct policy_info){
-        .id = n->id, .file = set->files[n->ast->file], .line = n->ast->line, .column = n->ast->column,
+        .id = n->id, .file = set->files[n->ast->file], .template = n->ast->of ? n->ast->of->id : STR_NULL,
+        .line = n->ast->line, .column = n->ast->column,
         .forbid = n->ast->forbid, .approval = set->policies[number].approval, .role = n->role,
     };
 }

@@ -348,6 +348,24 @@ static enum err check_policy(struct validator *v, const struct policy_set *set, 
     return c.err;
 }
 
+static void check_filled(struct validator *v, const struct ast_scope *template, const struct ast_scope *filled)
+{
+    if (ast_scope_slot(template))
+        check_type_name(v, filled->uids->type, 0, 0);
+}
+
+/* What a template does not say about a link of it: its conditions are checked once, with the template. */
+static void check_link(struct validator *v, const struct policy_set *set, const struct ast_policy *p)
+{
+    struct head principal = head_of(&p->principal), resource = head_of(&p->resource);
+    static const struct ast nowhere;
+
+    v->at = (struct policy_finding){ .policy = p->id, .file = set->files[p->file] };
+    check_filled(v, &p->of->principal, &p->principal);
+    check_filled(v, &p->of->resource, &p->resource);
+    check_applies(v, &principal, &p->action, &resource, &nowhere);
+}
+
 enum err policy_schema_validate(const struct policy_schema *s, const struct policy_set *set, struct policy_report *ret,
     struct errinfo *info)
 {
@@ -359,8 +377,14 @@ enum err policy_schema_validate(const struct policy_schema *s, const struct poli
     v->report = ret;
     arena_init(&v->tree, WORK_MAX);
     arena_init(&v->work, WORK_MAX);
-    for (size_t i = 0; i < set->n_policies && !e; i++)
-        e = check_policy(v, set, set->names[i].ast);
+    for (const struct ast_policy *p = set->templates; p && !e; p = p->next)
+        e = check_policy(v, set, p);
+    for (size_t i = 0; i < set->n_policies && !e; i++) {
+        if (set->names[i].ast->of)
+            check_link(v, set, set->names[i].ast);
+        else
+            e = check_policy(v, set, set->names[i].ast);
+    }
     if (e)
         err_set(info, e, "policy %.*s takes too much memory to validate", STR_ARG(v->at.policy));
     arena_release(&v->tree);

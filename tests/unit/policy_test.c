@@ -346,9 +346,9 @@ static void test_policy_grammar(void **state)
         "permit(principal,action,resource) advice {true};", "@a(\"x\") @a permit(principal,action,resource);",
         "@a() permit(principal,action,resource);", "@a::b(\"x\") permit(principal,action,resource);", ";",
         "Permit(principal,action,resource);", "permit(principal == principal,action,resource);",
-        "permit(principal == ?principal,action,resource);", "permit(principal > U::\"a\",action,resource);",
-        "permit(principal: U,action,resource);", "permit(principal is if,action,resource);",
-        "\xef\xbb\xbfpermit(principal,action,resource);",
+        "permit(principal == ?resource,action,resource);", "permit(principal,action == ?action,resource);",
+        "permit(principal > U::\"a\",action,resource);", "permit(principal: U,action,resource);",
+        "permit(principal is if,action,resource);", "\xef\xbb\xbfpermit(principal,action,resource);",
         "permit(principal,action,resource) when { \"\xff\" == 1 };",
     };
 
@@ -380,8 +380,8 @@ static void test_messages(void **state)
         "mail.cedar:1:36: expected `when {`, `unless {` or `;`, found the end of the file");
     refused_with("permit(\n  principal = U::\"a\", action, resource);",
         "mail.cedar:2:13: expected `==`, `in`, `is` or `,`, found `=`");
-    refused_with("permit(principal == ?principal, action, resource);",
-        "mail.cedar:1:21: `?principal`: templates are not supported here");
+    refused_with("permit(principal == ?resource, action, resource);",
+        "mail.cedar:1:21: expected ?principal here, found `?resource`");
     refused_with("permit(principal, action, resource) when { foo };",
         "mail.cedar:1:44: `foo` is no variable; there are principal, "
         "action, resource and context (an entity is written foo::\"id\")");

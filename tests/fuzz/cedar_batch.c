@@ -1,0 +1,181 @@
+/*
+ * cedar_batch.c -- engine/policy as a batch process for tests/fuzz/cedar/diff.py: a case a line in, an answer a line
+ * out
+ *
+ * diff.py says what a case and an answer look like.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/check.h"
+#include "json/json.h"
+#include "policy/policy.h"
+
+enum { LINE_MAX_BYTES = 64 << 20 };
+
+struct batch {
+    struct arena arena;
+    const struct json *in;
+    struct json *out;
+    struct policy_set *set;
+    struct policy_entities *entities;
+    struct errinfo info;
+};
+
+static void put(struct batch *b, const char *key, struct json *value)
+{
+    json_set(&b->arena, b->out, key, value);
+}
+
+static struct json *strings(struct batch *b, const struct str *s, size_t n)
+{
+    struct json *list = json_array(&b->arena);
+
+    for (size_t i = 0; i < n; i++)
+        json_push(&b->arena, list, json_string(&b->arena, s[i]));
+    return list;
+}
+
+static int by_bytes(const void *a, const void *b)
+{
+    const struct str *x = a, *y = b;
+    int c = memcmp(x->p, y->p, x->len < y->len ? x->len : y->len);
+
+    return c ? c : (x->len > y->len) - (x->len < y->len);
+}
+
+static bool load_policies(struct batch *b)
+{
+    struct buf text = BUF_INIT(LINE_MAX_BYTES);
+    struct policy_source source = { .json = true };
+    enum err e;
+
+    json_write(&text, json_get(b->in, "policies"));
+    source.text = buf_str(&text);
+    e = policy_set_parse(&source, 1, POLICY_IDS_POSITIONAL, &b->set, &b->info);
+    buf_release(&text);
+    put(b, "policies", json_bool_new(&b->arena, !e));
+    if (e)
+        put(b, "why", json_string(&b->arena, str_of(b->info.text)));
+    return !e;
+}
+
+static bool load_entities(struct batch *b)
+{
+    struct buf text = BUF_INIT(LINE_MAX_BYTES);
+    enum err e;
+
+    json_write(&text, json_get(b->in, "entities"));
+    b->entities = policy_entities_new();
+    e = policy_entities_add_json(b->entities, buf_str(&text), &b->info);
+    if (!e)
+        e = policy_entities_freeze(b->entities, &b->info);
+    buf_release(&text);
+    return !e;
+}
+
+static bool uid_of(const struct json *j, struct policy_uid *ret)
+{
+    struct str type = json_str(json_get(j, "type"));
+
+    *ret = policy_uid(type, json_str(json_get(j, "id")));
+    return policy_type_valid(type);
+}
+
+static struct json *refused(struct batch *b)
+{
+    struct json *out = json_array(&b->arena);
+
+    json_push(&b->arena, out, json_string(&b->arena, STR("refused")));
+    json_push(&b->arena, out, json_array(&b->arena));
+    json_push(&b->arena, out, json_array(&b->arena));
+    json_push(&b->arena, out, json_string(&b->arena, str_of(b->info.text)));
+    return out;
+}
+
+static struct json *decided(struct batch *b, const struct policy_decision *d)
+{
+    struct json *out = json_array(&b->arena);
+    struct str names[POLICY_NAMED_MAX];
+
+    ASSERT(d->n_reasons <= POLICY_NAMED_MAX && d->n_errors <= POLICY_NAMED_MAX);
+    json_push(&b->arena, out, json_string(&b->arena, d->effect == POLICY_DENY ? STR("deny") : STR("allow")));
+    for (uint32_t i = 0; i < d->n_reasons; i++)
+        names[i] = policy_set_info(b->set, d->reasons[i]).id;
+    qsort(names, d->n_reasons, sizeof(names[0]), by_bytes);
+    json_push(&b->arena, out, strings(b, names, d->n_reasons));
+    for (uint32_t i = 0; i < d->n_errors; i++)
+        names[i] = policy_set_info(b->set, d->errors[i].policy).id;
+    qsort(names, d->n_errors, sizeof(names[0]), by_bytes);
+    json_push(&b->arena, out, strings(b, names, d->n_errors));
+    return out;
+}
+
+static struct json *decide(struct batch *b, const struct json *r)
+{
+    struct policy_uid principal, action, resource;
+    struct policy_layer layer;
+    struct policy_request request = {
+        .principal = &principal, .action = &action, .resource = &resource, .entities = &layer, .scratch = &b->arena
+    };
+    struct policy_decision d;
+
+    policy_layer_init(&layer, b->entities);
+    if (!uid_of(json_get(r, "principal"), &principal) || !uid_of(json_get(r, "action"), &action) ||
+        !uid_of(json_get(r, "resource"), &resource) ||
+        policy_value_from_json(&b->arena, json_get(r, "context"), POLICY_JSON_CEDAR, &request.context, &b->info))
+        return refused(b);
+    ASSERT(policy_decide(b->set, &request, &d) == OK);
+    return decided(b, &d);
+}
+
+static void answer(struct batch *b)
+{
+    struct json *list = json_array(&b->arena);
+    bool entities;
+
+    if (!load_policies(b))
+        return;
+    entities = load_entities(b);
+    for (const struct json *r = json_first(json_get(b->in, "requests")); r; r = json_next(r))
+        json_push(&b->arena, list, entities ? decide(b, r) : refused(b));
+    put(b, "requests", list);
+}
+
+static void one_line(struct str line)
+{
+    static const struct json_limits limits = { .depth_max = JSON_DEPTH_MAX };
+    struct batch b = { .in = NULL };
+    struct buf text = BUF_INIT(LINE_MAX_BYTES);
+    struct json_error where;
+    struct json *in;
+
+    arena_init(&b.arena, (size_t)1 << 30);
+    if (json_parse(&b.arena, line, &limits, &in, &where)) {
+        fprintf(stderr, "cedar_batch: column %u: %s\n", where.column, where.message);
+        exit(1);
+    }
+    b.in = in;
+    b.out = json_object(&b.arena);
+    answer(&b);
+    json_write(&text, b.out);
+    fwrite(text.p, 1, text.len, stdout);
+    putchar('\n');
+    fflush(stdout);
+    buf_release(&text);
+    policy_set_unref(b.set);
+    policy_entities_unref(b.entities);
+    arena_release(&b.arena);
+}
+
+int main(void)
+{
+    char *line = NULL;
+    size_t cap = 0;
+    ssize_t n;
+
+    while ((n = getline(&line, &cap, stdin)) > 0)
+        one_line(str_n(line, (size_t)n));
+    free(line);
+    return 0;
+}

@@ -435,7 +435,7 @@ static bool whole(struct est *r, struct collector *c, const struct json *j)
 enum err ast_parse_json(struct arena *a, struct str file, struct str text, struct buf *tokens, struct ast_file *ret,
                         struct errinfo *info)
 {
-    static const struct json_limits limits = { .depth_max = JSON_DEPTH_MAX, .nodes_max = 1 << 26 };
+    static const struct json_limits limits = { .depth_max = JSON_DEPTH_MAX, .nodes_max = 1 << 26, .nul_keys = true };
     struct est r = { .arena = a, .file = file, .info = info };
     struct collector c = { .file = ret, .end = &ret->first, .links_end = &ret->links };
     struct json_error where = { 0 };

@@ -10,6 +10,7 @@
 #include "base/check.h"
 #include "json/json.h"
 #include "policy/policy.h"
+#include "policy/schema.h"
 
 enum { LINE_MAX_BYTES = 64 << 20 };
 
@@ -18,6 +19,7 @@ struct batch {
     const struct json *in;
     struct json *out;
     struct policy_set *set;
+    struct policy_schema *schema; /* NULL: the case has none */
     struct policy_entities *entities;
     struct errinfo info;
 };
@@ -60,6 +62,80 @@ static bool load_policies(struct batch *b)
     return !e;
 }
 
+static bool load_schema(struct batch *b)
+{
+    const struct json *schema = json_get(b->in, "schema");
+    bool text = json_is(schema, JSON_STRING);
+    struct buf in = BUF_INIT(LINE_MAX_BYTES);
+    enum err e;
+
+    if (!schema)
+        return true;
+    if (text)
+        buf_add_str(&in, json_str(schema));
+    else
+        json_write(&in, schema);
+    e = policy_schema_parse(STR("schema"), buf_str(&in), text ? POLICY_SCHEMA_TEXT : POLICY_SCHEMA_JSON, &b->schema,
+                            NULL, &b->info);
+    buf_release(&in);
+    put(b, "schema", json_bool_new(&b->arena, !e));
+    if (e)
+        put(b, "why", json_string(&b->arena, str_of(b->info.text)));
+    return !e;
+}
+
+/* The policies with findings of some sort, each once. */
+static struct json *found(struct batch *b, const struct policy_report *report,
+                          bool (*sort)(const struct policy_finding *))
+{
+    struct str *ids = ARENA_ARRAY(&b->arena, struct str, report->n_errors + report->n_warnings + 1);
+    size_t n = 0, kept = 0;
+
+    ASSERT(ids != NULL);
+    for (const struct policy_finding *f = report->first; f; f = f->next)
+        if (sort(f))
+            ids[n++] = f->policy;
+    qsort(ids, n, sizeof(ids[0]), by_bytes);
+    for (size_t i = 0; i < n; i++)
+        if (kept == 0 || !str_eq(ids[kept - 1], ids[i]))
+            ids[kept++] = ids[i];
+    return strings(b, ids, kept);
+}
+
+/* That no action applies was an error up to Cedar 4.12, and here; to 4.13 it is a warning. So it is told apart. */
+static bool is_error(const struct policy_finding *f)
+{
+    return !f->warning && f->kind != POLICY_NO_ACTION_APPLIES;
+}
+
+static bool is_inapplicable(const struct policy_finding *f)
+{
+    return f->kind == POLICY_NO_ACTION_APPLIES;
+}
+
+static bool is_impossible(const struct policy_finding *f)
+{
+    return f->kind == POLICY_IMPOSSIBLE;
+}
+
+static void validate(struct batch *b)
+{
+    struct json *said = json_array(&b->arena);
+    struct policy_report report;
+
+    policy_report_init(&report);
+    ASSERT(policy_schema_validate(b->schema, b->set, &report, &b->info) == OK);
+    put(b, "invalid", found(b, &report, is_error));
+    put(b, "inapplicable", found(b, &report, is_inapplicable));
+    put(b, "impossible", found(b, &report, is_impossible));
+    for (const struct policy_finding *f = report.first; f; f = f->next)
+        json_push(&b->arena, said,
+                  json_string(&b->arena,
+                              arena_printf(&b->arena, "%.*s: %.*s", STR_ARG(f->policy), STR_ARG(f->text))));
+    put(b, "findings", said);
+    policy_report_release(&report);
+}
+
 static bool load_entities(struct batch *b)
 {
     struct buf text = BUF_INIT(LINE_MAX_BYTES);
@@ -67,7 +143,10 @@ static bool load_entities(struct batch *b)
 
     json_write(&text, json_get(b->in, "entities"));
     b->entities = policy_entities_new();
-    e = policy_entities_add_json(b->entities, buf_str(&text), &b->info);
+    if (b->schema)
+        e = policy_entities_add_json_typed(b->entities, b->schema, buf_str(&text), &b->info);
+    else
+        e = policy_entities_add_json(b->entities, buf_str(&text), &b->info);
     if (!e)
         e = policy_entities_freeze(b->entities, &b->info);
     buf_release(&text);
@@ -119,11 +198,15 @@ static struct json *decide(struct batch *b, const struct json *r)
         .principal = &principal, .action = &action, .resource = &resource, .entities = &layer, .scratch = &b->arena
     };
     struct policy_decision d;
+    bool check = false;
 
     policy_layer_init(&layer, b->entities);
     if (!uid_of(json_get(r, "principal"), &principal) || !uid_of(json_get(r, "action"), &action) ||
         !uid_of(json_get(r, "resource"), &resource) ||
-        policy_value_from_json(&b->arena, json_get(r, "context"), POLICY_JSON_CEDAR, &request.context, &b->info))
+        policy_context_from_json(&b->arena, json_get(r, "context"), b->schema, &action, &request.context, &b->info))
+        return refused(b);
+    if (b->schema && json_bool(json_get(b->in, "check"), &check) && check
+        && policy_schema_check_request(b->schema, &request, &b->info))
         return refused(b);
     ASSERT(policy_decide(b->set, &request, &d) == OK);
     return decided(b, &d);
@@ -132,10 +215,12 @@ static struct json *decide(struct batch *b, const struct json *r)
 static void answer(struct batch *b)
 {
     struct json *list = json_array(&b->arena);
-    bool entities;
+    bool entities, policies = load_policies(b);
 
-    if (!load_policies(b))
+    if (!load_schema(b) || !policies)
         return;
+    if (b->schema && json_get(b->in, "validate"))
+        validate(b);
     entities = load_entities(b);
     for (const struct json *r = json_first(json_get(b->in, "requests")); r; r = json_next(r))
         json_push(&b->arena, list, entities ? decide(b, r) : refused(b));
@@ -144,7 +229,7 @@ static void answer(struct batch *b)
 
 static void one_line(struct str line)
 {
-    static const struct json_limits limits = { .depth_max = JSON_DEPTH_MAX };
+    static const struct json_limits limits = { .depth_max = JSON_DEPTH_MAX, .nul_keys = true };
     struct batch b = { .in = NULL };
     struct buf text = BUF_INIT(LINE_MAX_BYTES);
     struct json_error where;
@@ -164,6 +249,7 @@ static void one_line(struct str line)
     fflush(stdout);
     buf_release(&text);
     policy_set_unref(b.set);
+    policy_schema_unref(b.schema);
     policy_entities_unref(b.entities);
     arena_release(&b.arena);
 }

@@ -11,8 +11,9 @@ with 77 when the reference is not installed.
 
 A case: {"policies": {"staticPolicies", "templates", "templateLinks"}, "schema"?, "validate"?, "check"?, "entities",
 "requests": [{"principal", "action", "resource", "context"}]}, as the reference takes them.  An answer: {"policies":
-bool, "schema"?: bool, "invalid"?: [ids], "requests"?: [[decision, [reasons], [errors]]]}; a decision is "allow", "deny"
-or "refused" (the request, its context or the entities do not fit).
+bool, "schema"?: bool, "invalid"?: [ids], "inapplicable"?: [ids], "impossible"?: [ids], "requests"?: [[decision,
+[reasons], [errors]]]}; a decision is "allow", "deny" or "refused" (the request, its context or the entities do not
+fit).
 """
 import argparse
 import json
@@ -190,7 +191,7 @@ class Side:
 
 def same(ours, theirs):
     """None, or what differs."""
-    for key in ("policies", "schema", "invalid"):
+    for key in ("policies", "schema", "invalid", "inapplicable", "impossible"):
         if ours.get(key) != theirs.get(key):
             return "%s: ours %s, theirs %s" % (key, ours.get(key), theirs.get(key))
     for i, (a, b) in enumerate(zip(ours.get("requests", []), theirs.get("requests", []))):

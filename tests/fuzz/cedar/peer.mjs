@@ -38,8 +38,13 @@ function answer(it) {
   if (!out.policies || out.schema === false) return out;
   if (out.schema && it.validate) {
     const v = tried(() => cedar.validate({ schema: it.schema, policies: it.policies }));
+    const warnings = v.validationWarnings ?? [];
+    const warned = (words) => [...new Set(ids(warnings.filter((w) => words.test(w.error.message))))];
     out.invalid = v.type === 'success' ? [...new Set(ids(v.validationErrors))] : ['refused'];
-    out.findings = v.type === 'success' ? v.validationErrors.map((e) => `${e.policyId}: ${e.error.message}`)
+    out.inapplicable = warned(/unable to find an applicable action/);
+    out.impossible = warned(/policy is impossible/);
+    out.findings = v.type === 'success'
+      ? [...v.validationErrors, ...warnings].map((e) => `${e.policyId}: ${e.error.message}`)
       : v.errors.map((e) => e.message);
   }
   out.requests = it.requests.map((r) => decide(it, r));

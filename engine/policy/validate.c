@@ -229,19 +229,28 @@ struct checking {
     enum err err;
 };
 
-static void conjunct(struct validator *v, struct answer *a, const struct ast *e, bool unless)
+static struct answer condition(struct validator *v, const struct ast_condition *k)
 {
-    struct answer right;
+    struct answer a = validate_wanted(v, k->expr, WANT_BOOL);
 
-    if (!e || validate_is_false(a))
-        return;
-    validate_know(v, &a->then);
-    right = validate_wanted(v, e, WANT_BOOL);
-    validate_forget(v);
-    if (unless)
-        right = answer_of(right.type == &type_true ? &type_false : right.type == &type_false ? &type_true : &type_bool,
-            right.ok);
-    *a = validate_and(*a, right);
+    if (k->unless)
+        a = answer_of(a.type == &type_true ? &type_false : a.type == &type_false ? &type_true : &type_bool, a.ok);
+    return a;
+}
+
+/* The conditions are one operand of the whole: what is wrong in the first is not made False by the second. */
+static struct answer conditions(struct validator *v, const struct ast_condition *k)
+{
+    struct answer a = k ? condition(v, k) : answer_of(&type_true, true), right;
+
+    while (k && k->next && !validate_is_false(&a)) {
+        k = k->next;
+        validate_know(v, &a.then);
+        right = condition(v, k);
+        validate_forget(v);
+        a = validate_and(a, right);
+    }
+    return a;
 }
 
 static void check_kind(struct checking *c, const struct request_kind *kind)
@@ -255,10 +264,11 @@ static void check_kind(struct checking *c, const struct request_kind *kind)
     v->types = (struct type_pool){ .arena = &v->work, .below = &v->schema->types };
     v->kind = *kind;
     v->n_known = 0;
-    for (size_t i = 0; i < ARRAY_LEN(c->head); i++)
-        conjunct(v, &a, c->head[i], false);
-    for (const struct ast_condition *k = c->policy->conditions; k; k = k->next)
-        conjunct(v, &a, k->expr, k->unless);
+    for (size_t i = 0; i < ARRAY_LEN(c->head) && !validate_is_false(&a); i++)
+        if (c->head[i])
+            a = validate_and(a, validate_wanted(v, c->head[i], WANT_BOOL));
+    if (!validate_is_false(&a))
+        a = validate_and(a, conditions(v, c->policy->conditions));
     c->possible |= !validate_is_false(&a);
     if (arena_overflowed(&v->work))
         c->err = E_CALL_TOO_LARGE;

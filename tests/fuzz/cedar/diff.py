@@ -28,7 +28,7 @@ sys.path.insert(0, HERE)
 import policies as pol
 import vocabulary as voc
 
-REQUESTS = 48           # to each set of policies
+REQUESTS = 64           # to each set of policies
 
 
 # ---- cases -----------------------------------------------------------------------------------------------------------

@@ -263,7 +263,7 @@ TOOL(outlook_find_free_slot,
     .effect = EFFECT_READS,
     .scopes = NAMES("Calendars.Read"))
 {
-    int64_t start;
+    int64_t start = 0;
     enum err e = find_slot(call, &start);
 
     if (e)
@@ -328,7 +328,7 @@ TOOL(outlook_book_meeting,
     .reconcile = was_booked)
 {
     struct json *event;
-    int64_t start;
+    int64_t start = 0;
     enum err e = find_slot(call, &start);
 
     if (e)

@@ -32,7 +32,7 @@ struct str connect_redirect_uri(struct call *c, struct turn *t)
 struct str connect_start_url(struct call *c, struct turn *t, struct str state, struct str authorize_url)
 {
     struct buf sealed = BUF_INIT(SEALED_MAX), b = BUF_INIT(2 * SEALED_MAX);
-    struct str ret = STR_NULL;
+    struct str ret;
 
     mcp_base_url(t->mcp, t->rq, &b);
     buf_add_z(&b, "/connect/start?state=");

@@ -25,10 +25,8 @@ int config_open(const struct verb *v, const char *path, const char *data, struct
 
     if (e)
         return complain(v, EXIT_UNABLE, "%s", info.text);
-    if (data) {
+    if (data)
         (*ret)->data = data;
-        (*ret)->root_key = arena_printf(&(*ret)->arena, "file:%s/root.key", data).p;
-    }
     return 0;
 }
 

@@ -51,6 +51,14 @@ static bool address_parse(const char *text, union address *ret, socklen_t *ret_l
     return inet_pton(AF_INET, name, &ret->v4.sin_addr) == 1;
 }
 
+bool net_is_address(const char *text)
+{
+    union address a;
+    socklen_t len;
+
+    return address_parse(text, &a, &len);
+}
+
 bool net_is_loopback(const char *text)
 {
     union address a;
@@ -70,8 +78,7 @@ enum err net_listen(const char *text, bool reuse_port, int *ret_fd, struct errin
     int fd, one = 1;
 
     if (!address_parse(text, &a, &len))
-        return err_set(info, E_CONFIG,
-                       "\"%s\" is not an address to listen on: write IP:PORT, [IPv6]:PORT or localhost:PORT", text);
+        return err_set(info, E_CONFIG, "\"%s\" is no address to listen on: " NET_ADDRESS_FORMS, text);
     fd = socket(a.sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
         return err_set(info, E_IO, "cannot make a socket: %s", strerror(errno));

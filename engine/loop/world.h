@@ -65,6 +65,8 @@ void world_use(const struct world *w);
 enum err net_listen(const char *address, bool reuse_port, int *ret_fd, struct errinfo *info);
 /* "127.0.0.1:7411" of a bound or connected socket. */
 void net_name(int fd, bool peer, char out[64]);
+#define NET_ADDRESS_FORMS "write IP:PORT, [IPv6]:PORT or localhost:PORT"
+bool net_is_address(const char *address);           /* one of these? */
 bool net_is_loopback(const char *address);
 
 #endif

@@ -2,7 +2,8 @@
  * headers.c -- fields that repeat a part of the body (2026-07-28), and Accept
  *
  * Mcp-Name repeats params.name or params.uri, Mcp-Param-<X> the argument whose schema carries "x-mcp-header": "<X>". A
- * value is taken as it is, unless it has the form =?base64?<standard base64 of UTF-8>?=, which is decoded strictly.
+ * value is taken as it is (visible ASCII, blanks and tabs; else the request is refused), unless it has the form
+ * =?base64?<standard base64 of UTF-8>?=, which is decoded strictly.
  * What the body has and the field lacks, or the other way round, is a mismatch: whoever decided something by the header
  * decided it for another request.
  *
@@ -20,6 +21,9 @@ enum err mirror_decode(struct arena *a, struct str value, struct str *ret)
 {
     static const struct str open = { "=?base64?", 9 }, close = { "?=", 2 };
 
+    for (size_t i = 0; i < value.len; i++)
+        if ((unsigned char)value.p[i] > 0x7e)       /* control characters have not come through the parser */
+            return E_HEADER_MISMATCH;
     *ret = value;
     if (value.len < open.len + close.len || !str_starts(value, open) || !str_ends(value, close))
         return OK;

@@ -477,8 +477,6 @@ enum err config_load(const char *path, struct config **ret, struct errinfo *info
     }
     e = parse(&r, f);
     fclose(f);
-    if (!e && !c->root_key)
-        c->root_key = arena_printf(&c->arena, "file:%s/root.key", c->data).p;
     c->engine.calls_max = (unsigned)(c->calls_max > 1000000 ? 1000000 : c->calls_max);
     c->engine.record_arguments = c->record_arguments;
     if (e) {
@@ -494,7 +492,6 @@ enum err config_default(struct config **ret, struct errinfo *info)
     struct config *c = config_new();
 
     (void)info;
-    c->root_key = "file:./sluice-data/root.key";
     c->sandbox_listen = "127.0.0.1:7412";
     c->engine.record_arguments = true;
     *ret = c;
@@ -505,6 +502,8 @@ enum err config_check(const struct config *c, struct errinfo *info)
 {
     bool loopback = net_is_loopback(c->listen);
 
+    if (!net_is_address(c->listen))
+        return err_set(info, E_CONFIG, "listen: \"%s\" is no address to listen on: " NET_ADDRESS_FORMS, c->listen);
     if (c->no_auth && !loopback)
         return err_set(info, E_CONFIG, "without authentication the engine listens on loopback only, not on %s",
                        c->listen);

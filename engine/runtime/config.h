@@ -51,7 +51,7 @@ struct config {
     struct provider_setup providers[CONFIG_PROVIDERS_MAX];
     size_t n_providers;
 
-    const char *root_key;                       /* "file:", "env:" or "credential:" */
+    const char *root_key;                       /* "file:", "env:" or "credential:"; NULL: file:DATA/root.key */
     int64_t segment_mb;
     bool record_arguments;
     struct engine_options engine;

@@ -476,11 +476,13 @@ static enum err open_shared(struct runtime *rt, struct errinfo *info)
     struct vault_config vault = { .http = egress_vault_http() };
     char at[4096];
     enum err e;
+    int made = world->mkdir(c->data, 0700);
 
-    if (world->mkdir(c->data, 0700) < 0)
-        return err_set(info, E_IO, "cannot make the data directory %s", c->data);
+    if (made < 0)
+        return err_set(info, E_IO, "cannot make the data directory %s: %s", c->data, strerror(-made));
+    snprintf(at, sizeof(at), "file:%s/root.key", c->data);
+    e = vault_root_load(str_of(c->root_key ? c->root_key : at), true, &rt->root, info);
     snprintf(at, sizeof(at), "%s/sluice.db", c->data);
-    e = vault_root_load(str_of(c->root_key), true, &rt->root, info);
     if (!e)
         e = store_open(at, &rt->store, info);
     if (e)

@@ -478,6 +478,36 @@ class Starts(unittest.TestCase):
         self.fails(["--listen", "0.0.0.0:0", "--data", self.data()], "needs TLS")
         self.fails(["--listen", "0.0.0.0:0", "--no-auth", "--data", self.data()], "loopback only")
 
+    def test_addresses(self):
+        for wrong in ("127.0.0.1", "300.1.1.1:80", "127.0.0.1:http", ":80", "example.com:80", "[::1", "127.0.0.1:70000"):
+            self.fails(["--listen", wrong, "--data", self.data()], "no address to listen on: write IP:PORT")
+
+    def test_the_root_key_is_where_the_configuration_says(self):
+        """Also when the command line names another data directory: never beside what it protects unless told so."""
+        key = os.path.join(harness.scratch(), "elsewhere.key")
+        e = harness.Engine(config=self.file("vault: { root_key: \"file:%s\" }\n" % key), data=self.data())
+        self.assertTrue(os.path.exists(key))
+        self.assertNotIn("root.key", os.listdir(e.data))
+        self.assertEqual(e.stop(), 0)
+        self.fails(["--config", self.file("vault: { root_key: \"env:NOT_SET\" }\n"), "--data", self.data(), "--listen",
+                    "127.0.0.1:0"], "NOT_SET .*is not set")
+        self.fails(["--config", self.file("vault: { root_key: \"file:/nonexistent/root.key\" }\n"), "--data",
+                    self.data(), "--listen", "127.0.0.1:0"], "/nonexistent/root.key.*No such file")
+
+    def test_a_data_directory_that_cannot_be(self):
+        self.fails(["--data", "/proc/nothing", "--listen", "127.0.0.1:0"], "data directory /proc/nothing: .+")
+
+    def test_a_key_file_that_others_can_read(self):
+        data = self.data()
+        os.makedirs(data)
+        for name in ("root.key", "issuer.key"):
+            path = os.path.join(data, name)
+            with open(path, "w") as f:
+                f.write("00" * 32)
+            os.chmod(path, 0o644)
+            self.fails(["--data", data, "--listen", "127.0.0.1:0"], name + r" can be read by others.*chmod 600")
+            os.chmod(path, 0o600)
+
     def test_unreadable_key_file(self):
         data = self.data()
         os.makedirs(data)

@@ -190,6 +190,9 @@ static void base64_is_decoded_strictly(void **state)
         { "SGVsbG8=?=", "SGVsbG8=?=" },
         { "=?BASE64?SGVsbG8=?=", "=?BASE64?SGVsbG8=?=" },
         { "=?base64?=", "=?base64?=" },
+        { "a\tb c~", "a\tb c~" },
+        { "\346\227\245", NULL },                   /* as it is: only what is visible ASCII */
+        { "caf\351", NULL },
         { "=?base64?5pel5pys?=", "\346\227\245\346\234\254" },
     };
 

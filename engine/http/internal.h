@@ -34,6 +34,7 @@ struct http_server {
     int fd;                             /* listener; -1 when drained */
     struct op accept, close;
     struct timer retry;                 /* accepting again after the process ran out of descriptors */
+    ns_t warned;                        /* when that was said last; 0: never */
     struct http_tls *tls;
     struct conn_list idle, busy, dying; /* idle: between requests, longest idle first; dying: CLOSED, not yet freed */
     unsigned n_conns;

@@ -16,7 +16,7 @@
 #include "base/metric.h"
 #include "loop/world.h"
 
-enum { RETRY_MS = 100 };
+enum { RETRY_MS = 100, WARN_S = 10 };
 
 static void accept_done(struct op *op, int res);
 
@@ -193,8 +193,10 @@ static void accept_done(struct op *op, int res)
         listener_close(srv);
         return;
     }
-    if (res < 0)
-        LOG_WARN("cannot accept connections; trying again soon", LOG_S("error", strerror(-res)));
+    if (res < 0 && (srv->warned == 0 || loop_now() - srv->warned >= WARN_S * NS_PER_S)) {
+        LOG_WARN("cannot accept connections; trying again all the time", LOG_S("error", strerror(-res)));
+        srv->warned = loop_now();
+    }
     timer_set(&srv->retry, loop_now() + RETRY_MS * NS_PER_MS, accept_retry);
 }
 

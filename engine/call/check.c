@@ -14,8 +14,10 @@
 
 static bool has_nul(const struct json *j)
 {
+    struct str s = json_str(j);
+
     if (json_is(j, JSON_STRING))
-        return json_str(j).len && memchr(json_str(j).p, 0, json_str(j).len);
+        return s.len && memchr(s.p, 0, s.len);
     for (const struct json *it = json_first(j); it; it = json_next(it))
         if (has_nul(it))
             return true;

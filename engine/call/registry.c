@@ -635,13 +635,13 @@ void registry_apply_limits(const struct registry *r, struct rl *rl, ns_t now)
 {
     const struct admission_rule *own[] = { [RULE_TENANT] = &r->tenant, [RULE_AGENT] = &r->agent };
 
-    for (uint16_t i = 0; i < ARRAY_LEN(own); i++) {
+    for (size_t i = 0; i < ARRAY_LEN(own); i++) {
         struct rl_rule rule = { .rate = own[i]->per_minute ? RL_RATE_BUCKET : RL_RATE_NONE,
                                 .amount = (uint64_t)own[i]->per_minute,
                                 .window_ns = 60 * NS_PER_S,
                                 .concurrency = (uint32_t)own[i]->at_once };
 
-        ASSERT(rl_rule_set(rl, i, &rule, now));
+        ASSERT(rl_rule_set(rl, (uint16_t)i, &rule, now));
     }
     for (size_t i = 0; i < r->n_providers; i++) {
         for (unsigned k = 0; k < r->providers[i].n_limits; k++) {

@@ -77,7 +77,9 @@ static int verify(const struct options *o, const char *dir)
     printf("%s: %llu records in %u segments of %u lanes, %llu bytes, %u signed checkpoints%s\n",
            e ? "NOT VERIFIED" : "verified", (unsigned long long)r.records, r.segments, r.lanes,
            (unsigned long long)r.bytes, r.checkpoints, r.live ? "; an engine is writing" : "");
-    printf("key %.*s%s\n", STR_ARG(buf_str(&hex)), o->key ? "" : " (note it elsewhere, and give it as --expect-key)");
+    if (r.lanes > 0)                    /* else the manifest, which names it, could not be read */
+        printf("key %.*s%s\n", STR_ARG(buf_str(&hex)),
+               o->key || e ? "" : " (note it elsewhere, and give it as --expect-key)");
     if (e)
         printf("%u problem%s\n", r.problems, r.problems == 1 ? "" : "s");
     buf_release(&hex);

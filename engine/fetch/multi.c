@@ -550,7 +550,7 @@ void xfer_close(struct xfer *x)
 
     if (!x->easy)
         return;
-    ASSERT(x->wake == NULL);
+    ASSERT(x->wake == NULL && (m || !x->nudged));
     for (struct xfer **at = m ? &m->nudged : NULL; x->nudged; at = &(*at)->next_nudged) {
         if (*at == x) {
             *at = x->next_nudged;

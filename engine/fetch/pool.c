@@ -462,9 +462,11 @@ static enum err await_line(struct group *g, const struct fetch_request *req, boo
     if (e) {
         line_remove(g, &w);
         group_forget_if_empty(g);
-        return e == E_TIMEOUT
-                   ? err_set(info, E_DEADLINE, "no connection to %s was free before the deadline", req->origin->host)
-                   : e;
+        if (e == E_TIMEOUT) {
+            e = E_DEADLINE;
+            err_set(info, e, "no connection to %s was free before the deadline", req->origin->host);
+        }
+        return e;
     }
     if (w.conn)
         *ret = only_place(w.conn, kept_will_do);
@@ -570,8 +572,10 @@ void pool_drain(struct fetch *f)
     struct waiter *w;
     size_t i = 0;
 
-    while (f->oldest)
-        idle_close(f->oldest);
+    for (struct conn *c; (c = f->oldest); ) {
+        idle_close(c);
+        ASSERT(f->oldest != c);
+    }
     timer_clear(&f->idle_timer);
     while ((slot = map_next(&f->groups, &i))) {
         struct group *g = slot->value;

@@ -479,7 +479,8 @@ class Starts(unittest.TestCase):
         self.fails(["--listen", "0.0.0.0:0", "--no-auth", "--data", self.data()], "loopback only")
 
     def test_addresses(self):
-        for wrong in ("127.0.0.1", "300.1.1.1:80", "127.0.0.1:http", ":80", "example.com:80", "[::1", "127.0.0.1:70000"):
+        for wrong in ("127.0.0.1", "300.1.1.1:80", "127.0.0.1:http", ":80", "example.com:80", "[::1",
+                      "127.0.0.1:70000"):
             self.fails(["--listen", wrong, "--data", self.data()], "no address to listen on: write IP:PORT")
 
     def test_the_root_key_is_where_the_configuration_says(self):
@@ -489,8 +490,8 @@ class Starts(unittest.TestCase):
         self.assertTrue(os.path.exists(key))
         self.assertNotIn("root.key", os.listdir(e.data))
         self.assertEqual(e.stop(), 0)
-        self.fails(["--config", self.file("vault: { root_key: \"env:NOT_SET\" }\n"), "--data", self.data(), "--listen",
-                    "127.0.0.1:0"], "NOT_SET .*is not set")
+        self.fails(["--config", self.file("vault: { root_key: \"env:NOT_SET\" }\n"), "--data", self.data(),
+                    "--listen", "127.0.0.1:0"], "NOT_SET .*is not set")
         self.fails(["--config", self.file("vault: { root_key: \"file:/nonexistent/root.key\" }\n"), "--data",
                     self.data(), "--listen", "127.0.0.1:0"], "/nonexistent/root.key.*No such file")
 

@@ -86,7 +86,7 @@ const char *err_class_name(enum err_class c)
     UNREACHABLE();
 }
 
-enum err err_set(struct errinfo *info, enum err e, const char *fmt, ...)
+enum err (err_set)(struct errinfo *info, enum err e, const char *fmt, ...)
 {
     va_list ap;
 

@@ -71,7 +71,7 @@ static void metrics_name_steps(void)
     atomic_store(&named, true);
 }
 
-enum err call_why(struct call *c, enum err e, const char *fmt, ...)
+enum err (call_why)(struct call *c, enum err e, const char *fmt, ...)
 {
     va_list ap;
 

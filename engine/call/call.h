@@ -152,6 +152,9 @@ void calls_cut(struct worker *w);
 
 /* Sets what the client is told, and returns e. */
 enum err call_why(struct call *c, enum err e, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+#ifdef __clang_analyzer__       /* as in base/err.h */
+#define call_why(c, e, ...)     ((void)(call_why)(c, e, __VA_ARGS__), (e))
+#endif
 /* A request that never became a call (malformed HTTP): one REQUEST record, not waited for. */
 void call_record_bad_request(struct worker *w, enum err e, const char *why, const char *peer, size_t bytes);
 /* Records what was only counted (at the end of a worker, before its lane is closed). */

@@ -462,11 +462,9 @@ static enum err await_line(struct group *g, const struct fetch_request *req, boo
     if (e) {
         line_remove(g, &w);
         group_forget_if_empty(g);
-        if (e == E_TIMEOUT) {
-            e = E_DEADLINE;
-            err_set(info, e, "no connection to %s was free before the deadline", req->origin->host);
-        }
-        return e;
+        return e == E_TIMEOUT
+                   ? err_set(info, E_DEADLINE, "no connection to %s was free before the deadline", req->origin->host)
+                   : e;
     }
     if (w.conn)
         *ret = only_place(w.conn, kept_will_do);

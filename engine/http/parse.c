@@ -518,7 +518,7 @@ static int head_end(const struct cursor *c, enum step s, enum http_fault *why)
 
 int http_parse_request_head(struct str in, struct http_head *ret, enum http_fault *why)
 {
-    struct str authority;
+    struct str authority = STR_NULL;
     struct cursor c;
     enum step s;
 

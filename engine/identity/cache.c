@@ -86,7 +86,7 @@ struct caller *cache_get(struct token_cache *c, const uint8_t digest[32], uint64
 
     pthread_mutex_lock(&s->lock);
     for (size_t i = 0; i < WAYS; i++, e++) {
-        if (!e->caller || memcmp(e->digest, digest, SHA256_LEN))
+        if (!e->caller || memcmp(e->digest, digest, SHA256_LEN) != 0)
             continue;
         if (e->epoch != epoch || mono >= e->until || now >= e->expires) {
             drop(s, e);
@@ -109,7 +109,7 @@ void cache_put(struct token_cache *c, const uint8_t digest[32], uint64_t epoch, 
 
     pthread_mutex_lock(&s->lock);
     for (size_t i = 0; i < WAYS; i++) {
-        if (set[i].caller && !memcmp(set[i].digest, digest, SHA256_LEN)) {
+        if (set[i].caller && memcmp(set[i].digest, digest, SHA256_LEN) == 0) {
             e = &set[i];
             break;
         }

@@ -136,7 +136,7 @@ static void fetch_task(void *arg)
     }
     pthread_mutex_lock(&is->lock);
     if (!e) {
-        changed = !is->keys || memcmp(jwks_digest(is->keys), jwks_digest(keys), SHA256_LEN);
+        changed = !is->keys || memcmp(jwks_digest(is->keys), jwks_digest(keys), SHA256_LEN) != 0;
         old = is->keys;
         is->keys = keys;
         is->fetched_at = loop_now();

@@ -290,10 +290,9 @@ class BadUpstreams(WithEngine):
         self.assertEqual(outcome_of(m), "done", m)
 
     def test_refused_connection(self):
-        gone = socket.create_server(("127.0.0.1", 0))
-        port = gone.getsockname()[1]
-        gone.close()
-        e = harness.Engine(config=config("http://127.0.0.1:%d" % port))
+        bound = socket.socket()                 # but never listening: nobody else can be there
+        bound.bind(("127.0.0.1", 0))
+        e = harness.Engine(config=config("http://127.0.0.1:%d" % bound.getsockname()[1]))
         t = e.token()
         e.request("POST", "/v1/accounts", json.dumps({"provider": "outlook", "token": "x"}),
                   {"Authorization": "Bearer " + t})
@@ -304,6 +303,7 @@ class BadUpstreams(WithEngine):
                   meta={"dev.sluice/timeoutMs": 1500})[1]
         self.assertEqual(outcome_of(m), "refused", m)
         self.assertEqual(e.stop(), 0)
+        bound.close()
 
     def test_redirects_are_not_followed(self):
         self.behave(lambda c, r: upstream.answer(c, 302, b"{}", b"Location: http://127.0.0.1:1/\r\n"))

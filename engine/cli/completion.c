@@ -47,7 +47,7 @@ static const char *subverbs(const struct verb *v)
     if (v == &verb_audit)
         return "verify tail show checkpoint";
     if (v == &verb_policy)
-        return "check test";
+        return "check test authorize";
     return v == &verb_completion ? "bash zsh" : "";
 }
 

@@ -4,6 +4,8 @@
 #ifndef CLI_POLICY_VERBS_H
 #define CLI_POLICY_VERBS_H
 
+/* Answers the exit codes of the reference implementation's command: 0 allow, 2 deny, 1 neither could be said. */
+int policy_authorize(int argc, char **argv);
 int policy_test(int argc, char **argv);
 
 #endif

@@ -430,3 +430,20 @@ enum err ast_parse(struct arena *a, struct str file, struct str text, struct buf
     *ret = out;
     return OK;
 }
+
+enum err policy_uid_parse(struct arena *a, struct str what, struct str text, struct policy_uid *ret,
+    struct errinfo *info)
+{
+    struct str kept = arena_str(a, text);
+    struct parser p = { .arena = a, .info = info };
+
+    if (!str_utf8_valid(text))
+        return err_set(info, E_CONFIG, "%.*s:1:1: not valid UTF-8", STR_ARG(what));
+    if (!kept.p)
+        return err_set(info, E_CALL_TOO_LARGE, "%.*s: needs more memory than allowed", STR_ARG(what));
+    lex_init(&p.lex, what, kept, info);
+    parse_begin(&p);
+    if (parse_entity(&p, "an entity like User::\"alice\"", ret))
+        parse_expect(&p, TOK_END, "nothing behind the entity");
+    return p.err;
+}

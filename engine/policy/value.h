@@ -78,6 +78,12 @@ static inline bool policy_uid_eq(const struct policy_uid *a, const struct policy
 {
     return a == b || (a->hash == b->hash && str_eq(a->id, b->id) && str_eq(a->type, b->type));
 }
+/*
+ * Reads an entity as Cedar writes it, `App::User::"alice"`, into the arena. E_CONFIG: `info` says what was expected and
+ * where, `what` (a word for messages, as "principal") being the file's name; E_CALL_TOO_LARGE: the arena is full.
+ */
+enum err policy_uid_parse(struct arena *a, struct str what, struct str text, struct policy_uid *ret,
+    struct errinfo *info);
 /* A Cedar name: identifiers joined by "::", none of them reserved, no spaces. */
 bool policy_type_valid(struct str type);
 /* Whether entities of the type are actions: Action, or any::Action. */

@@ -123,6 +123,68 @@ class WithoutAnEngine(unittest.TestCase):
         self.assertRegex(p.stderr, r"bad\.cedar:2:\d+: ")
         self.assertEqual(sluice("policy", "check", "/nowhere").returncode, 1)
 
+    def test_policy_authorize(self):
+        files = {"p.cedar": 'permit(principal in Team::"t", action == Action::"view", resource) '
+                            'when { context.n < 9 };\n'
+                            '@id("mine") permit(principal == ?principal, action, resource is Doc in ?resource);\n'
+                            '@id("no") forbid(principal, action, resource) when { resource.secret };\n',
+                 "p.json": json.dumps({"staticPolicies": {"every": {
+                     "effect": "permit", "principal": {"op": "All"}, "action": {"op": "All"},
+                     "resource": {"op": "All"}, "conditions": []}}}),
+                 "e.json": json.dumps([{"uid": {"type": "User", "id": "ann"}, "attrs": {},
+                                        "parents": [{"type": "Team", "id": "t"}]},
+                                       {"uid": {"type": "Doc", "id": "d"}, "attrs": {"secret": False},
+                                        "parents": [{"type": "Box", "id": "b"}]},
+                                       {"uid": {"type": "Doc", "id": "s"}, "attrs": {"secret": True}, "parents": []}]),
+                 "k.json": json.dumps([{"template_id": "mine", "link_id": "bobs", "args": {
+                     "?principal": 'User::"bob"', "?resource": 'Box::"b"'}}]),
+                 "none.json": "", "c.json": '{"n": 1}', "c9.json": '{"n": 9}', "s.cedarschema":
+                 'entity Team, Box; entity User in [Team]; entity Doc in [Box] { secret: Bool };\n'
+                 'action view, edit appliesTo { principal: User, resource: Doc, context: { n: Long } };\n',
+                 "r.json": json.dumps({"principal": 'User::"ann"', "action": 'Action::"view"',
+                                       "resource": 'Doc::"d"', "context": {"n": 1}}),
+                 "bad.cedar": "permit(principal, action);"}
+        at = scratch()
+        for name, text in files.items():
+            with open(os.path.join(at, name), "w") as f:
+                f.write(text)
+
+        def ask(*args, policies="p.cedar", stdin=None):
+            p = sluice("policy", "authorize", *(["-p", policies] if policies else []), "--entities", "e.json", *args,
+                       cwd=at, input=stdin)
+            return p.returncode, p.stdout, p.stderr
+
+        ann, bob = ["-l", 'User::"ann"', "-a", 'Action::"view"'], ["-l", 'User::"bob"', "-a", 'Action::"edit"']
+        d, n1 = ["-r", 'Doc::"d"'], ["-c", "c.json"]
+        self.assertEqual(ask(*ann, *d, *n1)[:2], (0, "ALLOW\n"))
+        self.assertEqual(ask("--request-json", "r.json")[:2], (0, "ALLOW\n"))
+        self.assertEqual(ask(*ann, *d, "-c", "c9.json")[:2], (2, "DENY\n"))
+        self.assertEqual(ask(*bob, *d)[:2], (2, "DENY\n"))
+        self.assertEqual(ask(*bob, *d, "-k", "none.json")[:2], (2, "DENY\n"))
+        self.assertEqual(ask(*bob, *d, "-k", "k.json")[:2], (0, "ALLOW\n"))
+        self.assertEqual(ask(*bob, *d, "-k", "k.json", "-v")[1],
+                         "ALLOW\n\nnote: this decision was due to the following policies:\n  bobs\n\n")
+        self.assertEqual(ask(*ann, "-r", 'Doc::"s"', *n1, "--verbose")[1],
+                         "DENY\n\nnote: this decision was due to the following policies:\n  no\n\n")
+        rc, out, err = ask(*ann, *d)
+        self.assertEqual((rc, out[:6]), (2, "DENY\n\n"), err)
+        self.assertIn("error while evaluating policy `policy0`", out)
+        self.assertEqual(ask(*ann, *d, *n1, "--schema", "s.cedarschema")[:2], (0, "ALLOW\n"))
+        self.assertEqual(ask(*ann, *d, policies="p.json")[:2], (0, "ALLOW\n"))
+        self.assertEqual(ask(*ann, *d, "--policy-format", "json", policies="p.json")[:2], (0, "ALLOW\n"))
+        self.assertEqual(ask(*ann, *d, policies=None, stdin="")[:2], (2, "DENY\n"))
+        for args, says in (((*ann, *d, "--schema", "s.cedarschema"), "n"), ((*ann, *n1), "no resource is given"),
+                           ((*ann, "-r", "Doc::d", *n1), "resource:1:"), ((*ann, *d, "-c", "nowhere"), "nowhere"),
+                           ((*ann, "--request-json", "r.json"), "--request-json"),
+                           ((*ann, *d, "--policy-format", "yaml"), "cedar or json"),
+                           ((*ann, *d, "--unknown"), "unknown option")):
+            rc, out, err = ask(*args)
+            self.assertEqual((rc, out), (1, ""), args)
+            self.assertIn(says, err)
+        rc, out, err = ask(*ann, *d, policies="bad.cedar")
+        self.assertEqual((rc, out), (1, ""))
+        self.assertIn("bad.cedar:1:25: ", err)
+
     def test_policy_test(self):
         files = {"p.cedar": 'permit(principal is User, action, resource) when { principal.level > 2 };\n'
                             'forbid(principal, action, resource) when { context.n + 1 > 9223372036854775806 };\n',

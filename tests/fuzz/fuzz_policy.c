@@ -1,7 +1,9 @@
 /*
  * fuzz_policy.c -- any bytes as policies, entities and a context: refused with a place, or decided
  *
- * Input: policy text, then perhaps entities (JSON), then perhaps a context (JSON), separated by lines of "----".
+ * Two targets: policies as text, and as JSON (FUZZ_JSON 1: sets with templates and links, or one policy).
+ *
+ * Input: policies, then perhaps entities (JSON), then perhaps a context (JSON), separated by lines of "----".
  * What must hold: a refusal names a line; a decision ends, twice alike; what is allowed is never hidden from a listing,
  * however little the listing knows.
  */
@@ -58,7 +60,7 @@ static void decide(const struct policy_set *set, const struct policy_layer *laye
     ASSERT(d.effect == again.effect && d.n_reasons == again.n_reasons && d.n_errors == again.n_errors);
     ASSERT(d.effect == POLICY_DENY || d.n_reasons > 0);
     for (uint32_t i = 0; i < d.n_errors && i < POLICY_NAMED_MAX; i++)
-        ASSERT(d.errors[i].policy < policy_set_count(set) && d.errors[i].line > 0
+        ASSERT(d.errors[i].policy < policy_set_count(set) && (FUZZ_JSON || d.errors[i].line > 0)
             && d.errors[i].fault != POLICY_FAULT_NONE);
     if (d.effect == POLICY_DENY)
         return;
@@ -77,7 +79,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct str rest = str_n(data, size), policies = next_part(&rest), entities = next_part(&rest),
         context = next_part(&rest);
     struct policy_entities *store = policy_entities_new();
-    struct policy_source source = { STR("f"), policies };
+    struct policy_source source = { STR("f"), policies, FUZZ_JSON };
     struct policy_set *set = NULL;
     struct errinfo info = { "" };
     struct policy_layer layer;

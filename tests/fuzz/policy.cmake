@@ -1,4 +1,10 @@
 fuzz_target(policy SOURCES ${CMAKE_CURRENT_LIST_DIR}/fuzz_policy.c USES sluice_policy)
+fuzz_target(policy_json SOURCES ${CMAKE_CURRENT_LIST_DIR}/fuzz_policy.c USES sluice_policy)
+fuzz_target(entities SOURCES ${CMAKE_CURRENT_LIST_DIR}/fuzz_entities.c USES sluice_policy)
+if(TARGET fuzz_policy)
+  target_compile_definitions(fuzz_policy PRIVATE FUZZ_JSON=0)
+  target_compile_definitions(fuzz_policy_json PRIVATE FUZZ_JSON=1)
+endif()
 
 # Both sides of the differential fuzzing: ours is this program, the reference's runs in Node (cedar/diff.py).
 # A seeded part of it is a test; `./dev fuzz cedar` goes on.

@@ -13,3 +13,4 @@ target_link_libraries(cedar_batch PRIVATE sluice_flags sluice_policy)
 add_test(NAME fuzz/cedar COMMAND ${PYTHON3} ${CMAKE_CURRENT_LIST_DIR}/cedar/diff.py $<TARGET_FILE:cedar_batch>
   --seed 20261126 --decisions 6000 WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
 set_tests_properties(fuzz/cedar PROPERTIES FIXTURES_REQUIRED npm SKIP_RETURN_CODE 77 TIMEOUT 300 LABELS fuzz)
+fuzz_target(cedar_schema SOURCES ${CMAKE_CURRENT_LIST_DIR}/fuzz_cedar_schema.c USES sluice_policy)

@@ -238,17 +238,29 @@ static struct answer condition(struct validator *v, const struct ast_condition *
     return a;
 }
 
-/* The conditions are one operand of the whole: what is wrong in the first is not made False by the second. */
-static struct answer conditions(struct validator *v, const struct ast_condition *k)
+/*
+ * The conditions are nested to the right, as the reference does: first && (second && ...).  What is wrong in one of them
+ * leaves those before it open, so the whole is not False for what the last one says.
+ */
+static struct answer conditions(struct validator *v, const struct ast_condition *first)
 {
-    struct answer a = k ? condition(v, k) : answer_of(&type_true, true), right;
+    struct knowledge so_far = { 0 };
+    struct answer *all, a = answer_of(&type_true, true);
+    size_t n = 0, most = 0;
 
-    while (k && k->next && !validate_is_false(&a)) {
-        k = k->next;
-        validate_know(v, &a.then);
-        right = condition(v, k);
+    for (const struct ast_condition *k = first; k; k = k->next)
+        most++;
+    all = ARENA_ARRAY(&v->work, struct answer, most + 1);
+    for (const struct ast_condition *k = first; all && k && !validate_is_false(&a); k = k->next) {
+        validate_know(v, &so_far);
+        a = condition(v, k);
         validate_forget(v);
-        a = validate_and(a, right);
+        known_join(&so_far, &a.then);
+        all[n++] = a;
+    }
+    while (n > 1) {
+        a = validate_and(all[n - 2], a);
+        n--;
     }
     return a;
 }

@@ -241,6 +241,13 @@ static void test_heads(void **state)
         "context.m == 1 };", "");
     policy("permit(principal, action == Action::\"view\", resource) when { context has m } when { context.m > 1 };",
         "");
+    /* What is wrong leaves open what the policy is, unless what stands before it says so. */
+    policy("permit(principal is User, action, resource) when { principal.age } when { false };", "wrong-type@1:62");
+    policy("permit(principal is User, action, resource) when { true } when { principal.age } when { false };",
+        "wrong-type@1:76");
+    policy("permit(principal is User, action, resource) when { principal.age && true && false };",
+        "impossible@1:1 wrong-type@1:62");
+    policy("permit(principal is User, action, resource) when { false } when { principal.age };", "impossible@1:1");
     policy("permit(principal, action == Action::\"view\", resource) unless { context has m } when { context.m > 1 };",
         "may-lack-attribute@1:95");
 }

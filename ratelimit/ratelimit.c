@@ -1,9 +1,10 @@
 /*
- * ratelimit.c -- the limiter's calls: asking, returning, pausing, the passing of time
+ * ratelimit.c -- the limiter's calls: asking, returning, rules, the passing of time
  *
  * Each follows one pattern: lock the stripes of the keys concerned, look and change, note what that may let go
- * (rl_todo), unlock, and then do what was noted (rl_work_run).  Fails only with a typed answer; what the caller
- * promised (a permit is returned once, 1 to RL_ASKS_MAX keys) is asserted.
+ * (rl_todo), unlock, and then do what was noted (rl_work_run).  Asking has a short way for the usual case, in which
+ * nobody waits at any of the keys and all can be had: it is what has to be fast.  Fails only with a typed answer; what
+ * the caller promised (a permit is returned once, 1 to RL_ASKS_MAX keys) is asserted.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,10 +13,9 @@
 #include "internal.h"
 
 #define ALL_STRIPES (~(uint64_t)0)
-#define PAUSE_MAX   ((int64_t)1 << 60)
+#define WALL_SLACK  ((int64_t)1000000)      /* a wall clock that is slewed by less is left alone */
 
-_Static_assert(RL_STRIPES == 64, "a set of stripes is one 64 bit mask, and the hash's top six bits choose one");
-_Static_assert(sizeof(struct rl_key) <= 72, "an idle key with its share of the index stays below 96 bytes");
+_Static_assert(RL_STRIPES == 64, "a set of stripes is one 64 bit mask, and the id's top six bits choose one");
 
 void rl_broken(const char *expr, const char *file, int line)
 {
@@ -34,36 +34,42 @@ const char *rl_result_name(enum rl_result r)
     return (unsigned)r < sizeof(names) / sizeof(names[0]) ? names[r] : "?";
 }
 
+static void take_defaults(struct rl_config *cfg)
+{
+    if (!cfg->keys_max)
+        cfg->keys_max = (size_t)1 << 20;
+    if (!cfg->waiters_max)
+        cfg->waiters_max = (size_t)1 << 20;
+    if (!cfg->waiters_per_key_max)
+        cfg->waiters_per_key_max = (size_t)1 << 16;
+    if (!cfg->rules_max)
+        cfg->rules_max = 1024;
+    if (!cfg->names_max)
+        cfg->names_max = 4096;
+}
+
 struct rl *rl_new(const struct rl_config *config)
 {
     struct rl *rl;
-    size_t made = 0;
 
-    if (config->rules_max > RL_RULES_MAX || !(rl = aligned_alloc(64, sizeof(*rl))))
+    if (config->rules_max > RL_RULES_MAX || config->keys_max > RL_KEYS_MAX || config->names_max > RL_KEYS_MAX
+        || !(rl = aligned_alloc(64, sizeof(*rl))))
         return NULL;
     memset(rl, 0, sizeof(*rl));
     rl->cfg = *config;
-    if (!rl->cfg.keys_max)
-        rl->cfg.keys_max = (size_t)1 << 20;
-    if (!rl->cfg.waiters_max)
-        rl->cfg.waiters_max = (size_t)1 << 20;
-    if (!rl->cfg.waiters_per_key_max)
-        rl->cfg.waiters_per_key_max = (size_t)1 << 16;
-    if (!rl->cfg.rules_max)
-        rl->cfg.rules_max = 1024;
+    take_defaults(&rl->cfg);
     atomic_store(&rl->armed, RL_FOREVER);
-    rl->rules = calloc(rl->cfg.rules_max, sizeof(*rl->rules));
-    for (; rl->rules && made < RL_STRIPES; made++) {
-        atomic_store(&rl->due[made], RL_FOREVER);
-        if (!rl_table_init(&rl->stripes[made]))
-            break;
-    }
-    if (made == RL_STRIPES)
+    for (unsigned i = 0; i < RL_STRIPES; i++)
+        atomic_store(&rl->due[i], RL_FOREVER);
+    for (rl->names_mask = 3; rl->names_mask + 1 < rl->cfg.names_max; rl->names_mask = 2 * rl->names_mask + 1)
+        continue;
+    rl->names = calloc(rl->names_mask + 1, sizeof(*rl->names));
+    rl->rules = aligned_alloc(64, rl->cfg.rules_max * sizeof(*rl->rules));
+    if (rl->rules)
+        memset(rl->rules, 0, rl->cfg.rules_max * sizeof(*rl->rules));
+    if (rl->names && rl->rules && rl_table_init(rl))
         return rl;
-    for (size_t i = 0; rl->rules && i <= made; i++)
-        rl_table_release(&rl->stripes[i]);
-    free(rl->rules);
-    free(rl);
+    rl_free(rl);
     return NULL;
 }
 
@@ -72,98 +78,212 @@ void rl_free(struct rl *rl)
     if (!rl)
         return;
     RL_ASSERT(atomic_load(&rl->waiting) == 0);
-    for (unsigned i = 0; i < RL_STRIPES; i++)
-        rl_table_release(&rl->stripes[i]);
+    rl_table_release(rl);
+    for (size_t i = 0; rl->names && i <= rl->names_mask; i++)
+        free(rl->names[i].bytes);
+    free(rl->names);
     free(rl->rules);
     free(rl);
 }
 
+/* ---- rules and the clock */
+
+static bool look_again(struct rl *rl, struct rl_key *k, void *arg)
+{
+    (void)rl;
+    rl_todo(arg, k);
+    return true;
+}
+
+struct change {
+    struct rl_work work;
+    uint16_t id;
+};
+
+/* Converts the key to the new generation, so that the next change finds no key of the one before the present. */
+static bool follow_change(struct rl *rl, struct rl_key *k, void *arg)
+{
+    struct change *c = arg;
+
+    if (k->rule != c->id)
+        return true;
+    (void)rl_limit_of(rl, k, c->work.now);
+    rl_todo(&c->work, k);
+    return true;
+}
+
+static bool same_rule(const struct rl_limit *a, const struct rl_limit *b)
+{
+    return a->set && a->per_unit == b->per_unit && a->burst == b->burst && a->cap == b->cap && a->spacing == b->spacing
+           && a->leased == b->leased && a->calendar == b->calendar && a->window_amount == b->window_amount
+           && a->window_ns == b->window_ns && a->window_offset == b->window_offset && a->amount == b->amount
+           && a->span == b->span && a->tag == b->tag;
+}
+
+/* False: it is as it was. */
+static bool replace_rule(struct rl *rl, uint16_t id, struct rl_limit *limit)
+{
+    struct rl_limit *l = &rl->rules[id];
+    bool same;
+
+    rl_lock(rl, ALL_STRIPES);
+    same = same_rule(l, limit);
+    if (!same) {
+        limit->gen = l->gen ^ KEY_GEN;
+        limit->was_per_unit = l->per_unit;
+        limit->was_window_ns = l->window_ns;
+        limit->was_window_offset = l->window_offset;
+        *l = *limit;
+        rl->rules_gen++;
+    }
+    rl_unlock(rl, ALL_STRIPES);
+    return !same;
+}
+
 bool rl_rule_set(struct rl *rl, uint16_t id, const struct rl_rule *rule, int64_t now)
 {
+    struct change change = { .id = id };
     struct rl_limit limit;
-    struct rl_work work;
-    bool same;
 
     if (id >= rl->cfg.rules_max || !rl_limit_make(rule, &limit))
         return false;
-    rl_lock(rl, ALL_STRIPES);
-    same = memcmp(&rl->rules[id], &limit, sizeof(limit)) == 0;
-    rl->rules_gen += !same;
-    rl->rules[id] = limit;
-    rl_unlock(rl, ALL_STRIPES);
-    if (same)
-        return true;
-    rl_work_init(&work, rl, now);
-    for (unsigned i = 0; i < RL_STRIPES; i++) {
-        struct rl_stripe *s = &rl->stripes[i];
+    rl_lock_one(&rl->rules_locked);     /* one change at a time: two would leave keys of three generations */
+    if (replace_rule(rl, id, &limit)) {
+        for (unsigned i = 0; i < RL_STRIPES; i++) {
+            rl_work_init(&change.work, rl, now);
+            rl_table_each(rl, i, follow_change, &change);
+            rl_work_run(&change.work);
+        }
+    }
+    rl_unlock_one(&rl->rules_locked);
+    return true;
+}
 
-        rl_lock(rl, (uint64_t)1 << i);
-        for (uint32_t b = 0; s->timers && b < s->n; b++)
-            for (struct rl_key *k = s->buckets[b]; k; k = k->next)
-                if (k->rule == id)
-                    rl_todo(&work, k);
-        rl_unlock(rl, (uint64_t)1 << i);
+void rl_wall(struct rl *rl, int64_t wall_ns, int64_t now)
+{
+    int64_t offset = wall_ns - now, was = rl_wall_offset(rl);
+    struct rl_work work;
+
+    if (offset - was < WALL_SLACK && was - offset < WALL_SLACK)
+        return;
+    atomic_store_explicit(&rl->wall_offset, offset, memory_order_relaxed);
+    for (unsigned i = 0; i < RL_STRIPES; i++) {
+        if (atomic_load(&rl->due[i]) == RL_FOREVER)
+            continue;                   /* nobody there waits for time */
+        rl_work_init(&work, rl, now);
+        rl_table_each(rl, i, look_again, &work);
         rl_work_run(&work);
     }
-    return true;
 }
 
 /* ---- asking */
 
-/* Finds or makes the key; it follows the rule. The stripes in `held` are locked. */
-static struct rl_key *follow(struct rl_work *work, uint64_t held, uint64_t hash, const void *key, size_t len,
-                             uint16_t rule)
+struct rl_id rl_ask_id(const struct rl *rl, const struct rl_ask *ask)
+{
+    if (rl_id_set(ask->id))
+        return ask->id;
+    RL_ASSERT(ask->key_len >= 1 && ask->key_len <= RL_KEY_MAX);
+    return rl_id_of(rl, ask->key, ask->key_len);
+}
+
+static bool rule_known(const struct rl *rl, uint16_t rule)
+{
+    return rule < rl->cfg.rules_max && rl->rules[rule].set;
+}
+
+/* The key follows another rule from now on. False: memory is out. */
+static bool change_rule(struct rl_work *work, struct rl_key *k, uint16_t rule)
 {
     struct rl *rl = work->rl;
-    struct rl_key *k = rl_table_find(&rl->stripes[RL_STRIPE_OF(hash)], hash, key, len);
+    const struct rl_limit *was = rl_limit_of(rl, k, work->now), *l = &rl->rules[rule];
+    uint64_t per_unit = was->per_unit;
+    int64_t window_ns = was->window_ns, window_offset = was->window_offset;
 
-    if (__builtin_expect(!k, 0)) {
-        k = rl_table_add(rl, held, hash, key, len, work->now);
-        if (!k)
+    k->rule = rule;
+    k->flags = (uint8_t)((k->flags & ~KEY_GEN) | l->gen);
+    rl_convert_window(k, l, window_ns, window_offset, work->now + rl_wall_offset(rl));
+    rl_convert(k, per_unit, l->per_unit, work->now);
+    if (k->flags & KEY_LEARNED)
+        rl_learned_rule(rl, k);
+    else if (l->leased && !rl_learned_get(rl, k))
+        return false;
+    rl_todo(work, k);
+    return true;
+}
+
+struct rl_key *rl_follow(struct rl_work *work, uint64_t held, struct rl_id id, uint16_t rule, enum rl_result *ret_why)
+{
+    struct rl *rl = work->rl;
+    struct rl_key *k;
+
+    if (RL_UNLIKELY(!rule_known(rl, rule))) {
+        *ret_why = RL_NO_RULE;
+        return NULL;
+    }
+    *ret_why = RL_TABLE_FULL;
+    k = rl_table_find(rl, id);
+    if (RL_UNLIKELY(!k)) {
+        k = rl_table_add(rl, held, id, rule, work->now);
+        if (k && RL_UNLIKELY(rl->rules[rule].leased) && !rl_learned_get(rl, k))
             return NULL;
-        k->rule = rule;
+    } else if (RL_UNLIKELY(k->rule != rule) && !change_rule(work, k, rule)) {
+        return NULL;
     }
-    if (__builtin_expect(k->rule != rule, 0)) {
-        k->rule = rule;
-        rl_todo(work, k);
-    }
+    if (k)
+        *ret_why = RL_GRANTED;
     return k;
 }
 
-/* Keys one after another; each is pinned until all are there, so that making one does not forget another. */
-static enum rl_result resolve_all(struct rl_work *work, struct rl_permit *p, const uint64_t *hashes,
-                                  const struct rl_ask *asks, size_t n, uint32_t *ret_at)
+/* Where the caller found the key last, if it remembers. A place never changes its stripe, so the key's lock covers it
+   whoever has it now. */
+static inline uint32_t place_hint(const struct rl *rl, const struct rl_ask *ask)
 {
-    enum rl_result r = RL_GRANTED;
+    uint32_t place = ask->place ? __atomic_load_n(ask->place, __ATOMIC_RELAXED) : 0;
 
-    p->n = 0;
-    for (size_t i = 0; i < n && r == RL_GRANTED; i++) {
-        struct rl_key *k;
+    return RL_LIKELY(place <= rl->slots_max) ? place : 0;
+}
+
+static inline void remember_place(const struct rl *rl, const struct rl_ask *ask, const struct rl_key *k)
+{
+    uint32_t place = (uint32_t)(k - rl->slots) + 1;
+
+    if (ask->place && __atomic_load_n(ask->place, __ATOMIC_RELAXED) != place)
+        __atomic_store_n(ask->place, place, __ATOMIC_RELAXED);
+}
+
+/* Keys one after another; each is kept until all are there, so that making one does not forget another. */
+static enum rl_result find_all(struct rl_work *work, struct rl_permit *p, const struct rl_id *ids,
+                               const struct rl_ask *asks, size_t n, uint32_t *ret_at)
+{
+    const struct rl *rl = work->rl;
+    enum rl_result r = RL_GRANTED;
+    uint32_t held = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        struct rl_key *k = rl_follow(work, p->stripes, ids[i], asks[i].rule, &r);
         uint32_t j = 0;
 
-        *ret_at = (uint32_t)i;
-        if (asks[i].rule >= work->rl->cfg.rules_max || !work->rl->rules[asks[i].rule].set) {
-            r = RL_NO_RULE;
+        if (RL_UNLIKELY(!k)) {
+            *ret_at = (uint32_t)i;
             break;
         }
-        k = follow(work, p->stripes, hashes[i], asks[i].key, asks[i].key_len, asks[i].rule);
-        if (!k) {
-            r = RL_TABLE_FULL;
-            break;
-        }
-        while (j < p->n && p->hold[j].key != k)
+        k->flags |= KEY_KEEP;
+        remember_place(rl, &asks[i], k);
+        while (j < held && p->hold[j].key != k)
             j++;
-        if (j < p->n) {
+        if (RL_UNLIKELY(j < held)) {
             uint64_t sum = (uint64_t)p->hold[j].cost + asks[i].cost;
 
             p->hold[j].cost = sum > UINT32_MAX ? UINT32_MAX : (uint32_t)sum;
             continue;
         }
-        k->pins++;
-        p->hold[p->n++] = (struct rl_hold){ k, asks[i].cost };
+        p->hold[held].key = k;
+        p->hold[held].check = k->id.b;
+        p->hold[held++].cost = asks[i].cost;
     }
-    for (uint32_t i = 0; i < p->n; i++)
-        p->hold[i].key->pins--;
+    p->n = held;
+    for (uint32_t i = 0; i < held; i++)
+        p->hold[i].key->flags &= (uint8_t)~KEY_KEEP;
     return r;
 }
 
@@ -171,12 +291,13 @@ static enum rl_result decide(struct rl_work *work, struct rl_waiter *w)
 {
     struct rl *rl = work->rl;
     struct rl_look look;
+    struct rl_counts *c;
     enum rl_result r;
     struct rl_key *k;
 
-    rl_examine(rl, w, UINT64_MAX, work->now, &look);
+    rl_examine(work, w, true, &look);
     if (look.block < 0) {
-        rl_take(rl, w, work->now);
+        rl_take(work, w);
         return RL_GRANTED;
     }
     k = w->permit.hold[look.block].key;
@@ -188,70 +309,150 @@ static enum rl_result decide(struct rl_work *work, struct rl_waiter *w)
         r = RL_LATE;
     else
         r = rl_enqueue(work, w, &look);
+    c = &rl->stripes[RL_STRIPE_OF(k->id)].counts;
     if (r == RL_QUEUED)
-        rl->stripes[k->stripe].counts.queued++;
+        c->queued++;
     else if (r == RL_NEVER)
-        rl->stripes[k->stripe].counts.never++;
+        c->never++;
     else if (r == RL_LATE)
-        rl->stripes[k->stripe].counts.late++;
+        c->late++;
     else
-        rl->stripes[k->stripe].counts.busy++;
+        c->busy++;
     k->refused += r != RL_QUEUED;
     return r;
 }
 
-/* Fetches what the lookups will touch, all keys side by side: cold, that is a third of an acquisition. */
-static void warm(struct rl *rl, const uint64_t *hashes, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        __builtin_prefetch(rl_bucket(&rl->stripes[RL_STRIPE_OF(hashes[i])], (uint32_t)hashes[i]));
-    for (size_t i = 0; i < n; i++) {
-        struct rl_key *k = *rl_bucket(&rl->stripes[RL_STRIPE_OF(hashes[i])], (uint32_t)hashes[i]);
+/* ---- the usual case: all keys are known, nobody waits at them, nothing was learned of them, and all can be had */
 
-        __builtin_prefetch(k, 1);
-        __builtin_prefetch((char *)k + 64, 1);
+/* Finds the keys. What the lookups touch is fetched for all of them side by side: cold, that is most of an acquisition.
+   False: one is not there, or not where its tag or its place says, or there twice. */
+static inline bool find_quickly(struct rl *rl, const struct rl_ask *asks, const struct rl_id *ids, size_t n,
+                                struct rl_key **ret)
+{
+    bool found = true;
+
+    for (size_t i = 0; i < n; i++) {
+        const struct rl_stripe *s = &rl->stripes[RL_STRIPE_OF(ids[i])];
+        uint32_t place = place_hint(rl, &asks[i]);
+
+        ret[i] = place ? &rl->slots[place - 1] : NULL;
+        if (!place)
+            __builtin_prefetch(&s->index[(uint32_t)ids[i].a & s->mask]);
+        else
+            __builtin_prefetch(ret[i], 1);
     }
+    for (size_t i = 0; i < n; i++) {
+        const struct rl_stripe *s = &rl->stripes[RL_STRIPE_OF(ids[i])];
+        uint32_t at = (uint32_t)ids[i].a & s->mask, tag = rl_word_tag(ids[i]), word;
+
+        if (ret[i])
+            continue;
+        word = s->index[at];
+        while (RL_UNLIKELY((word & ~RL_SLOT_MASK) != tag) && word != 0)
+            word = s->index[++at & s->mask];
+        ret[i] = &rl->slots[(word & RL_SLOT_MASK) - (word != 0)];
+        __builtin_prefetch(ret[i], 1);
+    }
+    for (size_t i = 0; i < n; i++) {
+        found &= rl_id_eq(ret[i]->id, ids[i]);
+        for (size_t j = 0; j < i; j++)
+            found &= ret[i] != ret[j];
+    }
+    return found;
+}
+
+static inline bool clear(struct rl_key *k, const struct rl_limit *l, const struct rl_ask *ask,
+                         int64_t now, int64_t wall_offset)
+{
+    return k->rule == ask->rule && !k->line && (k->flags & KEY_GEN) == l->gen && ask->cost <= l->never
+           && (!l->cap || k->in_flight < l->cap) && rl_time_due(k, l, ask->cost, now, wall_offset) <= now;
+}
+
+/* True: granted. False: nothing was changed. */
+static inline bool take_quickly(struct rl *rl, struct rl_permit *p, const struct rl_ask *asks, const struct rl_id *ids,
+                                size_t n, int64_t now)
+{
+    RL_NO_INIT(struct rl_key *keys[RL_ASKS_MAX]);
+    int64_t wall_offset = rl_wall_offset(rl);
+
+    if (!find_quickly(rl, asks, ids, n, keys))
+        return false;
+    for (size_t i = 0; i < n; i++)
+        if (RL_UNLIKELY(!clear(keys[i], &rl->rules[keys[i]->rule], &asks[i], now, wall_offset)))
+            return false;
+    p->n = (uint32_t)n;
+    p->counted = 0;
+    for (size_t i = 0; i < n; i++) {
+        p->hold[i] = (struct rl_hold){ .key = keys[i], .check = ids[i].b, .cost = asks[i].cost };
+        rl_take_key(p, &p->hold[i], &rl->rules[keys[i]->rule], now);
+        if (RL_UNLIKELY(keys[i]->granted % RL_NAME_EVERY == 0))
+            rl_name_note(rl, ids[i], asks[i].key, asks[i].key_len);
+    }
+    rl_granted(rl, p, now);
+    return true;
+}
+
+/* Any other case. The locks are held, and are given back. */
+static enum rl_result acquire_locked(struct rl_work *work, struct rl_waiter *w, const struct rl_ask *asks,
+                                     const struct rl_id *ids, size_t n)
+{
+    struct rl *rl = work->rl;
+    uint32_t at = 0;
+    enum rl_result r = find_all(work, &w->permit, ids, asks, n, &at);
+
+    if (r == RL_GRANTED) {
+        r = decide(work, w);
+        for (size_t i = 0; i < n && r != RL_GRANTED; i++)       /* a key that blocks is worth showing */
+            if (w->permit.hold[w->blocked].check == ids[i].b)
+                rl_name_note(rl, ids[i], asks[i].key, asks[i].key_len);
+    } else {
+        w->blocked = at;
+        if (r == RL_TABLE_FULL) {
+            w->retry_at = work->now;
+            rl->stripes[RL_STRIPE_OF(ids[at])].counts.table_full++;
+        }
+    }
+    if (r != RL_QUEUED)
+        w->result = r;
+    rl_unlock(rl, w->permit.stripes);
+    /* a queued waiter may already be granted and gone: not ours to touch any more */
+    return r;
+}
+
+static enum rl_result __attribute__((noinline)) acquire_slowly(struct rl *rl, struct rl_waiter *w,
+                                                               const struct rl_ask *asks, const struct rl_id *ids,
+                                                               size_t n, int64_t now)
+{
+    struct rl_work work;
+    enum rl_result r;
+
+    rl_work_init(&work, rl, now);
+    r = acquire_locked(&work, w, asks, ids, n);
+    rl_work_run(&work);
+    return r;
 }
 
 enum rl_result rl_acquire(struct rl *rl, struct rl_waiter *w, const struct rl_ask *asks, size_t n, int64_t deadline,
                           int64_t now)
 {
-    uint64_t hashes[RL_ASKS_MAX], stripes = 0;
-    struct rl_work work;
-    enum rl_result r;
-    uint32_t at = 0;
+    RL_NO_INIT(struct rl_id ids[RL_ASKS_MAX]);
+    uint64_t stripes = 0;
 
     RL_ASSERT(n >= 1 && n <= RL_ASKS_MAX);
     for (size_t i = 0; i < n; i++) {
-        RL_ASSERT(asks[i].key_len >= 1 && asks[i].key_len <= RL_KEY_MAX);
-        hashes[i] = rl_hash(rl, asks[i].key, asks[i].key_len);
-        stripes |= (uint64_t)1 << RL_STRIPE_OF(hashes[i]);
+        ids[i] = rl_ask_id(rl, &asks[i]);
+        stripes |= RL_BIT_OF(ids[i]);
     }
-    rl_work_init(&work, rl, now);
     w->permit.magic = RL_PERMIT_RETURNED;
     w->permit.stripes = stripes;
     w->deadline = deadline;
     w->home = NULL;
     w->retry_at = RL_FOREVER;
     rl_lock(rl, stripes);
-    warm(rl, hashes, n);
-    r = resolve_all(&work, &w->permit, hashes, asks, n, &at);
-    if (__builtin_expect(r == RL_GRANTED, 1)) {
-        r = decide(&work, w);
-    } else {
-        w->blocked = at;
-        if (r == RL_TABLE_FULL) {
-            w->retry_at = now;
-            rl->stripes[RL_STRIPE_OF(hashes[at])].counts.table_full++;
-        }
-    }
-    if (r != RL_QUEUED)
-        w->result = r;
+    if (RL_UNLIKELY(!take_quickly(rl, &w->permit, asks, ids, n, now)))
+        return acquire_slowly(rl, w, asks, ids, n, now);
     rl_unlock(rl, stripes);
-    /* a queued waiter may already be granted and gone: not ours to touch any more */
-    if (__builtin_expect(work.todo || r == RL_QUEUED, 0))
-        rl_work_run(&work);
-    return r;
+    return w->result = RL_GRANTED;
 }
 
 bool rl_cancel(struct rl *rl, struct rl_waiter *w, int64_t now)
@@ -264,7 +465,7 @@ bool rl_cancel(struct rl *rl, struct rl_waiter *w, int64_t now)
     rl_lock(rl, stripes);
     waiting = rl_is_waiting(w);
     if (waiting) {
-        rl->stripes[w->home->stripe].counts.cancelled++;
+        rl->stripes[RL_STRIPE_OF(w->home->id)].counts.cancelled++;
         rl_leave(&work, w, RL_CANCELLED);
     }
     rl_unlock(rl, stripes);
@@ -274,82 +475,69 @@ bool rl_cancel(struct rl *rl, struct rl_waiter *w, int64_t now)
 
 /* ---- returning */
 
-static void give_back(struct rl *rl, struct rl_permit *p, int64_t now, bool unused)
+/* Units nothing was sent for. The key may have been forgotten meanwhile, and its place be another's: then there is
+   nothing to give back. */
+static void refund(struct rl_work *work, const struct rl_permit *p, const struct rl_hold *h)
+{
+    struct rl *rl = work->rl;
+    const struct rl_limit *l;
+
+    if (h->key->id.b != h->check || p->rules_gen != rl->rules_gen)
+        return;
+    l = rl_limit_of(rl, h->key, work->now);
+    rl_rate_refund(h->key, l, h->cost, p->granted_at, work->now, rl_wall_offset(rl));
+    if (l->leased && h->key->line->learned->left_until > work->now)
+        h->key->line->learned->left += h->cost;
+    rl_todo(work, h->key);
+}
+
+static void __attribute__((noinline)) give_back_slowly(struct rl *rl, struct rl_permit *p, int64_t now, bool unused)
 {
     struct rl_work work;
 
-    RL_ASSERT(p->magic == RL_PERMIT_HELD);
-    p->magic = RL_PERMIT_RETURNED;
     rl_work_init(&work, rl, now);
-    for (uint32_t i = 0; i < p->n; i++)
-        __builtin_prefetch(p->hold[i].key, 1);
-    rl_lock(rl, p->stripes);
     for (uint32_t i = 0; i < p->n; i++) {
-        struct rl_key *k = p->hold[i].key;
+        struct rl_hold *h = &p->hold[i];
 
-        RL_ASSERT(k->in_flight > 0);
-        k->in_flight--;
-        if (unused && p->rules_gen == rl->rules_gen)
-            rl_rate_refund(k, p->hold[i].cost, p->granted_at, now);
-        if (__builtin_expect(k->line != NULL, 0))
-            rl_todo(&work, k);
+        if (unused)
+            refund(&work, p, h);
+        if (h->counted) {
+            RL_ASSERT(h->key->in_flight > 0);
+            h->key->in_flight--;
+            rl_todo(&work, h->key);
+        }
     }
-    rl_unlock(rl, p->stripes);
-    if (work.todo)
-        rl_work_run(&work);
+    rl_unlock(rl, unused ? p->stripes : p->counted);
+    rl_work_run(&work);
 }
 
+/* Usually nobody waits for the places that become free. */
 void rl_release(struct rl *rl, struct rl_permit *p, int64_t now)
 {
-    give_back(rl, p, now, false);
+    RL_ASSERT(p->magic == RL_PERMIT_HELD);
+    p->magic = RL_PERMIT_RETURNED;
+    rl_lock(rl, p->counted);
+    for (uint32_t i = 0; i < p->n; i++) {
+        if (p->hold[i].counted && RL_UNLIKELY(p->hold[i].key->line != NULL)) {
+            give_back_slowly(rl, p, now, false);
+            return;
+        }
+    }
+    for (uint32_t i = 0; i < p->n; i++) {
+        if (p->hold[i].counted) {
+            RL_ASSERT(p->hold[i].key->in_flight > 0);
+            p->hold[i].key->in_flight--;
+        }
+    }
+    rl_unlock(rl, p->counted);
 }
 
 void rl_return(struct rl *rl, struct rl_permit *p, int64_t now)
 {
-    give_back(rl, p, now, true);
-}
-
-/* ---- pausing */
-
-enum rl_result rl_pause(struct rl *rl, const void *key, size_t key_len, uint16_t rule, int64_t until, int64_t now)
-{
-    uint64_t hash, stripe;
-    struct rl_work work;
-    struct rl_key *k = NULL;
-    bool known;
-
-    RL_ASSERT(key_len >= 1 && key_len <= RL_KEY_MAX);
-    hash = rl_hash(rl, key, key_len);
-    stripe = (uint64_t)1 << RL_STRIPE_OF(hash);
-    if (until > now + PAUSE_MAX)
-        until = now + PAUSE_MAX;
-    rl_work_init(&work, rl, now);
-    rl_lock(rl, stripe);
-    known = rule < rl->cfg.rules_max && rl->rules[rule].set;
-    if (known)
-        k = follow(&work, stripe, hash, key, key_len, rule);
-    if (k && until > k->paused_until)
-        k->paused_until = until;
-    rl_unlock(rl, stripe);
-    rl_work_run(&work);
-    return !known ? RL_NO_RULE : k ? RL_GRANTED : RL_TABLE_FULL;
-}
-
-void rl_resume(struct rl *rl, const void *key, size_t key_len, int64_t now)
-{
-    uint64_t hash = rl_hash(rl, key, key_len), stripe = (uint64_t)1 << RL_STRIPE_OF(hash);
-    struct rl_work work;
-    struct rl_key *k;
-
-    rl_work_init(&work, rl, now);
-    rl_lock(rl, stripe);
-    k = rl_table_find(&rl->stripes[RL_STRIPE_OF(hash)], hash, key, key_len);
-    if (k) {
-        k->paused_until = INT64_MIN;
-        rl_todo(&work, k);
-    }
-    rl_unlock(rl, stripe);
-    rl_work_run(&work);
+    RL_ASSERT(p->magic == RL_PERMIT_HELD);
+    p->magic = RL_PERMIT_RETURNED;
+    rl_lock(rl, p->stripes);
+    give_back_slowly(rl, p, now, true);
 }
 
 /* ---- the passing of time */
@@ -360,27 +548,25 @@ static bool fire(struct rl_work *work, unsigned stripe)
     struct rl *rl = work->rl;
     struct rl_stripe *s = &rl->stripes[stripe];
     uint64_t held = (uint64_t)1 << stripe;
-    bool fired = false;
+    bool fired;
 
     rl_lock(rl, held);
-    for (;;) {
-        struct rl_waiter *w = rl_first_due(s, work->now);
+    fired = rl_dues_fire(work, s);
+    while (!fired) {
+        struct rl_waiter *w = rl_first_late(s, work->now);
         uint64_t needed = w ? w->permit.stripes : 0;
 
         if (!w)
             break;
-        fired = true;
-        if (w->deadline >= work->now) {
-            rl_due(work, w);
-        } else if (needed & ~held) {
+        if (needed & ~held) {
             rl_unlock(rl, held);
             held |= needed;
             rl_lock(rl, held);
             continue;           /* perhaps another one is first now */
-        } else {
-            rl_time_out(work, w);
         }
-        break;
+        work->left--;
+        rl_time_out(work, w);
+        fired = true;
     }
     rl_unlock(rl, held);
     return fired;
@@ -395,7 +581,7 @@ int64_t rl_tick(struct rl *rl, int64_t now)
     work.ticking = true;
     atomic_store(&rl->armed, RL_FOREVER);       /* before looking at due[]: who sets a timer from here on will alarm */
     for (unsigned i = 0; i < RL_STRIPES; i++)
-        while (atomic_load(&rl->due[i]) <= now && fire(&work, i))
+        while (work.left > 0 && atomic_load(&rl->due[i]) <= now && fire(&work, i))
             rl_work_run(&work);
     next = rl_next(rl);
     armed = atomic_load(&rl->armed);

@@ -1,90 +1,47 @@
 /*
- * table.c -- bytes -> key, spread over stripes, bounded, forgetting what is idle
+ * table.c -- id -> key, spread over stripes, bounded, forgetting what is idle
  *
- * Each stripe has a chained table that grows by linear hashing: every insert beyond one key per bucket splits one
- * bucket, so a table of a million keys never stops to rehash, and the index costs 8 to 16 bytes per key.
+ * Keys are cache lines in one region of address space, handed out to the stripes in chunks of a page; they never move,
+ * so queues and permits may point at them.  A stripe finds them through an index of 4 byte words, open addressing with
+ * an 8 bit tag: a cold lookup costs one line of the index, which stays in a large cache, and the key's own line.  Huge
+ * pages hold the region when it is large.
  *
- * The hash is SipHash-1-3 under a seed given by the owner: who can name keys (a mailbox, a channel) must not be able to
- * make them meet in one bucket.  Its top six bits choose the stripe, its low half the bucket.
+ * An index that gets full is not copied at once: a larger one is begun, each insert carries MOVE places over, and what
+ * is not found in the new one is looked for in the old one meanwhile.  So no insert is slow.
  *
- * A key is idle when forgetting it changes no decision: bucket full, nothing in flight, nobody waiting, no pause.  When
- * keys_max is reached a new key takes the place of an idle one: of its own stripe first, then of any stripe whose lock
- * is free (try-lock, so the order of locks does not matter).  The search is bounded, so a table full of busy keys
- * answers "full" in bounded time.  Fails only so, or when memory is out.
+ * A key is idle when forgetting it changes no decision: bucket full, window over, nothing in flight, nobody waiting, no
+ * pause, nothing learned.  When keys_max is reached a new key takes the place of an idle one: of its own stripe first,
+ * then of any stripe whose lock is free (try-lock, so the order of locks does not matter).  The search is bounded, so a
+ * table full of busy keys answers "full" in bounded time.  Fails only so, or when memory is out.
  */
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "internal.h"
 
-#define BUCKETS_MIN 8
-#define BUCKETS_MAX ((uint32_t)1 << 28)
-#define LOOK_HOME   128     /* buckets looked at for an idle key in the key's own stripe ... */
-#define LOOK_OTHER  32      /* ... and in each other one */
-
-#define SPINS       64
-
-/* ---- hash */
-
-static inline uint64_t rotl(uint64_t x, int b)
-{
-    return (x << b) | (x >> (64 - b));
-}
-
-#define SIP_ROUND(a, b, c, d)                                                                                          \
-    do {                                                                                                               \
-        a += b; b = rotl(b, 13); b ^= a; a = rotl(a, 32);                                                              \
-        c += d; d = rotl(d, 16); d ^= c;                                                                               \
-        a += d; d = rotl(d, 21); d ^= a;                                                                               \
-        c += b; b = rotl(b, 17); b ^= c; c = rotl(c, 32);                                                              \
-    } while (0)
-
-uint64_t rl_hash(const struct rl *rl, const void *p, size_t n)
-{
-    uint64_t a = rl->cfg.seed[0] ^ 0x736f6d6570736575, b = rl->cfg.seed[1] ^ 0x646f72616e646f6d;
-    uint64_t c = rl->cfg.seed[0] ^ 0x6c7967656e657261, d = rl->cfg.seed[1] ^ 0x7465646279746573;
-    const uint8_t *at = p;
-    size_t left = n;
-    uint64_t word;
-
-    for (; left >= 8; at += 8, left -= 8) {
-        memcpy(&word, at, 8);
-        d ^= word;
-        SIP_ROUND(a, b, c, d);
-        a ^= word;
-    }
-    word = (uint64_t)n << 56;
-    for (size_t i = 0; i < left; i++)
-        word |= (uint64_t)at[i] << (8 * i);
-    d ^= word;
-    SIP_ROUND(a, b, c, d);
-    a ^= word;
-    c ^= 0xff;
-    SIP_ROUND(a, b, c, d);
-    SIP_ROUND(a, b, c, d);
-    SIP_ROUND(a, b, c, d);
-    return a ^ b ^ c ^ d;
-}
+#define INDEX_MIN  16u      /* words: a line */
+#define MOVE       8u       /* places carried over by an insert: the new index is whole long before it is full */
+#define LOOK_HOME  128u     /* places looked at for an idle key in the key's own stripe ... */
+#define LOOK_OTHER 32u      /* ... and in each other one */
+#define SPINS      64u
+#define HUGE_PAGE  ((size_t)2 << 20)
+#define HUGE_FROM  ((size_t)1 << 16)    /* keys_max from which on huge pages are asked for */
 
 /* ---- locks: they are held for tens of nanoseconds, so threads that meet spin; a mutex that puts them to sleep was
    measured up to four times slower with two threads on one key. One exchange to take, one store to give back. */
 
-static bool try_lock(struct rl_stripe *s)
+static bool try_lock(_Atomic bool *locked)
 {
-    return !atomic_load_explicit(&s->locked, memory_order_relaxed)
-           && !atomic_exchange_explicit(&s->locked, true, memory_order_acquire);
-}
-
-static void unlock(struct rl_stripe *s)
-{
-    atomic_store_explicit(&s->locked, false, memory_order_release);
+    return !atomic_load_explicit(locked, memory_order_relaxed)
+           && !atomic_exchange_explicit(locked, true, memory_order_acquire);
 }
 
 /* The holder is some tens of nanoseconds from done, unless it was sent off its core: then let it run. */
-static void __attribute__((noinline)) lock_slowly(struct rl_stripe *s)
+void __attribute__((noinline)) rl_lock_slowly(_Atomic bool *locked)
 {
-    for (unsigned spins = 1; !try_lock(s); spins++) {
+    for (unsigned spins = 1; !try_lock(locked); spins++) {
         if (spins % SPINS == 0)
             sched_yield();
 #if defined(__x86_64__)
@@ -94,133 +51,223 @@ static void __attribute__((noinline)) lock_slowly(struct rl_stripe *s)
     }
 }
 
-void rl_lock(struct rl *rl, uint64_t stripes)
-{
-    for (; stripes; stripes &= stripes - 1) {
-        struct rl_stripe *s = &rl->stripes[__builtin_ctzll(stripes)];
+/* ---- the region and the chunks */
 
-        if (__builtin_expect(atomic_exchange_explicit(&s->locked, true, memory_order_acquire), 0))
-            lock_slowly(s);
+static size_t region_bytes(const struct rl *rl)
+{
+    return (rl->slots_max * sizeof(struct rl_key) + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+}
+
+bool rl_table_init(struct rl *rl)
+{
+    void *p;
+
+    /* a quarter more than keys, and a chunk or two for each stripe: the hash does not spread them to the last one */
+    rl->slots_max = rl->cfg.keys_max + rl->cfg.keys_max / 4 + (size_t)(RL_STRIPES * 2 + 1) * RL_CHUNK;
+    p = mmap(NULL, region_bytes(rl), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED)
+        return false;
+    rl->slots = p;
+    atomic_store(&rl->next_chunk, 1);       /* the first is left alone: a place of it stands for "gone" */
+    if (rl->cfg.keys_max >= HUGE_FROM)
+        (void)madvise(p, region_bytes(rl), MADV_HUGEPAGE);      /* only makes it faster */
+    for (unsigned i = 0; i < RL_STRIPES; i++) {
+        struct rl_stripe *s = &rl->stripes[i];
+
+        s->index = calloc(INDEX_MIN, sizeof(*s->index));
+        s->mask = INDEX_MIN - 1;
+        s->fresh = RL_CHUNK;
+        if (!s->index)
+            return false;
     }
+    return true;
 }
 
-void rl_unlock(struct rl *rl, uint64_t stripes)
+static struct rl_key *place(struct rl *rl, const struct rl_stripe *s, uint32_t i)
 {
-    for (; stripes; stripes &= stripes - 1)
-        unlock(&rl->stripes[__builtin_ctzll(stripes)]);
+    return &rl->slots[(size_t)s->chunks[i / RL_CHUNK] * RL_CHUNK + i % RL_CHUNK];
 }
 
-/* ---- the table of a stripe */
-
-bool rl_table_init(struct rl_stripe *s)
+/* Places of the stripe that were ever used. */
+static uint32_t places(const struct rl_stripe *s)
 {
-    s->buckets = calloc(BUCKETS_MIN, sizeof(*s->buckets));
-    s->n = s->half = s->room = BUCKETS_MIN;
-    return s->buckets != NULL;
+    return s->n_chunks ? (s->n_chunks - 1) * RL_CHUNK + s->fresh : 0;
 }
 
-void rl_table_release(struct rl_stripe *s)
+static void free_line(struct rl *rl, struct rl_key *k)
 {
-    for (uint32_t i = 0; s->buckets && i < s->n; i++) {
-        while (s->buckets[i]) {
-            struct rl_key *k = s->buckets[i];
+    if (!rl_id_set(k->id) || !k->line)
+        return;
+    if (k->line->learned)
+        rl_learned_drop(rl, k);
+    if (k->line)
+        k->line->pins = 0;
+    rl_line_put(rl, k);
+}
 
-            s->buckets[i] = k->next;
-            free(k->line);
-            free(k);
-        }
+void rl_table_release(struct rl *rl)
+{
+    for (unsigned i = 0; i < RL_STRIPES; i++) {
+        struct rl_stripe *s = &rl->stripes[i];
+
+        for (uint32_t at = 0; at < places(s); at++)
+            free_line(rl, place(rl, s, at));
+        free(s->index);
+        free(s->old);
+        free(s->chunks);
     }
-    free(s->buckets);
-    s->buckets = NULL;
+    if (rl->slots)
+        munmap(rl->slots, region_bytes(rl));
 }
 
-static uint32_t bucket_of(const struct rl_stripe *s, uint32_t hash)
+static bool another_chunk(struct rl *rl, struct rl_stripe *s)
 {
-    uint32_t i = hash & (2 * s->half - 1);
+    uint32_t chunk;
 
-    return i < s->n ? i : hash & (s->half - 1);
+    if (s->n_chunks == s->room_chunks) {
+        uint32_t room = s->room_chunks ? 2 * s->room_chunks : 4;
+        uint32_t *more = realloc(s->chunks, room * sizeof(*more));
+
+        if (!more)
+            return false;
+        s->chunks = more;
+        s->room_chunks = room;
+    }
+    chunk = atomic_load_explicit(&rl->next_chunk, memory_order_relaxed);
+    do {
+        if ((size_t)(chunk + 1) * RL_CHUNK > rl->slots_max)
+            return false;
+    } while (!atomic_compare_exchange_weak(&rl->next_chunk, &chunk, chunk + 1));
+    s->chunks[s->n_chunks++] = chunk;
+    s->fresh = 0;
+    return true;
 }
 
-struct rl_key **rl_bucket(struct rl_stripe *s, uint32_t hash)
+static struct rl_key *take_place(struct rl *rl, struct rl_stripe *s)
 {
-    return &s->buckets[bucket_of(s, hash)];
+    struct rl_key *k;
+
+    if (s->free) {
+        k = &rl->slots[s->free - 1];
+        s->free = k->next_free;
+        return k;
+    }
+    if (s->fresh == RL_CHUNK && !another_chunk(rl, s))
+        return NULL;
+    return &rl->slots[(size_t)s->chunks[s->n_chunks - 1] * RL_CHUNK + s->fresh++];
 }
 
-struct rl_key *rl_table_find(struct rl_stripe *s, uint64_t hash, const void *p, size_t n)
-{
-    struct rl_key *k = *rl_bucket(s, (uint32_t)hash);
+/* ---- the index */
 
-    while (k && (k->hash != (uint32_t)hash || k->len != n || memcmp(k->bytes, p, n) != 0))
-        k = k->next;
-    return k;
+static void index_put(struct rl *rl, struct rl_stripe *s, struct rl_key *k)
+{
+    uint32_t i = (uint32_t)k->id.a & s->mask;
+
+    while (s->index[i] != 0)
+        i = (i + 1) & s->mask;
+    s->index[i] = rl_word_tag(k->id) | (uint32_t)(k - rl->slots + 1);
+    s->filled++;
+    k->flags = (uint8_t)((k->flags & ~KEY_EPOCH) | s->epoch);
 }
 
-/* One more bucket: the one its keys came from so far is split. Without memory the chains just grow longer. */
-static void grow(struct rl_stripe *s)
+static void index_del(struct rl *rl, struct rl_stripe *s, const struct rl_key *k)
 {
-    struct rl_key **from, *k, *stay = NULL, *go = NULL;
-    uint32_t fresh = s->n;
+    uint32_t word = rl_word_tag(k->id) | (uint32_t)(k - rl->slots + 1), i = (uint32_t)k->id.a & s->mask;
 
-    if (fresh == s->room) {
-        struct rl_key **more;
-
-        if (s->room >= BUCKETS_MAX || !(more = realloc(s->buckets, 2 * (size_t)s->room * sizeof(*more))))
+    for (; s->index[i] != 0; i = (i + 1) & s->mask) {
+        if (s->index[i] == word) {
+            s->index[i] = RL_GONE;
             return;
-        s->buckets = more;
-        s->room *= 2;
-    }
-    from = &s->buckets[fresh - s->half];
-    while ((k = *from)) {
-        *from = k->next;
-        if ((k->hash & (2 * s->half - 1)) == fresh) {
-            k->next = go;
-            go = k;
-        } else {
-            k->next = stay;
-            stay = k;
         }
     }
-    *from = stay;
-    s->buckets[fresh] = go;
-    s->n++;
-    if (s->n == 2 * s->half)
-        s->half = s->n;
 }
 
-bool rl_key_idle(const struct rl_key *k, int64_t now)
+static void carry_over(struct rl *rl, struct rl_stripe *s)
 {
-    return !k->line && !k->pins && !k->in_flight && k->paused_until <= now && k->full_at <= now;
+    uint32_t end = places(s);
+
+    for (uint32_t n = 0; n < MOVE && s->moved < end; n++, s->moved++) {
+        struct rl_key *k = place(rl, s, s->moved);
+
+        if (rl_id_set(k->id) && (k->flags & KEY_EPOCH) != s->epoch)
+            index_put(rl, s, k);
+    }
+    if (s->moved == end) {
+        free(s->old);
+        s->old = NULL;
+    }
 }
 
-static void forget(struct rl *rl, struct rl_stripe *s, struct rl_key **at)
+/* Room for one more. False: memory is out, and the index is too full to go on without. */
+static bool index_room(struct rl *rl, struct rl_stripe *s)
 {
-    struct rl_key *k = *at;
+    uint32_t size = s->mask + 1, bigger;
+    uint32_t *fresh;
 
-    *at = k->next;
+    if (s->old)
+        carry_over(rl, s);
+    if ((uint64_t)s->filled * 4 < (uint64_t)size * 3)
+        return true;
+    if (s->old)
+        return s->filled + 1 < size;
+    bigger = s->len > size / 2 ? 2 * size : size;       /* full of what was forgotten: as large, but clean */
+    fresh = calloc(bigger, sizeof(*fresh));
+    if (!fresh)
+        return s->filled + 1 < size;
+    s->old = s->index;
+    s->old_mask = s->mask;
+    s->index = fresh;
+    s->mask = bigger - 1;
+    s->filled = 0;
+    s->moved = 0;
+    s->epoch ^= KEY_EPOCH;
+    carry_over(rl, s);
+    return true;
+}
+
+/* ---- forgetting */
+
+bool rl_key_idle(const struct rl_key *k, int64_t now, int64_t wall, const struct rl_limit *l)
+{
+    if (k->in_flight || (k->flags & KEY_KEEP) || k->not_before > now || k->full_at > now)
+        return false;
+    if (l->calendar && k->window_used && (int32_t)(rl_window_at(l->window_ns, l->window_offset, wall) - k->window) <= 0)
+        return false;
+    return !k->line || (k->line->learned && !k->line->pins && !k->line->waiting && !k->line->todo && !k->line->barrier
+                        && rl_learned_says_nothing(k, now));
+}
+
+static void forget(struct rl *rl, struct rl_stripe *s, struct rl_key *k)
+{
+    index_del(rl, s, k);
+    free_line(rl, k);
+    *k = (struct rl_key){ .next_free = s->free };
+    s->free = (uint64_t)(k - rl->slots) + 1;
     s->len--;
-    s->key_bytes -= sizeof(*k) + k->len;
     s->counts.evicted++;
     atomic_fetch_sub_explicit(&rl->keys, 1, memory_order_relaxed);
-    free(k);
 }
 
-/* Forgets one idle key, if the next `look` buckets have one: the first not used lately, else any. The lock is held. */
+/* Forgets one idle key, if the next `look` places have one: the first not used lately, else any. The lock is held. */
 static bool evict(struct rl *rl, struct rl_stripe *s, uint32_t look, int64_t now)
 {
-    struct rl_key **second = NULL;
+    uint32_t end = places(s);
+    int64_t wall = now + rl_wall_offset(rl);
+    struct rl_key *second = NULL;
 
-    for (uint32_t i = 0; i < look && i < s->n; i++) {
-        s->hand = s->hand + 1 < s->n ? s->hand + 1 : 0;
-        for (struct rl_key **at = &s->buckets[s->hand]; *at; at = &(*at)->next) {
-            if (!rl_key_idle(*at, now))
-                continue;
-            if (!(*at)->recent) {
-                forget(rl, s, at);
-                return true;
-            }
-            (*at)->recent = false;
-            second = at;
+    for (uint32_t i = 0; i < look && i < end; i++) {
+        struct rl_key *k;
+
+        s->hand = s->hand + 1 < end ? s->hand + 1 : 0;
+        k = place(rl, s, s->hand);
+        if (!rl_id_set(k->id) || !rl_key_idle(k, now, wall, &rl->rules[k->rule]))
+            continue;
+        if (!(k->flags & KEY_RECENT)) {
+            forget(rl, s, k);
+            return true;
         }
+        k->flags &= (uint8_t)~KEY_RECENT;
+        second = k;
     }
     if (second)
         forget(rl, s, second);
@@ -235,22 +282,23 @@ static bool make_room(struct rl *rl, uint64_t held, unsigned home, int64_t now)
         unsigned other = (home + i) % RL_STRIPES;
         bool mine = held >> other & 1, done;
 
-        if (!mine && !try_lock(&rl->stripes[other]))
+        if (!mine && !try_lock(&rl->stripes[other].locked))
             continue;
         done = evict(rl, &rl->stripes[other], LOOK_OTHER, now);
         if (!mine)
-            unlock(&rl->stripes[other]);
+            rl_unlock_one(&rl->stripes[other].locked);
         if (done)
             return true;
     }
     return false;
 }
 
-struct rl_key *rl_table_add(struct rl *rl, uint64_t held, uint64_t hash, const void *p, size_t n, int64_t now)
+struct rl_key *rl_table_add(struct rl *rl, uint64_t held, struct rl_id id, uint16_t rule, int64_t now)
 {
-    unsigned stripe = RL_STRIPE_OF(hash);
+    unsigned stripe = RL_STRIPE_OF(id);
     struct rl_stripe *s = &rl->stripes[stripe];
-    struct rl_key *k, **at;
+    const struct rl_limit *l = &rl->rules[rule];
+    struct rl_key *k = NULL;
 
     RL_ASSERT(held >> stripe & 1);
     while (atomic_fetch_add_explicit(&rl->keys, 1, memory_order_relaxed) >= rl->cfg.keys_max) {
@@ -258,22 +306,42 @@ struct rl_key *rl_table_add(struct rl *rl, uint64_t held, uint64_t hash, const v
         if (!make_room(rl, held, stripe, now))
             return NULL;
     }
-    k = calloc(1, sizeof(*k) + n);
+    if (index_room(rl, s))
+        k = take_place(rl, s);
+    if (!k && evict(rl, s, LOOK_HOME, now) && index_room(rl, s))
+        k = take_place(rl, s);
     if (!k) {
         atomic_fetch_sub_explicit(&rl->keys, 1, memory_order_relaxed);
         return NULL;
     }
-    k->hash = (uint32_t)hash;
-    k->stripe = (uint8_t)stripe;
-    k->len = (uint16_t)n;
-    k->full_at = now;
-    k->paused_until = INT64_MIN;
-    memcpy(k->bytes, p, n);
-    at = rl_bucket(s, k->hash);
-    k->next = *at;
-    *at = k;
-    s->key_bytes += sizeof(*k) + n;
-    if (++s->len > s->n)
-        grow(s);
+    *k = (struct rl_key){ .id = id, .full_at = now, .not_before = INT64_MIN, .rule = rule, .flags = l->gen };
+    if (l->calendar)
+        k->window = rl_window_at(l->window_ns, l->window_offset, now + rl_wall_offset(rl));
+    index_put(rl, s, k);
+    s->len++;
     return k;
+}
+
+bool rl_table_chunk(struct rl *rl, unsigned stripe, uint32_t chunk,
+                    bool (*fn)(struct rl *rl, struct rl_key *k, void *arg), void *arg)
+{
+    struct rl_stripe *s = &rl->stripes[stripe];
+    bool more;
+
+    rl_lock_one(&s->locked);
+    more = chunk < s->n_chunks;
+    for (uint32_t i = 0; more && i < (chunk + 1 < s->n_chunks ? RL_CHUNK : s->fresh); i++) {
+        struct rl_key *k = place(rl, s, chunk * RL_CHUNK + i);
+
+        if (rl_id_set(k->id))
+            more = fn(rl, k, arg);
+    }
+    rl_unlock_one(&s->locked);
+    return more;
+}
+
+void rl_table_each(struct rl *rl, unsigned stripe, bool (*fn)(struct rl *rl, struct rl_key *k, void *arg), void *arg)
+{
+    for (uint32_t chunk = 0; rl_table_chunk(rl, stripe, chunk, fn, arg); chunk++)
+        continue;
 }

@@ -67,3 +67,10 @@ struct rl_node *rl_tree_min(struct rl_node *root)
         root = root->left;
     return root;
 }
+
+struct rl_node *rl_tree_find(struct rl_node *root, uint64_t key)
+{
+    while (root && root->key != key)
+        root = key < root->key ? root->left : root->right;
+    return root;
+}

@@ -394,8 +394,7 @@ static void pause_account(struct attempt *a, int64_t ms)
     ns_t now = loop_now();
 
     if (a->account_ask.key)
-        rl_pause(a->c->worker->engine->limiter, a->account_ask.key, a->account_ask.key_len, a->account_ask.rule,
-                 now + ms * NS_PER_MS, now);
+        rl_pause(a->c->worker->engine->limiter, &a->account_ask, now + ms * NS_PER_MS, now);
 }
 
 static enum err say(struct attempt *a, enum err e)

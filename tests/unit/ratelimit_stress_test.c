@@ -199,16 +199,18 @@ static void tend(void)
     uint64_t state = 99, seen = 0;
 
     while (atomic_load(&running) > 0) {
+        struct rl_ask a;
         char name[8];
 
         atomic_fetch_add(&now, (int64_t)draw(&state, 40) * US);
         if (rl_next(rl) <= atomic_load(&now))
             rl_tick(rl, atomic_load(&now));
         snprintf(name, sizeof(name), "key%d", (int)draw(&state, KEYS));
+        a = (struct rl_ask){ name, (uint16_t)strlen(name), rule_of(atoi(name + 3)), 0, { 0, 0 } };
         if (draw(&state, 100) == 0)
-            rl_pause(rl, name, strlen(name), rule_of(atoi(name + 3)), atomic_load(&now) + 500 * US, atomic_load(&now));
+            rl_pause(rl, &a, atomic_load(&now) + 500 * US, atomic_load(&now));
         if (draw(&state, 200) == 0)
-            rl_resume(rl, name, strlen(name), atomic_load(&now));
+            rl_resume(rl, &a, atomic_load(&now));
         if (draw(&state, 300) == 0)
             set_rules(&state);
         if (draw(&state, 300) == 0)

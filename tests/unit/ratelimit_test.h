@@ -74,6 +74,8 @@ static inline struct rl_ask ask(const char *key, uint16_t rule, uint32_t cost)
     return (struct rl_ask){ key, (uint16_t)strlen(key), rule, cost };
 }
 
+#define ASK(key, rule) (&(struct rl_ask){ key, (uint16_t)strlen(key), rule, 0, { 0, 0 } })
+
 static inline enum rl_result get(struct rl *rl, struct rl_waiter *w, const char *key, uint16_t rule, uint32_t cost,
                           int64_t deadline, int64_t now)
 {
@@ -81,6 +83,8 @@ static inline enum rl_result get(struct rl *rl, struct rl_waiter *w, const char 
 
     memset(w, 0x5a, sizeof(*w));
     w->wake = on_wake;
+    w->tenant = w->agent = 0;
+    w->tenant_weight = w->agent_weight = 0;
     return rl_acquire(rl, w, &a, 1, deadline, now);
 }
 
@@ -91,6 +95,8 @@ static inline enum rl_result get2(struct rl *rl, struct rl_waiter *w, struct rl_
 
     memset(w, 0x5a, sizeof(*w));
     w->wake = on_wake;
+    w->tenant = w->agent = 0;
+    w->tenant_weight = w->agent_weight = 0;
     return rl_acquire(rl, w, both, 2, deadline, now);
 }
 
@@ -104,7 +110,7 @@ static inline uint64_t available(struct rl *rl, const char *key, int64_t now)
 {
     struct rl_key_stats s;
 
-    assert_true(rl_key_stats(rl, key, strlen(key), now, &s));
+    assert_true(rl_key_stats(rl, ASK(key, 1), now, &s));
     return s.available;
 }
 

@@ -12,8 +12,8 @@
  *                         + 1/32, halved by each failed recovery down to 1/256
  *   a day without a throttle: all of it
  *
- * So with a limit declared 30% too high (the real one is 0.77 of it) one cut is enough, the throttles after it are those
- * of requests already on their way, and later ones come once in RECOVER_GRANTS grants or less.
+ * So with a limit declared 30% too high (the real one is 0.77 of it) one cut is enough, the throttles after it are
+ * those of requests already on their way, and later ones come once in RECOVER_GRANTS grants or less.
  *
  * Left: "n units remain until the reset" is kept when it is less than our own bucket would give, and counted down.  The
  * same field holds a lease: n units of a shared store until it ends.

@@ -77,7 +77,7 @@ enum err await_accounts_connect(struct call *c, struct turn *t)
                                       connect_redirect_uri(c, t), &c->arena, &url, &state, &c->why);
     if (e)
         return e;
-    record_change(c, "connect_begin", str_of(p->decl->name), STR_NULL, OK);
+    record_change(c, "connect_begin", "provider", str_of(p->decl->name), "account", STR_NULL, OK);
     t->json = json_object(&c->arena);
     json_set_str(&c->arena, t->json, "url", connect_start_url(c, t, state, url));
     return OK;
@@ -103,7 +103,7 @@ enum err await_accounts_put(struct call *c, struct turn *t)
     s.token = secret;
     e = await_vault_account_put(c->worker->engine->vault, &s, &c->arena, &id, &c->why);
     secret_release(secret);
-    record_change(c, "account_put", s.provider, id, e);
+    record_change(c, "account_put", "provider", s.provider, "account", id, e);
     if (e)
         return e;
     t->json = json_object(&c->arena);
@@ -126,7 +126,7 @@ enum err await_accounts_disconnect(struct call *c, struct turn *t)
         return e;
     e = await_vault_disconnect(c->worker->engine->vault, c->caller->tenant, t->rest, &p->vault,
                                loop_now() + TIMEOUT_S * NS_PER_S, &revoked, &c->why);
-    record_change(c, "disconnect", account.provider, t->rest, e);
+    record_change(c, "disconnect", "provider", account.provider, "account", t->rest, e);
     if (e)
         return e;
     t->json = json_object(&c->arena);

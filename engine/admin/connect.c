@@ -149,7 +149,7 @@ enum err await_connect_callback(struct call *c, struct turn *t)
         return call_why(c, E_STATE_INVALID, "this browser has not confirmed that the account may be connected");
     e = await_vault_connect_finish(c->worker->engine->vault, &p->vault, &cb, loop_now() + TIMEOUT_S * NS_PER_S,
                                    &c->arena, &id, &c->why);
-    record_change(c, "connect_finish", t->pending.provider, id, e);
+    record_change(c, "connect_finish", "provider", t->pending.provider, "account", id, e);
     if (e)
         LOG_WARN("an account could not be connected", LOG_S("error", err_name(e)), LOG_S("why", c->why.text));
     else

@@ -38,6 +38,10 @@ enum err await_accounts_list(struct call *c, struct turn *t);
 enum err await_accounts_connect(struct call *c, struct turn *t);
 enum err await_accounts_put(struct call *c, struct turn *t);
 enum err await_accounts_disconnect(struct call *c, struct turn *t);
+/* delegations.c */
+enum err await_delegations_list(struct call *c, struct turn *t);
+enum err await_delegations_record(struct call *c, struct turn *t);
+enum err await_delegations_revoke(struct call *c, struct turn *t);
 /* connect.c: /connect/ */
 enum err await_connect_page(struct call *c, struct turn *t);
 enum err await_connect_go(struct call *c, struct turn *t);
@@ -48,6 +52,8 @@ struct str connect_redirect_uri(struct call *c, struct turn *t);
 
 /* turn.c */
 void await_admin_call(struct http_request *rq, struct worker *w, const struct mcp *m);
-void record_change(struct call *c, const char *event, struct str provider, struct str account, enum err e);
+/* key and id_key: "provider" and "account", or "delegate" and "delegation". */
+void record_change(struct call *c, const char *event, const char *key, struct str with, const char *id_key,
+                   struct str id, enum err e);
 
 #endif

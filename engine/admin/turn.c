@@ -17,6 +17,9 @@ static const struct route routes[] = {
     { "POST", "/v1/accounts", "accounts/put", false, false, await_accounts_put },
     { "POST", "/v1/connect", "accounts/connect", false, false, await_accounts_connect },
     { "DELETE", "/v1/accounts/", "accounts/disconnect", true, false, await_accounts_disconnect },
+    { "GET", "/v1/delegations", "delegations/list", false, false, await_delegations_list },
+    { "POST", "/v1/delegations", "delegations/record", false, false, await_delegations_record },
+    { "DELETE", "/v1/delegations/", "delegations/revoke", true, false, await_delegations_revoke },
     { "GET", "/connect/start", "connect/page", false, true, await_connect_page },
     { "POST", "/connect/start", "connect/go", false, true, await_connect_go },
     { "GET", "/connect/callback", "connect/callback", false, true, await_connect_callback },
@@ -162,8 +165,9 @@ void await_admin_call(struct http_request *rq, struct worker *w, const struct mc
     await_call(w, &front, &t, http_peer(rq), http_body(rq).len);
 }
 
-/* What changes an account is an operator's matter as well: one record more, beside the call's own. */
-void record_change(struct call *c, const char *event, struct str provider, struct str account, enum err e)
+/* What changes an account or a delegation is an operator's matter as well: one record more, beside the call's own. */
+void record_change(struct call *c, const char *event, const char *key, struct str with, const char *id_key,
+                   struct str id, enum err e)
 {
     struct json *j = json_object(&c->arena);
     struct buf b = BUF_INIT(8192);
@@ -174,13 +178,13 @@ void record_change(struct call *c, const char *event, struct str provider, struc
     json_set_str(&c->arena, j, "tenant", c->caller->tenant);
     json_set_str(&c->arena, j, "user", c->caller->user);
     json_set_str(&c->arena, j, "agent", c->caller->agent);
-    json_set_str(&c->arena, j, "provider", provider);
-    json_set_str(&c->arena, j, "account", account);
+    json_set_str(&c->arena, j, key, with);
+    json_set_str(&c->arena, j, id_key, id);
     json_set_z(&c->arena, j, "outcome", e ? "refused" : "done");
     if (e)
         json_set_z(&c->arena, j, "error", err_name(e));
     json_write(&b, j);
     if (journal_append(c->worker->lane, JOURNAL_ADMIN, buf_str(&b), NULL, &seq))
-        LOG_ERROR("a change of an account could not be recorded", LOG_S("event", event), LOG_S("call", c->id.z));
+        LOG_ERROR("a change could not be recorded", LOG_S("event", event), LOG_S("call", c->id.z));
     buf_release(&b);
 }

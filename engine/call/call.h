@@ -17,6 +17,7 @@
 #include "base/err.h"
 #include "base/ids.h"
 #include "call/engine.h"
+#include "call/question.h"
 #include "call/registry.h"
 #include "connectors/connector.h"
 #include "identity/identity.h"
@@ -105,6 +106,8 @@ struct call {
     struct str resource_type, resource_id;
 
     /* DECIDE */
+    const struct vault_delegation **delegations;    /* what the user has recorded, by actor; NULL: nothing */
+    struct asked *asked;                /* what policies were asked */
     struct policy_decision *sides;      /* user, agent, then the delegations */
     unsigned n_sides;
 

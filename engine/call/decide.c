@@ -2,135 +2,72 @@
  * decide.c -- DECIDE: the same frozen request, once per side
  *
  * Sides are the user (on whose behalf), the agent (who acts) and every earlier actor of the delegation chain; all must
- * permit (P3).  What policies can speak of:
- *
- *   principal   User::"<user>" or Agent::"<agent>", both in Tenant::"<tenant>"
- *   action      Action::"<tool>" in Action::"<provider>" and in Action::"reads", "writes" or "destroys"
- *   resource    <Type>::"<id>" in Tenant::"<tenant>", as the tool names it: Mailbox::"alice@example.com"
- *   context     args (the snapshot), user, agent, tenant, side ("user", "agent", "delegate"), auth, scopes, time
+ * permit (P3), and all are asked, also after one has refused: the record names what decided on every side.  Where the
+ * configuration requires it, the user must besides have recorded a delegation to each of the actors that covers the
+ * tool.  question.h says what policies can speak of.
  */
 #include "base/check.h"
 #include "base/metric.h"
 #include "call/internal.h"
 
-struct decide_names {
-    struct policy_uid tenant, action, provider, effect, resource;
-    struct policy_layer layer;
-};
+/* ---- the question ------------------------------------------------------------------------------------------------ */
 
-static const char *effect_name(enum effect e)
+static enum err recorded_delegations(struct call *c)
 {
-    switch (e) {
-    case EFFECT_READS:      return "reads";
-    case EFFECT_WRITES:     return "writes";
-    case EFFECT_DESTROYS:   return "destroys";
-    }
-    UNREACHABLE();
-}
+    struct vault *vault = c->worker->engine->vault;
+    const struct caller *w = c->caller;
 
-/* Entities that are the same for all sides. The layer refers to `n`, which must stay. effect 0: in no group of
- * effects. */
-static enum err name_request(struct call *c, struct decide_names *n, struct str action, struct str provider,
-                             enum effect effect, struct str resource_type, struct str resource_id)
-{
-    const struct policy_uid *above_action[] = { &n->provider, &n->effect }, *above[] = { &n->tenant };
-    size_t n_above = effect ? 2 : 1;
-    const struct policy_value none = { 0 };
-    enum err e;
-
-    n->tenant = policy_uid(STR("Tenant"), c->caller->tenant);
-    n->action = policy_uid(STR("Action"), action);
-    n->provider = policy_uid(STR("Action"), provider);
-    if (effect)
-        n->effect = policy_uid(STR("Action"), str_of(effect_name(effect)));
-    n->resource = policy_uid(resource_type, resource_id);
-    policy_layer_init(&n->layer, NULL);
-    e = policy_layer_add(&n->layer, &c->arena, n->tenant, none, NULL, 0);
-    if (!e)
-        e = policy_layer_add(&n->layer, &c->arena, n->action, none, above_action, n_above);
-    if (!e && !policy_layer_find(&n->layer, &n->resource))      /* it may be the tenant itself */
-        e = policy_layer_add(&n->layer, &c->arena, n->resource, none, above, 1);
-    return e;
-}
-
-static struct policy_value scopes_value(struct call *c)
-{
-    struct policy_value *v = ARENA_ARRAY(&c->arena, struct policy_value, c->caller->n_scopes);
-
-    if (!v && c->caller->n_scopes)
-        return (struct policy_value){ 0 };
-    for (unsigned i = 0; i < c->caller->n_scopes; i++)
-        v[i] = policy_string(c->caller->scopes[i]);
-    return policy_set_of(v, c->caller->n_scopes);
-}
-
-/* args NULL: not known (lists). */
-static enum err context_value(struct call *c, const struct json *args, const char *side, struct policy_value *ret)
-{
-    struct policy_attr *at = ARENA_ARRAY(&c->arena, struct policy_attr, 8);
-    struct policy_value value = policy_unknown();
-    struct errinfo info;
-    enum err e = OK;
-
-    if (!at)
+    if (!vault || !vault_delegations_any(vault))
+        return OK;
+    c->delegations = ARENA_ARRAY(&c->arena, const struct vault_delegation *, w->n_actors);
+    if (!c->delegations)
         return E_CALL_TOO_LARGE;
-    if (args)
-        e = policy_value_from_json(&c->arena, args, POLICY_JSON_PLAIN, &value, &info);
-    if (e)
-        return e == E_FORMAT ? call_why(c, E_ARGS_INVALID, "policies cannot read these arguments: %s", info.text) : e;
-    at[0] = (struct policy_attr){ STR("args"), value };
-    at[1] = (struct policy_attr){ STR("user"), policy_string(c->caller->user) };
-    at[2] = (struct policy_attr){ STR("agent"), policy_string(c->caller->agent) };
-    at[3] = (struct policy_attr){ STR("tenant"), policy_string(c->caller->tenant) };
-    at[4] = (struct policy_attr){ STR("side"), policy_string(str_of(side)) };
-    at[5] = (struct policy_attr){ STR("auth"), policy_string(str_of(caller_auth_name(c->caller->auth))) };
-    at[6] = (struct policy_attr){ STR("scopes"), scopes_value(c) };
-    at[7] = (struct policy_attr){ STR("time"), policy_datetime(c->began_wall) };
-    *ret = policy_record_of(at, 8);
-    return arena_overflowed(&c->arena) ? E_CALL_TOO_LARGE : OK;
+    for (unsigned i = 0; i < w->n_actors; i++) {
+        enum err e = vault_delegation_find(vault, w->tenant, w->user, w->actors[i].name, c->began_wall, &c->arena,
+                                           &c->delegations[i]);
+
+        if (e && e != E_NOT_FOUND)
+            return e;
+    }
+    return OK;
 }
 
-struct side {
-    const char *name, *type;
-    struct str who;
-};
-
-static struct side side_of(const struct call *c, unsigned i)
+static enum err question_of(struct call *c, const struct policy_entity *action, struct question *q)
 {
-    if (i == 0)
-        return (struct side){ "user", "User", c->caller->user };
-    if (i == 1)
-        return (struct side){ "agent", "Agent", c->caller->agent };
-    return (struct side){ "delegate", "Agent", c->caller->actors[i - 1].name };
+    const struct caller *w = c->caller;
+
+    *q = (struct question){ .tenant = w->tenant, .user = w->user, .auth = str_of(caller_auth_name(w->auth)),
+                            .actors = w->actors, .n_actors = w->n_actors,
+                            .groups = w->groups, .n_groups = w->n_groups,
+                            .scopes = w->scopes, .n_scopes = w->n_scopes,
+                            .action = action, .args = policy_unknown(), .time = -1 };
+    if (!c->delegations) {
+        enum err e = recorded_delegations(c);
+
+        if (e)
+            return e;
+    }
+    q->delegations = c->delegations;
+    return OK;
 }
 
-static unsigned sides_of(const struct call *c)
+static enum err ask_about(struct call *c, struct question *q, const struct json *args, struct str type, struct str id)
 {
-    return 1 + c->caller->n_actors;         /* actors[0] is the agent */
+    struct errinfo info;
+    enum err e = policy_value_from_json(&c->arena, args, POLICY_JSON_PLAIN, &q->args, &info);
+
+    q->resource_type = type;
+    q->resource_id = id.p ? id : STR("");
+    q->time = c->began_wall;
+    c->asked = arena_alloc(&c->arena, sizeof(*c->asked));
+    if (e == E_FORMAT)
+        return call_why(c, E_ARGS_INVALID, "policies cannot read these arguments: %s", info.text);
+    if (e || !c->asked)
+        return e ? e : E_CALL_TOO_LARGE;
+    return question_ask(q, c->registry->entities, &c->arena, c->asked);
 }
 
-struct ask {
-    struct policy_uid principal;
-    struct policy_request request;
-};
-
-static enum err ask_side(struct call *c, struct decide_names *n, const struct json *args, unsigned i, struct ask *ask)
-{
-    const struct policy_uid *above[] = { &n->tenant };
-    struct side side = side_of(c, i);
-    enum err e;
-
-    ask->principal = policy_uid(str_of(side.type), side.who);
-    ask->request = (struct policy_request){ .principal = &ask->principal,
-                                            .action = &n->action,
-                                            .resource = &n->resource,
-                                            .entities = &n->layer,
-                                            .scratch = &c->arena };
-    e = context_value(c, args, side.name, &ask->request.context);
-    if (!e && !policy_layer_find(&n->layer, &ask->principal))
-        e = policy_layer_add(&n->layer, &c->arena, ask->principal, (struct policy_value){ 0 }, above, 1);
-    return e;
-}
+/* ---- the answer -------------------------------------------------------------------------------------------------- */
 
 static struct str failed_forbid(struct call *c, const struct policy_decision *d)
 {
@@ -143,10 +80,15 @@ static struct str failed_forbid(struct call *c, const struct policy_decision *d)
     return STR("(unnamed)");
 }
 
-/* Who was refused, and by which policy: the model may read it, so it names policies of this tenant only. */
-static enum err denied(struct call *c, unsigned i, const struct policy_decision *d)
+/* Cedar skips a forbid that fails to evaluate; who names the arguments can make one fail, so here that refuses. */
+bool side_refuses(const struct policy_decision *d)
 {
-    struct side side = side_of(c, i);
+    return d->effect == POLICY_DENY || d->n_forbid_errors > 0;
+}
+
+/* Who was refused, and by which policy: the model may read it, so it names policies of this tenant only. */
+static enum err denied(struct call *c, struct question_side side, const struct policy_decision *d)
+{
     struct policy_info p;
 
     if (d->effect != POLICY_DENY)
@@ -162,93 +104,119 @@ static enum err denied(struct call *c, unsigned i, const struct policy_decision 
                     side.name, STR_ARG(side.who));
 }
 
-static void count_decision(unsigned effect)
+static void count(enum err e, const struct policy_decision *d)
 {
     static const char *const names[] = { "deny", "allow", "needs_approval" };
     static metric_slot_t slots[ARRAY_LEN(names)];
+    unsigned i = e || side_refuses(d) ? POLICY_DENY : d->effect;
 
-    if (!metric_slot_known(&slots[effect]))
-        metric_slot_ask(&slots[effect], M_POLICY_DECISIONS_TOTAL, str_of(names[effect]));
-    metric_add_at(M_POLICY_DECISIONS_TOTAL, metric_slot(&slots[effect]), 1);
+    if (!metric_slot_known(&slots[i]))
+        metric_slot_ask(&slots[i], M_POLICY_DECISIONS_TOTAL, str_of(names[i]));
+    metric_add_at(M_POLICY_DECISIONS_TOTAL, metric_slot(&slots[i]), 1);
 }
 
-static enum err decide_all(struct call *c, struct decide_names *n, const struct json *args)
+static enum err decide_sides(struct call *c, const struct question *q)
 {
+    enum err refused = OK;
 
     c->n_sides = 0;
-    c->sides = ARENA_ARRAY(&c->arena, struct policy_decision, sides_of(c));
+    c->sides = ARENA_ARRAY(&c->arena, struct policy_decision, c->asked->n);
     if (!c->sides)
         return E_CALL_TOO_LARGE;
-    for (unsigned i = 0; i < sides_of(c); i++) {
-        struct ask *ask = ARENA_NEW(&c->arena, struct ask);
-        enum err e = ask ? ask_side(c, n, args, i, ask) : E_CALL_TOO_LARGE;
+    for (unsigned i = 0; i < c->asked->n; i++) {
+        enum err e = policy_decide(c->registry->policy, &c->asked->requests[i], &c->sides[i]);
 
-        if (!e)
-            e = policy_decide(c->registry->policy, &ask->request, &c->sides[i]);
+        count(e, &c->sides[i]);
         if (e)
             return e;
         c->n_sides++;
-        count_decision(c->sides[i].effect);
-        /* Cedar skips a forbid that fails to evaluate; who names the arguments can make one fail, so here that
-         * refuses */
-        if (c->sides[i].effect == POLICY_DENY || c->sides[i].n_forbid_errors > 0)
-            return denied(c, i, &c->sides[i]);
+        if (!refused && side_refuses(&c->sides[i]))
+            refused = denied(c, question_side(q, i), &c->sides[i]);
     }
+    return refused;
+}
+
+/* Where it is required: the user has delegated this to every actor of the chain. */
+static enum err decide_links(struct call *c, const struct question *q)
+{
+    if (!c->registry->delegation_required)
+        return OK;
+    for (unsigned i = 0; i < q->n_actors; i++)
+        if (!delegation_covers(q->delegations ? q->delegations[i] : NULL, q->action))
+            return call_why(c, E_POLICY_DENIED,
+                            "not permitted: %.*s has recorded no delegation of %.*s to the agent %.*s "
+                            "(sluice delegate records one)",
+                            STR_ARG(q->user), STR_ARG(q->action->uid.id), STR_ARG(q->actors[i].name));
     return OK;
 }
 
 enum err call_decide(struct call *c)
 {
-    struct decide_names *n = ARENA_NEW(&c->arena, struct decide_names);
-    const struct tool *t = c->tool;
+    struct question q;
     enum err e;
 
     ASSERT(c->frozen.p != NULL && c->caller != NULL);
-    if (!n)
-        return E_CALL_TOO_LARGE;
-    e = name_request(c, n, t->name, str_of(t->provider->decl->name), t->decl->effect, c->resource_type, c->resource_id);
-    return e ? e : decide_all(c, n, c->args);
+    e = question_of(c, &c->tool->action, &q);
+    if (!e)
+        e = ask_about(c, &q, c->args, c->resource_type, c->resource_id);
+    if (!e)
+        e = decide_sides(c, &q);
+    return e ? e : decide_links(c, &q);
 }
 
-enum err call_decide_action(struct call *c, struct str group, struct str name, enum effect effect, struct str type,
-                            struct str id)
+static enum err decide_action(struct call *c, struct str group, struct str name, enum effect effect, struct str type,
+                              struct str id, bool linked)
 {
-    struct decide_names *n = ARENA_NEW(&c->arena, struct decide_names);
     struct str action = arena_printf(&c->arena, "%.*s.%.*s", STR_ARG(group), STR_ARG(name));
+    struct policy_entity *entity = ARENA_NEW(&c->arena, struct policy_entity);
+    struct question q;
     enum err e;
 
-    if (!n || !action.p)
+    if (!entity || !action.p)
         return E_CALL_TOO_LARGE;
-    e = name_request(c, n, action, group, effect, type, id);
+    e = question_action(c->registry->entities, &c->arena, action, group, effect, entity);
     if (!e)
-        e = decide_all(c, n, json_object(&c->arena));
+        e = question_of(c, entity, &q);
+    if (!e)
+        e = ask_about(c, &q, json_object(&c->arena), type, id);
+    if (!e)
+        e = decide_sides(c, &q);
+    if (!e && linked)
+        e = decide_links(c, &q);
     for (unsigned i = 0; !e && i < c->n_sides; i++)
         if (c->sides[i].effect == POLICY_NEEDS_APPROVAL)
             e = call_why(c, E_APPROVAL_NEEDED, "policy asks for the approval of a person before this may happen");
     return e;
 }
 
+enum err call_decide_action(struct call *c, struct str group, struct str name, enum effect effect, struct str type,
+                            struct str id)
+{
+    return decide_action(c, group, name, effect, type, id, false);
+}
+
 enum err call_decide_named(struct call *c, const struct provider_conf *p, struct str name)
 {
-    return call_decide_action(c, str_of(p->decl->name), name, EFFECT_READS, STR("Tenant"), c->caller->tenant);
+    return decide_action(c, str_of(p->decl->name), name, EFFECT_READS, STR("Tenant"), c->caller->tenant, true);
 }
+
+/* ---- lists ------------------------------------------------------------------------------------------------------- */
 
 bool call_could_allow(struct call *c, const struct tool *t)
 {
-    struct decide_names *n = ARENA_NEW(&c->arena, struct decide_names);
+    struct asked *x = arena_alloc(&c->arena, sizeof(*x));
+    struct question q;
 
-    if (!n || name_request(c, n, t->name, str_of(t->provider->decl->name), t->decl->effect, str_of(t->resource_type),
-                           STR("")))
+    if (!x || question_of(c, &t->action, &q))
         return false;
-    for (unsigned i = 0; i < sides_of(c); i++) {
-        struct ask *ask = ARENA_NEW(&c->arena, struct ask);
-
-        if (!ask || ask_side(c, n, NULL, i, ask))
+    q.resource_type = str_of(t->resource_type);
+    if (question_ask(&q, c->registry->entities, &c->arena, x))
+        return false;
+    for (unsigned i = 0; i < x->n; i++)
+        if (!policy_could_allow(c->registry->policy, &x->requests[i]))
             return false;
-        ask->request.resource_unknown = true;
-        ask->request.resource_type = str_of(t->resource_type);
-        if (!policy_could_allow(c->registry->policy, &ask->request))
+    for (unsigned i = 0; c->registry->delegation_required && i < q.n_actors; i++)
+        if (!delegation_covers(q.delegations ? q.delegations[i] : NULL, q.action))
             return false;
-    }
     return true;
 }

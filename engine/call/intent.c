@@ -10,7 +10,7 @@
 #include "base/crypto.h"
 #include "call/internal.h"
 
-enum { ROOM_BYTES = 4096 };     /* of both records beside sealed arguments and results, which are reserved for apart */
+enum { ROOM_BYTES = 4096 };     /* of both records, beside what grows with arguments and decisions */
 
 /* What call_key() answers in every repeat: 26 characters of base32 out of the names and the key. */
 static void name_key(struct call *c)
@@ -56,7 +56,7 @@ static enum err await_key(struct call *c, bool *ret_replay)
 
 enum err await_intent(struct call *c, bool *ret_replay)
 {
-    size_t bytes = ROOM_BYTES + c->frozen.len * 2;
+    size_t bytes = ROOM_BYTES + c->frozen.len * 2 + call_record_room(c);
     enum err e;
 
     ASSERT(!c->intended && c->room.bytes == 0);

@@ -16,12 +16,15 @@ enum err call_check(struct call *c);
 enum err call_check_result(struct call *c);
 /* decide.c: DECIDE, three sides. */
 enum err call_decide(struct call *c);
+/* A denial, or a forbid that could not be evaluated. */
+bool side_refuses(const struct policy_decision *d);
 /* admit.c: ADMIT, and giving it back. */
 enum err await_admit(struct call *c);
 void call_unadmit(struct call *c);
 /* intent.c: INTENT. E_KEY_REUSED...; *ret_replay: the key has been settled before, the outcome is filled in. */
 enum err await_intent(struct call *c, bool *ret_replay);
-/* record.c */
+/* record.c. Bytes that the intent needs for who asks and why, beside what every intent needs. */
+size_t call_record_room(const struct call *c);
 enum err await_record_intent(struct call *c);
 enum err await_record_outcome(struct call *c);
 /* Seals the result for its key; empty when there is nothing to keep. */

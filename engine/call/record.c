@@ -2,11 +2,16 @@
  * record.c -- the records of a call: what they say, member by member
  *
  * INTENT (only calls that are going to act)
- *   call, method, tool, tool_digest, effect, transport, peer, rpc_id
- *   tenant, user, agent, delegates [..], auth, issuer, client, token (fingerprint)      who
+ *   call, method, tool, tool_digest, provider, effect, transport, peer
+ *   tenant, user, agent, delegates [..], groups [..], scopes [..], auth, issuer, client,
+ *   token (fingerprint)                                                                  who
  *   args_digest, args (sealed, base64; left out when configured so or too large)         what
- *   resource "Type::id", account, key
- *   policy (version), decisions [{side, who, effect, policies [..], errors [..]}]        why
+ *   resource "Type::id", resource_type, account, key
+ *   time (of the decision, ms), policy and entities (versions),                          why
+ *   decisions [{side, who, effect, policies [..], errors [{policy, why, line, column}]}]: every side, refused or not,
+ *   delegations [{agent, id, covers, actions [..], since, expires}]: what the user has recorded for the actors
+ *
+ * With the sealed arguments that is all DECIDE had: `sluice policy explain` and `replay` ask the same question again.
  *
  * OUTCOME (every tool call that was understood)
  *   call, outcome, error, why, detail, ms, exchanges, effects, status
@@ -147,6 +152,18 @@ enum err call_unseal_result(struct call *c, struct str sealed)
 
 /* ---- members ----------------------------------------------------------------------------------------------------- */
 
+static void rec_list(struct rec *r, const char *key, const struct str *v, unsigned n)
+{
+    if (n == 0)
+        return;
+    rec_key(r, key);
+    for (unsigned i = 0; i < n; i++) {
+        buf_add_c(&r->b, i ? ',' : '[');
+        buf_add_json_str(&r->b, v[i]);
+    }
+    buf_add_c(&r->b, ']');
+}
+
 static void rec_who(struct rec *r, const struct call *c)
 {
     const struct caller *w = c->caller;
@@ -164,55 +181,141 @@ static void rec_who(struct rec *r, const struct call *c)
         }
         buf_add_c(&r->b, ']');
     }
+    rec_list(r, "groups", w->groups, w->n_groups);
+    rec_list(r, "scopes", w->scopes, w->n_scopes);
     rec_z(r, "auth", caller_auth_name(w->auth));
     rec_str(r, "issuer", w->issuer);
     rec_str(r, "client", w->client_id);
     rec_z(r, "token", w->fingerprint);
 }
 
-static void rec_policies(struct rec *r, const char *key, const struct call *c, const uint32_t *numbers, uint32_t n)
+static void rec_reasons(struct rec *r, const struct call *c, const struct policy_decision *d)
 {
-    rec_key(r, key);
+    rec_key(r, "policies");
     buf_add_c(&r->b, '[');
-    for (uint32_t i = 0; i < n && i < POLICY_NAMED_MAX; i++) {
+    for (uint32_t i = 0; i < d->n_reasons && i < POLICY_NAMED_MAX; i++) {
         if (i)
             buf_add_c(&r->b, ',');
-        buf_add_json_str(&r->b, policy_set_info(c->registry->policy, numbers[i]).id);
+        buf_add_json_str(&r->b, policy_set_info(c->registry->policy, d->reasons[i]).id);
     }
     buf_add_c(&r->b, ']');
+    if (d->n_reasons > POLICY_NAMED_MAX)
+        buf_addf(&r->b, ",\"policies_more\":%u", d->n_reasons - POLICY_NAMED_MAX);
 }
 
-static void rec_decisions(struct rec *r, const struct call *c)
+static void rec_errors(struct rec *r, const struct call *c, const struct policy_decision *d)
 {
-    static const char *const effects[] = { "deny", "allow", "needs_approval" };
+    for (uint32_t i = 0; i < d->n_errors && i < POLICY_NAMED_MAX; i++) {
+        const struct policy_error *e = &d->errors[i];
 
-    if (c->n_sides == 0)
-        return;
-    rec_z(r, "policy", policy_set_version(c->registry->policy));
+        buf_add_z(&r->b, i ? ",{\"policy\":" : ",\"errors\":[{\"policy\":");
+        buf_add_json_str(&r->b, policy_set_info(c->registry->policy, e->policy).id);
+        buf_addf(&r->b, ",\"why\":\"%s\",\"line\":%u,\"column\":%u}", policy_fault_text(e->fault), e->line, e->column);
+    }
+    if (d->n_errors)
+        buf_add_c(&r->b, ']');
+    if (d->n_errors > POLICY_NAMED_MAX)
+        buf_addf(&r->b, ",\"errors_more\":%u", d->n_errors - POLICY_NAMED_MAX);
+}
+
+/* What an intent says about who asks and why, at most: names that JSON escapes may grow sixfold. */
+size_t call_record_room(const struct call *c)
+{
+    const struct policy_set *set = c->registry->policy;
+    size_t n = 0;
+
+    for (unsigned i = 0; i < c->caller->n_groups; i++)
+        n += c->caller->groups[i].len + 1;
+    for (unsigned i = 0; i < c->caller->n_scopes; i++)
+        n += c->caller->scopes[i].len + 1;
+    for (unsigned i = 0; i < c->n_sides; i++) {
+        const struct policy_decision *d = &c->sides[i];
+
+        n += 32 + c->asked->principals[i].id.len;
+        for (uint32_t k = 0; k < d->n_reasons && k < POLICY_NAMED_MAX; k++)
+            n += policy_set_info(set, d->reasons[k]).id.len + 1;
+        for (uint32_t k = 0; k < d->n_errors && k < POLICY_NAMED_MAX; k++)
+            n += policy_set_info(set, d->errors[k].policy).id.len + 24;
+    }
+    for (unsigned i = 0; c->delegations && i < c->caller->n_actors; i++)
+        for (unsigned k = 0; c->delegations[i] && k < c->delegations[i]->n_actions; k++)
+            n += c->delegations[i]->actions[k].len + 1;
+    return 6 * n;
+}
+
+static const char *const decision_effects[] = { "deny", "allow", "needs_approval" };
+
+static void rec_sides(struct rec *r, const struct call *c)
+{
     rec_key(r, "decisions");
     for (unsigned i = 0; i < c->n_sides; i++) {
         const struct policy_decision *d = &c->sides[i];
-        uint32_t failed[POLICY_NAMED_MAX];
 
-        for (uint32_t k = 0; k < d->n_errors && k < POLICY_NAMED_MAX; k++)
-            failed[k] = d->errors[k].policy;
         buf_add_z(&r->b, i ? ",{\"side\":\"" : "[{\"side\":\"");
         buf_add_z(&r->b, i == 0 ? "user" : i == 1 ? "agent" : "delegate");
-        buf_add_z(&r->b, "\",\"effect\":\"");
-        buf_add_z(&r->b, effects[d->effect]);
+        buf_add_z(&r->b, "\",\"who\":");
+        buf_add_json_str(&r->b, c->asked->principals[i].id);
+        buf_add_z(&r->b, ",\"effect\":\"");
+        buf_add_z(&r->b, decision_effects[d->effect]);
         buf_add_c(&r->b, '"');
-        rec_policies(r, "policies", c, d->reasons, d->n_reasons);
-        if (d->n_errors)
-            rec_policies(r, "errors", c, failed, d->n_errors);
+        rec_reasons(r, c, d);
+        rec_errors(r, c, d);
         buf_add_c(&r->b, '}');
     }
     buf_add_c(&r->b, ']');
 }
 
+static void rec_delegation(struct rec *r, const struct vault_delegation *d, const struct policy_entity *action)
+{
+    struct rec one = { BUF_INIT(JOURNAL_PAYLOAD_MAX) };
+
+    rec_str(&one, "agent", d->agent);
+    rec_str(&one, "id", d->id);
+    rec_key(&one, "covers");
+    buf_add_z(&one.b, delegation_covers(d, action) ? "true" : "false");
+    rec_list(&one, "actions", d->actions, d->n_actions);
+    rec_int(&one, "since", d->since);
+    if (d->expires != INT64_MAX)
+        rec_int(&one, "expires", d->expires);
+    buf_add_c(&one.b, '}');
+    buf_add_str(&r->b, buf_str(&one.b));
+    buf_release(&one.b);
+}
+
+static void rec_delegations(struct rec *r, const struct call *c)
+{
+    bool any = false;
+
+    for (unsigned i = 0; c->delegations && i < c->caller->n_actors; i++) {
+        if (!c->delegations[i])
+            continue;
+        if (!any)
+            rec_key(r, "delegations");
+        buf_add_c(&r->b, any ? ',' : '[');
+        rec_delegation(r, c->delegations[i], c->asked->layer.items + 1);
+        any = true;
+    }
+    if (any)
+        buf_add_c(&r->b, ']');
+    if (c->registry->delegation_required) {
+        rec_key(r, "delegation_required");
+        buf_add_z(&r->b, "true");
+    }
+}
+
+static void rec_decisions(struct rec *r, const struct call *c)
+{
+    if (c->n_sides == 0)
+        return;
+    rec_int(r, "time", c->began_wall);
+    rec_z(r, "policy", policy_set_version(c->registry->policy));
+    rec_z(r, "entities", c->registry->entities_version);
+    rec_sides(r, c);
+    rec_delegations(r, c);
+}
+
 static void rec_what(struct rec *r, struct call *c)
 {
-    static const char *const effects[] = { "", "reads", "writes", "destroys" };
-
     rec_str(r, "method", c->method);
     rec_z(r, "transport", c->front->transport);
     rec_z(r, "peer", c->peer);
@@ -223,7 +326,8 @@ static void rec_what(struct rec *r, struct call *c)
     }
     rec_str(r, "tool", c->tool->name);
     rec_z(r, "tool_digest", c->tool->digest);
-    rec_z(r, "effect", effects[c->tool->decl->effect]);
+    rec_z(r, "provider", c->tool->provider->decl->name);
+    rec_z(r, "effect", effect_name(c->tool->decl->effect));
     if (c->resource_type.len) {
         struct str id = c->resource_id.len > 512 ? str_n(c->resource_id.p, 512) : c->resource_id;
 
@@ -233,6 +337,7 @@ static void rec_what(struct rec *r, struct call *c)
         buf_add_z(&r->b, "::");
         buf_add_json_part(&r->b, id);
         buf_add_c(&r->b, '"');
+        rec_str(r, "resource_type", c->resource_type);
     }
     rec_str(r, "account", c->account.label);
     rec_str(r, "key", c->key);

@@ -5,6 +5,7 @@
  * policies can spell, schemas that compile, origins that parse, limits that have a rule.  A declaration that
  * contradicts itself stops the start with its connector, tool and field named.
  */
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/check.h"
@@ -216,10 +217,9 @@ static enum err schema_make(struct registry *r, const struct tool_decl *d, const
 
 static void tool_digest(struct tool *t)
 {
-    static const char *const effects[] = { "", "reads", "writes", "destroys" };
     const struct str zero = { "", 1 };
     struct str parts[] = { t->name, zero, str_of(t->decl->summary), zero, t->input_schema, zero, t->output_schema, zero,
-                           str_of(effects[t->decl->effect]) };
+                           str_of(effect_name(t->decl->effect)) };
     struct buf hex = BUF_INIT(65);
     uint8_t hash[SHA256_LEN];
 
@@ -253,6 +253,8 @@ static enum err tool_make(struct registry *r, struct tool *t, const struct tool_
     e = schema_make(r, d, d->input_schema, d->args, true, &t->input_tree, &t->input_schema, &t->input, info);
     if (!e && (d->output_schema || d->result))
         e = schema_make(r, d, d->output_schema, d->result, false, &t->output_tree, &t->output_schema, &t->output, info);
+    if (!e && question_action(r->entities, &r->arena, t->name, str_of(d->provider->name), d->effect, &t->action))
+        e = E_CALL_TOO_LARGE;
     tool_digest(t);
     return e;
 }
@@ -549,14 +551,15 @@ static void others_make(struct registry *r)
 
 static void version_make(struct registry *r)
 {
-    struct str *parts = ARENA_ARRAY(&r->arena, struct str, r->n_tools + 1);
+    struct str *parts = ARENA_ARRAY(&r->arena, struct str, r->n_tools + 2);
     struct buf hex = BUF_INIT(65);
     uint8_t hash[SHA256_LEN];
 
     parts[0] = str_of(policy_set_version(r->policy));
+    parts[1] = str_of(r->entities_version);
     for (size_t i = 0; i < r->n_tools; i++)
-        parts[i + 1] = str_of(r->tools[i].digest);
-    sha256_parts(parts, r->n_tools + 1, hash);
+        parts[i + 2] = str_of(r->tools[i].digest);
+    sha256_parts(parts, r->n_tools + 2, hash);
     buf_add_hex(&hex, hash, sizeof(hash));
     memcpy(r->version, hex.p, 64);
     buf_release(&hex);
@@ -569,6 +572,7 @@ static void registry_free(struct registry *r)
         schema_free(r->tools[i].output);
     }
     policy_set_unref(r->policy);
+    policy_entities_unref(r->entities);
     map_release(&r->by_name);
     arena_release(&r->arena);
     free(r);
@@ -583,6 +587,10 @@ enum err registry_build(const struct registry_options *opt, struct registry **re
     atomic_init(&r->refs, 1);
     arena_init(&r->arena, REGISTRY_ARENA_MAX);
     r->policy = policy_set_ref(opt->policy);
+    r->entities = opt->entities ? policy_entities_ref(opt->entities) : NULL;
+    snprintf(r->entities_version, sizeof(r->entities_version), "%s",
+             opt->entities_version ? opt->entities_version : "");
+    r->delegation_required = opt->delegation_required;
     r->tenant = opt->tenant;
     r->agent = opt->agent;
     e = names_known(opt, info);

@@ -14,6 +14,7 @@
 #include "base/map.h"
 #include "base/metric.h"
 #include "call/engine.h"
+#include "call/question.h"
 #include "connectors/connector.h"
 #include "fetch/fetch.h"
 #include "json/json.h"
@@ -68,6 +69,7 @@ struct tool {
     const struct field *resource_arg;   /* the argument that names the resource, or NULL */
     const char *resource_type;
     metric_slot_t *counted;             /* M_CALLS_TOTAL, by outcome */
+    struct policy_entity action;        /* what policies call the tool, with all that it is in */
 };
 
 struct registry {
@@ -83,6 +85,9 @@ struct registry {
     size_t n_resources;
     struct map by_name;                 /* tool name -> struct tool */
     struct policy_set *policy;
+    struct policy_entities *entities;   /* the operator's; NULL: none */
+    char entities_version[65];          /* SHA-256 of their text; "" for none */
+    bool delegation_required;
     char version[65];                   /* digest over everything a list shows */
     struct admission_rule tenant, agent;    /* the call's own budgets */
 };
@@ -92,6 +97,9 @@ struct registry_options {
     size_t n_setups;
     const char *const *enabled;         /* names of connectors, NULL-terminated; NULL: all that are no fixtures */
     struct policy_set *policy;          /* a reference is taken */
+    struct policy_entities *entities;   /* frozen, or NULL; a reference is taken */
+    const char *entities_version;
+    bool delegation_required;           /* users must have recorded a delegation to each agent: question.h */
     struct admission_rule tenant, agent;
 };
 

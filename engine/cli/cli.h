@@ -24,8 +24,8 @@ struct verb {
 enum { EXIT_DONE = 0, EXIT_UNABLE = 1, EXIT_USAGE = 2, EXIT_REFUSED = 3, EXIT_FAILED = 4, EXIT_UNKNOWN = 5 };
 
 extern const struct verb *const cli_verbs[];    /* in the order of `sluice --help`; NULL at the end */
-extern const struct verb verb_serve, verb_call, verb_tools, verb_token, verb_connect, verb_policy, verb_audit,
-    verb_stdio, verb_sandbox, verb_version, verb_completion, verb_tour;
+extern const struct verb verb_serve, verb_call, verb_tools, verb_token, verb_connect, verb_delegate, verb_policy,
+    verb_audit, verb_stdio, verb_sandbox, verb_version, verb_completion, verb_tour;
 
 /* ---- options: --name VALUE, --name=VALUE, -h, -n VALUE; everything else is a word -------------------------------- */
 
@@ -52,6 +52,8 @@ int config_open(const struct verb *v, const char *path, const char *data, struct
 /* A whole number of least to most. Complains by itself: 0 or 2. NULL leaves *ret as it is. */
 int option_number(const struct verb *v, const char *name, const char *value, uint64_t least, uint64_t most,
                   int64_t *ret);
+/* "300s", "15m", "8h", "30d", or seconds alone: 1 to most. */
+bool duration_read(const char *text, int64_t most_s, int64_t *ret_s);
 /* The whole of a file ("-": stdin) into out, up to its max. Complains by itself: 0 or 1. */
 int input_read(const struct verb *v, const char *path, struct buf *out);
 

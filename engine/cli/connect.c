@@ -33,57 +33,18 @@ struct options {
     bool list, sandbox_login, json;
 };
 
-/* ---- one request ------------------------------------------------------------------------------------------------- */
-
-/* The engine's answer as JSON in `a`; complains about everything but 200. */
-static int ask(struct link *l, struct arena *a, const char *method, const char *path, const struct json *body,
-               struct json **ret)
-{
-    const char *headers[] = { "Content-Type: application/json", l->authorization };
-    struct client_spec spec = { .method = method, .url = arena_printf(a, "%s%s", l->base, path).p, .headers = headers,
-                                .n_headers = l->authorization ? 2 : 1 };
-    struct client_reply reply = { 0 };
-    struct errinfo info = { "" };
-    struct buf b = BUF_INIT(1 << 20);
-    struct json_error where;
-    int rc = 0;
-
-    if (body) {
-        json_write(&b, body);
-        spec.body = buf_str(&b);
-    }
-    *ret = NULL;
-    if (client_do(l->client, &spec, &reply, &info))
-        rc = complain(&verb_connect, EXIT_UNABLE, "the engine could not be asked: %s", info.text);
-    else if (json_parse(a, arena_str(a, buf_str(&reply.body)), NULL, ret, &where))
-        rc = complain(&verb_connect, EXIT_UNABLE, "HTTP status %d without JSON: is %s an engine?", reply.status,
-                      l->base);
-    else if (reply.status != 200)
-        rc = complain(&verb_connect, EXIT_REFUSED, "%.*s", STR_ARG(json_str(json_get(*ret, "message"))));
-    buf_release(&b);
-    client_reply_release(&reply);
-    return rc;
-}
-
-static void print_answer(const struct json *j)
-{
-    struct buf b = BUF_INIT(16 << 20);
-
-    json_write(&b, j);
-    printf("%.*s\n", STR_ARG(buf_str(&b)));
-    buf_release(&b);
-}
+/* ---- one account ------------------------------------------------------------------------------------------------- */
 
 static int list(const struct options *o, struct link *l, struct arena *a)
 {
     struct json *answer;
     struct table t;
-    int rc = ask(l, a, "GET", "/v1/accounts", NULL, &answer);
+    int rc = link_ask(&verb_connect, l, a, "GET", "/v1/accounts", NULL, &answer);
 
     if (rc)
         return rc;
     if (o->json) {
-        print_answer(json_get(answer, "accounts"));
+        print_compact(stdout, json_get(answer, "accounts"));
         return 0;
     }
     table_init(&t, a, 5);
@@ -102,15 +63,14 @@ static int disconnect(const struct options *o, struct link *l, struct arena *a)
     bool revoked = false;
     int rc;
 
-    for (const char *p = o->disconnect; *p; p++)
-        if (*p <= ' ' || strchr("/?#%\x7f", *p))
-            return complain(&verb_connect, EXIT_USAGE, "\"%s\" is no account id; --list shows them", o->disconnect);
-    rc = ask(l, a, "DELETE", arena_printf(a, "/v1/accounts/%s", o->disconnect).p, NULL, &answer);
+    if (!path_word(o->disconnect))
+        return complain(&verb_connect, EXIT_USAGE, "\"%s\" is no account id; --list shows them", o->disconnect);
+    rc = link_ask(&verb_connect, l, a, "DELETE", arena_printf(a, "/v1/accounts/%s", o->disconnect).p, NULL, &answer);
     if (rc)
         return rc;
     json_bool(json_get(answer, "revoked_at_provider"), &revoked);
     if (o->json)
-        print_answer(answer);
+        print_compact(stdout, answer);
     else
         printf("forgotten%s\n",
                revoked ? ", and revoked at the provider" : "; the provider could not be told: revoke it there, too");
@@ -126,11 +86,11 @@ static int bring(const struct options *o, struct link *l, struct arena *a, struc
     if (!rc) {
         json_set_str(a, body, "token",
                      str_n(token.p, token.len && token.p[token.len - 1] == '\n' ? token.len - 1 : token.len));
-        rc = ask(l, a, "POST", "/v1/accounts", body, &answer);
+        rc = link_ask(&verb_connect, l, a, "POST", "/v1/accounts", body, &answer);
     }
     buf_release(&token);
     if (!rc && o->json)
-        print_answer(answer);
+        print_compact(stdout, answer);
     else if (!rc)
         printf("connected: %.*s\n", STR_ARG(json_str(json_get(answer, "id"))));
     return rc;
@@ -139,12 +99,12 @@ static int bring(const struct options *o, struct link *l, struct arena *a, struc
 static int begin(const struct options *o, struct link *l, struct arena *a, struct json *body)
 {
     struct json *answer;
-    int rc = ask(l, a, "POST", "/v1/connect", body, &answer);
+    int rc = link_ask(&verb_connect, l, a, "POST", "/v1/connect", body, &answer);
 
     if (rc)
         return rc;
     if (o->json) {
-        print_answer(answer);
+        print_compact(stdout, answer);
         return 0;
     }
     fprintf(stderr, "Open this in a browser within ten minutes, as the user whose account it is:\n");

@@ -182,3 +182,41 @@ void link_close(struct link *l)
     free(l->own_authorization);
     arena_release(&l->arena);
 }
+
+/* ---- the engine's own paths -------------------------------------------------------------------------------------- */
+
+int link_ask(const struct verb *v, struct link *l, struct arena *a, const char *method, const char *path,
+             const struct json *body, struct json **ret)
+{
+    const char *headers[] = { "Content-Type: application/json", l->authorization };
+    struct client_spec spec = { .method = method, .url = arena_printf(a, "%s%s", l->base, path).p, .headers = headers,
+                                .n_headers = l->authorization ? 2 : 1 };
+    struct client_reply reply = { 0 };
+    struct errinfo info = { "" };
+    struct buf b = BUF_INIT(1 << 20);
+    struct json_error where;
+    int rc = 0;
+
+    if (body) {
+        json_write(&b, body);
+        spec.body = buf_str(&b);
+    }
+    *ret = NULL;
+    if (client_do(l->client, &spec, &reply, &info))
+        rc = complain(v, EXIT_UNABLE, "the engine could not be asked: %s", info.text);
+    else if (json_parse(a, arena_str(a, buf_str(&reply.body)), NULL, ret, &where))
+        rc = complain(v, EXIT_UNABLE, "HTTP status %d without JSON: is %s an engine?", reply.status, l->base);
+    else if (reply.status != 200)
+        rc = complain(v, EXIT_REFUSED, "%.*s", STR_ARG(json_str(json_get(*ret, "message"))));
+    buf_release(&b);
+    client_reply_release(&reply);
+    return rc;
+}
+
+bool path_word(const char *z)
+{
+    for (const char *p = z; *p; p++)
+        if (*p <= ' ' || strchr("/?#%\x7f", *p))
+            return false;
+    return *z != '\0';
+}

@@ -60,6 +60,13 @@ void link_close(struct link *l);
 /* For verbs that live long: makes a token again that was made here half an hour ago. Complains by itself. */
 int link_renew(const struct verb *v, const struct link_options *o, struct link *l);
 
+/* One request to the engine's own paths ("/v1/accounts"): its answer as JSON in `a`. Complains about everything but
+ * 200. */
+int link_ask(const struct verb *v, struct link *l, struct arena *a, const char *method, const char *path,
+             const struct json *body, struct json **ret);
+/* Can it stand in a path as it is? */
+bool path_word(const char *z);
+
 /* Where the engine is: in `a`. Complains by itself. */
 int link_url(const struct verb *v, const struct link_options *o, struct arena *a, const char **ret_url,
              const char **ret_data);

@@ -44,6 +44,24 @@ int option_number(const struct verb *v, const char *name, const char *value, uin
     return 0;
 }
 
+bool duration_read(const char *text, int64_t most_s, int64_t *ret_s)
+{
+    static const int64_t units[] = { 1, 60, 3600, 86400 };
+    struct str s = str_of(text);
+    const char *const letters = "smhd", *letter = s.len ? strchr(letters, s.p[s.len - 1]) : NULL;
+    int64_t unit = 1;
+    uint64_t n;
+
+    if (letter) {
+        unit = units[letter - letters];
+        s.len--;
+    }
+    if (!str_to_u64(s, &n) || n == 0 || n > (uint64_t)(most_s / unit))
+        return false;
+    *ret_s = (int64_t)n * unit;
+    return true;
+}
+
 int input_read(const struct verb *v, const char *path, struct buf *out)
 {
     bool is_stdin = strcmp(path, "-") == 0;

@@ -173,3 +173,12 @@ void print_json(FILE *to, const struct json *j)
             fputc('\n', to);
     }
 }
+
+void print_compact(FILE *to, const struct json *j)
+{
+    struct buf b = BUF_INIT(16 << 20);
+
+    json_write(&b, j);
+    fprintf(to, "%.*s\n", STR_ARG(buf_str(&b)));
+    buf_release(&b);
+}

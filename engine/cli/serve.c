@@ -57,23 +57,15 @@ static int load(const struct options *o, struct config **ret)
 
 static int check(const struct config *c)
 {
-    struct policy_set *policy = NULL;
     struct registry *registry = NULL;
     struct errinfo info = { "" };
-    struct registry_options opt = { .setups = c->providers,
-                                    .n_setups = c->n_providers,
-                                    .enabled = c->connectors[0] ? c->connectors : NULL };
-    enum err e = policies_load(c->policies, &policy, &info);
 
-    opt.policy = policy;
-    if (!e)
-        e = registry_build(&opt, &registry, &info);
-    if (!e)
-        printf("acceptable: %zu policies, %zu tools of %zu connectors\n", policy_set_count(policy), registry->n_tools,
-               registry->n_providers);
+    if (snapshot_build(c, &registry, &info))
+        return complain(&verb_serve, 1, "%s", info.text);
+    printf("acceptable: %zu policies, %zu tools of %zu connectors\n", policy_set_count(registry->policy),
+           registry->n_tools, registry->n_providers);
     registry_unref(registry);
-    policy_set_unref(policy);
-    return e ? complain(&verb_serve, 1, "%s", info.text) : 0;
+    return 0;
 }
 
 /* The sandbox stays as it is: a reload only points the provider to it again. */

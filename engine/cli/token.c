@@ -17,26 +17,12 @@ static const char help[] =
     "                    each of them too\n"
     "  --tenant TENANT   default if left out\n"
     "  --scope SCOPES    blank-separated\n"
+    "  --group GROUP     a group the user is in, for policies; may be repeated\n"
     "  --ttl TIME        how long it is good for: 300s, 15m, 8h; 1h if left out, 24h at most\n"
     "  --audience URL    the MCP endpoint it is meant for; that of the engine running on the data\n"
     "                    directory if left out\n"
     "  --data DIR        the engine's data directory; ./sluice-data if left out\n"
     "  --config FILE     the engine's configuration: data directory and endpoint are taken from it\n";
-
-static bool ttl_read(const char *text, ns_t *ret)
-{
-    struct str s = str_of(text);
-    uint64_t n, unit = 1;
-
-    if (s.len && (s.p[s.len - 1] == 's' || s.p[s.len - 1] == 'm' || s.p[s.len - 1] == 'h')) {
-        unit = s.p[s.len - 1] == 's' ? 1 : s.p[s.len - 1] == 'm' ? 60 : 3600;
-        s.len--;
-    }
-    if (!str_to_u64(s, &n) || n == 0 || n > 86400 || n * unit > 86400)
-        return false;
-    *ret = (ns_t)(n * unit) * NS_PER_S;
-    return true;
-}
 
 static int print_one(const char *data, const struct identity_mint *m)
 {
@@ -71,14 +57,16 @@ static int mint_all(const char *path, const char *data, const struct identity_mi
 static int run(int argc, char **argv)
 {
     struct link_options o = { 0 };
-    const char *scope = NULL, *ttl = NULL, *users = NULL, *via[CALLER_ACTORS_MAX - 1], *data, *url;
-    struct str chain[CALLER_ACTORS_MAX - 1];
-    size_t n_via = 0;
+    const char *scope = NULL, *ttl = NULL, *users = NULL, *data, *url;
+    const char *via[CALLER_ACTORS_MAX - 1], *in[CALLER_GROUPS_MAX];
+    struct str chain[CALLER_ACTORS_MAX - 1], groups[CALLER_GROUPS_MAX];
+    size_t n_via = 0, n_in = 0;
     const struct option_spec specs[] = {
         { .name = "as", .value = &o.user },
         { .name = "agent", .value = &o.agent },
         { .name = "tenant", .value = &o.tenant },
         { .name = "via", .list = via, .n_list = &n_via, .max_list = CALLER_ACTORS_MAX - 1 },
+        { .name = "group", .list = in, .n_list = &n_in, .max_list = CALLER_GROUPS_MAX },
         { .name = "scope", .value = &scope },
         { .name = "ttl", .value = &ttl },
         { .name = "users-file", .value = &users },
@@ -87,7 +75,8 @@ static int run(int argc, char **argv)
         { .name = "config", .value = &o.config },
         { 0 },
     };
-    struct identity_mint m = { .chain = chain };
+    struct identity_mint m = { .chain = chain, .groups = groups };
+    int64_t seconds = 0;
     struct arena a;
     int words, rc = options_read(&verb_token, argc, argv, specs, NULL, 0, &words);
 
@@ -95,8 +84,9 @@ static int run(int argc, char **argv)
         return rc < 0 ? 0 : rc;
     if (!o.user && !users)
         return complain(&verb_token, EXIT_USAGE, "on whose behalf? say --as USER");
-    if (ttl && !ttl_read(ttl, &m.ttl))
+    if (ttl && !duration_read(ttl, 86400, &seconds))
         return complain(&verb_token, EXIT_USAGE, "--ttl takes a time of at most 24h: 300s, 15m, 8h");
+    m.ttl = seconds * NS_PER_S;
     arena_init(&a, 1 << 20);
     rc = link_url(&verb_token, &o, &a, &url, &data);
     m.tenant = str_of(o.tenant);
@@ -106,6 +96,8 @@ static int run(int argc, char **argv)
     m.scopes = str_of(scope);
     for (; m.n_chain < n_via; m.n_chain++)
         chain[m.n_chain] = str_of(via[m.n_chain]);
+    for (; m.n_groups < n_in; m.n_groups++)
+        groups[m.n_groups] = str_of(in[m.n_groups]);
     if (!rc)
         rc = users ? mint_all(users, data, &m) : print_one(data, &m);
     arena_release(&a);

@@ -2,6 +2,6 @@
 #include "cli/cli.h"
 
 const struct verb *const cli_verbs[] = {
-    &verb_serve, &verb_tour,  &verb_call,    &verb_tools,      &verb_token,   &verb_connect, &verb_policy,
-    &verb_audit, &verb_stdio, &verb_sandbox, &verb_completion, &verb_version, NULL,
+    &verb_serve, &verb_tour,  &verb_call,    &verb_tools,      &verb_token,   &verb_connect, &verb_delegate,
+    &verb_policy, &verb_audit, &verb_stdio, &verb_sandbox, &verb_completion, &verb_version, NULL,
 };

@@ -1,7 +1,7 @@
 /*
  * caller.c -- the immutable, counted answer to "who is asking"
  *
- * One block of memory: counter, struct caller, actors, scopes, then the bytes of all strings.
+ * One block of memory: counter, struct caller, actors, scopes, groups, then the bytes of all strings.
  */
 #include "identity/internal.h"
 
@@ -67,6 +67,8 @@ static size_t text_size(const struct caller *d)
         n += d->actors[i].name.len + d->actors[i].issuer.len;
     for (unsigned i = 0; i < d->n_scopes; i++)
         n += d->scopes[i].len;
+    for (unsigned i = 0; i < d->n_groups; i++)
+        n += d->groups[i].len;
     return n;
 }
 
@@ -74,15 +76,18 @@ struct caller *caller_freeze(const struct caller *d)
 {
     size_t actors_at = sizeof(struct caller_box);
     size_t scopes_at = actors_at + d->n_actors * sizeof(struct caller_actor);
-    size_t text_at = scopes_at + d->n_scopes * sizeof(struct str);
+    size_t groups_at = scopes_at + d->n_scopes * sizeof(struct str);
+    size_t text_at = groups_at + d->n_groups * sizeof(struct str);
     struct caller_box *box = malloc(text_at + text_size(d));
     struct caller_actor *actors;
-    struct str *scopes;
+    struct str *scopes, *groups;
     char *at;
 
-    ASSERT(box && d->n_actors >= 1 && d->n_actors <= CALLER_ACTORS_MAX && d->n_scopes <= CALLER_SCOPES_MAX);
+    ASSERT(box && d->n_actors >= 1 && d->n_actors <= CALLER_ACTORS_MAX && d->n_scopes <= CALLER_SCOPES_MAX &&
+        d->n_groups <= CALLER_GROUPS_MAX);
     actors = (struct caller_actor *)((char *)box + actors_at);
     scopes = (struct str *)((char *)box + scopes_at);
+    groups = (struct str *)((char *)box + groups_at);
     at = (char *)box + text_at;
     atomic_init(&box->refs, 1);
     box->c = *d;
@@ -95,9 +100,12 @@ struct caller *caller_freeze(const struct caller *d)
         actors[i] = (struct caller_actor){ put(&at, d->actors[i].name), put(&at, d->actors[i].issuer) };
     for (unsigned i = 0; i < d->n_scopes; i++)
         scopes[i] = put(&at, d->scopes[i]);
+    for (unsigned i = 0; i < d->n_groups; i++)
+        groups[i] = put(&at, d->groups[i]);
     box->c.actors = actors;
     box->c.agent = actors[0].name;
     box->c.scopes = scopes;
+    box->c.groups = groups;
     ASSERT(at == (char *)box + text_at + text_size(d));
     return &box->c;
 }

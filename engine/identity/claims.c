@@ -190,6 +190,22 @@ static enum err read_scopes(const struct json *j, struct str scopes[CALLER_SCOPE
     return e;
 }
 
+static enum err read_groups(const struct issuer *is, const struct json *j, struct arena *a,
+    struct str groups[CALLER_GROUPS_MAX], struct caller *d, struct errinfo *info)
+{
+    enum err e = OK;
+
+    d->groups = groups;
+    if (j && !json_is(j, JSON_ARRAY))
+        return bad(info, "groups");
+    for (j = json_first(j); j && !e; j = json_next(j)) {
+        if (d->n_groups == CALLER_GROUPS_MAX)
+            return err_set(info, E_TOKEN_CLAIMS, "the token names more than %d groups", CALLER_GROUPS_MAX);
+        e = named(is, a, json_str(j), "groups", &groups[d->n_groups++], info);
+    }
+    return e;
+}
+
 static enum err read_tenant(const struct issuer_set *set, const struct issuer *is, const struct json *c,
     struct caller *d,
     struct errinfo *info)
@@ -227,7 +243,7 @@ enum err claims_to_caller(const struct issuer_set *set, const struct issuer *is,
     wall_ms_t now, const uint8_t digest[32], struct caller **ret, struct errinfo *info)
 {
     struct caller_actor actors[CALLER_ACTORS_MAX] = { 0 };
-    struct str scopes[CALLER_SCOPES_MAX];
+    struct str scopes[CALLER_SCOPES_MAX], groups[CALLER_GROUPS_MAX];
     struct caller draft = { .issuer = is->c.issuer, .auth = is->auth };
     enum err e;
 
@@ -245,6 +261,8 @@ enum err claims_to_caller(const struct issuer_set *set, const struct issuer *is,
         e = read_agent(is, t, a, actors, &draft, info);
     if (!e)
         e = read_scopes(json_get_str(t->claims, is->c.scope_claim), scopes, &draft, info);
+    if (!e)
+        e = read_groups(is, json_get_str(t->claims, is->c.groups_claim), a, groups, &draft, info);
     if (!e)
         e = read_tenant(set, is, t->claims, &draft, info);
     if (e)

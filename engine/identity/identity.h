@@ -24,6 +24,7 @@ enum {
     IDENTITY_JWKS_MAX = 256 * 1024,     /* bytes of a key set */
     CALLER_ACTORS_MAX = 8,
     CALLER_SCOPES_MAX = 64,
+    CALLER_GROUPS_MAX = 256,
 };
 
 /* ---- the caller -------------------------------------------------------------------------------------------------- */
@@ -52,6 +53,8 @@ struct caller {
     struct str token_id;        /* jti; may be empty */
     const struct str *scopes;
     unsigned n_scopes;          /* 0 to CALLER_SCOPES_MAX */
+    const struct str *groups;   /* the user's, as the token says them */
+    unsigned n_groups;          /* 0 to CALLER_GROUPS_MAX */
     wall_ms_t issued;           /* iat; 0 without a token */
     wall_ms_t expires;          /* exp; INT64_MAX without a token */
     enum caller_auth auth;
@@ -89,9 +92,10 @@ struct identity_issuer {
     const struct str *tenants;
     size_t n_tenants;
     struct str user_claim;              /* empty: "sub". sub is required in any case */
-    /* put before the names of users and agents: keeps two issuers of one tenant apart */
+    /* put before the names of users, agents and groups: keeps two issuers of one tenant apart */
     struct str prefix;
     struct str scope_claim;             /* empty: "scope" (a string); an array of strings is accepted too */
+    struct str groups_claim;            /* empty: "groups" (an array of strings); may be missing in a token */
     /* agent of tokens with neither act nor client_id/azp; empty: they are refused */
     struct str agent_default;
     bool typ_jwt_allowed;               /* typ "JWT" or none accepted beside "at+jwt" */
@@ -181,6 +185,8 @@ void identity_local_close(struct identity_local *local);        /* accepts NULL 
 struct identity_mint {
     struct str tenant, user, agent, audience;
     struct str scopes;                  /* blank-separated, may be empty */
+    const struct str *groups;           /* of the user */
+    size_t n_groups;
     const struct str *chain;            /* prior delegations behind the agent, newest first */
     size_t n_chain;                     /* < CALLER_ACTORS_MAX */
     wall_ms_t now;

@@ -82,6 +82,7 @@ static void copy_issuer(struct arena *a, const struct identity_issuer *from, str
     to->user_claim = arena_str(a, from->user_claim.len ? from->user_claim : STR("sub"));
     to->prefix = arena_str(a, from->prefix);
     to->scope_claim = arena_str(a, from->scope_claim.len ? from->scope_claim : STR("scope"));
+    to->groups_claim = arena_str(a, from->groups_claim.len ? from->groups_claim : STR("groups"));
     to->agent_default = arena_str(a, from->agent_default);
     if (to->lifetime_max == 0)
         to->lifetime_max = 24 * 3600 * NS_PER_S;

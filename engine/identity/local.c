@@ -106,6 +106,10 @@ static enum err check_mint(const struct identity_mint *m, struct errinfo *info)
         if (!principal_valid(m->chain[i]))
             return err_set(info, E_CONFIG, "a prior delegation's name is not acceptable");
     }
+    for (size_t i = 0; i < m->n_groups; i++) {
+        if (!principal_valid(m->groups[i]))
+            return err_set(info, E_CONFIG, "a group's name is not acceptable");
+    }
     if (m->scopes.len && !principal_valid(m->scopes))
         return err_set(info, E_CONFIG, "the scopes are not acceptable");
     return OK;
@@ -113,7 +117,7 @@ static enum err check_mint(const struct identity_mint *m, struct errinfo *info)
 
 static struct json *make_claims(struct arena *a, const struct identity_local *l, const struct identity_mint *m)
 {
-    struct json *c = json_object(a), *act = NULL;
+    struct json *c = json_object(a), *groups = json_array(a), *act = NULL;
     struct id jti = id_new("tok");
 
     for (size_t i = m->n_chain + 1; i-- > 0;) {         /* the oldest is innermost */
@@ -134,6 +138,10 @@ static struct json *make_claims(struct arena *a, const struct identity_local *l,
     json_set_z(a, c, "jti", jti.z);
     if (m->scopes.len)
         json_set_str(a, c, "scope", m->scopes);
+    for (size_t i = 0; i < m->n_groups; i++)
+        json_push(a, groups, json_string_ref(a, m->groups[i]));
+    if (m->n_groups)
+        json_set(a, c, "groups", groups);
     return c;
 }
 

@@ -367,43 +367,72 @@ enum err policy_entities_freeze(struct policy_entities *s, struct errinfo *info)
 
 /* --- layers ------------------------------------------------------------------------------------------------------- */
 
+/* The entity's place in the layer, with its uid and ancestors set; NULL: there is one already, or memory is out. */
+static struct policy_entity *layer_put(struct policy_layer *l, struct arena *a, struct policy_uid uid,
+    const struct policy_entity *known, const struct policy_uid *const *parents, size_t n_parents)
+{
+    const struct policy_entity *up[POLICY_LAYER_MAX];
+    size_t total = known ? known->n_ancestors : 0, at = 0;
+    struct policy_ancestor *v;
+    struct policy_entity *out;
+
+    if (l->n == POLICY_LAYER_MAX)
+        return NULL;
+    for (uint32_t i = 0; i < l->n; i++)
+        if (policy_uid_eq(&l->items[i].uid, &uid))
+            return NULL;
+    for (size_t i = 0; i < n_parents; i++) {
+        const struct policy_entity *found = policy_layer_find(l, parents[i]);
+
+        if (i < POLICY_LAYER_MAX)
+            up[i] = found;
+        total += 1 + (found ? found->n_ancestors : 0);
+    }
+    v = total > UINT32_MAX ? NULL : arena_alloc(a, total * sizeof(*v));
+    if (!v && total)
+        return NULL;
+    for (size_t i = 0; i < n_parents; i++) {
+        const struct policy_entity *found = i < POLICY_LAYER_MAX ? up[i] : policy_layer_find(l, parents[i]);
+
+        v[at++] = (struct policy_ancestor){ parents[i]->hash, parents[i] };
+        if (found && found->n_ancestors) {
+            memcpy(v + at, found->ancestors, found->n_ancestors * sizeof(*v));
+            at += found->n_ancestors;
+        }
+    }
+    if (known && known->n_ancestors)
+        memcpy(v + at, known->ancestors, known->n_ancestors * sizeof(*v));
+    out = &l->items[l->n++];
+    *out = (struct policy_entity){ .uid = uid, .ancestors = v, .n_ancestors = (uint32_t)tidy(v, total) };
+    return out;
+}
+
 enum err policy_layer_add(struct policy_layer *l, struct arena *a, struct policy_uid uid, struct policy_value attrs,
     const struct policy_uid *const *parents, size_t n_parents)
 {
     struct policy_entity *out;
-    struct policy_ancestor *v;
-    size_t total = 0, at = 0;
 
     ASSERT(attrs.kind == POLICY_RECORD || attrs.kind == POLICY_NONE);
-    if (l->n == POLICY_LAYER_MAX)
-        return E_CALL_TOO_LARGE;
-    for (uint32_t i = 0; i < l->n; i++)
-        if (policy_uid_eq(&l->items[i].uid, &uid))
-            return E_CALL_TOO_LARGE;
-    for (size_t i = 0; i < n_parents; i++) {
-        const struct policy_entity *up = policy_layer_find(l, parents[i]);
-
-        total += 1 + (up ? up->n_ancestors : 0);
-    }
-    v = total > UINT32_MAX ? NULL : arena_alloc(a, total * sizeof(*v));
-    if (!v && total)
-        return E_CALL_TOO_LARGE;
-    for (size_t i = 0; i < n_parents; i++) {
-        const struct policy_entity *up = policy_layer_find(l, parents[i]);
-
-        v[at++] = (struct policy_ancestor){ parents[i]->hash, parents[i] };
-        if (up && up->n_ancestors) {
-            memcpy(v + at, up->ancestors, up->n_ancestors * sizeof(*v));
-            at += up->n_ancestors;
-        }
-    }
-    out = &l->items[l->n++];
-    *out = (struct policy_entity){ .uid = uid, .ancestors = v, .n_ancestors = (uint32_t)tidy(v, total) };
-    if (attrs.kind == POLICY_RECORD) {
+    out = layer_put(l, a, uid, NULL, parents, n_parents);
+    if (out && attrs.kind == POLICY_RECORD) {
         out->attrs = attrs.u.attrs;
         out->n_attrs = attrs.len;
     }
-    return OK;
+    return out ? OK : E_CALL_TOO_LARGE;
+}
+
+enum err policy_layer_merge(struct policy_layer *l, struct arena *a, struct policy_uid uid,
+    const struct policy_entity *known, const struct policy_uid *const *parents, size_t n_parents)
+{
+    struct policy_entity *out = layer_put(l, a, uid, known, parents, n_parents);
+
+    if (out && known) {
+        out->attrs = known->attrs;
+        out->n_attrs = known->n_attrs;
+        out->tags = known->tags;
+        out->n_tags = known->n_tags;
+    }
+    return out ? OK : E_CALL_TOO_LARGE;
 }
 
 const struct policy_entity *policy_layer_find(const struct policy_layer *l, const struct policy_uid *uid)

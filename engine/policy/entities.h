@@ -75,6 +75,13 @@ static inline void policy_layer_init(struct policy_layer *l, const struct policy
 enum err policy_layer_add(struct policy_layer *l, struct arena *a, struct policy_uid uid, struct policy_value attrs,
     const struct policy_uid *const *parents, size_t n_parents);
 
+/*
+ * The same for an entity that the base, or whoever, knows already: `known` (may be NULL) gives its attributes and tags,
+ * and what it is in is added to the parents. It must outlive the layer.
+ */
+enum err policy_layer_merge(struct policy_layer *l, struct arena *a, struct policy_uid uid,
+    const struct policy_entity *known, const struct policy_uid *const *parents, size_t n_parents);
+
 /* NULL if there is none; `l` may be NULL. */
 const struct policy_entity *policy_layer_find(const struct policy_layer *l, const struct policy_uid *uid);
 

@@ -322,6 +322,7 @@ static const struct key issuer_keys[] = {
     ISSUER("user_claim", K_TEXT, user_claim),
     ISSUER("prefix", K_TEXT, prefix),
     ISSUER("scope_claim", K_TEXT, scope_claim),
+    ISSUER("groups_claim", K_TEXT, groups_claim),
     ISSUER("agent_default", K_TEXT, agent_default),
     ISSUER("typ_jwt_allowed", K_BOOL, typ_jwt),
     ISSUER("lifetime_seconds", K_INT, lifetime_s),
@@ -383,6 +384,9 @@ static const struct key budget_keys[] = {
 static const struct key log_keys[] = {
     TOP("level", K_LEVEL, log_level), TOP("format", K_FORMAT, log_format), { 0 },
 };
+static const struct key delegation_keys[] = {
+    TOP("required", K_BOOL, delegation_required), { 0 },
+};
 static const struct key vault_keys[] = {
     TOP("root_key", K_TEXT, root_key), { 0 },
 };
@@ -400,6 +404,8 @@ static const struct key top_keys[] = {
     { "tls", K_MAP, 0, tls_keys, NULL },
     { "auth", K_MAP, 0, auth_keys, NULL },
     TOP("policies", K_LIST, policies),
+    TOP("entities", K_LIST, entities),
+    { "delegation", K_MAP, 0, delegation_keys, NULL },
     TOP("connectors", K_LIST, connectors),
     { "providers", K_CALL, 0, NULL, read_providers },
     { "vault", K_MAP, 0, vault_keys, NULL },

@@ -20,7 +20,8 @@ enum { CONFIG_LIST_MAX = 64, CONFIG_PROVIDERS_MAX = 32 };
 struct config_issuer {
     const char *issuer, *algorithm, *jwks;      /* jwks: "file:PATH" or an https URL */
     const char *audiences[CONFIG_LIST_MAX], *tenants[CONFIG_LIST_MAX];
-    const char *tenant, *tenant_claim, *user_claim, *prefix, *scope_claim, *agent_default;
+    const char *tenant, *tenant_claim, *user_claim, *prefix, *scope_claim, *groups_claim,
+               *agent_default;
     bool typ_jwt;
     int64_t lifetime_s;
 };
@@ -47,6 +48,8 @@ struct config {
     size_t n_issuers;
 
     const char *policies[CONFIG_LIST_MAX];      /* files or directories of *.cedar */
+    const char *entities[CONFIG_LIST_MAX];      /* files or directories of *.json: users, agents, groups, ... */
+    bool delegation_required;
     const char *connectors[CONFIG_LIST_MAX];    /* enabled; none: all but fixtures */
     struct provider_setup providers[CONFIG_PROVIDERS_MAX];
     size_t n_providers;

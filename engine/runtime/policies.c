@@ -1,4 +1,4 @@
-/* policies.c -- policy files to one policy set, in the order of their names */
+/* policies.c -- files to the snapshot that calls live in: policies to one set, entities to one store, by name */
 #include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
@@ -6,6 +6,8 @@
 #include <sys/stat.h>
 
 #include "base/check.h"
+#include "base/crypto.h"
+#include "call/registry.h"
 #include "loop/world.h"
 #include "runtime/runtime.h"
 
@@ -15,7 +17,8 @@ struct collect {
     struct arena arena;
     struct policy_source files[FILES_MAX];
     size_t n;
-    const char *dir;
+    const char *what;                   /* "policies" */
+    const char *dir, *suffix, *but;     /* which files of a directory are taken */
     enum err err;
     struct errinfo *info;
 };
@@ -27,14 +30,14 @@ static void read_file(struct collect *c, const char *path)
     char *text;
 
     if (size < 0) {
-        c->err = err_set(c->info, E_CONFIG, "cannot read policies from %s: %s", path, strerror((int)-size));
+        c->err = err_set(c->info, E_CONFIG, "cannot read %s from %s: %s", c->what, path, strerror((int)-size));
     } else if (size > FILE_BYTES_MAX || c->n == FILES_MAX) {
         c->err = err_set(c->info, E_CONFIG, "%s: %s", path,
-                         c->n == FILES_MAX ? "too many policy files" : "larger than 16 MiB");
+                         c->n == FILES_MAX ? "too many files" : "larger than 16 MiB");
     } else {
         text = arena_alloc(&c->arena, (size_t)size + 1);
         if (!text || world->pread(fd, text, (size_t)size, 0) != size)
-            c->err = err_set(c->info, E_CONFIG, "cannot read policies from %s", path);
+            c->err = err_set(c->info, E_CONFIG, "cannot read %s from %s", c->what, path);
         else
             c->files[c->n++] = (struct policy_source){ arena_str(&c->arena, str_of(path)), str_n(text, (size_t)size) };
     }
@@ -46,8 +49,27 @@ static void read_entry(const char *name, void *arg)
 {
     struct collect *c = arg;
 
-    if (!c->err && str_ends(str_of(name), STR(".cedar")))
+    if (!c->err && str_ends(str_of(name), str_of(c->suffix)) && !(c->but && str_ends(str_of(name), str_of(c->but))))
         read_file(c, arena_printf(&c->arena, "%s/%s", c->dir, name).p);
+}
+
+static void collect(struct collect *c, const char *const *paths, struct errinfo *info)
+{
+    arena_init(&c->arena, 256 << 20);
+    c->info = info;
+    for (; !c->err && paths && *paths; paths++) {
+        struct stat st;
+
+        if (stat(*paths, &st) != 0) {
+            c->err = err_set(info, E_CONFIG, "cannot read %s from %s: %s", c->what, *paths, strerror(errno));
+        } else if (S_ISDIR(st.st_mode)) {
+            c->dir = *paths;
+            if (world->list(*paths, read_entry, c) < 0)
+                c->err = err_set(info, E_CONFIG, "cannot list the %s in %s", c->what, *paths);
+        } else {
+            read_file(c, *paths);
+        }
+    }
 }
 
 enum err policies_load(const char *const *paths, struct policy_set **ret, struct errinfo *info)
@@ -56,23 +78,89 @@ enum err policies_load(const char *const *paths, struct policy_set **ret, struct
     enum err e;
 
     ASSERT(c != NULL);
-    arena_init(&c->arena, 256 << 20);
-    c->info = info;
-    for (; !c->err && paths && *paths; paths++) {
-        struct stat st;
-
-        if (stat(*paths, &st) != 0) {
-            c->err = err_set(info, E_CONFIG, "cannot read policies from %s: %s", *paths, strerror(errno));
-        } else if (S_ISDIR(st.st_mode)) {
-            c->dir = *paths;
-            if (world->list(*paths, read_entry, c) < 0)
-                c->err = err_set(info, E_CONFIG, "cannot list the policies in %s", *paths);
-        } else {
-            read_file(c, *paths);
-        }
-    }
+    c->what = "policies";
+    c->suffix = ".cedar";
+    collect(c, paths, info);
     e = c->err ? c->err : policy_set_parse(c->files, c->n, 0, ret, info);
     arena_release(&c->arena);
     free(c);
+    return e;
+}
+
+static void digest_of(const struct collect *c, char version[65])
+{
+    struct str *parts = calloc(2 * c->n + 1, sizeof(*parts));
+    struct buf hex = BUF_INIT(65);
+    uint8_t hash[SHA256_LEN];
+
+    ASSERT(parts != NULL);
+    for (size_t i = 0; i < c->n; i++) {
+        parts[2 * i] = c->files[i].text;
+        parts[2 * i + 1] = STR("\n");
+    }
+    sha256_parts(parts, 2 * c->n, hash);
+    buf_add_hex(&hex, hash, sizeof(hash));
+    memcpy(version, hex.p, 64);
+    version[64] = '\0';
+    buf_release(&hex);
+    free(parts);
+}
+
+enum err entities_load(const char *const *paths, struct policy_entities **ret, char version[65], struct errinfo *info)
+{
+    struct collect *c = calloc(1, sizeof(*c));
+    struct policy_entities *store = NULL;
+    struct errinfo why = { "" };
+    enum err e;
+
+    ASSERT(c != NULL);
+    c->what = "entities";
+    c->suffix = ".json";
+    c->but = ".cedar.json";
+    *ret = NULL;
+    version[0] = '\0';
+    collect(c, paths, info);
+    e = c->err;
+    if (!e && c->n)
+        store = policy_entities_new();
+    for (size_t i = 0; i < c->n && !e; i++) {
+        e = policy_entities_add_json(store, c->files[i].text, &why);
+        if (e)
+            e = err_set(info, E_CONFIG, "%.*s: %s", STR_ARG(c->files[i].name), why.text);
+    }
+    if (!e && store) {
+        e = policy_entities_freeze(store, &why);
+        if (e)
+            e = err_set(info, E_CONFIG, "entities: %s", why.text);
+    }
+    if (!e && store)
+        digest_of(c, version);
+    arena_release(&c->arena);
+    free(c);
+    if (e)
+        policy_entities_unref(store);
+    else
+        *ret = store;
+    return e;
+}
+
+enum err snapshot_build(const struct config *c, struct registry **ret, struct errinfo *info)
+{
+    char version[65];
+    struct registry_options opt = { .setups = c->providers,
+                                    .n_setups = c->n_providers,
+                                    .enabled = c->connectors[0] ? c->connectors : NULL,
+                                    .entities_version = version,
+                                    .delegation_required = c->delegation_required,
+                                    .tenant = c->tenant_budget,
+                                    .agent = c->agent_budget };
+    enum err e = policies_load(c->policies, &opt.policy, info);
+
+    if (!e)
+        e = entities_load(c->entities, &opt.entities, version, info);
+    if (!e)
+        e = registry_build(&opt, ret, info);
+    policy_set_unref(opt.policy);
+    policy_entities_unref(opt.entities);
     return e;
 }

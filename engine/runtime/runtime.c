@@ -321,24 +321,6 @@ static void swap_mail(struct mail *m)
     pthread_mutex_unlock(&seat->rt->lock);
 }
 
-static enum err registry_of(const struct config *c, struct registry **ret, struct errinfo *info)
-{
-    struct policy_set *policy = NULL;
-    struct registry_options opt = { .setups = c->providers,
-                                    .n_setups = c->n_providers,
-                                    .enabled = c->connectors[0] ? c->connectors : NULL,
-                                    .tenant = c->tenant_budget,
-                                    .agent = c->agent_budget };
-    enum err e = policies_load(c->policies, &policy, info);
-
-    if (e)
-        return e;
-    opt.policy = policy;
-    e = registry_build(&opt, ret, info);
-    policy_set_unref(policy);
-    return e;
-}
-
 static enum err tls_of(const struct config *c, struct http_tls **ret, struct errinfo *info)
 {
     struct http_tls_options opt = { c->tls_cert, c->tls_key, c->tls_client_ca, c->tls_client_required };
@@ -377,6 +359,7 @@ static void issuers_of(struct runtime *rt, const struct config *c, struct issuer
                                         .user_claim = str_of(f->user_claim),
                                         .prefix = str_of(f->prefix),
                                         .scope_claim = str_of(f->scope_claim),
+                                        .groups_claim = str_of(f->groups_claim),
                                         .agent_default = str_of(f->agent_default),
                                         .typ_jwt_allowed = f->typ_jwt,
                                         .lifetime_max = f->lifetime_s * NS_PER_S };
@@ -428,7 +411,7 @@ enum err runtime_reload(struct runtime *rt, struct config *config, struct errinf
         return err_set(info, E_CONFIG, "auth.none cannot change while the engine runs: restart it");
     if ((config->tls_cert != NULL) != (rt->tls != NULL))
         return err_set(info, E_CONFIG, "TLS cannot be switched on or off while the engine runs: restart it");
-    e = registry_of(config, &next, info);
+    e = snapshot_build(config, &next, info);
     if (!e)
         e = tls_of(config, &tls, info);
     if (!e)
@@ -621,7 +604,7 @@ enum err runtime_start(struct config *config, struct runtime **ret, struct errin
     if (!e)
         e = bind_endpoint(rt, info);
     if (!e)
-        e = registry_of(config, &rt->registry, info);
+        e = snapshot_build(config, &rt->registry, info);
     if (!e)
         e = tls_of(config, &rt->tls, info);
     if (!e)

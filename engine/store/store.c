@@ -43,6 +43,10 @@ static const char *const migrations[] = {
     "CREATE TABLE keys ("
     "  tenant TEXT NOT NULL PRIMARY KEY, sealed BLOB NOT NULL, created INTEGER NOT NULL) WITHOUT ROWID;"
     "CREATE TABLE meta (key TEXT NOT NULL PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;",
+
+    "CREATE TABLE delegations ("
+    "  tenant TEXT NOT NULL, id TEXT NOT NULL, user TEXT NOT NULL, agent TEXT NOT NULL, created INTEGER NOT NULL,"
+    "  sealed BLOB NOT NULL, PRIMARY KEY (tenant, id), UNIQUE (tenant, user, agent)) WITHOUT ROWID;",
 };
 
 /* ---- errors ------------------------------------------------------------------------------------------------------ */

@@ -1,5 +1,5 @@
 /*
- * store.h -- durable tables: accounts, sealed grants, half-finished connections, tenant keys
+ * store.h -- durable tables: accounts, sealed grants, delegations, half-finished connections, tenant keys
  *
  * The only header that knows tables exist; SQLite is behind it (store.c) and another database may be one day.  Every
  * row belongs to a tenant and every function takes the tenant.  Shared state that two writers could race on (a
@@ -89,6 +89,22 @@ enum err store_refresh_undo(struct store *s, struct str tenant, struct str accou
  * CONNECTED. false: another generation is current. grant->generation is ignored. */
 enum err store_grant_swap(struct store *s, struct str tenant, struct str account, uint64_t from,
     const struct store_grant *grant, bool *ret_swapped, struct errinfo *info);
+
+/* ---- delegations ------------------------------------------------------------------------------------------------- */
+
+/* What a user has delegated to an agent. One per (tenant, user, agent): putting replaces, under a new id. */
+struct store_delegation {
+    struct str tenant, id;      /* the key */
+    struct str user, agent;
+    wall_ms_t created;
+    struct str sealed;          /* opaque here */
+};
+enum err store_delegation_put(struct store *s, const struct store_delegation *d, struct errinfo *info);
+enum err store_delegation_delete(struct store *s, struct str tenant, struct str id, struct errinfo *info);
+                                        /* E_NOT_FOUND */
+/* As store_accounts_each. */
+enum err store_delegations_each(struct store *s, enum err (*fn)(const struct store_delegation *d, void *arg), void *arg,
+    struct errinfo *info);
 
 /* ---- connections being made (OAuth state) ----------------------------------------------------------------------- */
 

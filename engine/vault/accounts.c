@@ -13,10 +13,7 @@
 
 #include <stdlib.h>
 
-enum { KEY_MAX = IDENTITY_TENANT_MAX + IDENTITY_NAME_MAX + PROVIDER_TEXT_MAX + ID_TEXT_MAX + 4 };
-
-/* Parts joined by NUL, which occurs in none of them. Empty when too long: names nothing. */
-static struct str join(char out[KEY_MAX], struct str a, struct str b, struct str c)
+struct str key_join(char out[KEY_MAX], struct str a, struct str b, struct str c)
 {
     struct str parts[] = { a, b, c };
     size_t n = 0;
@@ -33,7 +30,7 @@ static struct str join(char out[KEY_MAX], struct str a, struct str b, struct str
     return str_n(out, n);
 }
 
-static struct shard *shard_of(struct shard shards[SHARDS], struct str key)
+struct shard *shard_of(struct shard shards[SHARDS], struct str key)
 {
     return &shards[hash_bytes(key.p, key.len) >> 8 & (SHARDS - 1)];
 }
@@ -143,7 +140,7 @@ static struct vault_slot *slot_get(struct vault *v, struct str key)
 struct vault_slot *slot_find(struct vault *v, struct str tenant, struct str id)
 {
     char text[KEY_MAX];
-    struct str key = join(text, tenant, id, STR_NULL);
+    struct str key = key_join(text, tenant, id, STR_NULL);
 
     return key.len ? slot_get(v, key) : NULL;
 }
@@ -225,7 +222,7 @@ struct vault_slot *slot_by_owner(struct vault *v, struct str tenant, struct str 
     bool any_label)
 {
     char text[KEY_MAX];
-    struct str key = join(text, tenant, user, provider.p ? provider : STR(""));
+    struct str key = key_join(text, tenant, user, provider.p ? provider : STR(""));
     struct shard *shard;
     struct vault_slot *s;
 

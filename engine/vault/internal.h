@@ -119,8 +119,21 @@ struct vault {
     pthread_rwlock_t tenants_lock;
     struct map tenants;                 /* name -> struct tenant_key; entries are never removed */
     struct shard by_id[SHARDS], by_owner[SHARDS];
+    atomic_size_t n_delegations;
+    struct shard delegations[SHARDS];   /* by tenant, user and agent: delegations.c */
     unsigned label_ok, label_transient, label_lost, label_dead, label_client, label_conflict, label_unsaved;
 };
+
+/* accounts.c. Parts joined by NUL, which occurs in none of them; empty when too long: names nothing. c.p NULL: two
+ * parts. */
+enum { KEY_MAX = IDENTITY_TENANT_MAX + 2 * IDENTITY_NAME_MAX + 4 };
+struct str key_join(char out[KEY_MAX], struct str a, struct str b, struct str c);
+struct shard *shard_of(struct shard shards[SHARDS], struct str key);
+
+/* delegations.c */
+enum err delegations_load(struct vault *v, struct errinfo *info);      /* Blocks. */
+void delegations_forget(struct vault *v, struct str tenant);
+void delegations_release(struct vault *v);
 
 /* accounts.c. slot_find: with a reference, or NULL. */
 struct vault_slot *slot_find(struct vault *v, struct str tenant, struct str id);

@@ -227,6 +227,8 @@ enum err vault_tenant_shred(struct vault *v, struct str tenant, struct errinfo *
     k = key_find(v, tenant);
     if (k && (!e || e == E_NOT_FOUND))
         key_wipe(k);
+    if (!e || e == E_NOT_FOUND)
+        delegations_forget(v, tenant);
     return e;
 }
 

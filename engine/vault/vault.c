@@ -115,6 +115,7 @@ enum err vault_open(const struct vault_config *config, struct vault **ret, struc
     pthread_mutex_init(&v->accounts_lock, NULL);
     make_shards(v->by_id);
     make_shards(v->by_owner);
+    make_shards(v->delegations);
     make_labels(v);
     secret_use(config->root, copy_root, &v->root);
     if (!v->root)
@@ -123,6 +124,8 @@ enum err vault_open(const struct vault_config *config, struct vault **ret, struc
         e = check_root(v, info);
     if (!e)
         e = store_accounts_each(v->store, load_account, v, info);
+    if (!e)
+        e = delegations_load(v, info);
     if (e) {
         vault_close(v);
         return e;
@@ -154,6 +157,7 @@ void vault_close(struct vault *v)
         pthread_mutex_destroy(&v->by_owner[i].lock);
         close_shard(v, &v->by_id[i]);
     }
+    delegations_release(v);
     seal_release(v);
     pthread_rwlock_destroy(&v->tenants_lock);
     pthread_mutex_destroy(&v->accounts_lock);

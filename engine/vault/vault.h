@@ -188,6 +188,44 @@ enum err await_vault_account_describe(struct vault *v, struct str tenant, struct
 enum err await_vault_disconnect(struct vault *v, struct str tenant, struct str id, const struct vault_provider *p,
     ns_t deadline, bool *ret_revoked, struct errinfo *info);
 
+/* ---- delegations: what users let agents do for them, on record --------------------------------------------------- */
+
+enum { VAULT_DELEGATION_ACTIONS_MAX = 64, VAULT_DELEGATION_ACTION_MAX = 128 };
+
+struct vault_delegation {
+    struct str id, agent;
+    /* tools or groups of them: "outlook.send_mail", "outlook", "reads"; none: all */
+    const struct str *actions;
+    unsigned n_actions;
+    wall_ms_t since, expires;           /* INT64_MAX: never */
+};
+
+/* Is any on record? Then, for a call: what the user lets the agent do, in `a`; E_NOT_FOUND: nothing, or no more. */
+bool vault_delegations_any(const struct vault *v);
+enum err vault_delegation_find(struct vault *v, struct str tenant, struct str user, struct str agent, wall_ms_t now,
+    struct arena *a, const struct vault_delegation **ret);
+/* All of a user, ended ones too, by agent. Linear in all delegations: not for calls. */
+enum err vault_delegations(struct vault *v, struct str tenant, struct str user, struct arena *a,
+    struct vault_delegation **ret, size_t *ret_n);
+
+/* Records one, in place of what the user had recorded for the agent. E_CONFIG: a name is not acceptable. */
+struct vault_delegate {
+    struct str tenant, user, agent;
+    const struct str *actions;
+    unsigned n_actions;
+    wall_ms_t expires;
+};
+enum err await_vault_delegation_put(struct vault *v, const struct vault_delegate *n, struct arena *a,
+    struct str *ret_id, struct errinfo *info);
+/* In force at once. E_NOT_FOUND: not one of this user. */
+enum err await_vault_delegation_delete(struct vault *v, struct str tenant, struct str user, struct str id,
+    struct errinfo *info);
+/* The same two for helper threads and command line tools. Block. */
+enum err vault_delegation_put(struct vault *v, const struct vault_delegate *n, struct arena *a, struct str *ret_id,
+    struct errinfo *info);
+enum err vault_delegation_delete(struct vault *v, struct str tenant, struct str user, struct str id,
+    struct errinfo *info);
+
 /* ---- connecting (authorization code with PKCE S256) ------------------------------------------------------------ */
 
 /* Where to send the user's browser: a URL with a state that works once, for ten minutes. redirect_uri must be the

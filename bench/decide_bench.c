@@ -1,0 +1,117 @@
+/*
+ * decide_bench.c -- what DECIDE costs in a call: naming the request, and asking the policies once per side
+ *
+ *   decide_bench [--policies N]
+ *
+ * The whole of call_decide(), on frozen arguments of outlook.send_mail, for a caller with one agent (two sides), with
+ * one delegation behind it (three) and with three (five).  Arguments, entities and context are made each time, as in a
+ * call; the arena is cleared between two and keeps its memory.  CPU time, the first decile of batches.  With N (10 if
+ * left out) policies beside those that decide.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/check.h"
+#include "call/internal.h"
+
+enum { BATCH = 500, BATCHES = 400 };
+
+static const char deciding[] =
+    "permit(principal is User in Tenant::\"demo\", action in Action::\"outlook\", resource is Mailbox);\n"
+    "permit(principal is Agent in Tenant::\"demo\", action in Action::\"writes\", resource in Tenant::\"demo\");\n"
+    "forbid(principal, action == Action::\"outlook.send_mail\", resource)\n"
+    "unless { [\"a@demo.example\", \"b@demo.example\"].containsAll(context.args.to) };\n";
+
+static int by_value(const void *a, const void *b)
+{
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+
+    return x < y ? -1 : x > y;
+}
+
+static int64_t now_ns(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);         /* others use this machine too */
+    return t.tv_sec * 1000000000LL + t.tv_nsec;
+}
+
+static struct policy_set *policies(unsigned n)
+{
+    struct buf text = BUF_INIT(1 << 26);
+    struct policy_source source = { STR("bench"), STR_NULL };
+    struct policy_set *set;
+    struct errinfo info;
+
+    buf_add_z(&text, deciding);
+    for (unsigned i = 0; i < n; i++)
+        buf_addf(&text, "permit(principal == User::\"u%u\", action in Action::\"reads\", resource == "
+                        "Mailbox::\"m%u\");\n", i, i);
+    source.text = buf_str(&text);
+    ASSERT(policy_set_parse(&source, 1, 0, &set, &info) == OK);
+    buf_release(&text);
+    return set;
+}
+
+static void decide_once(struct call *c, const struct json *args)
+{
+    c->args = (struct json *)args;
+    c->frozen = STR("{}");
+    c->sides = NULL;
+    ASSERT(call_decide(c) == OK);
+}
+
+static double measure(struct call *c, const struct json *args)
+{
+    static int64_t took[BATCHES];
+
+    for (unsigned b = 0; b < BATCHES; b++) {
+        int64_t begun = now_ns();
+
+        for (unsigned i = 0; i < BATCH; i++) {
+            arena_clear(&c->arena);
+            decide_once(c, args);
+        }
+        took[b] = now_ns() - begun;
+    }
+    qsort(took, BATCHES, sizeof(took[0]), by_value);
+    return (double)took[BATCHES / 10] / BATCH;
+}
+
+int main(int argc, char **argv)
+{
+    static const char *const enabled[] = { "outlook", NULL };
+    static const char text[] = "{\"body\":\"Hello\",\"subject\":\"Hi\","
+                               "\"to\":[\"a@demo.example\",\"b@demo.example\"]}";
+    unsigned n = argc == 3 && strcmp(argv[1], "--policies") == 0 ? (unsigned)atoi(argv[2]) : 10;
+    struct caller_actor actors[] = { { STR("assistant"), STR_NULL }, { STR("planner"), STR_NULL },
+                                     { STR("front"), STR_NULL }, { STR("desk"), STR_NULL } };
+    struct caller caller = { .tenant = STR("demo"), .user = STR("alice@demo.example"), .agent = STR("assistant"),
+                             .actors = actors, .auth = CALLER_AUTH_JWT };
+    struct registry_options opt = { .enabled = enabled, .policy = policies(n) };
+    struct engine engine = { .n_workers = 1 };
+    struct worker worker = { .engine = &engine };
+    struct call c = { .magic = CALL_MAGIC, .worker = &worker, .caller = &caller, .resource_type = STR("Mailbox"),
+                      .resource_id = STR("alice@demo.example") };
+    struct errinfo info;
+    struct json_error where;
+    struct json *args;
+    struct arena a;
+
+    ASSERT(registry_build(&opt, &c.registry, &info) == OK);
+    c.tool = registry_tool(c.registry, STR("outlook.send_mail"));
+    arena_init(&a, 1 << 20);
+    arena_init(&c.arena, CALL_ARENA_MAX);
+    ASSERT(c.tool && json_parse(&a, str_of(text), NULL, &args, &where) == OK);
+    printf("DECIDE, %u policies beside those that decide\n", n);
+    for (caller.n_actors = 1; caller.n_actors <= 4; caller.n_actors *= 2)
+        printf("  %u sides  %7.0f ns\n", caller.n_actors + 1, measure(&c, args));
+    arena_release(&c.arena);
+    arena_release(&a);
+    registry_unref(c.registry);
+    policy_set_unref(opt.policy);
+    return 0;
+}

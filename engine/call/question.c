@@ -1,0 +1,217 @@
+/*
+ * question.c -- entities and context of a question, made once for all sides
+ *
+ * The sides differ in their principal, in context.side and in context.delegation; everything else is shared.
+ */
+#include "call/question.h"
+
+#include "base/check.h"
+
+const char *effect_name(enum effect e)
+{
+    switch (e) {
+    case EFFECT_READS:      return "reads";
+    case EFFECT_WRITES:     return "writes";
+    case EFFECT_DESTROYS:   return "destroys";
+    }
+    UNREACHABLE();
+}
+
+struct question_side question_side(const struct question *q, unsigned i)
+{
+    ASSERT(i < question_sides(q));
+    if (i == 0)
+        return (struct question_side){ "user", "User", q->user };
+    return (struct question_side){ i == 1 ? "agent" : "delegate", "Agent", q->actors[i - 1].name };
+}
+
+/* ---- entities ---------------------------------------------------------------------------------------------------- */
+
+/* What the operator says of the entity: nothing, where that names tenants and not this one. */
+static const struct policy_entity *known(const struct policy_entities *base, const struct policy_uid *uid,
+                                         const struct policy_uid *tenant)
+{
+    const struct policy_entity *e = base ? policy_entities_find(base, uid) : NULL;
+    bool others = false;
+
+    for (uint32_t i = 0; e && i < e->n_ancestors; i++) {
+        const struct policy_uid *up = e->ancestors[i].uid;
+
+        if (policy_uid_eq(up, tenant))
+            return e;
+        others |= up->type_hash == tenant->type_hash && str_eq(up->type, tenant->type);
+    }
+    return others ? NULL : e;
+}
+
+static enum err add(struct asked *x, struct arena *a, const struct policy_uid *uid,
+                    const struct policy_uid *const *parents, size_t n)
+{
+    for (uint32_t i = 0; i < x->layer.n; i++)
+        if (policy_uid_eq(&x->layer.items[i].uid, uid))
+            return OK;                  /* an agent that acts twice; a resource that is the tenant, or the agent */
+    return policy_layer_merge(&x->layer, a, *uid, known(x->layer.base, uid, &x->tenant), parents, n);
+}
+
+static enum err add_user(const struct question *q, struct arena *a, struct asked *x)
+{
+    const struct policy_uid **parents = ARENA_ARRAY(a, const struct policy_uid *, 1 + q->n_groups);
+    struct policy_uid *groups = ARENA_ARRAY(a, struct policy_uid, q->n_groups);
+
+    if (!parents || (!groups && q->n_groups))
+        return E_CALL_TOO_LARGE;
+    parents[0] = &x->tenant;
+    for (unsigned i = 0; i < q->n_groups; i++) {
+        groups[i] = policy_uid(STR("Group"), q->groups[i]);
+        parents[1 + i] = &groups[i];
+    }
+    return add(x, a, &x->principals[0], parents, 1 + q->n_groups);
+}
+
+static enum err add_entities(const struct question *q, struct arena *a, struct asked *x)
+{
+    const struct policy_uid *above[] = { &x->tenant };
+    enum err e = add(x, a, &x->tenant, NULL, 0);
+
+    x->layer.items[x->layer.n++] = *q->action;      /* its ancestors are closed already */
+    if (!e)
+        e = add_user(q, a, x);
+    for (unsigned i = 1; i < x->n && !e; i++)
+        e = add(x, a, &x->principals[i], above, 1);
+    if (!e && q->resource_id.p)
+        e = add(x, a, &x->resource, above, 1);
+    return e;
+}
+
+enum err question_action(const struct policy_entities *base, struct arena *a, struct str name, struct str group,
+                         enum effect effect, struct policy_entity *ret)
+{
+    struct policy_uid *uids = ARENA_ARRAY(a, struct policy_uid, 3);
+    const struct policy_uid *above[2];
+    struct policy_layer *l = ARENA_NEW(a, struct policy_layer);
+    enum err e;
+
+    if (!uids || !l)
+        return E_CALL_TOO_LARGE;
+    uids[0] = policy_uid(STR("Action"), name);
+    uids[1] = policy_uid(STR("Action"), group);
+    if (effect)
+        uids[2] = policy_uid(STR("Action"), str_of(effect_name(effect)));
+    above[0] = &uids[1];
+    above[1] = &uids[2];
+    policy_layer_init(l, base);
+    e = policy_layer_merge(l, a, uids[0], base ? policy_entities_find(base, &uids[0]) : NULL, above, effect ? 2 : 1);
+    if (!e)
+        *ret = l->items[0];
+    return e;
+}
+
+/* ---- delegations ------------------------------------------------------------------------------------------------- */
+
+bool delegation_covers(const struct vault_delegation *d, const struct policy_entity *action)
+{
+    if (!d || d->n_actions == 0)
+        return d != NULL;
+    for (unsigned i = 0; i < d->n_actions; i++) {
+        if (str_eq(d->actions[i], action->uid.id))
+            return true;
+        for (uint32_t k = 0; k < action->n_ancestors; k++)
+            if (str_eq(d->actions[i], action->ancestors[k].uid->id) && str_is(action->ancestors[k].uid->type, "Action"))
+                return true;
+    }
+    return false;
+}
+
+static struct policy_value strings(struct arena *a, const struct str *s, unsigned n)
+{
+    struct policy_value *v = ARENA_ARRAY(a, struct policy_value, n);
+
+    if (!v && n)
+        return (struct policy_value){ 0 };
+    for (unsigned i = 0; i < n; i++)
+        v[i] = policy_string(s[i]);
+    return policy_set_of(v, n);
+}
+
+static struct policy_value delegation_value(const struct question *q, struct arena *a, const struct vault_delegation *d)
+{
+    struct policy_attr *at = ARENA_ARRAY(a, struct policy_attr, 4);
+    size_t n = 0;
+
+    if (!at)
+        return (struct policy_value){ 0 };
+    at[n++] = (struct policy_attr){ STR("since"), policy_datetime(d->since) };
+    at[n++] = (struct policy_attr){ STR("covers"), policy_bool(delegation_covers(d, q->action)) };
+    at[n++] = (struct policy_attr){ STR("actions"), strings(a, d->actions, d->n_actions) };
+    if (d->expires != INT64_MAX)
+        at[n++] = (struct policy_attr){ STR("expires"), policy_datetime(d->expires) };
+    return policy_record_of(at, n);
+}
+
+/* ---- context ----------------------------------------------------------------------------------------------------- */
+
+/* In the order of records: shorter names first, then by bytes. DELEGATION is last, because it may be missing. */
+enum { ARGS, AUTH, SIDE, TIME, USER, ACTOR, AGENT, SCOPES, TENANT, DELEGATOR, DELEGATION, CONTEXT_MAX };
+
+static void shared_context(const struct question *q, struct arena *a, const struct asked *x,
+                           struct policy_attr at[CONTEXT_MAX])
+{
+    struct str agent = q->actors[0].name;
+
+    at[ARGS] = (struct policy_attr){ STR("args"), q->args };
+    at[AUTH] = (struct policy_attr){ STR("auth"), policy_string(q->auth) };
+    at[SIDE] = (struct policy_attr){ STR("side"), policy_string(STR("")) };
+    at[TIME] = (struct policy_attr){ STR("time"), q->time < 0 ? policy_unknown() : policy_datetime(q->time) };
+    at[USER] = (struct policy_attr){ STR("user"), policy_string(q->user) };
+    at[ACTOR] = (struct policy_attr){ STR("actor"), policy_entity_value(&x->principals[1]) };
+    at[AGENT] = (struct policy_attr){ STR("agent"), policy_string(agent) };
+    at[SCOPES] = (struct policy_attr){ STR("scopes"), strings(a, q->scopes, q->n_scopes) };
+    at[TENANT] = (struct policy_attr){ STR("tenant"), policy_string(q->tenant) };
+    at[DELEGATOR] = (struct policy_attr){ STR("delegator"), policy_entity_value(&x->principals[0]) };
+}
+
+static enum err ask_side(const struct question *q, struct arena *a, struct asked *x, unsigned i,
+                         const struct policy_attr shared[CONTEXT_MAX])
+{
+    struct policy_attr *at = arena_alloc(a, CONTEXT_MAX * sizeof(*at));
+    const struct vault_delegation *d = q->delegations ? q->delegations[i ? i - 1 : 0] : NULL;
+    struct policy_value context = { .kind = POLICY_RECORD, .len = DELEGATION, .u.attrs = at };
+
+    if (!at)
+        return E_CALL_TOO_LARGE;
+    memcpy(at, shared, DELEGATION * sizeof(*at));
+    at[SIDE].value = policy_string(str_of(question_side(q, i).name));
+    if (d)
+        at[context.len++] = (struct policy_attr){ STR("delegation"), delegation_value(q, a, d) };
+    if (q->time < 0 || q->args.flags & POLICY_PARTIAL)
+        context.flags = POLICY_PARTIAL;
+    x->requests[i] = (struct policy_request){ .principal = &x->principals[i],
+                                              .action = &q->action->uid,
+                                              .resource = &x->resource,
+                                              .context = context,
+                                              .entities = &x->layer,
+                                              .scratch = a,
+                                              .resource_unknown = !q->resource_id.p,
+                                              .resource_type = q->resource_type };
+    return OK;
+}
+
+enum err question_ask(const struct question *q, const struct policy_entities *base, struct arena *a,
+                      struct asked *x)
+{
+    struct policy_attr shared[CONTEXT_MAX];
+    enum err e;
+
+    ASSERT(q->n_actors >= 1 && q->n_actors <= CALLER_ACTORS_MAX);
+    x->n = question_sides(q);
+    x->tenant = policy_uid(STR("Tenant"), q->tenant);
+    x->resource = policy_uid(q->resource_type, q->resource_id);
+    for (unsigned i = 0; i < x->n; i++)
+        x->principals[i] = policy_uid(i ? STR("Agent") : STR("User"), question_side(q, i).who);
+    policy_layer_init(&x->layer, base);
+    e = add_entities(q, a, x);
+    shared_context(q, a, x, shared);
+    for (unsigned i = 0; i < x->n && !e; i++)
+        e = ask_side(q, a, x, i, shared);
+    return !e && arena_overflowed(a) ? E_CALL_TOO_LARGE : e;
+}

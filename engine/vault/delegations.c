@@ -1,0 +1,454 @@
+/*
+ * delegations.c -- what users have delegated to agents, on record: at most one per (tenant, user, agent)
+ *
+ * A record says which actions (tools or groups of them; none named: all) and until when.  It is sealed under the
+ * tenant's key together with whose it is, so that nobody can make, change or move one in the store; what does not open
+ * counts as not there.  All are in memory, by (tenant, user, agent): DECIDE looks each actor up, which is one hash and
+ * a short lock, and nothing at all while no delegation is on record.
+ */
+#include "vault/internal.h"
+
+#include <stdlib.h>
+
+#include "base/ids.h"
+#include "base/log.h"
+#include "json/json.h"
+#include "loop/task.h"
+#include "loop/world.h"
+
+enum { PLAIN_MAX = 64 * 1024, ROWS_MAX = 256 << 20 };
+
+/* One record in memory: everything in one block. The key is tenant NUL user NUL agent. */
+struct held {
+    struct str key, tenant, user;
+    struct vault_delegation d;
+};
+
+/* ---- names ------------------------------------------------------------------------------------------------------- */
+
+static bool action_valid(struct str s)
+{
+    return s.len <= VAULT_DELEGATION_ACTION_MAX && principal_valid(s);
+}
+
+static enum err check(const struct vault_delegate *n, struct errinfo *info)
+{
+    if (!tenant_valid(n->tenant) || !principal_valid(n->user))
+        return err_set(info, E_CONFIG, "not acceptable as a tenant or a user");
+    if (!principal_valid(n->agent))
+        return err_set(info, E_CONFIG, "agent: 1 to %d printable bytes", IDENTITY_NAME_MAX);
+    if (n->n_actions > VAULT_DELEGATION_ACTIONS_MAX)
+        return err_set(info, E_CONFIG, "actions: at most %d", VAULT_DELEGATION_ACTIONS_MAX);
+    for (unsigned i = 0; i < n->n_actions; i++)
+        if (!action_valid(n->actions[i]))
+            return err_set(info, E_CONFIG, "actions: each is 1 to %d printable bytes", VAULT_DELEGATION_ACTION_MAX);
+    return OK;
+}
+
+/* ---- in memory --------------------------------------------------------------------------------------------------- */
+
+static struct str put(char **at, struct str s)
+{
+    struct str copy = { *at, s.len };
+
+    if (s.len)
+        memcpy(*at, s.p, s.len);
+    (*at)[s.len] = '\0';
+    *at += s.len + 1;
+    return copy;
+}
+
+static struct held *held_new(const struct vault_delegate *n, struct str id, wall_ms_t since)
+{
+    size_t names = n->tenant.len + n->user.len + n->agent.len + 3, text = names + id.len + 1;
+    struct held *h;
+    struct str *actions;
+    char *at;
+
+    for (unsigned i = 0; i < n->n_actions; i++)
+        text += n->actions[i].len + 1;
+    h = calloc(1, sizeof(*h) + n->n_actions * sizeof(struct str) + text);
+    ASSERT(h != NULL);
+    actions = (struct str *)(h + 1);
+    at = (char *)(actions + n->n_actions);
+    h->key = str_n(at, names - 1);
+    h->tenant = put(&at, n->tenant);
+    h->user = put(&at, n->user);
+    h->d.agent = put(&at, n->agent);
+    h->d.id = put(&at, id);
+    for (unsigned i = 0; i < n->n_actions; i++)
+        actions[i] = put(&at, n->actions[i]);
+    h->d.actions = actions;
+    h->d.n_actions = n->n_actions;
+    h->d.since = since;
+    h->d.expires = n->expires;
+    return h;
+}
+
+static void held_show(struct vault *v, struct held *h)
+{
+    struct shard *shard = shard_of(v->delegations, h->key);
+    struct held *old;
+
+    pthread_mutex_lock(&shard->lock);
+    old = map_del(&shard->map, h->key);         /* its key's bytes are its own */
+    map_put(&shard->map, h->key, h);
+    pthread_mutex_unlock(&shard->lock);
+    if (!old)
+        atomic_fetch_add(&v->n_delegations, 1);
+    free(old);
+}
+
+static enum err copy_out(struct arena *a, const struct vault_delegation *from, struct vault_delegation *to)
+{
+    struct str *actions = ARENA_ARRAY(a, struct str, from->n_actions);
+
+    *to = *from;
+    to->id = arena_str(a, from->id);
+    to->agent = arena_str(a, from->agent);
+    for (unsigned i = 0; actions && i < from->n_actions; i++)
+        actions[i] = arena_str(a, from->actions[i]);
+    to->actions = actions;
+    return arena_overflowed(a) ? E_CALL_TOO_LARGE : OK;
+}
+
+bool vault_delegations_any(const struct vault *v)
+{
+    return atomic_load_explicit(&v->n_delegations, memory_order_relaxed) > 0;
+}
+
+enum err vault_delegation_find(struct vault *v, struct str tenant, struct str user, struct str agent, wall_ms_t now,
+    struct arena *a, const struct vault_delegation **ret)
+{
+    char text[KEY_MAX];
+    struct str key = key_join(text, tenant, user, agent);
+    struct vault_delegation *copy = NULL;
+    enum err e = E_NOT_FOUND;
+    struct shard *shard;
+    struct held *h;
+
+    *ret = NULL;
+    if (!key.len)
+        return E_NOT_FOUND;
+    shard = shard_of(v->delegations, key);
+    pthread_mutex_lock(&shard->lock);
+    h = map_get(&shard->map, key);
+    if (h && now < h->d.expires) {
+        copy = ARENA_NEW(a, struct vault_delegation);
+        e = copy ? copy_out(a, &h->d, copy) : E_CALL_TOO_LARGE;
+    }
+    pthread_mutex_unlock(&shard->lock);
+    if (!e)
+        *ret = copy;
+    return e;
+}
+
+static int by_agent(const void *x, const void *y)
+{
+    return str_cmp(((const struct vault_delegation *)x)->agent, ((const struct vault_delegation *)y)->agent);
+}
+
+enum err vault_delegations(struct vault *v, struct str tenant, struct str user, struct arena *a,
+    struct vault_delegation **ret, size_t *ret_n)
+{
+    struct vault_delegation *list = NULL;
+    size_t n = 0, room = 0;
+
+    for (size_t i = 0; i < SHARDS; i++) {
+        struct map_slot *m;
+        size_t at = 0;
+
+        pthread_mutex_lock(&v->delegations[i].lock);
+        while ((m = map_next(&v->delegations[i].map, &at)) && !arena_overflowed(a)) {
+            const struct held *h = m->value;
+
+            if (!str_eq(h->tenant, tenant) || !str_eq(h->user, user))
+                continue;
+            if (n == room) {
+                struct vault_delegation *more = ARENA_ARRAY(a, struct vault_delegation, room ? 2 * room : 16);
+
+                if (!more)
+                    break;
+                if (n)
+                    memcpy(more, list, n * sizeof(*list));
+                list = more;
+                room = room ? 2 * room : 16;
+            }
+            (void)copy_out(a, &h->d, &list[n++]);
+        }
+        pthread_mutex_unlock(&v->delegations[i].lock);
+    }
+    if (arena_overflowed(a))
+        return E_CALL_TOO_LARGE;
+    if (n)
+        qsort(list, n, sizeof(*list), by_agent);
+    *ret = list;
+    *ret_n = n;
+    return OK;
+}
+
+/* Takes out those that `which` names: of a tenant, or one of them by id. */
+static size_t forget(struct vault *v, struct str tenant, struct str user, struct str id)
+{
+    size_t gone = 0;
+
+    for (size_t i = 0; i < SHARDS; i++) {
+        struct map_slot *m;
+        size_t at = 0;
+
+        pthread_mutex_lock(&v->delegations[i].lock);
+        while ((m = map_next(&v->delegations[i].map, &at))) {
+            struct held *h = m->value;
+
+            if (!str_eq(h->tenant, tenant) || (id.len && (!str_eq(h->d.id, id) || !str_eq(h->user, user))))
+                continue;
+            map_del(&v->delegations[i].map, h->key);
+            free(h);
+            gone++;
+        }
+        pthread_mutex_unlock(&v->delegations[i].lock);
+    }
+    atomic_fetch_sub(&v->n_delegations, gone);
+    return gone;
+}
+
+void delegations_forget(struct vault *v, struct str tenant)
+{
+    forget(v, tenant, STR_NULL, STR_NULL);
+}
+
+void delegations_release(struct vault *v)
+{
+    for (size_t i = 0; i < SHARDS; i++) {
+        struct map_slot *m;
+        size_t at = 0;
+
+        while ((m = map_next(&v->delegations[i].map, &at)))
+            free(m->value);
+        map_release(&v->delegations[i].map);
+        pthread_mutex_destroy(&v->delegations[i].lock);
+    }
+}
+
+/* ---- sealed ------------------------------------------------------------------------------------------------------ */
+
+static enum err seal(struct vault *v, const struct held *h, struct buf *out)
+{
+    struct json *j, *actions;
+    struct buf plain = BUF_INIT(PLAIN_MAX);
+    struct arena a;
+    enum err e;
+
+    arena_init(&a, PLAIN_MAX);
+    j = json_object(&a);
+    actions = json_array(&a);
+    json_set_str(&a, j, "user", h->user);
+    json_set_str(&a, j, "agent", h->d.agent);
+    for (unsigned i = 0; i < h->d.n_actions; i++)
+        json_push(&a, actions, json_string_ref(&a, h->d.actions[i]));
+    json_set(&a, j, "actions", actions);
+    json_set_int(&a, j, "since", h->d.since);
+    if (h->d.expires != INT64_MAX)
+        json_set_int(&a, j, "expires", h->d.expires);
+    json_write(&plain, j);
+    e = plain.overflow || arena_overflowed(&a)
+        ? E_CALL_TOO_LARGE : vault_seal(v, h->tenant, h->d.id, STR("delegation"), buf_str(&plain), out);
+    buf_release(&plain);
+    arena_release(&a);
+    return e;
+}
+
+/* E_TAMPERED: these bytes are not what was sealed for this row. */
+static enum err open_row(struct vault *v, const struct store_delegation *row, struct held **ret)
+{
+    struct vault_delegate n = { .tenant = row->tenant, .user = row->user, .agent = row->agent, .expires = INT64_MAX };
+    struct str actions[VAULT_DELEGATION_ACTIONS_MAX];
+    struct buf plain = BUF_INIT(PLAIN_MAX);
+    struct errinfo info;
+    struct json_error where;
+    struct json *j = NULL;
+    int64_t since = 0;
+    struct arena a;
+    enum err e = vault_tenant_load(v, row->tenant, &info);
+
+    arena_init(&a, 4 * PLAIN_MAX);
+    if (!e)
+        e = vault_unseal(v, row->tenant, row->id, STR("delegation"), row->sealed, &plain);
+    if (!e && (json_parse(&a, buf_str(&plain), NULL, &j, &where) || !str_eq(json_str(json_get(j, "user")), row->user) ||
+               !str_eq(json_str(json_get(j, "agent")), row->agent) || !json_int(json_get(j, "since"), &since)))
+        e = E_TAMPERED;
+    n.actions = actions;
+    for (const struct json *it = json_first(json_get(j, "actions")); it && !e; it = json_next(it)) {
+        if (n.n_actions == VAULT_DELEGATION_ACTIONS_MAX)
+            e = E_TAMPERED;
+        else
+            actions[n.n_actions++] = json_str(it);
+    }
+    if (!e && json_get(j, "expires") && !json_int(json_get(j, "expires"), &n.expires))
+        e = E_TAMPERED;
+    if (!e)
+        e = check(&n, &info);
+    if (!e)
+        *ret = held_new(&n, row->id, since);
+    buf_release(&plain);
+    arena_release(&a);
+    return e;
+}
+
+/* ---- start ------------------------------------------------------------------------------------------------------- */
+
+struct row {
+    struct store_delegation d;
+    struct row *next;
+};
+
+struct rows {
+    struct arena arena;
+    struct row *first;
+};
+
+static enum err gather(const struct store_delegation *d, void *arg)
+{
+    struct rows *r = arg;
+    struct row *row = ARENA_NEW(&r->arena, struct row);
+
+    if (!row)
+        return E_CALL_TOO_LARGE;
+    row->d = (struct store_delegation){ arena_str(&r->arena, d->tenant), arena_str(&r->arena, d->id),
+                                        arena_str(&r->arena, d->user), arena_str(&r->arena, d->agent), d->created,
+                                        arena_str(&r->arena, d->sealed) };
+    row->next = r->first;
+    r->first = row;
+    return arena_overflowed(&r->arena) ? E_CALL_TOO_LARGE : OK;
+}
+
+enum err delegations_load(struct vault *v, struct errinfo *info)
+{
+    struct rows rows = { .first = NULL };
+    enum err e;
+
+    arena_init(&rows.arena, ROWS_MAX);
+    e = store_delegations_each(v->store, gather, &rows, info);
+    for (const struct row *r = rows.first; r && !e; r = r->next) {
+        struct held *h = NULL;
+
+        if (open_row(v, &r->d, &h))
+            LOG_ERROR("a delegation on record does not open and does not count", LOG_SV("tenant", r->d.tenant),
+                LOG_SV("delegation", r->d.id), LOG_SV("agent", r->d.agent));
+        else
+            held_show(v, h);
+    }
+    arena_release(&rows.arena);
+    return e == E_CALL_TOO_LARGE ? err_set(info, E_CONFIG, "the delegations on record need more than 256 MiB") : e;
+}
+
+/* ---- changing ---------------------------------------------------------------------------------------------------- */
+
+enum err vault_delegation_put(struct vault *v, const struct vault_delegate *n, struct arena *a, struct str *ret_id,
+    struct errinfo *info)
+{
+    struct id id = id_new("dlg");
+    struct buf sealed = BUF_INIT(2 * PLAIN_MAX);
+    struct held *h;
+    enum err e = check(n, info);
+
+    if (!e)
+        e = vault_tenant_load(v, n->tenant, info);
+    if (e)
+        return e;
+    h = held_new(n, str_of(id.z), world->wall_ms());
+    pthread_mutex_lock(&v->accounts_lock);      /* store and table change together */
+    if (atomic_load(&v->n_delegations) >= v->accounts_max)
+        e = err_set(info, E_OVERLOADED, "the vault holds as many delegations as it may");
+    if (!e)
+        e = seal(v, h, &sealed);
+    if (!e) {
+        struct store_delegation row = { h->tenant, h->d.id, h->user, h->d.agent, h->d.since, buf_str(&sealed) };
+
+        e = store_delegation_put(v->store, &row, info);
+    }
+    *ret_id = arena_str(a, str_of(id.z));
+    if (e)
+        free(h);
+    else
+        held_show(v, h);
+    pthread_mutex_unlock(&v->accounts_lock);
+    buf_release(&sealed);
+    return e;
+}
+
+static bool of_user(struct vault *v, struct str tenant, struct str user, struct str id)
+{
+    bool found = false;
+
+    for (size_t i = 0; i < SHARDS && !found; i++) {
+        struct map_slot *m;
+        size_t at = 0;
+
+        pthread_mutex_lock(&v->delegations[i].lock);
+        while (!found && (m = map_next(&v->delegations[i].map, &at))) {
+            const struct held *h = m->value;
+
+            found = str_eq(h->d.id, id) && str_eq(h->tenant, tenant) && str_eq(h->user, user);
+        }
+        pthread_mutex_unlock(&v->delegations[i].lock);
+    }
+    return found;
+}
+
+enum err vault_delegation_delete(struct vault *v, struct str tenant, struct str user, struct str id,
+    struct errinfo *info)
+{
+    enum err e = E_NOT_FOUND;
+
+    pthread_mutex_lock(&v->accounts_lock);
+    if (of_user(v, tenant, user, id))
+        e = store_delegation_delete(v->store, tenant, id, info);
+    if (!e)
+        forget(v, tenant, user, id);
+    pthread_mutex_unlock(&v->accounts_lock);
+    return e == E_NOT_FOUND ? err_set(info, E_NOT_FOUND, "the user has recorded no such delegation") : e;
+}
+
+/* ---- from tasks -------------------------------------------------------------------------------------------------- */
+
+struct delegation_job {
+    struct vault *v;
+    const struct vault_delegate *n;
+    struct str tenant, user, id, *ret_id;
+    struct arena *a;
+    struct errinfo *info;
+    enum err e;
+};
+
+static void put_blocking(void *arg)
+{
+    struct delegation_job *j = arg;
+
+    j->e = vault_delegation_put(j->v, j->n, j->a, j->ret_id, j->info);
+}
+
+static void delete_blocking(void *arg)
+{
+    struct delegation_job *j = arg;
+
+    j->e = vault_delegation_delete(j->v, j->tenant, j->user, j->id, j->info);
+}
+
+enum err await_vault_delegation_put(struct vault *v, const struct vault_delegate *n, struct arena *a,
+    struct str *ret_id, struct errinfo *info)
+{
+    struct delegation_job j = { .v = v, .n = n, .a = a, .ret_id = ret_id, .info = info };
+
+    await_blocking(put_blocking, &j);
+    return j.e;
+}
+
+enum err await_vault_delegation_delete(struct vault *v, struct str tenant, struct str user, struct str id,
+    struct errinfo *info)
+{
+    struct delegation_job j = { .v = v, .tenant = tenant, .user = user, .id = id, .info = info };
+
+    await_blocking(delete_blocking, &j);
+    return j.e;
+}

@@ -1,0 +1,243 @@
+"""Policy in a running engine: who is asked about, with which facts, what is on record, and what a reload changes."""
+import json
+import os
+import signal
+import sys
+import unittest
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import bed
+import harness
+import upstream
+
+
+class Policies:
+    """A directory of policies and one of entities, and a configuration that names them."""
+
+    def __init__(self, provider_url, extra=""):
+        self.dir = harness.scratch()
+        for name in ("policies", "entities"):
+            os.makedirs(os.path.join(self.dir, name))
+        self.config = os.path.join(self.dir, "sluice.yaml")
+        with open(self.config, "w") as f:
+            f.write("""
+listen: 127.0.0.1:7411
+workers: 2
+connectors: [outlook, conformance]
+policies: [{0}/policies]
+entities: [{0}/entities]
+journal: {{ segment_mb: 4 }}
+drain_seconds: 3
+providers:
+  outlook: {{ base_url: "{1}", allow_loopback: true, allow_plain_http: true }}
+{2}""".format(self.dir, provider_url, extra))
+
+    def put(self, text, name="a.cedar"):
+        with open(os.path.join(self.dir, "policies", name), "w") as f:
+            f.write(text)
+
+    def entities(self, value, name="people.json"):
+        with open(os.path.join(self.dir, "entities", name), "w") as f:
+            f.write(value if isinstance(value, str) else json.dumps(value))
+
+
+def entity(kind, name, attrs=None, parents=()):
+    return {"uid": {"type": kind, "id": name}, "attrs": attrs or {},
+            "parents": [{"type": t, "id": i} for t, i in parents]}
+
+
+def allowed(message):
+    if "error" in message:
+        return False
+    return not message["result"].get("isError")
+
+
+def why(message):
+    return message["error"]["message"] if "error" in message else message["result"]["content"][0]["text"]
+
+
+class WithPolicies(unittest.TestCase):
+    """One engine per class; each test writes its policies and reloads."""
+    EXTRA = ""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.upstream = upstream.Upstream()
+        cls.files = Policies(cls.upstream.url, cls.EXTRA)
+        cls.engine = harness.Engine(config=cls.files.config)
+        cls.reloads = 0
+
+    @classmethod
+    def tearDownClass(cls):
+        assert cls.engine.stop() == 0, cls.engine.text()
+        harness.run("audit", "verify", "--data", cls.engine.data)
+        cls.upstream.close()
+
+    def reload(self, policies=None, entities=None, taken=True):
+        if policies is not None:
+            self.files.put(policies)
+        if entities is not None:
+            self.files.entities(entities)
+        word = 'msg="reloaded"' if taken else "the new configuration was not taken"
+        before = self.engine.text().count(word)
+        self.engine.signal(signal.SIGHUP)
+        with self.engine.seen:
+            while "\n".join(self.engine.lines).count(word) == before:
+                assert self.engine.seen.wait(15), "no reload:\n" + "\n".join(self.engine.lines)
+
+    def add(self, **who):
+        return self.engine.call("add", {"a": 1, "b": 2}, self.engine.token(**who))
+
+    def tools(self, **who):
+        status, m = self.engine.rpc("tools/list", token=self.engine.token(**who))
+        self.assertEqual(status, 200, m)
+        return {t["name"] for t in m["result"]["tools"]}
+
+    def record_of(self, message):
+        call = (message.get("result") or message.get("error"))
+        call = (call.get("_meta") or call.get("data"))["dev.sluice/call"]
+        return [r for kind, r in self.engine.journal() if r.get("call") == call and "decisions" in r][0]
+
+
+BOTH = """
+@id("users") permit (principal is User in Tenant::"demo", action, resource);
+@id("agents") permit (principal is Agent in Tenant::"demo", action, resource);
+"""
+
+
+class Facts(WithPolicies):
+    def test_groups_of_the_token_and_of_the_entities_file(self):
+        self.reload("""
+            @id("finance") permit (principal in Group::"finance", action, resource);
+            @id("agents") permit (principal in Group::"robots", action, resource)
+              when { context.delegator in Group::"finance" && context.actor == principal };
+            """, [entity("Agent", "desk", parents=[("Group", "robots")]),
+                  entity("Group", "payroll", parents=[("Group", "finance")])])
+        self.assertFalse(allowed(self.add(agent="desk")))
+        self.assertTrue(allowed(self.add(agent="desk", extra=("--group", "finance"))))
+        self.assertTrue(allowed(self.add(agent="desk", extra=("--group", "other", "--group", "payroll"))))
+        self.assertFalse(allowed(self.add(agent="other", extra=("--group", "finance"))))
+        m = self.add(agent="desk", extra=("--group", "payroll"))
+        r = self.record_of(m)
+        self.assertEqual(r["groups"], ["payroll"])
+        self.assertEqual([d["policies"] for d in r["decisions"]], [["finance"], ["agents"]])
+
+    def test_attributes_and_an_entity_of_another_tenant(self):
+        self.reload("""
+            permit (principal is User, action, resource) when { principal has level && principal.level >= 3 };
+            permit (principal is Agent, action, resource);
+            """, [entity("User", "alice@demo.example", {"level": 3}),
+                  entity("User", "bob", {"level": 9}, [("Tenant", "other")]),
+                  entity("User", "carol", {"level": 9}, [("Tenant", "demo")])])
+        self.assertTrue(allowed(self.add()))
+        self.assertTrue(allowed(self.add(user="carol")))
+        self.assertFalse(allowed(self.add(user="bob")), "the file speaks of another tenant's bob")
+        self.assertTrue(allowed(self.add(user="bob", tenant="other")))
+
+    def test_a_group_of_tools_is_made_in_the_entities_file(self):
+        self.reload('permit (principal, action in Action::"harmless", resource);',
+                    [entity("Action", "add", parents=[("Action", "harmless")])])
+        self.assertTrue(allowed(self.add()))
+        self.assertEqual(self.tools(), {"add"})
+
+    def test_every_side_is_on_record_also_after_a_denial(self):
+        self.reload(BOTH + """
+            @id("not-bob") forbid (principal == User::"bob", action, resource);
+            @id("typo") permit (principal is Agent, action, resource) when { principal.nothing };
+            """, [])
+        m = self.add(user="bob", agent="desk", extra=("--via", "front"))
+        self.assertIn('"not-bob" forbids the user bob', why(m))
+        r = self.record_of(m)
+        self.assertEqual([(d["side"], d["who"], d["effect"], d["policies"]) for d in r["decisions"]],
+                         [("user", "bob", "deny", ["not-bob"]), ("agent", "desk", "allow", ["agents"]),
+                          ("delegate", "front", "allow", ["agents"])])
+        self.assertEqual(r["decisions"][1]["errors"],
+                         [{"policy": "typo", "why": "the attribute does not exist", "line": 6,
+                           "column": r["decisions"][1]["errors"][0]["column"]}])
+        self.assertRegex(r["policy"], "^[0-9a-f]{64}$")
+        self.assertRegex(r["entities"], "^[0-9a-f]{64}$")
+        self.assertEqual(r["resource_type"], r["resource"].split("::")[0])
+        shown = harness.run("audit", "show", r["call"], "--data", self.engine.data)
+        for word in ("not-bob", "typo", "the attribute does not exist", r["policy"]):
+            self.assertIn(word, shown)
+
+
+class Reloads(WithPolicies):
+    def test_what_is_broken_changes_nothing_and_names_its_place(self):
+        self.reload(BOTH, [])
+        for policies, entities, place in (
+                ("permit (principal, action, resource);\n  permit (principle, action, resource);", None,
+                 r"a\.cedar:2:11: "),
+                (BOTH, '[\n {"uid": }]', r"people\.json: 2:10: "),
+                (BOTH, [entity("Group", "a", parents=[("Group", "b")]), entity("Group", "b", parents=[("Group", "a")])],
+                 "above itself")):
+            self.reload(policies, entities, taken=False)
+            self.assertRegex(self.engine.text().splitlines()[-1], place)
+            self.assertTrue(allowed(self.add()))
+        self.reload(BOTH, [])
+
+    def test_an_empty_directory_denies_everything(self):
+        self.reload("", [])
+        self.assertFalse(allowed(self.add()))
+        self.assertIn("default deny", why(self.add()))
+        self.assertEqual(self.tools(), set())
+
+
+class Delegations(WithPolicies):
+    EXTRA = "delegation: { required: true }\n"
+
+    def delegate(self, *args, check=True):
+        return harness.run("delegate", *args, "--as", "alice@demo.example", "--tenant", "demo", "--agent", "cli",
+                           "--data", self.engine.data, check=check)
+
+    def test_an_agent_does_what_the_user_has_recorded(self):
+        self.reload(BOTH, [])
+        m = self.add(agent="desk")
+        self.assertIn("has recorded no delegation of add to the agent desk", why(m))
+        self.assertEqual(self.record_of(m)["delegation_required"], True)
+        self.assertEqual(self.tools(agent="desk"), set())
+
+        refused = self.delegate("desk", "--only", "no_such_tool", check=False)
+        self.assertEqual(refused.returncode, 3, refused.stderr)
+        self.assertIn("neither a tool nor a group of tools", refused.stderr)
+        self.delegate("desk", "--only", "reads", "--for", "1h")
+        m = self.add(agent="desk")
+        self.assertTrue(allowed(m), m)
+        on_record = self.record_of(m)["delegations"]
+        self.assertEqual([(d["agent"], d["covers"], d["actions"]) for d in on_record], [("desk", True, ["reads"])])
+        self.assertIn("outlook.list_mail", self.tools(agent="desk"))
+        self.assertNotIn("outlook.send_mail", self.tools(agent="desk"))
+        self.assertIn("recorded no delegation", why(self.add(agent="desk", extra=("--via", "front"))))
+        self.assertIn("recorded no delegation", why(self.add(agent="desk", user="bob")))
+
+        listed = json.loads(self.delegate("--list", "--json"))
+        self.assertEqual([(d["agent"], d["actions"], d["status"]) for d in listed], [("desk", ["reads"], "in force")])
+        self.delegate("--revoke", listed[0]["id"])
+        self.assertFalse(allowed(self.add(agent="desk")))
+        self.assertEqual(json.loads(self.delegate("--list", "--json")), [])
+        events = [(r["event"], r["delegate"]) for kind, r in self.engine.journal()
+                  if kind == "admin" and "delegation" in r.get("event", "")]
+        self.assertEqual(events[-2:], [("delegation_record", "desk"), ("delegation_revoke", "desk")])
+
+
+class DelegationsAreFacts(WithPolicies):
+    def test_policies_see_them_and_they_outlive_the_engine(self):
+        self.reload("""
+            permit (principal is User, action, resource);
+            permit (principal is Agent, action in Action::"delegations", resource);
+            permit (principal is Agent, action, resource)
+              when { context has delegation && context.delegation.covers && context.delegation has expires };
+            """, [])
+        self.assertFalse(allowed(self.add(agent="desk")))
+        harness.run("delegate", "desk", "--for", "1d", "--as", "alice@demo.example", "--tenant", "demo", "--agent",
+                    "cli", "--data", self.engine.data)
+        self.assertTrue(allowed(self.add(agent="desk")))
+        self.engine.stop()
+        type(self).engine = harness.Engine(config=self.files.config, data=self.engine.data)
+        self.assertTrue(allowed(self.add(agent="desk")))
+        self.assertFalse(allowed(self.add(agent="desk", user="bob")))
+        self.assertFalse(allowed(self.add(agent="desk", tenant="other")))
+
+
+if __name__ == "__main__":
+    harness.main()

@@ -608,7 +608,9 @@ static void test_escapes(void **state)
 static void test_escapes_everywhere(void **state)
 {
     static const char *const specials[] = { "\"", "\\", "\n", "\x01", "\xc3\xa9", "\xff", "\xe2\x82\xac" };
-    static const char *const escaped[] = { "\\\"", "\\\\", "\\n", "\\u0001", "\xc3\xa9", "\xef\xbf\xbd", "\xe2\x82\xac" };
+    static const char *const escaped[] = {
+        "\\\"", "\\\\", "\\n", "\\u0001", "\xc3\xa9", "\xef\xbf\xbd", "\xe2\x82\xac",
+    };
     char in[128], want[256];
 
     for (size_t len = 0; len < 70; len++) {

@@ -1,7 +1,7 @@
 /*
  * fetch.h -- one request to a provider and its answer
  *
- * libcurl connects (names, proxies, TLS and its checks), we frame: an exchange is our own HTTP/1.1 on a kept connection
+ * libcurl connects (names, proxies), we frame: an exchange is our own HTTP/1.1, plain or over TLS, on a kept connection
  * (design 6).  What that does not cover takes a full libcurl transfer behind the same function.  No curl type appears
  * here.
  *

@@ -140,6 +140,7 @@ void multi_close(struct multi *m);      /* no easy handle in it */
 void multis_drain(struct fetch *f);     /* closes those nobody uses; the others close with their last handle */
 /* An easy handle with everything set that both kinds of transfer share. False when memory is out. */
 bool xfer_open(struct xfer *x, struct fetch *f, const struct fetch_guard *g, const char *url);
+bool xfer_connects_only(struct xfer *x);        /* before it starts: it will transfer nothing */
 bool xfer_start(struct xfer *x, struct multi *m);
 /* OK when libcurl is done with it (x->result), E_TIMEOUT, E_CANCELLED. */
 enum err await_xfer(struct xfer *x, ns_t deadline);

@@ -452,13 +452,6 @@ int xfer_take_socket(struct xfer *x)
     return fd;
 }
 
-/* Every socket on_open() made ends here; but one that was taken stays open. */
-static int on_close(void *arg, curl_socket_t fd)
-{
-    const struct xfer *x = arg;
-
-    return x->taken ? 0 : close(fd);
-}
 
 /* All connections of a worker share one store of trusted certificates: reading the file takes tens of milliseconds,
  * which libcurl would spend on the loop, once per multi. It is given no file, so that it adds nothing to ours. */
@@ -469,6 +462,8 @@ static CURLcode on_tls(CURL *easy, void *ctx, void *arg)
     SSL_CTX_set1_cert_store(ctx, x->f->trust);
     return CURLE_OK;
 }
+
+enum { CONNECT_BUFFER = 1024 };         /* libcurl's, of a handle that will not transfer anything; the least it takes */
 
 static bool common_options(struct xfer *x, const char *url)
 {
@@ -492,8 +487,6 @@ static bool common_options(struct xfer *x, const char *url)
     SET(CURLOPT_RESOLVE, f->resolve);
     SET(CURLOPT_OPENSOCKETFUNCTION, on_open);
     SET(CURLOPT_OPENSOCKETDATA, x);
-    SET(CURLOPT_CLOSESOCKETFUNCTION, on_close);
-    SET(CURLOPT_CLOSESOCKETDATA, x);
     SET(CURLOPT_PREREQFUNCTION, on_ready);
     SET(CURLOPT_PREREQDATA, x);
     SET(CURLOPT_CONNECTTIMEOUT_MS, (long)(f->opt.connect_timeout / NS_PER_MS));
@@ -517,6 +510,23 @@ bool xfer_open(struct xfer *x, struct fetch *f, const struct fetch_guard *g, con
     if (!x->easy)
         return false;
     return common_options(x, url);
+}
+
+/* Every socket of a CONNECT_ONLY transfer ends here; but the one that was taken stays open. (Those of full transfers
+ * outlive them, in the connection cache of their multi, so nothing of theirs may be told of it.) */
+static int on_close(void *arg, curl_socket_t fd)
+{
+    const struct xfer *x = arg;
+
+    return x->taken ? 0 : close(fd);
+}
+
+bool xfer_connects_only(struct xfer *x)
+{
+    return curl_easy_setopt(x->easy, CURLOPT_CONNECT_ONLY, 1L) == CURLE_OK &&
+           curl_easy_setopt(x->easy, CURLOPT_BUFFERSIZE, (long)CONNECT_BUFFER) == CURLE_OK &&
+           curl_easy_setopt(x->easy, CURLOPT_CLOSESOCKETFUNCTION, on_close) == CURLE_OK &&
+           curl_easy_setopt(x->easy, CURLOPT_CLOSESOCKETDATA, x) == CURLE_OK;
 }
 
 bool xfer_start(struct xfer *x, struct multi *m)

@@ -27,8 +27,6 @@ struct waiter {
     struct waiter *next, *prev;
 };
 
-enum { CONNECT_BUFFER = 1024 };         /* libcurl's, of a handle that will not transfer anything; the least it takes */
-
 /* ---- groups ------------------------------------------------------------------------------------------------------ */
 
 enum { KEY_MAX = 8 + FETCH_HOST_MAX + FETCH_TENANT_MAX };
@@ -275,8 +273,7 @@ static enum err await_socket(struct group *g, const struct fetch_request *req, n
     /* to libcurl all is http: what is spoken on the connection is not its business */
     snprintf(url, sizeof(url), "http://%s:%u/", g->origin.host, g->origin.port);
     if (!m || !xfer_open(&x, g->f, &g->guard, url) ||
-        curl_easy_setopt(x.easy, CURLOPT_CONNECT_ONLY, 1L) != CURLE_OK ||
-        curl_easy_setopt(x.easy, CURLOPT_BUFFERSIZE, (long)CONNECT_BUFFER) != CURLE_OK || !xfer_start(&x, m)) {
+        !xfer_connects_only(&x) || !xfer_start(&x, m)) {
         e = err_set(info, E_OVERLOADED, "no memory for a connection");
     } else {
         e = connect_result(&x, req, await_xfer(&x, until), info);

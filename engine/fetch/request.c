@@ -28,11 +28,24 @@ static bool is_token_char(char c)
            (c != '\0' && strchr("!#$%&'*+-.^`|~", c));
 }
 
+/* All of them above space and below DEL? A word may be taken for one that is not all visible, never the other way. */
+static bool word_visible(const char *p)
+{
+    const uint64_t ones = 0x0101010101010101u;
+    uint64_t x;
+
+    memcpy(&x, p, sizeof(x));
+    return ((x | (x + ones) | (x - ones * 0x21)) & ones * 0x80) == 0;
+}
+
 static bool is_visible(struct str s, bool spaces)
 {
-    for (size_t i = 0; i < s.len; i++)
-        if (!((s.p[i] > 0x20 && s.p[i] < 0x7f) || (spaces && (s.p[i] == ' ' || s.p[i] == '\t'))))
+    for (size_t i = 0; i < s.len; i++) {
+        if (s.len - i >= 8 && word_visible(s.p + i))
+            i += 7;
+        else if (!((s.p[i] > 0x20 && s.p[i] < 0x7f) || (spaces && (s.p[i] == ' ' || s.p[i] == '\t'))))
             return false;
+    }
     return true;
 }
 
@@ -46,22 +59,14 @@ bool fetch_path_valid(struct str path)
 /* What frames the message or belongs to one hop is written here or not at all. */
 static bool is_reserved(struct str name, bool authorized)
 {
-    static const char *const names[] = { "host",
-                                         "content-length",
-                                         "transfer-encoding",
-                                         "connection",
-                                         "keep-alive",
-                                         "te",
-                                         "trailer",
-                                         "upgrade",
-                                         "expect",
-                                         "accept-encoding",
-                                         "proxy-authorization",
-                                         "proxy-connection",
-                                         "http2-settings" };
+    static const struct str names[] = {
+        STR("host"), STR("content-length"), STR("transfer-encoding"), STR("connection"), STR("keep-alive"), STR("te"),
+        STR("trailer"), STR("upgrade"), STR("expect"), STR("accept-encoding"), STR("proxy-authorization"),
+        STR("proxy-connection"), STR("http2-settings"),
+    };
 
     for (size_t i = 0; i < ARRAY_LEN(names); i++)
-        if (str_ieq(name, str_of(names[i])))
+        if (str_ieq(name, names[i]))
             return true;
     return authorized && str_ieq(name, STR("authorization"));
 }

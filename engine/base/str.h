@@ -35,7 +35,8 @@ static inline bool str_empty(struct str a)                  { return a.len == 0;
 bool str_ieq_bytes(const char *a, const char *b, size_t n); /* str_ieq() of two texts of one length */
 static inline bool str_ieq(struct str a, struct str b)      /* ASCII case folded */
 {
-    return a.len == b.len && str_ieq_bytes(a.p, b.p, a.len);
+    /* letters that differ in case differ in that one bit: most others end here */
+    return a.len == b.len && (a.len == 0 || (((a.p[0] ^ b.p[0]) & 0xdf) == 0 && str_ieq_bytes(a.p, b.p, a.len)));
 }
 bool str_starts(struct str s, struct str prefix);
 bool str_ends(struct str s, struct str suffix);

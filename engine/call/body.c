@@ -167,12 +167,17 @@ const char *js_write(struct call *c, const struct json *v)
 
 struct json *js_get(const struct json *obj, const char *path)
 {
-    struct str rest = str_of(path), head;
     struct json *at = (struct json *)obj;
 
-    while (at && str_cut(rest, '.', &head, &rest))
-        at = json_get_str(at, head);
-    return at ? json_get_str(at, rest) : NULL;
+    while (at) {
+        size_t n = strcspn(path, ".");
+
+        at = json_get_str(at, str_n(path, n));
+        if (!path[n])
+            return at;
+        path += n + 1;
+    }
+    return NULL;
 }
 
 /* Strings of a parsed answer are views into it and need not end in NUL: the copy goes where the call's memory is. */

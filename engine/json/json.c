@@ -17,7 +17,8 @@ STATIC_ASSERT(sizeof(struct json) == 40, "a node is five words: the parser alloc
 
 static inline bool key_is(const struct json *m, struct str key)
 {
-    return m->key_len == key.len && memcmp(m->key, key.p, key.len) == 0;
+    /* most others differ in length or in the first byte: no call for those */
+    return m->key_len == key.len && (key.len == 0 || (m->key[0] == key.p[0] && memcmp(m->key, key.p, key.len) == 0));
 }
 
 struct json *json_get_str(const struct json *obj, struct str key)

@@ -108,6 +108,30 @@ static void write_escape(struct writer *w, unsigned char c)
     write_bytes(w, text, n);
 }
 
+/* Are these up to 15 bytes all plain? Most strings are that short, and so is the end of most others. */
+static inline bool few_plain(const char *p, size_t n)
+{
+    uint64_t head = 0x2020202020202020u, tail = head;
+    uint32_t head4, tail4;
+
+    if (n >= 8) {
+        memcpy(&head, p, 8);
+        memcpy(&tail, p + n - 8, 8);
+    } else if (n >= 4) {
+        memcpy(&head4, p, 4);
+        memcpy(&tail4, p + n - 4, 4);
+        head = (uint64_t)head4 << 32 | tail4;
+    } else if (n > 0) {
+        return !byte_special((unsigned char)p[0]) && !byte_special((unsigned char)p[n / 2]) &&
+               !byte_special((unsigned char)p[n - 1]);
+    }
+#ifdef JSON_SSE2
+    return !special_mask(_mm_set_epi64x((int64_t)head, (int64_t)tail));
+#else
+    return !(word_special(head) | word_special(tail));
+#endif
+}
+
 /*
  * Copies up to the first special byte, or to the end; answers where it stopped.  Sixteen bytes are stored whatever is
  * among them: what stands behind the first special one is written over by what comes next.  So JSON inside a string,
@@ -115,8 +139,13 @@ static void write_escape(struct writer *w, unsigned char c)
  */
 static inline const char *copy_plain(struct writer *w, const char *p, const char *end)
 {
+    size_t left = (size_t)(end - p);
     const char *stop;
 
+    if (left < 16 && few_plain(p, left)) {
+        write_bytes(w, p, left);
+        return end;
+    }
 #ifdef JSON_SSE2
     while (end - p >= 16 && w->end - w->p >= 16) {
         __m128i v = _mm_loadu_si128((const __m128i *)(const void *)p);

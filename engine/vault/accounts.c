@@ -30,14 +30,19 @@ struct str key_join(char out[KEY_MAX], struct str a, struct str b, struct str c)
     return str_n(out, n);
 }
 
+static struct shard *shard_at(struct shard shards[SHARDS], uint64_t hash)
+{
+    return &shards[hash >> 8 & (SHARDS - 1)];
+}
+
 struct shard *shard_of(struct shard shards[SHARDS], struct str key)
 {
-    return &shards[hash_bytes(key.p, key.len) >> 8 & (SHARDS - 1)];
+    return shard_at(shards, hash_bytes(key.p, key.len));
 }
 
 pthread_mutex_t *slot_lock(struct vault *v, const struct vault_slot *s)
 {
-    return &shard_of(v->by_id, s->id_key)->lock;
+    return &shard_at(v->by_id, s->hash)->lock;
 }
 
 static bool name_ok(struct str s, size_t max)
@@ -92,6 +97,7 @@ static struct vault_slot *slot_new(const struct store_account *a)
     s->provider = put(&at, a->provider);
     s->label = put(&at, a->label);
     ASSERT(at == (char *)(s + 1) + text);
+    s->hash = hash_bytes(s->id_key.p, s->id_key.len);
     s->created = a->created;
     s->expires = INT64_MAX;
     slot_set_details(s, a->external_id, a->scopes);

@@ -75,6 +75,7 @@ struct vault_slot {
     /* never change; one block behind the struct */
     struct str tenant, id, user, provider, label;
     struct str id_key, owner_key;       /* "tenant\0id", "tenant\0user\0provider" */
+    uint64_t hash;                      /* of id_key: its shard, its moment of early refresh */
     wall_ms_t created;
 
     /* id shard */

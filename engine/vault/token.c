@@ -189,7 +189,7 @@ bool slot_needs_refresh(const struct vault *v, const struct vault_slot *s, wall_
 static bool wants_early_refresh(const struct vault *v, const struct vault_slot *s, wall_ms_t now)
 {
     wall_ms_t life = s->expires - s->obtained;
-    int64_t permille = 750 + (int64_t)(hash_bytes(s->id_key.p, s->id_key.len) % 100);
+    int64_t permille = 750 + (int64_t)(s->hash % 100);
 
     if (!v->early_refresh || !s->refreshable || s->lost || s->expires == INT64_MAX || s->flight.busy)
         return false;

@@ -239,8 +239,8 @@ static struct answer condition(struct validator *v, const struct ast_condition *
 }
 
 /*
- * The conditions are nested to the right, as the reference does: first && (second && ...).  What is wrong in one of them
- * leaves those before it open, so the whole is not False for what the last one says.
+ * The conditions are nested to the right, as the reference does: first && (second && ...).  What is wrong in one of
+ * them leaves those before it open, so the whole is not False for what the last one says.
  */
 static struct answer conditions(struct validator *v, const struct ast_condition *first)
 {

@@ -1,9 +1,9 @@
 /*
  * fuzz_cedar_schema.c -- any bytes as a schema, in both forms; then as policies, entities and a context under it
  *
- * Input: a schema, then perhaps policies, entities (JSON) and a context (JSON), separated by lines of "----".  What must
- * hold: a refusal names a line; a schema is read twice alike; validating ends, twice alike; what is read by a type and
- * passes the check of a request is decided.
+ * Input: a schema, then perhaps policies, entities (JSON) and a context (JSON), separated by lines of "----".  What
+ * must hold: a refusal names a line; a schema is read twice alike; validating ends, twice alike; what is read by a type
+ * and passes the check of a request is decided.
  */
 #include <stdint.h>
 

@@ -118,8 +118,9 @@ static void add_atom(struct buf *b)
                           "context.args == {n: 1}", "context.args.s != context.args.n"));
         return;
     case 6:
-        buf_add_z(b, PICK("context.args.l.contains(1)", "context.args.l.containsAll([1, 2])", "context.args.l.isEmpty()",
-                          "[1, context.args.n].containsAny(context.args.l)", "context.args.b", "context.args.r.b",
+        buf_add_z(b, PICK("context.args.l.contains(1)", "context.args.l.containsAll([1, 2])",
+                          "context.args.l.isEmpty()", "[1, context.args.n].containsAny(context.args.l)",
+                          "context.args.b", "context.args.r.b",
                           "[resource, principal].contains(resource.owner)", "principal.hasTag(context.args.s)",
                           "principal.getTag(\"x\") == 1", "{a: context.args.n, b: 1}.b == 1"));
         return;
@@ -409,7 +410,8 @@ static void test_properties(void **state)
         one_set(w);
     print_message("%u calls of three sides: %u allowed; %u lists without the tool; %u links; %u errors\n", w->asked,
                   w->allowed, w->hidden, w->links, w->errors);
-    assert_true(w->allowed > w->asked / 100 && w->hidden > sets / 4 && w->links > sets / 2 && w->errors > w->asked / 10);
+    assert_true(w->allowed > w->asked / 100 && w->hidden > sets / 4);
+    assert_true(w->links > sets / 2 && w->errors > w->asked / 10);
     policy_entities_unref(w->store);
     arena_release(&w->scratch);
     arena_release(&w->arena);

@@ -147,6 +147,69 @@ static void registers_survive_switches(void **state)
     assert_int_equal(arithmetics, 0);
 }
 
+/* ---- the loop's stack -------------------------------------------------------------------------------------------- */
+
+struct dive {
+    unsigned depth;
+    struct task *task;
+    uint64_t sum;
+    struct wake *wake;
+};
+
+/* Four times what a task's stack has. */
+static void dive(void *arg)
+{
+    struct dive *d = arg;
+    volatile uint8_t deep[4 * TASK_STACK_DEFAULT];
+
+    assert_ptr_equal(task_self(), d->task);
+    for (size_t i = 0; i < sizeof(deep); i += 512)
+        deep[i] = (uint8_t)(i / 512);
+    for (size_t i = 0; i < sizeof(deep); i += 512)
+        d->sum += deep[i];
+    if (d->wake)
+        wake_fire(d->wake);
+    if (d->depth-- > 0)
+        task_deep(dive, d);             /* from there it is a plain call */
+}
+
+static unsigned divers;
+
+static void diver(void *arg)
+{
+    uint64_t want = 0;
+
+    for (size_t i = 0; i < 4 * TASK_STACK_DEFAULT; i += 512)
+        want += (uint8_t)(i / 512);
+    for (unsigned i = 0; i < 20; i++) {
+        struct wake wake = { 0 };
+        struct dive d = { .depth = i % 3, .task = task_self(), .wake = &wake };
+
+        task_deep(dive, &d);
+        assert_int_equal(d.sum, want * (i % 3 + 1));
+        assert_int_equal(await_wake(&wake, 0), OK);
+        await_turn();
+    }
+    if (--divers == 0)
+        loop_stop(loop_self());
+}
+
+static void start_divers(void *arg)
+{
+    struct dive d = { .task = NULL };
+
+    task_deep(dive, &d);                /* no task: a plain call */
+    assert_int_not_equal(d.sum, 0);
+    for (divers = 0; divers < 5; divers++)
+        assert_non_null(task_spawn("diver", diver, NULL));
+}
+
+static void what_needs_a_deep_stack_has_the_loops(void **state)
+{
+    run(start_divers, NULL);
+    assert_int_equal(divers, 0);
+}
+
 /* ---- cancelling -------------------------------------------------------------------------------------------------- */
 
 struct cancel_case {
@@ -552,6 +615,7 @@ int main(void)
         cmocka_unit_test(thousands_of_tasks_live_at_once),
         cmocka_unit_test(the_limit_of_tasks_holds),
         cmocka_unit_test(registers_survive_switches),
+        cmocka_unit_test(what_needs_a_deep_stack_has_the_loops),
         cmocka_unit_test(a_cancelled_task_returns_and_cleans_up),
         cmocka_unit_test(a_reference_to_an_ended_task_finds_nothing),
         cmocka_unit_test(a_multishot_receive_survives_running_out_of_buffers),

@@ -49,18 +49,22 @@ SSL_CTX *channel_settings(X509_STORE *trust)
     return ctx;
 }
 
-static bool is_address(const char *host)
-{
-    unsigned char bytes[16];
-
-    return inet_pton(AF_INET, host, bytes) == 1 || inet_pton(AF_INET6, host, bytes) == 1;
-}
-
-/* Whom the certificate must name. */
+/* Whom the certificate must name: `host` as in struct fetch_origin. */
 static bool expect_host(SSL *ssl, const char *host)
 {
-    if (is_address(host))
-        return X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl), host) == 1;
+    X509_VERIFY_PARAM *expected = SSL_get0_param(ssl);
+    char inner[INET6_ADDRSTRLEN + 1];
+    size_t n = strlen(host);
+
+    if (host[0] == '[') {
+        if (n < 3 || n - 2 >= sizeof(inner))
+            return false;
+        memcpy(inner, host + 1, n - 2);
+        inner[n - 2] = '\0';
+        return X509_VERIFY_PARAM_set1_ip_asc(expected, inner) == 1;
+    }
+    if (X509_VERIFY_PARAM_set1_ip_asc(expected, host) == 1)
+        return true;                    /* an IPv4 address; a name is none */
     SSL_set_hostflags(ssl, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
     return SSL_set1_host(ssl, host) == 1 && SSL_set_tlsext_host_name(ssl, host) == 1;
 }

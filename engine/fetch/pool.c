@@ -272,8 +272,7 @@ static enum err await_socket(struct group *g, const struct fetch_request *req, n
 
     /* to libcurl all is http: what is spoken on the connection is not its business */
     snprintf(url, sizeof(url), "http://%s:%u/", g->origin.host, g->origin.port);
-    if (!m || !xfer_open(&x, g->f, &g->guard, url) ||
-        !xfer_connects_only(&x) || !xfer_start(&x, m)) {
+    if (!m || !xfer_open(&x, g->f, &g->guard, url) || !xfer_connects_only(&x) || !xfer_start(&x, m)) {
         e = err_set(info, E_OVERLOADED, "no memory for a connection");
     } else {
         e = connect_result(&x, req, await_xfer(&x, until), info);

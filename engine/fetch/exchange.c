@@ -22,15 +22,13 @@ struct exchange {
     struct conn *c;
     const struct fetch_request *req;
     struct wire wire;
-    size_t off;                         /* bytes handed over */
+    size_t total, off;                  /* bytes of it, and of those handed over */
     struct reader r;
     enum fetch_sent sent;
     ns_t sent_at;
     bool early;                         /* the answer began before the request had left */
     bool behind;                        /* bytes behind the answer */
 };
-
-static size_t wire_total(const struct wire *w) { return w->len + w->rest.len; }
 
 /* Lets others run; E_TIMEOUT, E_CANCELLED. */
 static enum err await_breath(const struct exchange *x)
@@ -92,10 +90,10 @@ static enum err await_send(struct exchange *x)
     enum err e = OK;
 
     x->sent_at = loop_now();
-    while (!e && !x->early && x->off < wire_total(w)) {
+    while (!e && !x->early && x->off < x->total) {
         bool head = x->off < w->len;
         const char *p = head ? w->p + x->off : w->rest.p + (x->off - w->len);
-        size_t left = head ? w->len - x->off : wire_total(w) - x->off, n = 0;
+        size_t left = head ? w->len - x->off : x->total - x->off, n = 0;
         enum moved moved = channel_send(&x->c->channel, p, left < PIECE ? left : PIECE, &n);
 
         if (n > 0 || x->c->channel.ssl)
@@ -108,6 +106,7 @@ static enum err await_send(struct exchange *x)
         else if (++pieces % PIECES_PER_TURN == 0)
             e = await_breath(x);
     }
+    wire_wipe(&x->wire);                /* the answer may take long: neither the token nor the memory waits for it */
     return e;
 }
 
@@ -178,10 +177,11 @@ enum err await_exchange(struct conn *c, const struct fetch_request *req, struct 
         conn_release(c, true);
         return err_set(info, E_OVERLOADED, "no memory for a request");
     }
+    x.total = x.wire.len + x.wire.rest.len;
     if (!e)
         e = await_both(&x);
     keep = e ? x.sent == FETCH_NOT_SENT && e != E_CLOSED
-             : x.r.keeps && !x.early && !x.behind && x.off == wire_total(&x.wire);
+             : x.r.keeps && !x.early && !x.behind && x.off == x.total;
     wire_wipe(&x.wire);
     if (!e)
         e = reader_finish(&x.r, ret);

@@ -367,9 +367,14 @@ static void test_metrics_render(void **state)
 {
     struct buf b = BUF_INIT(1 << 20);
     unsigned slot = metric_label(M_CALLS_TOTAL, STR("calendar.hold_slot:done"));
+    metric_slot_t kept = 0;
 
     assert_int_equal(slot, metric_label(M_CALLS_TOTAL, STR("calendar.hold_slot:done")));
-    metric_add_at(M_CALLS_TOTAL, slot, 3);
+    assert_false(metric_slot_known(&kept));
+    metric_slot_ask(&kept, M_CALLS_TOTAL, STR("calendar.hold_slot:done"));
+    assert_true(metric_slot_known(&kept));
+    assert_int_equal(metric_slot(&kept), slot);
+    metric_add_at(M_CALLS_TOTAL, metric_slot(&kept), 3);
     metric_add_at(M_CALLS_TOTAL, metric_label(M_CALLS_TOTAL, STR("a:b:done")), 1);
     metric_add_at(M_CALLS_TOTAL, metric_label(M_CALLS_TOTAL, STR("no colon")), 2);
     metric_add(M_HTTP_CONNECTIONS, 5);

@@ -97,14 +97,28 @@ static void handle(struct http_request *rq, void *arg)
     }
 }
 
+static enum err refused_for(int status)
+{
+    switch (status) {
+    case 408:
+        return E_HTTP_TIMEOUT;
+    case 413:
+    case 414:
+    case 431:
+        return E_HTTP_TOO_LARGE;
+    case 503:
+        return E_OVERLOADED;
+    default:
+        return E_HTTP_MALFORMED;
+    }
+}
+
 static void on_bad_request(const struct http_bad_request *bad, void *arg)
 {
     struct seat *seat = arg;
-    enum err e = bad->status == 408                         ? E_HTTP_TIMEOUT
-                 : bad->status == 413 || bad->status == 431 ? E_HTTP_TOO_LARGE
-                                                            : E_HTTP_MALFORMED;
 
-    call_record_bad_request(seat->worker, e, http_fault_text(bad->fault), bad->peer, bad->bytes.len);
+    call_record_bad_request(seat->worker, refused_for(bad->status), http_fault_text(bad->fault), bad->peer,
+                            bad->bytes.len);
 }
 
 /* ---- the limiter's clock: worker 0 ------------------------------------------------------------------------------- */

@@ -5,6 +5,7 @@ import base64
 import collections
 import json
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -230,6 +231,30 @@ class Floods(unittest.TestCase):
         self.assertEqual(sum(r.get("requests", 1) for r in records), n, "every request is accounted for once")
         self.assertLess(len(records), n)
         harness.run("audit", "verify", "--data", e.data)
+
+
+    def test_bodies_that_together_are_too_large_are_refused_and_small_ones_are_not(self):
+        """256 MB of them per worker: strangers may send much, each less than one is allowed."""
+        e = harness.Engine(args=["--workers", "1"])
+        begun, refused = [], 0
+        for _ in range(80):
+            c = socket.create_connection(("127.0.0.1", e.port), timeout=30)
+            begun.append(c)
+            c.sendall(b"POST /mcp HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 4194304\r\n\r\n" + b"x" * 4194303)
+        deadline = time.monotonic() + 20
+        while not refused and time.monotonic() < deadline:
+            for c in select.select(begun, [], [], 1)[0]:
+                self.assertRegex(c.recv(100), rb"^HTTP/1.1 503 ")
+                refused += 1
+                begun.remove(c)
+                c.close()
+        self.assertGreater(refused, 0)
+        self.assertEqual(e.rpc("tools/list", token=e.token())[0], 200)
+        for c in begun:
+            c.close()
+        self.assertEqual(e.stop(), 0)
+        told = [r for kind, r in e.journal() if kind == "request" and r.get("error") == "overloaded"]
+        self.assertGreaterEqual(sum(r.get("requests", 1) for r in told), refused)
 
 
 class BadTokens(WithEngine):

@@ -104,6 +104,7 @@ void net_name(int fd, bool peer, char out[64])
     socklen_t len = sizeof(a);
     char host[INET6_ADDRSTRLEN];
 
+    memset(&a, 0, sizeof(a));
     snprintf(out, 64, "unknown");
     if ((peer ? getpeername(fd, &a.sa, &len) : getsockname(fd, &a.sa, &len)) != 0)
         return;

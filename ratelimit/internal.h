@@ -110,6 +110,7 @@ struct rl_limit {
     int64_t window_ns, window_offset;       /* the calendar window */
     /* off the hot path */
     uint64_t burst, amount;     /* as declared */
+    uint64_t burst_now;         /* tightened */
     int64_t span;               /* the window of the rate, or the calendar's: how long a limit remembers */
     uint64_t tag;
     uint64_t was_per_unit;      /* of the generation before */
@@ -228,6 +229,7 @@ struct rl_learned {
     int64_t left_until;
     uint64_t leased;            /* what the last lease brought */
     uint32_t places;
+    bool near;                  /* recovered since the last cut: the real limit is about here */
     bool wanting;
 };
 

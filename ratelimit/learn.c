@@ -6,8 +6,9 @@
  *
  * Tightening: multiplicative decrease, additive increase, on the share of the declared limit that is used (factor):
  *
- *   throttled             * 3/4, once for all requests granted before the cut; but after a failed recovery, back to
- *                         where it was before; never below 1/64
+ *   throttled             * 3/4, once for all requests granted before the cut (and, when the provider does not say
+ *                         when to come back, within a span after it); but after a failed recovery, back to where it
+ *                         was before, and from there by 1/32 once; never below 1/64
  *   quiet for 2 spans and RECOVER_GRANTS grants, both doubled by each failed recovery up to 64 times
  *                         + 1/32, halved by each failed recovery down to 1/256
  *   a day without a throttle: all of it
@@ -25,6 +26,8 @@
 #include "internal.h"
 
 #define FACTOR_MIN     (RL_ONE / 64)
+#define STEP           (RL_ONE / 32)
+#define STEP_MIN       (RL_ONE / 256)
 #define RECOVER_GRANTS 4096u
 #define FAILS_MAX      6u
 #define DAY            ((int64_t)86400 * 1000000000)
@@ -121,11 +124,12 @@ static void recover(struct rl *rl, struct rl_key *k, int64_t now)
 {
     struct rl_learned *ln = k->line->learned;
     int64_t quiet = ln->limit.span * 2;
-    uint32_t step = RL_ONE / 32 >> ln->fails;
+    uint32_t step = STEP >> ln->fails;
 
     if (long_ago(ln->throttled_at, now)) {
         ln->ceiling = RL_ONE;
         ln->before = ln->fails = ln->throttled = 0;
+        ln->near = false;
         ln->backoff = 0;
         if (ln->factor != RL_ONE)
             set_factor(rl, k, RL_ONE, now);
@@ -135,7 +139,8 @@ static void recover(struct rl *rl, struct rl_key *k, int64_t now)
         || (now - ln->changed_at) >> ln->fails < quiet || k->granted - ln->granted < RECOVER_GRANTS << ln->fails)
         return;
     ln->before = ln->factor;
-    set_factor(rl, k, ln->factor + (step > RL_ONE / 256 ? step : RL_ONE / 256), now);
+    ln->near = true;
+    set_factor(rl, k, ln->factor + (step > STEP_MIN ? step : STEP_MIN), now);
 }
 
 /* The key's limit when it is not simply its rule's: the rule changed meanwhile, or the key has learned. */
@@ -192,6 +197,7 @@ void rl_learned_rule(struct rl *rl, struct rl_key *k)
 
     ln->factor = ln->ceiling = RL_ONE;
     ln->before = ln->fails = 0;
+    ln->near = false;
     ln->left = rl->rules[k->rule].leased ? 0 : RL_UNKNOWN;
     ln->left_until = INT64_MIN;
     ln->leased = 0;
@@ -281,10 +287,15 @@ void rl_resume(struct rl *rl, const struct rl_ask *ask, int64_t now)
 
 static void cut(struct rl *rl, struct rl_key *k, struct rl_learned *ln, int64_t now)
 {
-    uint32_t factor = ln->before ? ln->before : ln->factor / 4 * 3;
+    uint32_t factor = ln->factor / 4 * 3, step = ln->factor > 2 * STEP ? ln->factor - STEP : factor;
 
-    if (ln->before && ln->fails < FAILS_MAX)
+    if (ln->before)
+        factor = ln->before;
+    else if (ln->near && step > factor)
+        factor = step;
+    if (ln->near && ln->fails < FAILS_MAX)
         ln->fails++;
+    ln->near = ln->before != 0;
     ln->before = 0;
     set_factor(rl, k, factor, now);
     if (ln->limit.per_unit && k->full_at < now + ln->limit.burst_ns)
@@ -306,18 +317,29 @@ static int64_t back_off(struct rl_learned *ln, int64_t granted_at, int64_t now)
     return now + ln->backoff;
 }
 
+/* Whether a throttle tells anything that the last change did not take into account. Without a hint when to come back,
+   what was used before a cut may stand against us for a whole span after it. */
+static bool says_more(const struct rl_learned *ln, int64_t granted_at, bool hint)
+{
+    if (ln->changed_at == INT64_MIN)
+        return true;
+    return granted_at > ln->changed_at && (hint || ln->before || granted_at - ln->changed_at > ln->limit.span);
+}
+
 enum rl_result rl_throttled(struct rl *rl, const struct rl_ask *ask, int64_t granted_at, int64_t until, int64_t now)
 {
     struct told t;
 
+    bool hint = until > now;
+
     if (told_begin(&t, rl, ask, true, now)) {
         rl->stripes[RL_STRIPE_OF(t.k->id)].counts.throttled++;
         t.ln->throttled++;
-        if (until <= now)
+        if (!hint)
             until = back_off(t.ln, granted_at, now);
         else if (t.ln->backoff == 0)
             t.ln->backoff = BACKOFF_MIN;
-        if (granted_at > t.ln->changed_at || t.ln->changed_at == INT64_MIN)
+        if (says_more(t.ln, granted_at, hint))
             cut(rl, t.k, t.ln, now);
         t.ln->throttled_at = now;
         pause_key(t.k, until, now);
@@ -428,29 +450,4 @@ void rl_lease(struct rl *rl, struct rl_id id, uint64_t units, uint32_t places, i
     }
     rl_unlock(rl, RL_BIT_OF(id));
     rl_work_run(&work);
-}
-
-uint64_t rl_lease_from(struct rl *store, const struct rl_want *want, uint16_t rule, int64_t now, int64_t *ret_retry)
-{
-    struct rl_ask ask = { .rule = rule, .id = want->id, .cost = 1 };
-    uint64_t units = want->units && want->units < UINT32_MAX ? want->units : want->units ? UINT32_MAX : 1;
-    struct rl_key_stats s;
-    struct rl_waiter w;
-
-    if (rl_key_stats(store, &ask, now, &s)) {
-        if (units > s.available && s.available)
-            units = s.available;
-    } else if (rule < store->cfg.rules_max && units > store->rules[rule].never) {
-        units = store->rules[rule].never;
-    }
-    for (; units; units /= 2) {         /* less, if another node was quicker */
-        ask.cost = (uint32_t)units;
-        w = (struct rl_waiter){ 0 };
-        if (rl_acquire(store, &w, &ask, 1, now, now) == RL_GRANTED) {
-            rl_release(store, &w.permit, now);
-            return units;
-        }
-    }
-    *ret_retry = w.retry_at;
-    return 0;
 }

@@ -441,8 +441,8 @@ void rl_time_out(struct rl_work *work, struct rl_waiter *w)
     rl_leave(work, w, RL_TIMED_OUT);
 }
 
-/* From k, where its turn has come, to the key that blocks it now. False: memory is out, and it was refused. */
-static bool move_on(struct rl_work *work, struct rl_key *k, struct rl_waiter *w, const struct rl_look *look)
+/* From home, where its turn has come, to the key that blocks it now. False: memory is out, and it was refused. */
+static bool move_on(struct rl_work *work, struct rl_waiter *w, const struct rl_look *look)
 {
     uint32_t to = (uint32_t)look->block;
     struct rl_flow *flow = NULL;
@@ -500,7 +500,7 @@ static bool try_next(struct rl_work *work, struct rl_key *k, struct rl_waiter *w
     moved = w->permit.hold[look.block].key != k;
     if (!moved)
         line_due(work, k->line, look.due);
-    else if (!move_on(work, k, w, &look))
+    else if (!move_on(work, w, &look))
         return true;
     if (w->moves >= PATIENCE)
         hold_back(work, w, &look);

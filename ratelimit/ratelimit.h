@@ -265,9 +265,10 @@ void rl_resume(struct rl *rl, const struct rl_ask *ask, int64_t now);
  * A request granted at granted_at (permit.granted_at) was throttled on this key: the real limit is lower than the
  * declared one, or somebody else uses it. Pauses the key until `until` (0: not said; then for a sixteenth of its window
  * and twice as long each time in a row), and tightens it: what it may do is cut by a quarter, once for all requests
- * granted before that cut took effect, down to 1/64 of what is declared. It recovers by 1/32 each time that the key has
- * been quiet for 2 windows and 4,096 grants (twice as much of both after each recovery that led to a throttle, up to 64
- * times), and altogether after a day without a throttle.
+ * granted before that cut took effect (and without `until` not again within a window), down to 1/64 of the declared. It
+ * recovers by 1/32 each time that the key has been quiet for 2 windows and 4,096 grants; a recovery that led to a
+ * throttle is taken back, and doubles the wait for the next and halves its step, up to 64 times and down to 1/256.
+ * After a day without a throttle all of it is allowed again.
  */
 enum rl_result rl_throttled(struct rl *rl, const struct rl_ask *ask, int64_t granted_at, int64_t until, int64_t now);
 
@@ -282,13 +283,14 @@ struct rl_heard {
    answers out of order are harmless. */
 enum rl_result rl_observe(struct rl *rl, const struct rl_ask *ask, const struct rl_heard *heard, int64_t now);
 
-/* ------------------------------------------------------------------------------------------------ sharing a quota */
+/* ------------------------------------------------------------------------------------------------ shared quotas */
 
 /*
  * Several nodes, one quota: a shared store holds the keys of rules with `leased`, and each node spends what it has
  * leased from there: a number of units and of places in flight, until a time. A node asks for more when a grant needs
  * it; what comes is added by rl_lease(). The local limiter goes on as with any other key: queues, fairness, pauses and
- * spacing are its own. A limiter can itself be the store: see rl_lease_from().
+ * spacing are its own. A limiter can itself be the store: what a node wants is asked of it by rl_acquire(), with the
+ * node as the tenant, so that nodes share as tenants do; granted, it is handed on by rl_lease().
  */
 struct rl_want {
     struct rl_id id;
@@ -309,10 +311,6 @@ struct rl_store {
    the store's again. */
 #define RL_KEEP UINT32_MAX
 void rl_lease(struct rl *rl, struct rl_id id, uint64_t units, uint32_t places, int64_t until, int64_t now);
-
-/* The store's side: takes up to want->units from `store`'s own key of that id under `rule` (in all or in part, never
-   waiting), to be handed to the node by rl_lease(). Returns the units; 0: *ret_retry says when there will be some. */
-uint64_t rl_lease_from(struct rl *store, const struct rl_want *want, uint16_t rule, int64_t now, int64_t *ret_retry);
 
 /* ------------------------------------------------------------------------------------------------ restarts */
 

@@ -56,7 +56,7 @@ static bool rate_make(const struct rl_rule *rule, struct rl_limit *ret)
     if (per_unit > UINT64_MAX)
         return false;
     ret->per_unit = (uint64_t)per_unit;
-    ret->burst = ret->never = burst;
+    ret->burst = ret->burst_now = ret->never = burst;
     ret->amount = rule->amount;
     ret->span = rule->window_ns;
     ret->one_ns = rl_cost_ns_slow(ret->per_unit, 1);
@@ -119,7 +119,8 @@ void rl_limit_scale(const struct rl_limit *l, uint32_t factor, struct rl_limit *
         ret->per_unit = per_unit > UINT64_MAX ? UINT64_MAX : (uint64_t)per_unit;
         ret->one_ns = rl_cost_ns_slow(ret->per_unit, 1);
         /* part(burst) units of the longer T: not above the declared burst in time, but for a burst of one */
-        per_unit = (unsigned __int128)ret->per_unit * part(l->burst, factor) >> FRACTION_BITS;
+        ret->burst_now = part(l->burst, factor);
+        per_unit = (unsigned __int128)ret->per_unit * ret->burst_now >> FRACTION_BITS;
         ret->burst_ns = per_unit > (unsigned __int128)RL_NS_MAX ? RL_NS_MAX : (int64_t)per_unit;
     }
     if (l->cap)
@@ -226,8 +227,7 @@ uint64_t rl_available(struct rl_key *k, const struct rl_limit *l, int64_t now, i
     int64_t left;
 
     if (l->per_unit && k->full_at <= now) {
-        units = l->burst_ns < rl_cost_ns_slow(l->per_unit, l->burst) - 1
-                ? (uint64_t)(((unsigned __int128)(uint64_t)l->burst_ns << FRACTION_BITS) / l->per_unit) : l->burst;
+        units = l->burst_now;
     } else if (l->per_unit) {
         left = l->burst_ns - (k->full_at - now);
         units = left <= 0 ? 0 : (uint64_t)(((unsigned __int128)(uint64_t)left << FRACTION_BITS) / l->per_unit);

@@ -24,7 +24,7 @@
 #include "internal.h"
 
 #define VERSION      1u
-#define HEADER_BYTES 56u        /* without the checksum, as all of these */
+#define HEADER_BYTES 48u        /* without the checksum, as all of these */
 #define RULE_BYTES   40u
 #define RECORD_BYTES 64u
 #define BLOCK_MAX    64u
@@ -298,12 +298,14 @@ static void restore(const struct loading *in, struct rl_key *k, const struct rec
 
 static void load_record(struct loading *in)
 {
-    struct record r = { .id = { get(&in->at, 8), get(&in->at, 8) } };
+    struct record r;
     const struct was_rule *was;
     struct rl_work work;
     enum rl_result why;
     struct rl_key *k;
 
+    r.id.a = get(&in->at, 8);
+    r.id.b = get(&in->at, 8);
     r.full = get(&in->at, 8);
     r.paused = get(&in->at, 8);
     r.used = get(&in->at, 8);

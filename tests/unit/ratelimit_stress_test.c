@@ -1,8 +1,9 @@
 /*
  * ratelimit_stress_test.c -- the limiter under real threads; meant for ThreadSanitizer as much as for its own checks
  *
- * Four acquirers on a handful of keys take, hold, return, cancel and time out, while a fifth thread ticks, pauses,
- * resumes and changes rules.  Time is a counter, so nothing depends on how fast the machine is; nobody sleeps.
+ * Four acquirers of three tenants on a handful of keys take, hold, return, cancel and time out, while a fifth thread
+ * ticks, pauses, resumes, throttles, observes, sets the wall clock, saves and changes rules.  Time is a counter, so
+ * nothing depends on how fast the machine is; nobody sleeps.
  * Checked: in flight never above the largest cap a key ever had, per key and counted outside the library; each queued
  * waiter is told exactly once; everything ends.
  */
@@ -97,6 +98,9 @@ static void ask(struct taker *t, uint64_t *state)
         n++;
     }
     t->w.wake = on_wake;
+    t->w.tenant = draw(state, 3);
+    t->w.agent = draw(state, 3);
+    t->w.tenant_weight = (uint16_t)(1 + t->w.tenant);
     atomic_store(&t->woken, 0);
     r = rl_acquire(rl, &t->w, asks, n, patience ? at + patience * patience * 100 * US : RL_FOREVER, at);
     if (r == RL_GRANTED) {
@@ -194,6 +198,11 @@ static bool add_up(void *arg, const struct rl_key_stats *s)
     return true;
 }
 
+static bool write_nowhere(void *arg, const void *p, size_t n)
+{
+    return arg == NULL && p && n;
+}
+
 static void tend(void)
 {
     uint64_t state = 99, seen = 0;
@@ -213,6 +222,16 @@ static void tend(void)
             rl_resume(rl, &a, atomic_load(&now));
         if (draw(&state, 300) == 0)
             set_rules(&state);
+        if (draw(&state, 100) == 0)
+            rl_throttled(rl, &a, atomic_load(&now) - 50 * US, draw(&state, 2) ? atomic_load(&now) + 100 * US : 0,
+                         atomic_load(&now));
+        if (draw(&state, 100) == 0)
+            rl_observe(rl, &a, &(struct rl_heard){ RL_UNKNOWN, draw(&state, 4), atomic_load(&now) + 200 * US },
+                       atomic_load(&now));
+        if (draw(&state, 300) == 0)
+            rl_wall(rl, 1700000000000000000 + (int64_t)draw(&state, 10) * 3600000000000, atomic_load(&now));
+        if (draw(&state, 1000) == 0)
+            rl_save(rl, write_nowhere, NULL, atomic_load(&now));
         if (draw(&state, 300) == 0)
             rl_visit(rl, false, atomic_load(&now), add_up, &seen);
         sched_yield();

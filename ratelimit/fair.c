@@ -148,10 +148,14 @@ static struct rl_waiter *eldest(struct rl_node *root)
 
 struct rl_waiter *rl_line_head(struct rl *rl, struct rl_line *line)
 {
+    struct rl_waiter *barrier = line->barrier, *turned = eldest(line->turned);
     struct rl_flow *f = &line->all;
 
-    if (line->turned)
-        return eldest(line->turned);
+    /* nobody younger passes a barrier, so it must not stand behind one here; but older ones of its agent go first */
+    if (barrier && barrier->home == line->key && (!turned || barrier->line.key <= turned->line.key))
+        return barrier->flow ? eldest(barrier->flow->waiters) : barrier;
+    if (turned)
+        return turned;
     if (!f->waiting)
         return NULL;
     while (!is_agent(f)) {

@@ -297,6 +297,8 @@ static void hold_back(struct rl_work *work, struct rl_waiter *w, const struct rl
             continue;       /* nothing to lift; or no memory to set one, which the next move tries again */
         if (want && (!line->barrier || line->barrier->line.key > w->line.key)) {
             line->barrier = w;
+            if (k == w->home)
+                rl_todo(work, k);       /* it goes first there from now on */
         } else if (!want && line->barrier == w) {
             line->barrier = NULL;
             rl_todo(work, k);

@@ -5,9 +5,11 @@
  * unused, which key is paused. The seed is printed; SLUICE_SEED=n runs that one only. After every step it must hold:
  *
  *   - in flight per key never above the cap;
- *   - what was used on a key fits its rate over every span (an exact leaky bucket, or a sum over a sliding window);
- *   - nobody is granted before an older one that wants the same keys (FIFO);
- *   - nobody waits who could go: a waiter with no older waiter on any of its keys is never grantable;
+ *   - what was used on a key fits its rate over every span (an exact leaky bucket, or a sum over a sliding window), its
+ *     calendar windows and its spacing;
+ *   - nobody is granted before an older one of the same agent that wants the same keys (FIFO);
+ *   - nobody waits who could go: a waiter with no older one on any of its keys (of several tenants: with no other) is
+ *     never grantable;
  *   - nothing is granted on a paused key; nothing is granted after its deadline or refused before it could be known;
  * and when arrivals stop, everything ends: no wake-up is lost, nobody starves, all keys are forgotten as idle.
  */
@@ -26,6 +28,8 @@
 #define MS ((int64_t)1000000)
 #define S  ((int64_t)1000000000)
 
+#define WALL (1700000000 * S)
+
 enum { KEYS = 40, SETS = 60, ACTORS = 3000, LOG = 1 << 16 };
 
 struct used {
@@ -38,7 +42,7 @@ struct model_key {
     struct rl_rule rule;
     uint64_t burst;                 /* with the default filled in */
     uint32_t in_flight;
-    int64_t paused_until;
+    int64_t paused_until, spaced_until;
     struct used *log;               /* grants in order of time; cost 0: returned unused */
     size_t nlog, room;
     uint64_t total;
@@ -72,7 +76,7 @@ struct world {
     struct actor *actors;
     int nactors, live;
     uint64_t arrivals, granted, refused, timed_out, cancelled, waited;
-    bool closing;
+    bool closing, several;          /* tenants and agents, or all one */
 };
 
 static struct world *world;         /* wake() finds it here */
@@ -100,7 +104,8 @@ static void model_grant(struct world *m, struct actor *a)
             k->log = realloc(k->log, k->room * sizeof(*k->log));
             assert_non_null(k->log);
         }
-        assert_true(k->paused_until <= m->now);
+        assert_true(k->paused_until <= m->now && k->spaced_until <= m->now);
+        k->spaced_until = m->now + k->rule.spacing_ns;
         k->log[k->nlog] = (struct used){ m->now, a->cost[i] };
         a->logged[i] = k->nlog++;
         k->total += a->cost[i];
@@ -119,7 +124,8 @@ static void check_fifo(struct world *m, const struct actor *a)
     for (int i = 0; i < m->nactors; i++) {
         const struct actor *o = &m->actors[i];
 
-        if (o != a && o->state == WAITING && o->set == a->set)
+        if (o != a && o->state == WAITING && o->set == a->set && o->w.tenant == a->w.tenant
+            && o->w.agent == a->w.agent)
             assert_true(o->arrival > a->arrival);
     }
 }
@@ -135,7 +141,7 @@ static bool could_go(struct world *m, const struct actor *a)
         assert_true(rl_key_stats(m->rl, ASK(k->name, 0), m->now, &s));
         if (k->rule.concurrency)
             assert_int_equal(s.in_flight, k->in_flight);
-        if (s.available < a->cost[i] || k->paused_until > m->now
+        if (s.available < a->cost[i] || k->paused_until > m->now || k->spaced_until > m->now
             || (k->rule.concurrency && k->in_flight >= k->rule.concurrency))
             return false;
     }
@@ -152,19 +158,38 @@ static int by_arrival(const void *x, const void *y)
 static void check_nobody_waits_in_vain(struct world *m)
 {
     static struct actor *waiting[ACTORS];
-    uint64_t wanted = 0;
+    uint64_t wanted = 0, times[64] = { 0 };
     int n = 0;
 
     for (int i = 0; i < m->nactors; i++)
         if (m->actors[i].state == WAITING)
             waiting[n++] = &m->actors[i];
     qsort(waiting, (size_t)n, sizeof(waiting[0]), by_arrival);
+    for (int i = 0; m->several && i < n; i++)
+        for (int k = 0; k < KEYS; k++)
+            times[k] += m->sets[waiting[i]->set].mask >> k & 1;
+    for (int k = 0; k < KEYS; k++)
+        wanted |= (uint64_t)(times[k] > 1) << k;
     for (int i = 0; i < n; i++) {
         uint64_t mask = m->sets[waiting[i]->set].mask;
 
         if (!(mask & wanted))
             assert_false(could_go(m, waiting[i]));
         wanted |= mask;
+    }
+}
+
+static void check_calendar(const struct model_key *k)
+{
+    uint64_t sum = 0;
+
+    for (size_t i = 0; k->rule.calendar_amount && i < k->nlog; i++) {
+        int64_t ns = k->rule.calendar_ns, offset = k->rule.calendar_offset_ns;
+
+        if (i > 0 && (k->log[i].at + WALL - offset) / ns != (k->log[i - 1].at + WALL - offset) / ns)
+            sum = 0;
+        sum += k->log[i].cost;
+        assert_true(sum <= k->rule.calendar_amount);
     }
 }
 
@@ -175,6 +200,7 @@ static void check_rates(const struct model_key *k)
     uint64_t sum = 0;
     size_t tail = 0;
 
+    check_calendar(k);
     if (k->rule.rate == RL_RATE_NONE)
         return;
     for (size_t i = 0; i < k->nlog; i++) {
@@ -251,6 +277,9 @@ static void arrive(struct world *m, struct actor *a)
     }
     a->deadline = draw(m, 6) ? m->now + patience[draw(m, 5)] : RL_FOREVER;
     a->w.wake = on_wake;
+    a->w.tenant = m->several ? draw(m, 4) : 0;
+    a->w.agent = m->several ? draw(m, 3) : 0;
+    a->w.tenant_weight = (uint16_t)(a->w.tenant * 3);
     a->state = WAITING;
     switch (rl_acquire(m->rl, &a->w, asks, (size_t)set->n, a->deadline, m->now)) {
     case RL_GRANTED:
@@ -258,7 +287,8 @@ static void arrive(struct world *m, struct actor *a)
         model_grant(m, a);
         break;
     case RL_QUEUED:
-        a->next = draw(m, 10) ? RL_FOREVER : m->now + (int64_t)draw(m, S);      /* may lose patience */
+        if (a->state == WAITING)        /* it may have been its turn at once, and wake() was called */
+            a->next = draw(m, 10) ? RL_FOREVER : m->now + (int64_t)draw(m, S);      /* may lose patience */
         break;
     case RL_LATE:
         assert_true(a->w.retry_at > a->deadline || a->deadline <= m->now);
@@ -334,11 +364,13 @@ static void set_up(struct world *m, uint64_t seed, int nactors)
     memset(m, 0, sizeof(*m));
     m->state = seed;
     m->now = (int64_t)draw(m, 1000 * S);
+    m->several = seed % 2;
     m->rl = rl_new(&config);
     m->nactors = m->live = nactors;
     m->actors = calloc((size_t)nactors, sizeof(*m->actors));
     assert_non_null(m->rl);
     assert_non_null(m->actors);
+    rl_wall(m->rl, WALL + m->now, m->now);
     for (int i = 0; i < KEYS; i++) {
         struct model_key *k = &m->keys[i];
         uint64_t kind = draw(m, 4);
@@ -356,6 +388,13 @@ static void set_up(struct world *m, uint64_t seed, int nactors)
         }
         if (kind == 0 || draw(m, 3) == 0)
             k->rule.concurrency = 1 + (uint32_t)draw(m, draw(m, 2) ? 4 : 40);
+        if (draw(m, 4) == 0) {
+            k->rule.calendar_ns = draw(m, 2) ? S : 20 * S;
+            k->rule.calendar_offset_ns = (int64_t)draw(m, (uint64_t)S);
+            k->rule.calendar_amount = 8 + draw(m, 200);
+        }
+        if (draw(m, 6) == 0)
+            k->rule.spacing_ns = 1 + (int64_t)draw(m, 50 * MS);
         assert_true(rl_rule_set(m->rl, (uint16_t)i, &k->rule, m->now));
     }
     for (int i = 0; i < SETS; i++) {

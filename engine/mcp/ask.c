@@ -123,7 +123,7 @@ void ask_answered(struct call *c, struct turn *t)
         return;                         /* nobody waits for it: late answers are normal */
     }
     a = calloc(1, sizeof(*a));
-    ASSERT(a != NULL && id.len < ID_MAX);
+    ASSERT(a != NULL && id.p && id.len < ID_MAX);
     a->mail.fn = answer_here;
     a->asks = table;
     memcpy(a->id.z, id.p, id.len);

@@ -272,7 +272,7 @@ void session_end(struct session_table *t, struct session *s)
 
     if (!s->dead)
         kill_session(t, st, s);
-    session_unlock(t, s);
+    pthread_mutex_unlock(&st->lock);
 }
 
 bool session_ended(struct session_table *t, struct session *s)

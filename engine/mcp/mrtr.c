@@ -174,7 +174,7 @@ static void write_state(struct buf *b, struct call *c, struct turn *t, bool ques
 {
     struct json *carried = c->state_out ? c->state_out : c->state_in;
 
-    buf_addf(b, "{\"exp\":%lld,\"round\":%u,\"answers\":", (long long)(loop_wall_ms() + STATE_TTL_MS), t->round + 1);
+    buf_addf(b, "{\"exp\":%lld,\"round\":%u,\"answers\":", (long long)loop_wall_ms() + STATE_TTL_MS, t->round + 1);
     if (c->answers)
         json_write(b, c->answers);
     else

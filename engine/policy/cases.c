@@ -89,10 +89,12 @@ static enum err read_schema(struct running *r)
 
 static enum err read_policies(struct running *r)
 {
-    struct policy_source source = { STR_NULL, STR_NULL };
+    struct str format = json_str(json_get(r->json, "policyFormat"));
+    struct policy_source source = { 0 };
     enum err e = read_named(r, "policies", &source.text);
     size_t n;
 
+    source.json = str_is(format, "json") || (!format.len && policy_looks_like_json(source.text));
     if (!e)
         e = policy_set_parse(&source, 1, POLICY_IDS_POSITIONAL, &r->set, &r->info);
     if (e)

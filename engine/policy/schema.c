@@ -11,7 +11,7 @@
 
 #define SCHEMA_MAX  ((size_t)256 << 20)
 
-static bool looks_like_json(struct str text)
+bool policy_looks_like_json(struct str text)
 {
     for (size_t i = 0; i < text.len; i++)
         if (text.p[i] != ' ' && text.p[i] != '\t' && text.p[i] != '\r' && text.p[i] != '\n')
@@ -33,7 +33,7 @@ enum err policy_schema_parse(struct str file, struct str text, enum policy_schem
     arena_init(&written, SCHEMA_MAX);
     if (!str_utf8_valid(text))
         decl_fail(&s, 0, "the file is not valid UTF-8");
-    else if (format == POLICY_SCHEMA_JSON || (format == POLICY_SCHEMA_AUTO && looks_like_json(text)))
+    else if (format == POLICY_SCHEMA_JSON || (format == POLICY_SCHEMA_AUTO && policy_looks_like_json(text)))
         schema_parse_json(&s);
     else
         schema_parse_text(&s);

@@ -68,8 +68,11 @@ const char *policy_finding_name(enum policy_finding_kind kind);    /* "unknown-t
 
 /* --- schemas ------------------------------------------------------------------------------------------------------ */
 
+/* Whether the first character that is not white space is `{`: no schema and no policy in Cedar's syntax begins so. */
+bool policy_looks_like_json(struct str text);
+
 enum policy_schema_format {
-    POLICY_SCHEMA_AUTO,         /* JSON if the first character that is not white space is `{` */
+    POLICY_SCHEMA_AUTO,         /* as policy_looks_like_json() says */
     POLICY_SCHEMA_TEXT,
     POLICY_SCHEMA_JSON,
 };

@@ -207,6 +207,17 @@ class WithoutAnEngine(unittest.TestCase):
                 f.write(text)
         self.assertEqual(run("policy", "test", "--root", root, os.path.join(root, "good.json")),
                          "2 decisions, 0 wrong; 1 validations, 0 wrong\n")
+        slot = {"op": "==", "slot": "?principal"}
+        template = {"effect": "permit", "principal": slot, "action": {"op": "All"}, "resource": {"op": "All"},
+                    "conditions": []}
+        policies = {"staticPolicies": {}, "templates": {"t": template}, "templateLinks": [
+            {"templateId": "t", "newId": "link", "values": {"?principal": {"type": "User", "id": "a"}}}]}
+        in_json = dict(case, policies="p.json", policyFormat="json", requests=[dict(request, reason=["link"])])
+        for name, value in (("p.json", policies), ("json.json", in_json)):
+            with open(os.path.join(root, name), "w") as f:
+                json.dump(value, f)
+        self.assertEqual(run("policy", "test", "--root", root, "json.json"),
+                         "1 decisions, 0 wrong; 1 validations, 0 wrong\n")
         p = sluice("policy", "test", "--root", root, "good.json", "wrong.json", "lost.json")
         self.assertEqual(p.returncode, 1)
         self.assertEqual(p.stdout.splitlines()[-1], "8 decisions, 6 wrong; 3 validations, 2 wrong")

@@ -138,11 +138,17 @@ static bool scalar_fits(const struct type *t, const struct policy_value *v)
     }
 }
 
+static enum err check_entity(const struct checker *c, const struct policy_uid *uid, const struct path *p)
+{
+    struct errinfo why;
+
+    return schema_check_uid(c->s, uid, &why) ? refuse(c, p, why.text, STR_NULL) : OK;
+}
+
 static enum err check(const struct checker *c, const struct type *t, const struct policy_value *v,
     const struct path *p)
 {
     struct path inner = { p, STR_NULL };
-    struct errinfo why;
     enum err e = OK;
 
     if (t->kind == TYPE_RECORD && v->kind == POLICY_RECORD)
@@ -154,9 +160,7 @@ static enum err check(const struct checker *c, const struct type *t, const struc
     }
     if (!scalar_fits(t, v))
         return mismatch(c, p, t, v);
-    if (v->kind == POLICY_ENTITY && schema_check_uid(c->s, v->u.uid, &why))
-        return refuse(c, p, why.text, STR_NULL);
-    return OK;
+    return v->kind == POLICY_ENTITY ? check_entity(c, v->u.uid, p) : OK;
 }
 
 enum err schema_check_value(const struct policy_schema *s, const struct type *t, const struct policy_value *v,

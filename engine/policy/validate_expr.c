@@ -14,6 +14,9 @@
 #include "policy/ext.h"
 #include "policy/validate.h"
 
+/* Recursion goes through validate_expr(): were these inlined there, every level would take the stack of all of them. */
+#define APART __attribute__((noinline))
+
 void validate_report(struct validator *v, const struct ast *e, enum policy_finding_kind kind, const char *fmt, ...)
 {
     struct policy_finding f = v->at;
@@ -122,7 +125,7 @@ struct answer validate_and(struct answer left, struct answer right)
     return settle(a);
 }
 
-static struct answer and_chain(struct validator *v, const struct ast *e)
+APART static struct answer and_chain(struct validator *v, const struct ast *e)
 {
     const struct ast *kid = e->first;
     struct answer a = validate_wanted(v, kid, WANT_BOOL), right;
@@ -156,7 +159,7 @@ static struct answer either(struct answer left, struct answer right)
     return settle((struct answer){ &type_bool, ok, right.then });
 }
 
-static struct answer or_chain(struct validator *v, const struct ast *e)
+APART static struct answer or_chain(struct validator *v, const struct ast *e)
 {
     const struct ast *kid = e->first;
     struct answer a = validate_wanted(v, kid, WANT_BOOL);
@@ -175,7 +178,7 @@ static struct answer negate(struct answer a)
     return answer_of(t, a.ok);
 }
 
-static struct answer both_branches(struct validator *v, const struct ast *e, struct answer test)
+APART static struct answer both_branches(struct validator *v, const struct ast *e, struct answer test)
 {
     const struct ast *yes = e->first->next, *no = yes->next;
     struct answer then, other;
@@ -197,7 +200,7 @@ static struct answer both_branches(struct validator *v, const struct ast *e, str
     return settle((struct answer){ t, test.ok && then.ok && other.ok, other.then });
 }
 
-static struct answer conditional(struct validator *v, const struct ast *e)
+APART static struct answer conditional(struct validator *v, const struct ast *e)
 {
     struct answer test = validate_wanted(v, e->first, WANT_BOOL), a;
 
@@ -274,7 +277,7 @@ static struct answer has_one(struct validator *v, const struct ast *on, struct a
 }
 
 /* `e has a.b.c` is `e has a && e.a has b && e.a.b has c`, with e looked at once. */
-static struct answer has_path(struct validator *v, const struct ast *e)
+APART static struct answer has_path(struct validator *v, const struct ast *e)
 {
     const struct ast *on = e->first;
     struct answer value = validate_expr(v, on), a = has_one(v, on, value, e->u.pieces.p[0]);
@@ -302,7 +305,7 @@ static struct answer has_path(struct validator *v, const struct ast *e)
 /* --- tags --------------------------------------------------------------------------------------------------------- */
 
 /* x.getTag(t) and x.hasTag(t). */
-static struct answer tag(struct validator *v, const struct ast *e)
+APART static struct answer tag(struct validator *v, const struct ast *e)
 {
     const struct ast *on = e->first, *name = e->last;
     struct answer a = validate_wanted(v, on, WANT_ENTITY), b = validate_wanted(v, name, WANT_STRING);
@@ -352,7 +355,7 @@ static struct answer entity(const struct validator *v, const struct policy_uid *
     return answer_of(&e->type, true);
 }
 
-static struct answer set(struct validator *v, const struct ast *e)
+APART static struct answer set(struct validator *v, const struct ast *e)
 {
     const struct type *t = NULL, *wider;
     const struct ast *kid = e->first;
@@ -380,7 +383,7 @@ static struct answer set(struct validator *v, const struct ast *e)
     return answer_of(type_set(&v->types, t), ok);
 }
 
-static struct answer record(struct validator *v, const struct ast *e)
+APART static struct answer record(struct validator *v, const struct ast *e)
 {
     struct type_attr *attrs = ARENA_ARRAY(&v->work, struct type_attr, e->n);
     const struct ast *kid = e->first;
@@ -399,7 +402,7 @@ static struct answer record(struct validator *v, const struct ast *e)
 
 /* ------------------------------------------------------------------------------------------------------------------ */
 
-static struct answer arithmetic(struct validator *v, const struct ast *e)
+APART static struct answer arithmetic(struct validator *v, const struct ast *e)
 {
     bool ok = validate_wanted(v, e->first, WANT_LONG).ok;
 
@@ -408,13 +411,13 @@ static struct answer arithmetic(struct validator *v, const struct ast *e)
     return answer_of(&type_long, ok);
 }
 
-static struct answer one_operand(struct validator *v, const struct ast *e, unsigned want)
+APART static struct answer one_operand(struct validator *v, const struct ast *e, unsigned want)
 {
     return answer_of(&type_bool, validate_wanted(v, e->first, want).ok);
 }
 
 /* `e is T`, and `e is T in x`, which is `e is T && e in x` with e looked at once. */
-static struct answer is(struct validator *v, const struct ast *e)
+APART static struct answer is(struct validator *v, const struct ast *e)
 {
     struct answer value = validate_wanted(v, e->first, WANT_ENTITY), a;
 

@@ -8,25 +8,11 @@
 #include <stdint.h>
 
 #include "base/check.h"
+#include "fuzz/parts.h"
 #include "json/json.h"
 #include "policy/schema.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static struct str next_part(struct str *rest)
-{
-    static const char line[] = "\n----\n";
-    const char *at = rest->len ? memmem(rest->p, rest->len, line, sizeof(line) - 1) : NULL;
-    struct str part = *rest;
-
-    if (at) {
-        part.len = (size_t)(at - rest->p);
-        *rest = str_from(*rest, part.len + sizeof(line) - 1);
-    } else {
-        *rest = str_n(rest->p + rest->len, 0);
-    }
-    return part;
-}
 
 static struct policy_schema *read_schema(struct str text, enum policy_schema_format format)
 {

@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <cmocka.h>
 
+#include <pthread.h>
+
 #include "base/check.h"
 #include "policy/schema.h"
 
@@ -73,9 +75,11 @@ static void policy(const char *text, const char *found)
 /* A condition, on a line of its own, of requests of users who view photos. */
 static void when(const char *condition, const char *found)
 {
-    struct buf b = BUF_INIT(4000);
+    struct buf b = BUF_INIT(1 << 20);
 
-    buf_addf(&b, "permit(principal is User, action == Action::\"view\", resource is Photo) when {\n%s };", condition);
+    buf_add_z(&b, "permit(principal is User, action == Action::\"view\", resource is Photo) when {\n");
+    buf_add_z(&b, condition);
+    buf_add_z(&b, " };");
     buf_add_c(&b, '\0');
     policy(b.p, found);
     buf_release(&b);
@@ -269,12 +273,52 @@ static void test_messages(void **state)
     policy_report_release(&report);
 }
 
+/* `before` n times, then `middle`, then `after` n times. */
+static void deep(const char *before, const char *middle, const char *after, int n)
+{
+    struct buf b = BUF_INIT(1 << 20);
+
+    for (int i = 0; i < n; i++)
+        buf_add_z(&b, before);
+    buf_add_z(&b, middle);
+    for (int i = 0; i < n; i++)
+        buf_add_z(&b, after);
+    buf_add_c(&b, '\0');
+    when(b.p, "");
+    buf_release(&b);
+}
+
+static void *at_the_limit(void *arg)
+{
+    deep("1 + ", "1 > 0", "", 990);
+    deep("", "principal.at == principal.at", ".toDate()", 980);
+    deep("(", "true", ")", 190);
+    deep("(if context.n == 1 then ", "true", " else false)", 95);
+    deep("context.n == 1 && ", "true", "", 3000);
+    deep("context.n == 1 || ", "true", "", 3000);
+    return NULL;
+}
+
+/* On the stack that the interface asks for. */
+static void test_depth(void **state)
+{
+    pthread_attr_t attr;
+    pthread_t thread;
+
+    assert_int_equal(pthread_attr_init(&attr), 0);
+    assert_int_equal(pthread_attr_setstacksize(&attr, 1 << 20), 0);
+    assert_int_equal(pthread_create(&thread, &attr, at_the_limit, NULL), 0);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_int_equal(pthread_attr_destroy(&attr), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_attributes), cmocka_unit_test(test_tags), cmocka_unit_test(test_types),
         cmocka_unit_test(test_equality), cmocka_unit_test(test_sets), cmocka_unit_test(test_in),
         cmocka_unit_test(test_names), cmocka_unit_test(test_heads), cmocka_unit_test(test_messages),
+        cmocka_unit_test(test_depth),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);

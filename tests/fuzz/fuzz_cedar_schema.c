@@ -8,7 +8,7 @@
 #include <stdint.h>
 
 #include "base/check.h"
-#include "fuzz/parts.h"
+#include "tests/fuzz/parts.h"
 #include "json/json.h"
 #include "policy/schema.h"
 

@@ -497,7 +497,9 @@ static enum policy_verdict run(struct eval *e, uint32_t pc, struct policy_value 
 
 enum policy_verdict eval_policy(struct eval *e, const struct program_policy *p)
 {
-    struct policy_value local[STACK_LOCAL + 1], *stack = local;
+    /* what is on the stack was pushed: clearing all of it first would cost as much as a short condition */
+    __attribute__((uninitialized)) struct policy_value local[STACK_LOCAL + 1];
+    struct policy_value *stack = local;
 
     if (p->unconditional)
         return POLICY_IS_TRUE;

@@ -7,8 +7,8 @@
  *   Policy  = text | { "effect": "permit" | "forbid", "principal": Scope, "action": Scope, "resource": Scope,
  *               "conditions": [ { "kind": "when" | "unless", "body": Expr }, ... ],
  *               "annotations"?: { name: text | null } }
- *   Scope   = { "op": "All" } | { "op": "==" | "in", Which }
- *           | { "op": "is", "entity_type": type, "in"?: { Which } }
+ *   Scope   = { "op": "All" | "all" } | { "op": "==" | "in", Which }
+ *           | { "op": "is", "entity_type": type, "in"?: { Which } | null }
  *   Which   = "entity": Entity | "slot": "?principal" | "?resource" | "entities": [ Entity, ... ]   (action in)
  *   Entity  = { "type": type, "id": id } | { "__entity": { "type": type, "id": id } }
  *   Expr      is in parse_json_expr.c
@@ -157,7 +157,7 @@ static bool scope(struct est *r, const struct json *policy, const struct est_at 
 
     if (!j || !OBJECT(r, j, &at, "op", "entity", "slot", "entity_type", "in") || !est_member_str(r, j, &at, "op", &op))
         return false;
-    if (str_is(op, "All"))
+    if (str_is(op, "All") || str_is(op, "all"))
         return true;
     if (str_is(op, "==") || str_is(op, "in")) {
         s->kind = str_is(op, "==") ? SCOPE_EQ : SCOPE_IN;
@@ -165,7 +165,7 @@ static bool scope(struct est *r, const struct json *policy, const struct est_at 
     }
     if (!str_is(op, "is"))
         return est_fail(r, &at, "expected \"op\" to be \"All\", \"==\", \"in\" or \"is\"");
-    in = json_get(j, "in");
+    in = json_is(json_get(j, "in"), JSON_NULL) ? NULL : json_get(j, "in");
     inner = est_below(&at, in);
     s->kind = in ? SCOPE_IS_IN : SCOPE_IS;
     if (!est_member_type(r, j, &at, "entity_type", &s->type))
@@ -189,7 +189,7 @@ static bool actions(struct est *r, const struct json *policy, const struct est_a
 
     if (!j || !OBJECT(r, j, &at, "op", "entity", "entities") || !est_member_str(r, j, &at, "op", &op))
         return false;
-    if (str_is(op, "All"))
+    if (str_is(op, "All") || str_is(op, "all"))
         return true;
     if (!str_is(op, "==") && !str_is(op, "in"))
         return est_fail(r, &at, "expected \"op\" to be \"All\", \"==\" or \"in\"");

@@ -75,7 +75,7 @@ policies: ["%(dir)s/policy.cedar"]
 providers:
   outlook: { base_url: "http://127.0.0.1:%(port)d", auth_url: "%(sandbox)s", client_id: sandbox-client,
              client_secret: "env:SANDBOX_SECRET", allow_loopback: true, allow_plain_http: true,
-             limits: { mailbox_requests: { amount: 100000000 } } }
+             limits: { mailbox_requests: { amount: 100000000 }, app_requests: { amount: 100000000 } } }
 """
 WRK = """
 local requests, at = {}, 0

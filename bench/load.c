@@ -2,7 +2,11 @@
  * load.c -- many calls at once: opens N connections, sends one tools/call on each, waits for all answers
  *
  *   sluice-load --url http://127.0.0.1:7411/mcp --tokens FILE --calls 5000 --tool outlook.list_mail [--args JSON]
- *               [--key PREFIX] [--timeout 30] [--outcomes FILE]
+ *               [--key PREFIX] [--timeout 30] [--outcomes FILE] [--seconds N] [--spread N]
+ *
+ * With --seconds N it hammers instead: each of --calls connections is an agent that calls again as soon as it was
+ * answered, for that long; "{i}" in the arguments is the agent's number modulo --spread.  The line then has the calls
+ * done per second, Jain's index of fairness between agents, and times of answers.
  *
  * FILE has a bearer token per line; call i uses line i modulo their number.  Everything is sent as fast as connections
  * open and nothing is answered by this program's own pace: one thread, epoll.  Prints one line of figures; exit 0 when
@@ -24,7 +28,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { REPLY_MAX = 65536, TOKENS_MAX = 100000 };
+enum { REPLY_MAX = 65536, TOKENS_MAX = 100000, TIMES_MAX = 10000000 };
 
 struct one {
     int fd;
@@ -34,15 +38,20 @@ struct one {
     size_t in_len;
     double began, ended;
     bool done, answered;
+    long n_done, n_other;           /* --seconds: calls of this agent that ended in "done", and in something else */
 };
 
 struct options {
     const char *host, *tokens, *tool, *args, *key, *outcomes;
-    int port, calls, timeout;
+    int port, calls, timeout, seconds, spread;
 };
 
 static char *tokens[TOKENS_MAX];
 static int n_tokens;
+
+static double hammer_until;         /* 0: each connection makes one call */
+static float *times;
+static size_t n_times;
 
 static double now(void)
 {
@@ -79,8 +88,14 @@ static void read_tokens(const char *path)
 
 static void build(struct one *o, int i, const struct options *opt)
 {
-    char body[8192], key[300] = "";
+    char body[8192], args[4096], key[300] = "";
+    const char *mark = strstr(opt->args, "{i}");
     int n;
+
+    if (mark)
+        snprintf(args, sizeof(args), "%.*s%d%s", (int)(mark - opt->args), opt->args, i % opt->spread, mark + 3);
+    else
+        snprintf(args, sizeof(args), "%s", opt->args);
 
     if (opt->key)
         snprintf(key, sizeof(key), ",\"dev.sluice/idempotencyKey\":\"%s-%d\"", opt->key, i);
@@ -88,7 +103,7 @@ static void build(struct one *o, int i, const struct options *opt)
                  "{\"jsonrpc\":\"2.0\",\"id\":%d,\"method\":\"tools/call\",\"params\":{\"name\":\"%s\","
                  "\"arguments\":%s,\"_meta\":{\"io.modelcontextprotocol/protocolVersion\":\"2026-07-28\","
                  "\"io.modelcontextprotocol/clientCapabilities\":{}%s}}}",
-                 i, opt->tool, opt->args, key);
+                 i, opt->tool, args, key);
     o->out = malloc((size_t)n + 16384);
     o->in = malloc(REPLY_MAX);
     if (!o->out || !o->in)
@@ -138,6 +153,43 @@ static void finish(struct one *o, bool answered)
     close(o->fd);
 }
 
+static bool is_done(const struct one *o)
+{
+    return strstr(o->in, "\"dev.sluice/outcome\":\"done\"");
+}
+
+/* One answer of an agent that goes on: counted if it came in time. */
+static void count_answer(struct one *o)
+{
+    static bool shown;
+    double t = now();
+
+    if (t <= hammer_until) {
+        if (!is_done(o) && !shown)
+            fprintf(stderr, "the first answer that is not done: %s\n", strstr(o->in, "\r\n\r\n") + 4);
+        shown = shown || !is_done(o);
+        if (is_done(o))
+            o->n_done++;
+        else
+            o->n_other++;
+        if (is_done(o) && n_times < TIMES_MAX)
+            times[n_times++] = (float)(t - o->began);
+    }
+    o->in_len = o->out_at = 0;
+    o->began = t;
+}
+
+static void turn(struct one *o);
+
+static void again(struct one *o)
+{
+    count_answer(o);
+    if (o->began >= hammer_until)
+        finish(o, true);
+    else
+        turn(o);
+}
+
 static void turn(struct one *o)
 {
     while (o->out_at < o->out_len) {
@@ -162,16 +214,15 @@ static void turn(struct one *o)
         }
         o->in_len += (size_t)n;
         o->in[o->in_len] = '\0';
-        if (complete(o)) {
+        if (!complete(o))
+            continue;
+        if (!hammer_until) {
             finish(o, true);
             return;
         }
+        again(o);
+        return;
     }
-}
-
-static bool is_done(const struct one *o)
-{
-    return o->answered && strstr(o->in, "\"dev.sluice/outcome\":\"done\"");
 }
 
 static int by_time(const void *a, const void *b)
@@ -218,7 +269,7 @@ static int report(const struct one *all, const struct options *opt, double began
 
     for (int i = 0; i < opt->calls; i++) {
         answered += all[i].answered;
-        if (!is_done(&all[i])) {
+        if (!all[i].answered || !is_done(&all[i])) {
             if (!shown && all[i].answered)
                 fprintf(stderr, "the first answer that is not done: %s\n", strstr(all[i].in, "\r\n\r\n") + 4);
             shown = shown || all[i].answered;
@@ -234,6 +285,32 @@ static int report(const struct one *all, const struct options *opt, double began
            done ? took[done - 1] * 1e3 : 0);
     free(took);
     return done == opt->calls ? 0 : 1;
+}
+
+static int by_float(const void *a, const void *b)
+{
+    float d = *(const float *)a - *(const float *)b;
+
+    return d < 0 ? -1 : d > 0;
+}
+
+/* Jain's index: 1 when all agents got the same, 1/n when one got everything. */
+static int report_hammer(const struct one *all, const struct options *opt)
+{
+    double sum = 0, squares = 0;
+    long done = 0, other = 0;
+
+    for (int i = 0; i < opt->calls; i++) {
+        done += all[i].n_done;
+        other += all[i].n_other;
+        sum += (double)all[i].n_done;
+        squares += (double)all[i].n_done * (double)all[i].n_done;
+    }
+    qsort(times, n_times, sizeof(*times), by_float);
+    printf("agents=%d done=%ld other=%ld per_s=%.2f jain=%.4f p50_ms=%.1f p99_ms=%.1f\n", opt->calls, done, other,
+           (double)done / opt->seconds, squares > 0 ? sum * sum / (opt->calls * squares) : 0,
+           n_times ? (double)times[n_times / 2] * 1e3 : 0, n_times ? (double)times[n_times * 99 / 100] * 1e3 : 0);
+    return other == 0 && done > 0 ? 0 : 1;
 }
 
 static void parse(int argc, char **argv, struct options *opt)
@@ -257,6 +334,10 @@ static void parse(int argc, char **argv, struct options *opt)
             opt->key = v;
         else if (strcmp(k, "--timeout") == 0)
             opt->timeout = atoi(v);
+        else if (strcmp(k, "--seconds") == 0)
+            opt->seconds = atoi(v);
+        else if (strcmp(k, "--spread") == 0)
+            opt->spread = atoi(v);
         else if (strcmp(k, "--outcomes") == 0)
             opt->outcomes = v;
         else {
@@ -264,7 +345,7 @@ static void parse(int argc, char **argv, struct options *opt)
             exit(2);
         }
     }
-    if (!opt->host || !opt->tokens || opt->calls < 1) {
+    if (!opt->host || !opt->tokens || opt->calls < 1 || opt->spread < 1) {
         fprintf(stderr, "sluice-load: --url http://IP:PORT/mcp, --tokens FILE and --calls N are needed\n");
         exit(2);
     }
@@ -272,7 +353,7 @@ static void parse(int argc, char **argv, struct options *opt)
 
 int main(int argc, char **argv)
 {
-    struct options opt = { .tool = "outlook.list_mail", .args = "{}", .timeout = 30, .calls = 0 };
+    struct options opt = { .tool = "outlook.list_mail", .args = "{}", .timeout = 30, .calls = 0, .spread = 1 };
     struct rlimit files;
     struct epoll_event events[512];
     struct one *all;
@@ -285,15 +366,17 @@ int main(int argc, char **argv)
     setrlimit(RLIMIT_NOFILE, &files);
     read_tokens(opt.tokens);
     all = calloc((size_t)opt.calls, sizeof(*all));
-    if (!all || epoll < 0)
+    times = opt.seconds ? calloc(TIMES_MAX, sizeof(*times)) : NULL;
+    if (!all || epoll < 0 || (opt.seconds && !times))
         die("start");
     for (int i = 0; i < opt.calls; i++)
         build(&all[i], i, &opt);
     began = now();
+    hammer_until = opt.seconds ? began + opt.seconds : 0;
     for (int i = 0; i < opt.calls; i++)
         dial(&all[i], epoll, &opt);
     left = opt.calls;
-    while (left > 0 && now() - began < opt.timeout) {
+    while (left > 0 && now() - began < opt.timeout && (!opt.seconds || now() < hammer_until)) {
         int n = epoll_wait(epoll, events, 512, 100);
 
         for (int i = 0; i < n; i++) {
@@ -307,7 +390,8 @@ int main(int argc, char **argv)
     }
     if (opt.outcomes)
         write_outcomes(all, &opt);
-    rc = report(all, &opt, began);
+    rc = opt.seconds ? report_hammer(all, &opt) : report(all, &opt, began);
+    free(times);
     for (int i = 0; i < opt.calls; i++) {
         free(all[i].out);
         free(all[i].in);

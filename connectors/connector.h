@@ -17,6 +17,8 @@
  *
  * The API's version and its changes
  *   1  first version
+ *   2  limits: per method and per resource, spacing, units, where answers tell what is left; requests with their costs;
+ *      classify says which limit an answer is about
  */
 #ifndef SLUICE_CONNECTOR_H
 #define SLUICE_CONNECTOR_H
@@ -27,7 +29,7 @@
 
 #include "base/err.h"
 
-#define SLUICE_CONNECTOR_API 1
+#define SLUICE_CONNECTOR_API 2
 
 struct call;            /* one run of a tool */
 struct json;            /* a JSON value; NULL is accepted everywhere and means "absent" */
@@ -73,16 +75,35 @@ enum limit_scope {
     PER_ACCOUNT = 1,    /* one mailbox, one workspace: (tenant, provider, account) */
     PER_TENANT,         /* everything of a tenant at this provider */
     PER_PROVIDER,       /* everything of this engine at this provider: the app's own limit */
+    PER_METHOD,         /* an account's requests of one kind; counts only requests whose row names it */
+    PER_RESOURCE,       /* what an account does to one channel, issue, ticket; likewise */
 };
 
+/* A limit of the provider, as its documents have it. All of it can be overridden in configuration by name: plans and
+ * the age of a project change numbers, and some are only known by hearsay. */
 struct limit {
     const char *name;           /* in configuration, metrics and errors: "mailbox_concurrency" */
     enum limit_scope scope;
     int64_t amount, window_ms;  /* amount units per window; 0: none */
     int64_t concurrency;        /* exchanges at once; 0: none */
+    int64_t spacing_ms;         /* between one exchange and the next; 0: none */
+    const char *unit;           /* NULL: requests, of which each is one. Else "points": a request has its row's cost */
+    const char *told;           /* where answers tell what is left: "X-RateLimit", see docs/limits.md; NULL: nowhere */
+    const char *source;         /* where the numbers are from: "documented 2026-05" */
 };
 
 #define LIMITS(...) ((const struct limit[]){ __VA_ARGS__, { 0 } })
+
+/* Requests that cost something else than one unit, or that a limit PER_METHOD or PER_RESOURCE counts. The first row
+ * that fits a request is its row. */
+struct request_row {
+    const char *request;        /* "POST /api/chat.postMessage"; {} stands for one segment, * at the end for any rest */
+    int64_t cost;               /* 0: what the tool says, else 1 */
+    const char *const *limits;  /* the limits PER_METHOD and PER_RESOURCE that count it */
+    const char *resource;       /* PER_RESOURCE: the member of the body that names it; "{}": the path's first {} */
+};
+
+#define REQUESTS(...) ((const struct request_row[]){ __VA_ARGS__, { 0 } })
 
 struct oauth {
     const char *authorize_path, *token_path, *revoke_path;  /* below auth_url */
@@ -111,6 +132,8 @@ struct answer_info {
     /* out */
     int64_t retry_after_ms;
     char message[200];                                      /* for the model: the provider's own words, no secrets */
+    const char *limit;                  /* ANSWER_LIMITED: the declared limit it is about. NULL: the narrowest that the
+                                           request fell under (resource, method, account, tenant, provider) */
     /* the engine's */
     void *engine;
 };
@@ -122,6 +145,9 @@ enum answer answer_by_status(struct answer_info *in);
 
 /* For classify: copies a string of the body into the message; and compares one. */
 void answer_message(struct answer_info *in, const struct json *body, const char *path);
+/* For classify: sets retry_after_ms from a moment in any encoding a provider uses (seconds, a date of HTTP, RFC 3339,
+ * seconds or milliseconds since 1970); false, and nothing set, if it is none. NULL is none. */
+bool answer_retry_at(struct answer_info *in, const char *moment);
 bool answer_text_is(const struct json *string, const char *text);
 
 struct provider {
@@ -131,6 +157,7 @@ struct provider {
     const char *const *hosts;       /* further hosts requests may name */
     const struct oauth *oauth;      /* NULL: only static tokens */
     const struct limit *limits;
+    const struct request_row *requests;         /* NULL: every request costs what its tool says */
     const char *const *headers;     /* "Name: value" on every request, e.g. an API version */
     const char *resource;           /* type of what tools act on, when they name nothing finer: "Mailbox" */
     enum answer (*classify)(struct answer_info *in);        /* NULL: answer_by_status */
@@ -273,6 +300,8 @@ const char *text_base64url(struct call *call, const char *s);       /* with padd
 const char *text_base64_lines(struct call *call, const char *s);      /* MIME: lines of 76 characters, CRLF */
 const char *text_of_base64url(struct call *call, const char *s);    /* "" if it is none */
 bool text_equal_folded(const char *a, const char *b);               /* ASCII case folded */
+bool text_contains(const char *text, const char *words);            /* letter by letter */
+bool text_starts(const char *text, const char *words);
 
 /* ---- in a body: exchanges ---------------------------------------------------------------------------------------- */
 

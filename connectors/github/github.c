@@ -33,14 +33,17 @@ static enum answer github_answer(struct answer_info *in)
 {
     const char *left = in->header(in, "x-ratelimit-remaining"), *after = in->header(in, "retry-after");
     enum answer a = answer_by_status(in);
+    bool used_up = left && left[0] == '0' && !left[1];
 
     answer_message(in, in->body, "message");
-    if (in->status == 403 && (after || (left && left[0] == '0' && !left[1]))) {
-        if (!in->retry_after_ms)
-            in->retry_after_ms = LIMITED_MS;
-        return ANSWER_LIMITED;
-    }
-    if (a == ANSWER_LIMITED && !in->retry_after_ms)
+    if (in->status == 403 && (after || used_up))
+        a = ANSWER_LIMITED;
+    if (a != ANSWER_LIMITED)
+        return a;
+    in->limit = used_up ? "user_requests" : "user_points";
+    if (!in->retry_after_ms && used_up)
+        answer_retry_at(in, in->header(in, "x-ratelimit-reset"));
+    if (!in->retry_after_ms)
         in->retry_after_ms = LIMITED_MS;
     return a;
 }
@@ -52,8 +55,13 @@ PROVIDER(github,
     .oauth = &github_oauth,
     .resource = "Repository",
     .headers = NAMES("X-GitHub-Api-Version: 2022-11-28"),
-    .limits = LIMITS({ "user_concurrency", PER_ACCOUNT, 0, 0, 100 },
-                     { "user_requests", PER_ACCOUNT, 5000, 3600000, 0 }),
+    .limits = LIMITS({ .name = "user_concurrency", .scope = PER_ACCOUNT, .concurrency = 100,
+                       .source = "documented: 100 requests at once" },
+                     { .name = "user_requests", .scope = PER_ACCOUNT, .amount = 5000, .window_ms = 3600000,
+                       .told = "X-RateLimit", .source = "documented: 5,000 an hour; 15,000 for enterprise apps" },
+                     { .name = "user_points", .scope = PER_ACCOUNT, .amount = 900, .window_ms = 60000,
+                       .unit = "points", .source = "documented: 900 points a minute" }),
+    .requests = REQUESTS({ .request = "GET *", .cost = 1 }, { .request = "* *", .cost = 5 }),
     .classify = github_answer)
 
 #define REPOSITORY { "repository", T_STRING, 3, 140, "owner/name" }

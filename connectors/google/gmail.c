@@ -11,7 +11,8 @@
  * and shaped like one is taken over; of a subject, control characters become blanks.  From is left to Gmail, which
  * knows whose mailbox it is.
  *
- * Limits are units per user and minute; the costs are per request and declared per tool.
+ * Limits are units per user and per project; what a request costs is in the table below.  A throttle that does not say
+ * whose quota it was is taken as the user's: nobody's mailbox stops another tenant's.
  */
 #include "connectors/connector.h"
 
@@ -26,16 +27,24 @@ static const struct oauth google_oauth = {
 /* Quota comes as 403 or 429 with a reason; other 403 are refusals. */
 static enum answer google_answer(struct answer_info *in)
 {
-    static const char *const quota[] = { "rateLimitExceeded", "userRateLimitExceeded", "quotaExceeded",
-                                         "dailyLimitExceeded" };
-    const struct json *errors = js_get(in->body, "error.errors");
+    static const struct {
+        const char *reason, *limit;
+    } quota[] = { { "rateLimitExceeded", "user_units" }, { "userRateLimitExceeded", "user_units" },
+                  { "quotaExceeded", "user_units" }, { "dailyLimitExceeded", "project_units" } };
+    static const char after[] = "Retry after ";         /* and a date, in some messages */
+    const struct json *reason = js_get(js_at(js_get(in->body, "error.errors"), 0), "reason");
     enum answer a = answer_by_status(in);
 
     answer_message(in, in->body, "error.message");
-    if (in->status == 403)
-        for (size_t i = 0; i < sizeof(quota) / sizeof(quota[0]); i++)
-            if (answer_text_is(js_get(js_at(errors, 0), "reason"), quota[i]))
-                return ANSWER_LIMITED;
+    for (size_t i = 0; (in->status == 403 || in->status == 429) && i < sizeof(quota) / sizeof(quota[0]); i++) {
+        if (answer_text_is(reason, quota[i].reason)) {
+            in->limit = quota[i].limit;
+            a = ANSWER_LIMITED;
+        }
+    }
+    for (const char *p = in->message; a == ANSWER_LIMITED && !in->retry_after_ms && *p; p++)
+        if (text_starts(p, after))
+            answer_retry_at(in, p + sizeof(after) - 1);
     return a;
 }
 
@@ -45,8 +54,16 @@ PROVIDER(gmail,
     .base_url = "https://gmail.googleapis.com",
     .oauth = &google_oauth,
     .resource = "Mailbox",
-    .limits = LIMITS({ "user_units", PER_ACCOUNT, 6000, 60000, 0 },
-                     { "user_concurrency", PER_ACCOUNT, 0, 0, 10 }),
+    .limits = LIMITS({ .name = "user_units", .scope = PER_ACCOUNT, .amount = 6000, .window_ms = 60000, .unit = "units",
+                       .source = "documented 2026-05; projects made before: 15,000" },
+                     { .name = "project_units", .scope = PER_PROVIDER, .amount = 1200000, .window_ms = 60000,
+                       .unit = "units", .source = "documented 2026-05: per project, all users" },
+                     { .name = "user_concurrency", .scope = PER_ACCOUNT, .concurrency = 10,
+                       .source = "hearsay: there is a cap, its number is not published" }),
+    .requests = REQUESTS({ .request = "GET /gmail/v1/users/me/messages", .cost = 5 },
+                         { .request = "GET /gmail/v1/users/me/messages/{}", .cost = 20 },
+                         { .request = "GET /gmail/v1/users/me/threads/{}", .cost = 40 },
+                         { .request = "POST /gmail/v1/users/me/messages/send", .cost = 100 }),
     .classify = google_answer)
 
 /* A header of a message by name, "" if absent. */
@@ -76,7 +93,6 @@ TOOL(gmail_search,
                    { "count", T_INT, 1, 25, "how many at most; 10 if left out", OPTIONAL }),
     .result = FIELDS({ "messages", T_LIST, 0, 0, "id, thread_id, subject, from, date, preview" }),
     .effect = EFFECT_READS,
-    .cost = 20,
     .scopes = NAMES("https://www.googleapis.com/auth/gmail.readonly"))
 {
     struct json *found, *list = js_arr(call);
@@ -367,7 +383,6 @@ TOOL(gmail_reply_in_thread,
     .result = FIELDS({ "id", T_STRING, 1, 64, "of the reply" }, { "thread_id", T_STRING, 1, 64, "of its thread" },
                      { "to", T_STRING_LIST, 0, 0, "whom it was sent to" }),
     .effect = EFFECT_WRITES,
-    .cost = 100,
     .scopes = NAMES("https://www.googleapis.com/auth/gmail.readonly", "https://www.googleapis.com/auth/gmail.send"),
     .reconcile = await_was_sent)
 {

@@ -20,10 +20,15 @@ static const struct oauth entra = {
     .token_path = "/oauth2/v2.0/token",
 };
 
+/* A throttle is a mailbox's; its words say which of the two limits it is about. */
 static enum answer graph_answer(struct answer_info *in)
 {
+    enum answer a = answer_by_status(in);
+
     answer_message(in, in->body, "error.message");
-    return answer_by_status(in);
+    if (a == ANSWER_LIMITED)
+        in->limit = text_contains(in->message, "Concurrency") ? "mailbox_concurrency" : "mailbox_requests";
+    return a;
 }
 
 PROVIDER(outlook,
@@ -33,8 +38,12 @@ PROVIDER(outlook,
     .oauth = &entra,
     .resource = "Mailbox",
     .headers = NAMES("Prefer: IdType=\"ImmutableId\""),
-    .limits = LIMITS({ "mailbox_concurrency", PER_ACCOUNT, 0, 0, 4 },
-                     { "mailbox_requests", PER_ACCOUNT, 10000, 600000, 0 }),
+    .limits = LIMITS({ .name = "mailbox_concurrency", .scope = PER_ACCOUNT, .concurrency = 4,
+                       .source = "documented: 4 requests at once per app and mailbox" },
+                     { .name = "mailbox_requests", .scope = PER_ACCOUNT, .amount = 10000, .window_ms = 600000,
+                       .source = "documented: 10,000 requests in 10 minutes per app and mailbox" },
+                     { .name = "app_requests", .scope = PER_PROVIDER, .amount = 130000, .window_ms = 10000,
+                       .source = "documented: 130,000 requests in 10 s per app, all tenants" }),
     .classify = graph_answer)
 
 #define MAIL_FIELDS "id,subject,from,receivedDateTime,bodyPreview,isRead"

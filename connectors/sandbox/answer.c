@@ -1,4 +1,5 @@
 /* answer.c -- questions in, JSON out */
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/escape.h"
@@ -27,11 +28,13 @@ void await_json(struct turn *t, int status, struct json *body)
     buf_release(&b);
 }
 
-void await_graph_error(struct turn *t, int status, const char *code, const char *message)
+static void await_error(struct turn *t, int status, const char *code, const char *message, int64_t after_s)
 {
+    char after[24];
     struct json *outer = json_object(&t->arena), *error = json_object(&t->arena);
     const struct http_header headers[] = { { STR("Content-Type"), STR("application/json") },
-                                           { STR("Retry-After"), STR("1") } };
+                                           { STR("Retry-After"), { after, (size_t)snprintf(after, sizeof(after), "%lld",
+                                                                                       (long long)after_s) } } };
     struct buf b = BUF_INIT(4096);
 
     json_set_z(&t->arena, error, "code", code);
@@ -40,6 +43,16 @@ void await_graph_error(struct turn *t, int status, const char *code, const char 
     json_write(&b, outer);
     await_http_reply(t->rq, status, headers, status == 429 ? 2 : 1, buf_str(&b));
     buf_release(&b);
+}
+
+void await_graph_error(struct turn *t, int status, const char *code, const char *message)
+{
+    await_error(t, status, code, message, 1);
+}
+
+void await_throttled(struct turn *t, const char *message, ns_t wait)
+{
+    await_error(t, 429, "ApplicationThrottled", message, (wait + NS_PER_S - 1) / NS_PER_S);
 }
 
 struct str query_value(struct turn *t, const char *name)

@@ -11,8 +11,17 @@
 #include "loop/task.h"
 #include "connectors/sandbox/sandbox.h"
 
-enum { MAILBOXES_MAX = 100000, MESSAGES_MAX = 10000, EVENTS_MAX = 10000, REQUEST_ARENA = 2 << 20,
-       REQUESTS_PER_WINDOW = 10000 };
+enum { MAILBOXES_MAX = 100000, MESSAGES_MAX = 10000, EVENTS_MAX = 10000, REQUEST_ARENA = 2 << 20 };
+
+/* A sliding window: what was used, entry by entry. */
+struct meter {
+    struct meter_entry {
+        ns_t at;
+        int64_t units;
+    } *ring;
+    size_t head, n, cap;
+    int64_t sum;
+};
 
 struct message {
     struct message *next;           /* newest first */
@@ -35,8 +44,7 @@ struct mailbox {
     struct event *events;
     unsigned n_messages, n_events;
     unsigned in_flight, in_flight_max;
-    unsigned window_count;
-    ns_t window_began;
+    struct meter requests;
 };
 
 /* A line of refresh tokens: using an old one ends it. */
@@ -60,6 +68,24 @@ struct token {
     ns_t expires;
 };
 
+/* The real limits, and what came of them. */
+struct quota_limits {
+    int64_t requests, requests_window_ms, units, units_window_ms, spacing_ms, method, method_window_ms, points,
+        points_window_ms;
+};
+
+struct quota_count {
+    uint64_t requests, limited;
+};
+
+struct quota {
+    struct quota_limits limits;
+    struct map users, channels;
+    int64_t points_used;
+    wall_ms_t points_began;
+    struct quota_count units, posts, points;
+};
+
 struct sandbox {
     struct sandbox_options opt;
     struct http_server *http;
@@ -68,6 +94,7 @@ struct sandbox {
     size_t n_families, cap_families;
     int64_t delay_ms;
     unsigned fail_next, lose_next;
+    struct quota quota;
     struct {
         uint64_t requests, limited, refreshes, reuse, sent, events, in_flight, in_flight_max;
     } stats;
@@ -99,5 +126,19 @@ void mail_handle(struct turn *t, struct str rest);
 void mail_seed(struct mailbox *m, wall_ms_t now);
 void calendar_handle(struct turn *t, struct str rest);
 void mailbox_free(struct mailbox *m);
+
+/* quota.c */
+void quota_init(struct quota *q);
+void quota_free(struct quota *q);
+void quota_handle(struct turn *t, struct str rest);
+void await_quota_limits(struct turn *t);
+void quota_stats(struct turn *t, struct json *to);
+/* Takes cost from a window that slides; false: it does not fit, and *ret_wait is when it would. count_refused: what
+ * does not fit counts all the same. */
+bool meter_take(struct meter *m, int64_t amount, int64_t window_ms, int64_t cost, bool count_refused, ns_t now,
+                ns_t *ret_wait);
+void meter_free(struct meter *m);
+/* answer.c: 429 with Retry-After */
+void await_throttled(struct turn *t, const char *message, ns_t wait);
 
 #endif

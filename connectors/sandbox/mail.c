@@ -49,6 +49,7 @@ void mailbox_free(struct mailbox *m)
     struct message *x;
     struct event *e;
 
+    meter_free(&m->requests);
     while ((x = m->messages)) {
         m->messages = x->next;
         free(x->subject);

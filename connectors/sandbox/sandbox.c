@@ -1,8 +1,8 @@
 /*
  * sandbox.c -- the server: routing, throttling, faults
  *
- * One loop, no locks.  Throttling counts what is in flight per mailbox, exactly as the real one does: what exceeds it
- * is answered 429 with Retry-After and has not been executed.
+ * One loop, no locks.  Throttling counts what is in flight per mailbox and what was asked in the last ten minutes,
+ * exactly as the real one does: what exceeds it is answered 429 with Retry-After and has not been executed, but counts.
  */
 #include <pthread.h>
 #include <stdlib.h>
@@ -10,22 +10,23 @@
 #include "loop/world.h"
 #include "connectors/sandbox/internal.h"
 
-enum { WINDOW_S = 600 };
-
 /* ---- throttling -------------------------------------------------------------------------------------------------- */
 
 static bool await_admitted(struct turn *t)
 {
     struct mailbox *m = t->mailbox;
+    const struct quota *q = &t->s->quota;
+    ns_t wait;
 
-    if (loop_now() - m->window_began > WINDOW_S * NS_PER_S) {
-        m->window_began = loop_now();
-        m->window_count = 0;
-    }
-    m->window_count++;
-    if (m->in_flight >= t->s->opt.concurrency || m->window_count > REQUESTS_PER_WINDOW) {
+    /* what is throttled has been counted all the same */
+    if (!meter_take(&m->requests, q->limits.requests, q->limits.requests_window_ms, 1, true, loop_now(), &wait)) {
         t->s->stats.limited++;
-        await_graph_error(t, 429, "ApplicationThrottled", "Application is over its MailboxConcurrency limit.");
+        await_throttled(t, "Application is over its request limit for this mailbox.", wait);
+        return false;
+    }
+    if (m->in_flight >= t->s->opt.concurrency) {
+        t->s->stats.limited++;
+        await_throttled(t, "Application is over its MailboxConcurrency limit.", NS_PER_S);
         return false;
     }
     m->in_flight++;
@@ -86,6 +87,7 @@ static void await_stats(struct turn *t)
     json_set_int(&t->arena, j, "mailboxes", (int64_t)t->s->mailboxes.len);
     json_set_int(&t->arena, j, "in_flight_max", (int64_t)t->s->stats.in_flight_max);
     json_set_int(&t->arena, j, "mailbox_in_flight_max", most);
+    quota_stats(t, j);
     await_json(t, 200, j);
 }
 
@@ -135,6 +137,10 @@ static void handle(struct http_request *rq, void *arg)
         await_stats(&t);
     else if (str_is(path, "/sandbox/faults"))
         await_faults(&t);
+    else if (str_is(path, "/sandbox/limits"))
+        await_quota_limits(&t);
+    else if (str_starts(path, STR("/quota/")))
+        quota_handle(&t, str_from(path, strlen("/quota")));
     else if (str_starts(path, STR("/v1.0/me/")))
         api_handle(&t, rest);
     else
@@ -159,6 +165,7 @@ enum err sandbox_start(const struct sandbox_options *opt, struct sandbox **ret, 
     if (!s->opt.concurrency)
         s->opt.concurrency = 4;
     s->delay_ms = opt->delay_ms;
+    quota_init(&s->quota);
     e = http_server_start(&http, &s->http, info);
     if (e) {
         free(s);
@@ -197,6 +204,7 @@ static void mailbox_release(void *m)
 void sandbox_free(struct sandbox *s)
 {
     free_values(&s->mailboxes, mailbox_release);
+    quota_free(&s->quota);
     free_values(&s->codes, free);
     free_values(&s->tokens, free);
     for (size_t i = 0; i < s->n_families; i++)

@@ -3,7 +3,8 @@
  *
  * For trying out, testing and benching: it speaks the part of Microsoft Graph that connectors/outlook uses, keeps
  * everything in memory, and is as unforgiving as the real one: PKCE required, codes and refresh tokens work once (a
- * refresh token used twice ends its family), scopes are checked, four requests at once per mailbox and not one more.
+ * refresh token used twice ends its family), scopes are checked, four requests at once and 10,000 in ten minutes per
+ * mailbox and not one more.
  *
  *   GET  /oauth2/v2.0/authorize    the login page
  *   POST /oauth2/v2.0/login        what its form sends: 302 to the redirect URI
@@ -13,6 +14,8 @@
  *   POST /v1.0/me/messages         a draft; /v1.0/me/messages/ID/send sends it
  *   POST /v1.0/me/calendar/getSchedule, POST /v1.0/me/events (transactionId absorbs repeats), GET /v1.0/me/calendarView
  *   GET  /sandbox/stats            what has happened, for tests: JSON
+ *   ... /quota/...                 limits as Gmail, Slack and Jira have them, for tests and benches: see quota.c
+ *   POST /sandbox/limits           the real limits, at run time: requests, requests_window_ms, concurrency, units, ...
  *   POST /sandbox/faults           {delay_ms, expire_tokens, fail_next, lose_next}: for tests
  */
 #ifndef SANDBOX_SANDBOX_H

@@ -12,7 +12,8 @@
  * Policies compare names letter by letter, so one channel has one name here: no "#", and letter by letter as in Slack.
  * The same holds for a person's address.
  *
- * Limits are per method and workspace, and about one post a second and channel.
+ * Limits are per method and workspace, in tiers, and about one post a second and channel.  A throttle names neither:
+ * it is taken as the narrowest's, the channel's where something was posted.
  */
 #include "connectors/connector.h"
 
@@ -56,7 +57,18 @@ PROVIDER(slack,
     .base_url = "https://slack.com",
     .oauth = &slack_oauth,
     .resource = "Channel",
-    .limits = LIMITS({ "workspace_requests", PER_ACCOUNT, 50, 60000, 0 }),
+    .limits = LIMITS({ .name = "tier_2", .scope = PER_METHOD, .amount = 20, .window_ms = 60000,
+                       .source = "documented: at least 20 a minute per method, workspace and app" },
+                     { .name = "tier_3", .scope = PER_METHOD, .amount = 50, .window_ms = 60000,
+                       .source = "documented: at least 50 a minute; 1 for apps sold outside the Marketplace" },
+                     { .name = "posts", .scope = PER_METHOD, .amount = 200, .window_ms = 60000,
+                       .source = "hearsay: several hundred a minute and workspace" },
+                     { .name = "channel_posts", .scope = PER_RESOURCE, .spacing_ms = 1000,
+                       .source = "documented: about one message a second and channel" }),
+    .requests = REQUESTS({ .request = "POST /api/chat.postMessage", .limits = NAMES("posts", "channel_posts"),
+                           .resource = "channel" },
+                         { .request = "POST /api/conversations.list", .limits = NAMES("tier_2") },
+                         { .request = "POST /api/*", .limits = NAMES("tier_3") }),
     .classify = slack_answer)
 
 enum { PAGES_MAX = 20 };

@@ -4,6 +4,7 @@
  * A permit is granted by hand-over on whatever thread freed it; mail brings the news to the waiter's loop.
  */
 #include "base/check.h"
+#include "base/map.h"
 #include "base/metric.h"
 #include "call/internal.h"
 
@@ -64,14 +65,23 @@ static enum err await_granted(struct rl *rl, struct permit_wait *w)
     return e;
 }
 
-enum err await_permit(struct rl *rl, struct permit_wait *w, const struct rl_ask *asks, size_t n, ns_t deadline,
+/* Queues are shared by tenants, then by their agents: what tells them apart. */
+static uint64_t flow_of(struct str name)
+{
+    return hash_bytes(name.p, name.len);
+}
+
+enum err await_permit(struct call *c, struct permit_wait *w, const struct rl_ask *asks, size_t n, ns_t deadline,
                       int64_t *retry_at)
 {
+    struct rl *rl = c->worker->engine->limiter;
     ns_t began = loop_now();
     enum rl_result r;
     enum err e;
 
-    *w = (struct permit_wait){ .waiter.wake = permit_wake, .mail.fn = permit_mail, .loop = loop_self() };
+    *w = (struct permit_wait){ .waiter = { .wake = permit_wake, .tenant = flow_of(c->caller->tenant),
+                                           .agent = flow_of(c->caller->agent) },
+                               .mail.fn = permit_mail, .loop = loop_self() };
     r = rl_acquire(rl, &w->waiter, asks, n, deadline, began);
     if (r == RL_QUEUED) {
         metric_add(M_LIMIT_WAITING, 1);
@@ -168,7 +178,7 @@ enum err await_admit(struct call *c)
     c->admission = ARENA_NEW(&c->arena, struct admission);
     if (!c->admission)
         return E_CALL_TOO_LARGE;
-    e = await_permit(engine->limiter, &c->admission->wait, asks, n, c->deadline, &retry_at);
+    e = await_permit(c, &c->admission->wait, asks, n, c->deadline, &retry_at);
     if (e) {
         c->admission = NULL;
         if (retry_at > loop_now() && retry_at != RL_FOREVER)

@@ -285,6 +285,16 @@ const char *text_of_base64url(struct call *c, const char *s)
     return arena_z(&c->arena, out);
 }
 
+bool text_contains(const char *s, const char *words)
+{
+    return s && words && strstr(s, words);
+}
+
+bool text_starts(const char *s, const char *words)
+{
+    return s && words && str_starts(str_of(s), str_of(words));
+}
+
 bool text_equal_folded(const char *a, const char *b)
 {
     return str_ieq(str_of(a), str_of(b));

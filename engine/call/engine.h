@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/err.h"
 
+struct breakers;
 struct call;
 struct fetch;
 struct identity;
@@ -38,6 +39,7 @@ struct engine {
     struct vault *vault;
     struct identity *identity;              /* NULL: --no-auth */
     struct rl *limiter;
+    struct breakers *breakers;              /* NULL: none */
     struct once_table *once;
     struct journal *journal;
     struct worker *workers;

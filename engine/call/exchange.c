@@ -8,22 +8,26 @@
  *   unknown        reads: again, twice at most; effects: never. E_OUTCOME_UNKNOWN is what the call ends in
  *   anything else  is the provider's answer
  *
- * All attempts share the call's deadline.  A limited answer pauses the account's key, so that nobody hammers.
+ * All attempts share the call's deadline, and repeats a budget (breaker.h).  A limited answer pauses what it is about,
+ * so that nobody hammers (limits.h); a provider that keeps failing is not asked for a while (breaker.h).
  *
  * P1 is asserted here, where bytes would leave: a decision of every side, and an intent on record.
  */
 #include "base/check.h"
 #include "base/crypto.h"
 #include "base/escape.h"
+#include "base/log.h"
 #include "base/metric.h"
 #include "call/exchange.h"
 #include "call/internal.h"
+#include "call/breaker.h"
+#include "call/limits.h"
 
 enum {
     ATTEMPTS_MAX = 4,
     UNKNOWN_READS_MAX = 2,
     BACKOFF_MS = 200,
-    PAUSE_DEFAULT_MS = 1000,
+    ILL_AFTER_MS = 1000,
     REPLY_MAX = 8 << 20,
     ERROR_BODY_MAX = 64 * 1024,
 };
@@ -37,7 +41,7 @@ struct attempt {
     struct str path;
     struct json *json;              /* of the answer */
     struct answer_info info;
-    struct rl_ask account_ask;      /* what a limited answer pauses */
+    struct limits_asked asked;             /* of the limiter */
     unsigned tries, unknown_reads;
     bool token_renewed;
     enum err err;                   /* of fetch */
@@ -100,46 +104,17 @@ static unsigned request_headers(const struct attempt *a, struct fetch_header *ou
 
 /* ---- permit ------------------------------------------------------------------------------------------------------ */
 
-static struct str limit_key(struct call *c, const struct provider_conf *p, const struct limit_conf *l)
-{
-    const struct str bar = STR("|"), provider = str_of(p->decl->name), name = str_of(l->name);
-
-    switch (l->scope) {
-    case PER_ACCOUNT:
-        return ARENA_CAT(&c->arena, c->caller->tenant, bar, provider, bar, c->account.id, bar, name);
-    case PER_TENANT:
-        return ARENA_CAT(&c->arena, c->caller->tenant, bar, provider, bar, bar, name);
-    case PER_PROVIDER:
-        return ARENA_CAT(&c->arena, bar, provider, bar, bar, name);
-    }
-    UNREACHABLE();
-}
-
-/* All limits of the provider, at once or not at all. */
+/* All limits that the request falls under, at once or not at all. */
 static enum err await_limits(struct attempt *a, struct permit_wait *w, bool *ret_held)
 {
-    struct rl_ask asks[LIMITS_MAX];
     struct call *c = a->c;
     int64_t retry_at = 0;
-    size_t n = 0;
     enum err e;
 
     *ret_held = false;
-    for (unsigned i = 0; i < a->p->n_limits; i++) {
-        const struct limit_conf *l = &a->p->limits[i];
-        struct str key = limit_key(c, a->p, l);
-
-        if (!key.p || key.len > RL_KEY_MAX)
-            return E_CALL_TOO_LARGE;
-        asks[n] = (struct rl_ask){ key.p, (uint16_t)key.len, l->rule,
-                                   (uint32_t)(l->amount ? (c->tool->decl->cost ? c->tool->decl->cost : 1) : 0) };
-        if (l->scope == PER_ACCOUNT && !a->account_ask.key)
-            a->account_ask = asks[n];
-        n++;
-    }
-    if (n == 0)
+    if (a->asked.n == 0)
         return OK;
-    e = await_permit(c->worker->engine->limiter, w, asks, n, c->deadline, &retry_at);
+    e = await_permit(c, w, a->asked.asks, a->asked.n, c->deadline, &retry_at);
     *ret_held = !e;
     if (e == E_DEADLINE)
         return call_why(c, e, "other requests of this account held its limits at %s until the call's deadline",
@@ -216,56 +191,6 @@ static const char *answer_header(const struct answer_info *in, const char *name)
     struct str value;
 
     return fetch_reply_header(&a->reply, name, &value) ? arena_z(&a->c->arena, value) : NULL;
-}
-
-enum answer answer_by_status(struct answer_info *in)
-{
-    const char *after = in->header(in, "retry-after");
-    uint64_t seconds = 0;
-
-    if (after && str_to_u64(str_of(after), &seconds) && seconds <= 86400)
-        in->retry_after_ms = (int64_t)seconds * 1000;
-    if (in->status >= 200 && in->status < 300)
-        return ANSWER_DONE;
-    switch (in->status) {
-    case 401:
-        return ANSWER_AUTH;
-    case 409:
-    case 412:
-        return ANSWER_CONFLICT;
-    case 429:
-        return ANSWER_LIMITED;
-    case 503:
-        return after ? ANSWER_NOT_EXECUTED : ANSWER_UNKNOWN;
-    case 408:
-    case 303:                           /* "see there for what came of it" */
-        return ANSWER_UNKNOWN;
-    case 501:
-    case 505:
-        return ANSWER_REFUSED;
-    default:
-        /* what a server or something in front of it says of itself proves nothing about the request: 507, 520, 524,
-         * 529 */
-        return in->status >= 500 ? ANSWER_UNKNOWN : ANSWER_REFUSED;
-    }
-}
-
-/* The provider's words, cut to what fits, without what could break a line. */
-void answer_message(struct answer_info *in, const struct json *body, const char *path)
-{
-    struct str s = json_str(js_get(body, path));
-    size_t n = 0;
-
-    for (size_t i = 0; i < s.len && n + 1 < sizeof(in->message); i++)
-        in->message[n++] = (unsigned char)s.p[i] < 0x20 ? ' ' : s.p[i];
-    while (n > 0 && !str_utf8_valid(str_n(in->message, n)))
-        n--;                            /* the cut may have gone through a character */
-    in->message[n] = '\0';
-}
-
-bool answer_text_is(const struct json *string, const char *text)
-{
-    return str_is(json_str(string), text);
 }
 
 static const char *const answer_names[] = { "none",    "done", "refused",      "conflict",
@@ -345,19 +270,63 @@ static enum err await_leave(struct attempt *a, struct vault_lease *lease, struct
     return e;
 }
 
+struct guard {
+    bool probe;
+};
+
+/* A provider that keeps failing is left alone. Settling what is unknown is worth a question even then. */
+static enum err guard_enter(struct attempt *a, struct guard *g)
+{
+    struct call *c = a->c;
+    ns_t retry_at = 0;
+
+    g->probe = false;
+    if (c->in_reconcile || breaker_enter(c->worker->engine->breakers, c->caller->tenant, a->p->index, a->tries == 1,
+                                         loop_now(), &g->probe, &retry_at))
+        return OK;
+    metric_add_at(M_BREAKER_REFUSED_TOTAL, a->p->metric_refused, 1);
+    c->retry_after_ms = (retry_at - loop_now()) / NS_PER_MS + 1;
+    return call_why(c, E_UPSTREAM_UNWELL, "%s keeps failing for this tenant: it is not asked again for %lld ms",
+                    a->p->decl->name, (long long)c->retry_after_ms);
+}
+
+/* A request that had no time says nothing of the provider. */
+static void guard_leave(struct attempt *a, const struct guard *g, enum answer ans, ns_t began)
+{
+    struct call *c = a->c;
+    bool ill = ans == ANSWER_UNKNOWN || ans == ANSWER_NOT_EXECUTED;
+    bool hurried = a->err && (task_cancelled() || (loop_now() >= c->deadline &&
+                                                   loop_now() - began < ILL_AFTER_MS * NS_PER_MS));
+    enum breaker_health health = hurried || (a->err && !ill) ? BREAKER_NOTHING : ill ? BREAKER_ILL : BREAKER_WELL;
+
+    if (!breaker_leave(c->worker->engine->breakers, c->caller->tenant, a->p->index, g->probe, health, loop_now()))
+        return;
+    metric_add_at(M_BREAKER_OPENED_TOTAL, a->p->metric_opened, 1);
+    LOG_WARN("a provider keeps failing: it is left alone for a while", LOG_S("provider", a->p->decl->name),
+             LOG_SV("tenant", c->caller->tenant), LOG_S("last", err_name(a->err ? a->err : E_UPSTREAM_DOWN)));
+}
+
 static enum err await_attempt(struct attempt *a, enum answer *ret)
 {
     struct permit_wait permit;
     struct vault_lease lease = { 0 };
+    struct guard guard;
     struct call *c = a->c;
     bool held;
     enum err e;
 
     e = await_leave(a, &lease, &permit, &held);
+    if (!e)
+        e = guard_enter(a, &guard);
     if (!e) {
+        ns_t began = loop_now();
+
         await_send(a, &lease);
         *ret = classify(a);
         count_answer(a, *ret);
+        guard_leave(a, &guard, *ret, began);
+        /* before the permit goes back: who waits for it must not leave into a throttle */
+        limits_heard(c, &a->asked, *ret, &a->info, held ? permit.waiter.permit.granted_at : 0);
         if (*ret == ANSWER_AUTH && !vault_token_rejected(c->worker->engine->vault, &lease))
             a->token_renewed = true;            /* asking again would bring the same token */
     }
@@ -378,6 +347,11 @@ static bool await_again(struct attempt *a, int64_t wait_ms)
 
     if (a->tries >= ATTEMPTS_MAX || until >= c->deadline || task_cancelled())
         return false;
+    if (!breaker_retry(c->worker->engine->breakers, c->caller->tenant, a->p->index)) {
+        metric_add_at(M_RETRIES_REFUSED_TOTAL, a->p->metric_unrepeated, 1);
+        return false;
+    }
+    metric_add_at(M_RETRIES_TOTAL, a->p->metric_retries, 1);
     return await_sleep(until) == OK;
 }
 
@@ -389,14 +363,6 @@ static int64_t backoff_ms(const struct attempt *a)
     return (BACKOFF_MS << (a->tries - 1)) + r;
 }
 
-static void pause_account(struct attempt *a, int64_t ms)
-{
-    ns_t now = loop_now();
-
-    if (a->account_ask.key)
-        rl_pause(a->c->worker->engine->limiter, &a->account_ask, now + ms * NS_PER_MS, now);
-}
-
 static enum err say(struct attempt *a, enum err e)
 {
     return call_why(a->c, e, "%s (%s answered %d%s%s)", err_text(e), a->p->decl->name, a->info.status,
@@ -406,7 +372,7 @@ static enum err say(struct attempt *a, enum err e)
 /* True: try again. Otherwise *ret is how the exchange ends. */
 static bool await_verdict(struct attempt *a, enum answer ans, enum err *ret)
 {
-    int64_t wait = a->info.retry_after_ms;
+    int64_t wait = a->info.retry_after_ms;      /* never 0 of a throttle: limits_heard() */
 
     switch (ans) {
     case ANSWER_DONE:
@@ -421,8 +387,7 @@ static bool await_verdict(struct attempt *a, enum answer ans, enum err *ret)
         *ret = say(a, E_UPSTREAM_CONFLICT);
         break;
     case ANSWER_LIMITED:
-        a->c->retry_after_ms = wait ? wait : PAUSE_DEFAULT_MS;
-        pause_account(a, a->c->retry_after_ms);
+        a->c->retry_after_ms = wait;
         *ret = say(a, E_UPSTREAM_LIMITED);
         if (await_again(a, a->c->retry_after_ms))
             return true;
@@ -472,6 +437,8 @@ enum err await_call_exchange(struct call *c, const struct exchange *x, struct js
                         c->tool->decl->name);
     *a = (struct attempt){ .c = c, .x = x, .p = c->tool->provider };
     e = write_request(a);
+    if (!e)
+        e = limits_ask(c, a->p, x, &a->asked);
     while (!e) {
         enum answer ans = ANSWER_UNKNOWN;
 

@@ -10,6 +10,11 @@
 
 enum { CALL_MAGIC = 0x63616c6c };
 
+/* ratelimit.h's bounds */
+#define LIMIT_WINDOW_MS_MAX   (400LL * 24 * 3600 * 1000)
+#define LIMIT_AMOUNT_MAX      (1LL << 40)
+#define LIMIT_AT_ONCE_MAX     ((int64_t)UINT32_MAX)
+
 /* check.c: CHECK. Arguments against the schema; the snapshot; the resource; the account's name. */
 enum err call_check(struct call *c);
 /* check.c: the declared result, and what else a body has left behind. */
@@ -38,7 +43,7 @@ struct permit_wait {
     struct loop *loop;
 };
 /* OK: held, return it with rl_release() or rl_return(). E_RATE_LIMITED (with *retry_at), E_OVERLOADED, E_CANCELLED. */
-enum err await_permit(struct rl *rl, struct permit_wait *w, const struct rl_ask *asks, size_t n, ns_t deadline,
+enum err await_permit(struct call *c, struct permit_wait *w, const struct rl_ask *asks, size_t n, ns_t deadline,
                       int64_t *retry_at);
 
 /* Rule ids of the limiter: 0 tenant, 1 agent, then those of providers, in the order of the linker. */

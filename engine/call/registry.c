@@ -12,15 +12,10 @@
 #include "base/crypto.h"
 #include "base/metric.h"
 #include "call/internal.h"
+#include "call/limits.h"
 #include "json/schema.h"
 
 enum { REGISTRY_ARENA_MAX = 64 << 20 };
-
-/* ratelimit.h's bounds */
-#define WINDOW_MS_MAX   (400LL * 24 * 3600 * 1000)
-#define AMOUNT_MAX      (1LL << 40)
-#define AT_ONCE_MAX     ((int64_t)UINT32_MAX)
-
 
 /* Weak: a program without any connector (a unit test) links too. */
 #define SECTION(name, type)                                                                                            \
@@ -369,81 +364,9 @@ static void provider_scopes(struct registry *r, struct provider_conf *p)
     buf_release(&all);
 }
 
-/* So many units may come at once: a twentieth of the window's amount, but always enough for the dearest request. */
-static int64_t limit_burst(const struct limit_conf *l, int64_t cost)
-{
-    int64_t burst = l->amount / 20;
-
-    return burst < cost ? cost : burst;
-}
-
-/* What the dearest tool of the provider costs per request. */
-static int64_t dearest(const struct provider *p)
-{
-    int64_t cost = 1;
-
-    EACH(d, sluice_tools, const struct tool_decl)
-        if ((*d)->provider == p && (*d)->cost > cost)
-            cost = (*d)->cost;
-    return cost;
-}
-
-/* What the limiter would refuse, or what would refuse every call of a tool for good. */
-static enum err limits_sound(const struct provider_conf *p, struct errinfo *info)
-{
-    int64_t cost = dearest(p->decl);
-
-    for (unsigned i = 0; i < p->n_limits; i++) {
-        const struct limit_conf *l = &p->limits[i];
-
-        if (l->amount && (l->window_ms < 1 || l->window_ms > WINDOW_MS_MAX))
-            return err_set(info, E_CONFIG,
-                           "provider %s: limit %s: an amount needs a window_ms from 1 to %lld (400 days)",
-                           p->decl->name, l->name, (long long)WINDOW_MS_MAX);
-        if (l->amount > AMOUNT_MAX || l->concurrency > AT_ONCE_MAX)
-            return err_set(info, E_CONFIG, "provider %s: limit %s: amount is at most %lld, concurrency at most %lld",
-                           p->decl->name, l->name, (long long)AMOUNT_MAX, (long long)AT_ONCE_MAX);
-        if (l->amount && limit_burst(l, cost) > l->amount)
-            return err_set(info, E_CONFIG,
-                           "provider %s: limit %s: an amount of %lld never lets a request that costs %lld through",
-                           p->decl->name, l->name, (long long)l->amount, (long long)cost);
-    }
-    return OK;
-}
-
 static bool budget_sound(const struct admission_rule *r)
 {
-    return r->per_minute <= AMOUNT_MAX && r->at_once <= AT_ONCE_MAX;
-}
-
-static enum err provider_limits(struct provider_conf *p, const struct provider_setup *s, unsigned index,
-                                struct errinfo *info)
-{
-    for (const struct limit *l = p->decl->limits; l && l->name; l++) {
-        struct limit_conf *to = &p->limits[p->n_limits];
-
-        if (p->n_limits == LIMITS_MAX)
-            return err_set(info, E_CONFIG, "provider %s declares more than %d limits", p->decl->name, LIMITS_MAX);
-        *to = (struct limit_conf){ l->name, l->scope, l->amount, l->window_ms, l->concurrency, 0 };
-        to->rule = (uint16_t)(RULE_PROVIDERS + index * LIMITS_MAX + p->n_limits);
-        p->n_limits++;
-    }
-    for (unsigned i = 0; s && i < s->n_limits; i++) {
-        const struct limit_conf *o = &s->limits[i];
-        bool known = false;
-
-        for (unsigned k = 0; k < p->n_limits; k++) {
-            if (strcmp(p->limits[k].name, o->name) != 0)
-                continue;
-            known = true;
-            p->limits[k].amount = o->amount >= 0 ? o->amount : p->limits[k].amount;
-            p->limits[k].window_ms = o->window_ms > 0 ? o->window_ms : p->limits[k].window_ms;
-            p->limits[k].concurrency = o->concurrency >= 0 ? o->concurrency : p->limits[k].concurrency;
-        }
-        if (!known)
-            return err_set(info, E_CONFIG, "provider %s has no limit called \"%s\"", p->decl->name, o->name);
-    }
-    return limits_sound(p, info);
+    return r->per_minute <= LIMIT_AMOUNT_MAX && r->at_once <= LIMIT_AT_ONCE_MAX;
 }
 
 static enum err provider_make(struct registry *r, struct provider_conf *p, const struct provider *d,
@@ -474,7 +397,12 @@ static enum err provider_make(struct registry *r, struct provider_conf *p, const
     provider_scopes(r, p);
     p->metric = metric_label(M_EXCHANGE_SECONDS, str_of(d->name));
     p->answers = ARENA_ARRAY(&r->arena, metric_slot_t, ANSWER_UNKNOWN + 1);
-    return provider_limits(p, s, index, info);
+    p->metric_retries = metric_label(M_RETRIES_TOTAL, str_of(d->name));
+    p->metric_unrepeated = metric_label(M_RETRIES_REFUSED_TOTAL, str_of(d->name));
+    p->metric_opened = metric_label(M_BREAKER_OPENED_TOTAL, str_of(d->name));
+    p->metric_refused = metric_label(M_BREAKER_REFUSED_TOTAL, str_of(d->name));
+    p->index = index;
+    return limits_make(p, s, info);
 }
 
 static bool listed(const char *const *names, const char *name)
@@ -595,8 +523,8 @@ enum err registry_build(const struct registry_options *opt, struct registry **re
     r->agent = opt->agent;
     e = names_known(opt, info);
     if (!e && (!budget_sound(&r->tenant) || !budget_sound(&r->agent)))
-        e = err_set(info, E_CONFIG, "budgets: per_minute is at most %lld, at_once at most %lld", AMOUNT_MAX,
-                    (long long)AT_ONCE_MAX);
+        e = err_set(info, E_CONFIG, "budgets: per_minute is at most %lld, at_once at most %lld", LIMIT_AMOUNT_MAX,
+                    (long long)LIMIT_AT_ONCE_MAX);
     if (!e)
         e = providers_make(r, opt, info);
     if (!e)
@@ -637,30 +565,4 @@ const struct provider_conf *registry_provider(const struct registry *r, struct s
         if (str_is(name, r->providers[i].decl->name))
             return &r->providers[i];
     return NULL;
-}
-
-void registry_apply_limits(const struct registry *r, struct rl *rl, ns_t now)
-{
-    const struct admission_rule *own[] = { [RULE_TENANT] = &r->tenant, [RULE_AGENT] = &r->agent };
-
-    for (size_t i = 0; i < ARRAY_LEN(own); i++) {
-        struct rl_rule rule = { .rate = own[i]->per_minute ? RL_RATE_BUCKET : RL_RATE_NONE,
-                                .amount = (uint64_t)own[i]->per_minute,
-                                .window_ns = 60 * NS_PER_S,
-                                .concurrency = (uint32_t)own[i]->at_once };
-
-        ASSERT(rl_rule_set(rl, (uint16_t)i, &rule, now));
-    }
-    for (size_t i = 0; i < r->n_providers; i++) {
-        for (unsigned k = 0; k < r->providers[i].n_limits; k++) {
-            const struct limit_conf *l = &r->providers[i].limits[k];
-            struct rl_rule rule = { .rate = l->amount ? RL_RATE_WINDOW : RL_RATE_NONE, .amount = (uint64_t)l->amount,
-                                    .window_ns = l->window_ms * NS_PER_MS, .concurrency = (uint32_t)l->concurrency };
-
-            if (l->amount)
-                rule.burst = (uint64_t)limit_burst(l, dearest(r->providers[i].decl));
-
-            ASSERT(rl_rule_set(rl, l->rule, &rule, now));
-        }
-    }
 }

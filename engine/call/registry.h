@@ -23,15 +23,32 @@
 
 struct schema;
 
-/* A limit of a provider after configuration: the connector's defaults are only that. */
+enum { LIMITS_MAX = 8, ORIGINS_MAX = 8, REQUESTS_MAX = 64 };
+
+/* A limit of a provider after configuration: the connector's defaults are only that. In a setup -1 (window_ms: 0) says
+ * that configuration leaves it alone. */
 struct limit_conf {
     const char *name;
     enum limit_scope scope;
-    int64_t amount, window_ms, concurrency;
+    int64_t amount, window_ms, concurrency, spacing_ms;
     uint16_t rule;                      /* its number in the limiter */
+    const struct limit *decl;
+    unsigned metric;                    /* label slot of its throttles */
 };
 
-enum { LIMITS_MAX = 8, ORIGINS_MAX = 8 };
+/* What a request costs, and which limits beside the account's count it. */
+struct request_conf {
+    struct str method, path;            /* "*": any method; see connector.h for the path */
+    int64_t cost;                       /* 0: the tool's */
+    uint8_t limits;                     /* bit i: limits[i] of the provider */
+    const struct request_row *decl;
+};
+
+/* A cost that configuration sets: by the request as the connector declares it. */
+struct cost_conf {
+    const char *request;
+    int64_t cost;
+};
 
 /* How one provider is configured. Filled by runtime/ from the YAML, NULL or zero: the declaration's default. */
 struct provider_setup {
@@ -44,6 +61,8 @@ struct provider_setup {
     struct fetch_guard guard;
     struct limit_conf limits[LIMITS_MAX];
     unsigned n_limits;
+    struct cost_conf costs[REQUESTS_MAX];
+    unsigned n_costs;
 };
 
 struct provider_conf {
@@ -53,8 +72,11 @@ struct provider_conf {
     struct fetch_guard guard;
     struct limit_conf limits[LIMITS_MAX];
     unsigned n_limits;
+    struct request_conf requests[REQUESTS_MAX];
+    unsigned n_requests;
+    unsigned index;                     /* among all that are linked in */
     struct vault_provider vault;        /* OAuth as configured; token_url empty: static tokens only */
-    unsigned metric;                    /* M_EXCHANGE_SECONDS: label slot */
+    unsigned metric, metric_retries, metric_unrepeated, metric_opened, metric_refused;      /* label slots */
     metric_slot_t *answers;             /* M_EXCHANGES_TOTAL, by enum answer */
 };
 

@@ -25,7 +25,7 @@ enum { EXIT_DONE = 0, EXIT_UNABLE = 1, EXIT_USAGE = 2, EXIT_REFUSED = 3, EXIT_FA
 
 extern const struct verb *const cli_verbs[];    /* in the order of `sluice --help`; NULL at the end */
 extern const struct verb verb_serve, verb_call, verb_tools, verb_token, verb_connect, verb_delegate, verb_policy,
-    verb_audit, verb_stdio, verb_sandbox, verb_version, verb_completion, verb_tour;
+    verb_audit, verb_limits, verb_stdio, verb_sandbox, verb_version, verb_completion, verb_tour;
 
 /* ---- options: --name VALUE, --name=VALUE, -h, -n VALUE; everything else is a word -------------------------------- */
 

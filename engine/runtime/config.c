@@ -240,6 +240,7 @@ static const struct key limit_keys[] = {
     LIMIT("amount", K_INT, amount),
     LIMIT("window_ms", K_INT, window_ms),
     LIMIT("concurrency", K_INT, concurrency),
+    LIMIT("spacing_ms", K_INT, spacing_ms),
     { 0 },
 };
 
@@ -256,13 +257,36 @@ static enum err read_limits(struct reader *r, const yaml_node_t *n, void *object
 
         if (p->n_limits == LIMITS_MAX)
             return wrong(r, n, "more than %d limits", LIMITS_MAX);
-        *l = (struct limit_conf){ .amount = -1, .concurrency = -1 };
+        *l = (struct limit_conf){ .amount = -1, .concurrency = -1, .spacing_ms = -1 };
         e = read_text(r, yaml_document_get_node(r->doc, q->key), &l->name);
         if (!e)
             e = read_map(r, yaml_document_get_node(r->doc, q->value), limit_keys, l);
         if (e)
             return e;
         p->n_limits++;
+    }
+    return OK;
+}
+
+/* costs: { "GET /gmail/v1/users/me/messages/{}": 5 }; the requests are the connector's and checked by the registry. */
+static enum err read_costs(struct reader *r, const yaml_node_t *n, void *object)
+{
+    struct provider_setup *p = object;
+
+    if (n->type != YAML_MAPPING_NODE)
+        return wrong(r, n, "expected a mapping of requests to what they cost");
+    for (yaml_node_pair_t *q = n->data.mapping.pairs.start; q < n->data.mapping.pairs.top; q++) {
+        struct cost_conf *c = &p->costs[p->n_costs];
+        enum err e;
+
+        if (p->n_costs == REQUESTS_MAX)
+            return wrong(r, n, "more than %d costs", REQUESTS_MAX);
+        e = read_text(r, yaml_document_get_node(r->doc, q->key), &c->request);
+        if (!e)
+            e = read_int(r, yaml_document_get_node(r->doc, q->value), &c->cost);
+        if (e)
+            return e;
+        p->n_costs++;
     }
     return OK;
 }
@@ -280,6 +304,7 @@ static const struct key provider_keys[] = {
     SETUP("allow_private", K_BOOL, guard.allow_private),
     SETUP("allow_plain_http", K_BOOL, guard.allow_plain_http),
     { "limits", K_CALL, 0, NULL, read_limits },
+    { "costs", K_CALL, 0, NULL, read_costs },
     { 0 },
 };
 
@@ -378,7 +403,8 @@ static const struct key agent_budget_keys[] = {
     TOP("per_minute", K_INT, agent_budget.per_minute), TOP("at_once", K_INT, agent_budget.at_once), { 0 },
 };
 static const struct key budget_keys[] = {
-    TOP("calls_in_flight", K_INT, calls_max),
+    TOP("calls_in_flight", K_INT, calls_max), TOP("breaker_least", K_INT, breaker_least),
+    TOP("repeats_percent", K_INT, repeats_percent),
     { "tenant", K_MAP, 0, tenant_budget_keys, NULL }, { "agent", K_MAP, 0, agent_budget_keys, NULL }, { 0 },
 };
 static const struct key log_keys[] = {
@@ -431,6 +457,8 @@ static struct config *config_new(void)
     c->agent = "local";
     c->segment_mb = 64;
     c->record_arguments = true;
+    c->breaker_least = 10;
+    c->repeats_percent = 10;
     c->log_level = LOG_LEVEL_INFO;
     return c;
 }

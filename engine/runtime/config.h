@@ -59,6 +59,7 @@ struct config {
     bool record_arguments;
     struct engine_options engine;
     struct admission_rule tenant_budget, agent_budget;
+    int64_t breaker_least, repeats_percent;     /* call/breaker.h */
     int64_t calls_max;
 
     enum log_level log_level;

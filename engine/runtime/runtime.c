@@ -15,6 +15,7 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "base/metric.h"
+#include "call/breaker.h"
 #include "call/call.h"
 #include "call/once.h"
 #include "http/http.h"
@@ -23,6 +24,7 @@
 #include "mcp/mcp.h"
 #include "ratelimit/ratelimit.h"
 #include "runtime/egress.h"
+#include "runtime/limits.h"
 #include "runtime/recover.h"
 #include "runtime/runtime.h"
 #include "store/store.h"
@@ -63,6 +65,7 @@ struct runtime {
     struct identity_local *local;
     struct registry *registry;
     struct recovery *recovery;
+    struct limits_keeper *limits;
     struct mcp *mcp;
     struct http_tls *tls;
     char address[64], mcp_url[256];
@@ -511,8 +514,10 @@ static enum err open_limiter(struct runtime *rt, struct errinfo *info)
     rt->engine.limiter = rl_new(&config);
     if (!rt->engine.limiter)
         return err_set(info, E_IO, "no memory for the limiter");
+    rt->engine.breakers = breakers_new((unsigned)rt->config->breaker_least,
+                                        (unsigned)rt->config->repeats_percent);
     registry_apply_limits(rt->registry, rt->engine.limiter, world->now());
-    return OK;
+    return limits_keep(rt->engine.limiter, rt->config->data, &rt->limits, info);
 }
 
 static enum err make_workers(struct runtime *rt, struct errinfo *info)
@@ -648,7 +653,9 @@ enum err runtime_start(struct config *config, struct runtime **ret, struct errin
 static void release_shared(struct runtime *rt)
 {
     mcp_free(rt->mcp);
+    limits_kept(rt->limits);
     rl_free(rt->engine.limiter);
+    breakers_free(rt->engine.breakers);
     journal_close(rt->engine.journal);
     once_free(rt->engine.once);
     if (rt->engine.identity)

@@ -11,6 +11,7 @@
 #include "base/err.h"
 #include "runtime/config.h"
 
+struct registry;
 struct runtime;
 
 #define RUNTIME_LOCAL_ISSUER "sluice:local"     /* iss of tokens that the engine's own key signs */

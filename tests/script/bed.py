@@ -19,11 +19,11 @@ POLICY = """
 """
 
 
-def config(provider_url, extra=""):
+def config(provider_url, extra="", policy=POLICY):
     """A configuration file: Outlook at `provider_url`, the fixtures, the policies above."""
     d = harness.scratch()
     with open(os.path.join(d, "policy.cedar"), "w") as f:
-        f.write(POLICY)
+        f.write(policy)
     path = os.path.join(d, "sluice.yaml")
     with open(path, "w") as f:
         f.write("""
@@ -53,17 +53,21 @@ def text_of(message):
 class WithEngine(unittest.TestCase):
     """One engine per class, with an upstream whose behaviour each test sets."""
 
+    EXTRA = ""                  # further configuration
+    POLICY = POLICY
+
     @classmethod
     def setUpClass(cls):
         cls.upstream = upstream.Upstream()
-        cls.engine = harness.Engine(config=config(cls.upstream.url))
+        cls.config = config(cls.upstream.url, cls.EXTRA, cls.POLICY)
+        cls.engine = harness.Engine(config=cls.config)
         cls.token = cls.engine.token()
         cls.connect(cls.token)
 
     @classmethod
-    def connect(cls, token):
+    def connect(cls, token, label="alice@demo.example"):
         status, _, raw = cls.engine.request("POST", "/v1/accounts",
-                                            json.dumps({"provider": "outlook", "label": "alice@demo.example",
+                                            json.dumps({"provider": "outlook", "label": label,
                                                         "token": "up-secret-token"}),
                                             {"Authorization": "Bearer " + token, "Content-Type": "application/json"})
         assert status == 200, raw

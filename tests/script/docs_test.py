@@ -219,7 +219,7 @@ class Configuration(unittest.TestCase):
     KINDS = {"K_TEXT": "text", "K_BOOL": "true/false", "K_INT": "number", "K_LIST": "list", "K_SECRET": "secret",
              "K_LEVEL": "level", "K_FORMAT": "format"}
     CALLS = {"read_issuers": ("issuer_keys", "[]"), "read_providers": ("provider_keys", ".NAME"),
-             "read_limits": ("limit_keys", ".LIMIT")}
+             "read_limits": ("limit_keys", ".LIMIT"), "read_costs": ("", ".REQUEST")}
 
     def keys(self, table="top_keys", prefix=""):
         """{dotted key: (type, field)}"""
@@ -229,6 +229,9 @@ class Configuration(unittest.TestCase):
                 found.update(self.keys(to, prefix + name + "."))
             elif kind == "K_CALL":
                 inner, suffix = self.CALLS[to]
+                if not inner:
+                    found[prefix + name + suffix] = ("number", "")
+                    continue
                 if to == "read_issuers":
                     found[prefix + name] = ("list of mappings", "")
                 found.update(self.keys(inner, prefix + name + suffix + "."))
@@ -275,8 +278,13 @@ class References(unittest.TestCase):
             with open(path) as f:
                 text = f.read()
             for m in re.finditer(r"^PROVIDER\(.*?^ *\.name = \"(\w+)\".*?\)\n\n", text, re.M | re.S):
-                for limit in re.findall(r'\{ "(\w+)", PER_\w+, (\d+), (\d+), (\d+) \}', m.group()):
-                    declared[m.group(1) + " " + limit[0]] = limit[3] if limit[3] != "0" else "%s in %s ms" % limit[1:3]
+                if ".fixture = true" in m.group():
+                    continue
+                for limit, fields in re.findall(r'\{ \.name = "(\w+)", (\.scope = PER_\w+,[^"]*)', m.group()):
+                    values = dict(re.findall(r"\.(\w+) = (\w+)", fields))
+                    declared[m.group(1) + " " + limit] = (
+                        values.get("concurrency") or ("%s ms apart" % values["spacing_ms"] if "spacing_ms" in values
+                                                      else "%s in %s ms" % (values["amount"], values["window_ms"])))
         page = {" ".join(ticked(r[0])): r[2] for r in cells("docs/operating.md", "limit")}
         self.assertEqual(page, declared)
 

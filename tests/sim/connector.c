@@ -20,9 +20,9 @@ static const struct oauth oauth = {
 
 PROVIDER(sim, .name = "sim", .title = "Simulated", .base_url = "https://api.sim.example/v1", .oauth = &oauth,
          .resource = "Mailbox",
-         .limits = LIMITS({ "mailbox_concurrency", PER_ACCOUNT, 0, 0, 4 },
-                          { "mailbox_requests", PER_ACCOUNT, 40, 10000, 0 },
-                          { "app_requests", PER_TENANT, 300, 10000, 0 }),
+         .limits = LIMITS({ .name = "mailbox_concurrency", .scope = PER_ACCOUNT, .concurrency = 4 },
+                          { .name = "mailbox_requests", .scope = PER_ACCOUNT, .amount = 40, .window_ms = 10000 },
+                          { .name = "app_requests", .scope = PER_TENANT, .amount = 300, .window_ms = 10000 }),
          .fixture = true)
 
 #define ARGS   FIELDS({ "op", T_INT, 0, 1000000, "operation" }, { "subject", T_STRING, 0, 100, "words" })

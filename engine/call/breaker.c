@@ -1,0 +1,275 @@
+/*
+ * breaker.c -- circuits by provider and tenant, shared by all workers
+ *
+ * Parts with a lock each; an exchange takes one for some arithmetic.  Failures are counted in two halves of the window:
+ * the older one is dropped when the newer is full of time, so 5 to 10 s are looked back on.  A circuit that has nothing
+ * to say (closed, idle, with its tokens back) is forgotten when its part is full; when none is, exchanges of new ones
+ * go unguarded: a breaker is a kindness, not a promise.
+ */
+#include <pthread.h>
+#include <stdlib.h>
+
+#include "base/check.h"
+#include "base/map.h"
+#include "call/breaker.h"
+
+enum { PARTS = 16, TOKEN = 100 };               /* tokens are counted in hundredths */
+
+#define HALF_WINDOW     (5 * NS_PER_S)
+#define OPEN_FIRST      NS_PER_S
+#define OPEN_MAX        (60 * NS_PER_S)
+#define PROBE_MAX       (60 * NS_PER_S)         /* a probe that never came back holds up nobody for longer */
+#define FORGET          (600 * NS_PER_S)
+
+enum state { CLOSED, OPEN, HALF_OPEN };
+
+struct circuit {
+    struct str key;                     /* its bytes follow the struct */
+    enum state state;
+    unsigned tried, failed, tried_before, failed_before;
+    unsigned wells;                     /* probes that succeeded in a row */
+    unsigned tokens;
+    ns_t half_began, used;
+    ns_t until, open_for;               /* OPEN */
+    ns_t probe_since;                   /* HALF_OPEN; 0: no probe is under way */
+};
+
+struct part {
+    pthread_mutex_t lock;
+    struct map circuits;
+};
+
+struct breakers {
+    unsigned least, earned;                     /* earned: hundredths of a token, by a first attempt */
+    struct part parts[PARTS];
+};
+
+struct breakers *breakers_new(unsigned least, unsigned repeats_percent)
+{
+    struct breakers *b = calloc(1, sizeof(*b));
+
+    ASSERT(b != NULL);
+    b->least = least;
+    b->earned = repeats_percent;
+    for (int i = 0; i < PARTS; i++)
+        pthread_mutex_init(&b->parts[i].lock, NULL);
+    return b;
+}
+
+void breakers_free(struct breakers *b)
+{
+    for (int i = 0; b && i < PARTS; i++) {
+        struct map_slot *slot;
+        size_t at = 0;
+
+        while ((slot = map_next(&b->parts[i].circuits, &at)))
+            free(slot->value);
+        map_release(&b->parts[i].circuits);
+        pthread_mutex_destroy(&b->parts[i].lock);
+    }
+    free(b);
+}
+
+/* ---- finding ----------------------------------------------------------------------------------------------------- */
+
+static void forget_idle(struct part *p, ns_t now)
+{
+    struct map_slot *slot;
+    size_t at = 0;
+
+    while ((slot = map_next(&p->circuits, &at))) {
+        struct circuit *c = slot->value;
+
+        if (c->state != CLOSED || now - c->used < FORGET)
+            continue;
+        map_del(&p->circuits, c->key);
+        free(c);
+    }
+}
+
+static struct circuit *circuit_new(struct part *p, struct str key, ns_t now)
+{
+    struct circuit *c;
+
+    if (p->circuits.len >= BREAKERS_MAX / PARTS)
+        forget_idle(p, now);
+    if (p->circuits.len >= BREAKERS_MAX / PARTS)
+        return NULL;
+    c = calloc(1, sizeof(*c) + key.len);
+    if (!c)
+        return NULL;
+    memcpy(c + 1, key.p, key.len);
+    c->key = str_n(c + 1, key.len);
+    c->tokens = RETRY_RESERVE * TOKEN;
+    c->half_began = now;
+    map_put(&p->circuits, c->key, c);
+    return c;
+}
+
+/* With its part locked, *ret_part; NULL: there is none, and nothing is locked. */
+static struct circuit *lock_circuit(struct breakers *b, struct str tenant, unsigned provider, bool make, ns_t now,
+                                    struct part **ret_part)
+{
+    char bytes[128];
+    struct str key = { bytes, sizeof(provider) };
+    struct circuit *c;
+
+    if (!b || tenant.len > sizeof(bytes) - sizeof(provider))
+        return NULL;
+    memcpy(bytes, &provider, sizeof(provider));
+    memcpy(bytes + key.len, tenant.p, tenant.len);
+    key.len += tenant.len;
+    *ret_part = &b->parts[hash_bytes(key.p, key.len) % PARTS];
+    pthread_mutex_lock(&(*ret_part)->lock);
+    c = map_get(&(*ret_part)->circuits, key);
+    if (!c && make)
+        c = circuit_new(*ret_part, key, now);
+    if (!c)
+        pthread_mutex_unlock(&(*ret_part)->lock);
+    return c;
+}
+
+/* ---- what may go ------------------------------------------------------------------------------------------------- */
+
+static bool may_go(struct circuit *c, ns_t now, bool *ret_probe, ns_t *ret_retry_at)
+{
+    if (c->state == CLOSED)
+        return true;
+    if (c->state == OPEN && now < c->until) {
+        *ret_retry_at = c->until;
+        return false;
+    }
+    if (c->state == HALF_OPEN && c->probe_since && now - c->probe_since < PROBE_MAX) {
+        *ret_retry_at = now + OPEN_FIRST;
+        return false;
+    }
+    if (c->state == OPEN)
+        c->wells = 0;
+    c->state = HALF_OPEN;
+    c->probe_since = now;
+    *ret_probe = true;
+    return true;
+}
+
+bool breaker_enter(struct breakers *b, struct str tenant, unsigned provider, bool first, ns_t now, bool *ret_probe,
+                   ns_t *ret_retry_at)
+{
+    struct part *p;
+    struct circuit *c = lock_circuit(b, tenant, provider, true, now, &p);
+    bool go;
+
+    *ret_probe = false;
+    *ret_retry_at = 0;
+    if (!c)
+        return true;
+    c->used = now;
+    go = may_go(c, now, ret_probe, ret_retry_at);
+    if (go && first)
+        c->tokens += b->earned;
+    if (c->tokens > RETRY_RESERVE * TOKEN)
+        c->tokens = RETRY_RESERVE * TOKEN;
+    pthread_mutex_unlock(&p->lock);
+    return go;
+}
+
+bool breaker_retry(struct breakers *b, struct str tenant, unsigned provider)
+{
+    struct part *p;
+    struct circuit *c = lock_circuit(b, tenant, provider, false, 0, &p);
+    bool ok;
+
+    if (!c)
+        return true;
+    ok = c->tokens >= TOKEN;
+    if (ok)
+        c->tokens -= TOKEN;
+    pthread_mutex_unlock(&p->lock);
+    return ok;
+}
+
+/* ---- what came of it --------------------------------------------------------------------------------------------- */
+
+static void open_circuit(struct circuit *c, ns_t now)
+{
+    c->open_for = c->state == CLOSED || !c->open_for ? OPEN_FIRST : c->open_for * 2;
+    if (c->open_for > OPEN_MAX)
+        c->open_for = OPEN_MAX;
+    c->state = OPEN;
+    c->until = now + c->open_for;
+    c->probe_since = 0;
+}
+
+static bool probe_ended(struct circuit *c, enum breaker_health health, ns_t now)
+{
+    if (c->state != HALF_OPEN)
+        return false;
+    c->probe_since = 0;
+    if (health == BREAKER_ILL) {
+        open_circuit(c, now);
+        return true;
+    }
+    if (health == BREAKER_WELL && ++c->wells >= BREAKER_PROBES) {
+        c->state = CLOSED;
+        c->tried = c->failed = c->tried_before = c->failed_before = 0;
+        c->half_began = now;
+        c->open_for = 0;
+    }
+    return false;
+}
+
+static void turn_window(struct circuit *c, ns_t now)
+{
+    if (now - c->half_began < HALF_WINDOW)
+        return;
+    c->tried_before = now - c->half_began < 2 * HALF_WINDOW ? c->tried : 0;
+    c->failed_before = now - c->half_began < 2 * HALF_WINDOW ? c->failed : 0;
+    c->tried = c->failed = 0;
+    c->half_began = now;
+}
+
+static bool counted(struct circuit *c, unsigned least, enum breaker_health health, ns_t now)
+{
+    unsigned tried, failed;
+
+    if (health == BREAKER_NOTHING || c->state != CLOSED)
+        return false;
+    turn_window(c, now);
+    c->tried++;
+    c->failed += health == BREAKER_ILL;
+    tried = c->tried + c->tried_before;
+    failed = c->failed + c->failed_before;
+    if (health != BREAKER_ILL || least == 0 || tried < least || 2 * failed < tried)
+        return false;
+    open_circuit(c, now);
+    return true;
+}
+
+bool breaker_leave(struct breakers *b, struct str tenant, unsigned provider, bool probe, enum breaker_health health,
+                   ns_t now)
+{
+    struct part *p;
+    struct circuit *c = lock_circuit(b, tenant, provider, false, now, &p);
+    bool opened;
+
+    if (!c)
+        return false;
+    opened = probe ? probe_ended(c, health, now) : counted(c, b->least, health, now);
+    pthread_mutex_unlock(&p->lock);
+    return opened;
+}
+
+unsigned breakers_open(struct breakers *b)
+{
+    unsigned n = 0;
+
+    for (int i = 0; b && i < PARTS; i++) {
+        struct map_slot *slot;
+        size_t at = 0;
+
+        pthread_mutex_lock(&b->parts[i].lock);
+        while ((slot = map_next(&b->parts[i].circuits, &at)))
+            n += ((struct circuit *)slot->value)->state != CLOSED;
+        pthread_mutex_unlock(&b->parts[i].lock);
+    }
+    return n;
+}

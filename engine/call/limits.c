@@ -1,0 +1,423 @@
+/*
+ * limits.c -- a provider's limits: rules for the limiter, asks of an exchange, and what answers teach
+ *
+ * What is hard is to slow down exactly what a throttle is about: a mailbox, not its tenant; a channel, not the
+ * workspace.  The connector's classify names the limit; where the provider does not say, the narrowest that the request
+ * fell under is taken: too narrow is found out by the next throttle, too wide would stop others for nothing.
+ */
+#include "base/check.h"
+#include "base/metric.h"
+#include "call/internal.h"
+#include "call/limits.h"
+#include "call/quota.h"
+
+enum { PAUSE_DEFAULT_MS = 1000, RESOURCE_MAX = 128 };
+
+/* Requests do not take equally long to arrive: what left evenly may come closer together. So windows are taken as
+ * longer by this part; a minute has two seconds to spare. */
+enum { WINDOW_MARGIN = 32 };
+
+#define EACH_TOOL(it)                                                                                                  \
+    for (const struct tool_decl *const *it = __start_sluice_tools; it && it < __stop_sluice_tools; it++)
+
+extern const struct tool_decl *const __start_sluice_tools[] __attribute__((weak, visibility("hidden")));
+extern const struct tool_decl *const __stop_sluice_tools[] __attribute__((weak, visibility("hidden")));
+
+/* ---- from declaration and configuration -------------------------------------------------------------------------- */
+
+static bool narrow(enum limit_scope scope)
+{
+    return scope == PER_METHOD || scope == PER_RESOURCE;
+}
+
+static struct limit_conf *limit_named(struct provider_conf *p, const char *name)
+{
+    for (unsigned i = 0; i < p->n_limits; i++)
+        if (strcmp(p->limits[i].name, name) == 0)
+            return &p->limits[i];
+    return NULL;
+}
+
+/* What one request costs of a limit. */
+static int64_t cost_of(const struct limit_conf *l, const struct request_conf *row, const struct tool_decl *tool)
+{
+    if (!l->amount)
+        return 0;
+    if (row && row->cost && l->decl->unit)
+        return row->cost;
+    return tool && tool->cost && (!row || !row->cost) ? tool->cost : 1;
+}
+
+/* The most that a request of the provider can cost of this limit. */
+static int64_t dearest(const struct provider_conf *p, const struct limit_conf *l)
+{
+    int64_t most = 1;
+
+    for (unsigned i = 0; i < p->n_requests; i++)
+        if (l->decl->unit && p->requests[i].cost > most)
+            most = p->requests[i].cost;
+    EACH_TOOL(d)
+        if ((*d)->provider == p->decl && (*d)->cost > most)
+            most = (*d)->cost;
+    return most;
+}
+
+/* So many units may come at once: a hundredth of the window's amount, which the steady rate is lowered by (no window,
+ * wherever it begins, may hold more than the amount), but always enough for the dearest request. */
+static int64_t limit_burst(const struct limit_conf *l, int64_t cost)
+{
+    int64_t burst = l->amount / 100;
+
+    return burst < cost ? cost : burst;
+}
+
+/* What the limiter would refuse, or what would refuse every call of a tool for good. */
+static enum err limit_sound(const struct provider_conf *p, const struct limit_conf *l, struct errinfo *info)
+{
+    int64_t cost = dearest(p, l);
+
+    if (l->amount && (l->window_ms < 1 || l->window_ms > LIMIT_WINDOW_MS_MAX))
+        return err_set(info, E_CONFIG, "provider %s: limit %s: an amount needs a window_ms from 1 to %lld (400 days)",
+                       p->decl->name, l->name, (long long)LIMIT_WINDOW_MS_MAX);
+    if (l->amount > LIMIT_AMOUNT_MAX || l->concurrency > LIMIT_AT_ONCE_MAX || l->spacing_ms > LIMIT_WINDOW_MS_MAX)
+        return err_set(info, E_CONFIG,
+                       "provider %s: limit %s: amount is at most %lld, concurrency at most %lld, spacing_ms at most "
+                       "%lld", p->decl->name, l->name, (long long)LIMIT_AMOUNT_MAX, (long long)LIMIT_AT_ONCE_MAX,
+                       (long long)LIMIT_WINDOW_MS_MAX);
+    if (l->amount && limit_burst(l, cost) > l->amount)
+        return err_set(info, E_CONFIG,
+                       "provider %s: limit %s: an amount of %lld never lets a request that costs %lld through",
+                       p->decl->name, l->name, (long long)l->amount, (long long)cost);
+    return OK;
+}
+
+static enum err declared_limits(struct provider_conf *p, struct errinfo *info)
+{
+    for (const struct limit *l = p->decl->limits; l && l->name; l++) {
+        struct limit_conf *to = &p->limits[p->n_limits];
+        struct buf label = BUF_INIT(256);
+
+        if (p->n_limits == LIMITS_MAX)
+            return err_set(info, E_CONFIG, "provider %s declares more than %d limits", p->decl->name, LIMITS_MAX);
+        *to = (struct limit_conf){ .name = l->name, .scope = l->scope, .amount = l->amount, .window_ms = l->window_ms,
+                                   .concurrency = l->concurrency, .spacing_ms = l->spacing_ms, .decl = l };
+        to->rule = (uint16_t)(RULE_PROVIDERS + p->index * LIMITS_MAX + p->n_limits);
+        buf_addf(&label, "%s:%s", p->decl->name, l->name);
+        to->metric = metric_label(M_THROTTLES_TOTAL, buf_str(&label));
+        buf_release(&label);
+        p->n_limits++;
+    }
+    return OK;
+}
+
+static enum err declared_request(struct provider_conf *p, const struct request_row *d, struct errinfo *info)
+{
+    struct request_conf *to = &p->requests[p->n_requests];
+    bool resource = false;
+
+    if (p->n_requests == REQUESTS_MAX)
+        return err_set(info, E_CONFIG, "provider %s declares more than %d requests", p->decl->name, REQUESTS_MAX);
+    *to = (struct request_conf){ .cost = d->cost, .decl = d };
+    if (!str_cut(str_of(d->request), ' ', &to->method, &to->path) || to->path.len == 0)
+        return err_set(info, E_CONFIG, "provider %s: request \"%s\": expected a method, a blank and a path",
+                       p->decl->name, d->request);
+    for (const char *const *name = d->limits; name && *name; name++) {
+        const struct limit_conf *l = limit_named(p, *name);
+
+        if (!l || !narrow(l->scope))
+            return err_set(info, E_CONFIG, "provider %s: request \"%s\": no limit \"%s\" per method or resource",
+                           p->decl->name, d->request, *name);
+        to->limits |= (uint8_t)(1u << (l - p->limits));
+        resource = resource || l->scope == PER_RESOURCE;
+    }
+    if (resource && !d->resource)
+        return err_set(info, E_CONFIG, "provider %s: request \"%s\": nothing names the resource", p->decl->name,
+                       d->request);
+    p->n_requests++;
+    return OK;
+}
+
+static enum err override_limit(struct provider_conf *p, const struct limit_conf *o, struct errinfo *info)
+{
+    struct limit_conf *l = limit_named(p, o->name);
+
+    if (!l)
+        return err_set(info, E_CONFIG, "provider %s has no limit called \"%s\"; sluice limits show %s lists them",
+                       p->decl->name, o->name, p->decl->name);
+    l->amount = o->amount >= 0 ? o->amount : l->amount;
+    l->window_ms = o->window_ms > 0 ? o->window_ms : l->window_ms;
+    l->concurrency = o->concurrency >= 0 ? o->concurrency : l->concurrency;
+    l->spacing_ms = o->spacing_ms >= 0 ? o->spacing_ms : l->spacing_ms;
+    return OK;
+}
+
+static enum err override_cost(struct provider_conf *p, const struct cost_conf *o, struct errinfo *info)
+{
+    for (unsigned i = 0; i < p->n_requests; i++) {
+        if (strcmp(p->requests[i].decl->request, o->request) != 0)
+            continue;
+        if (o->cost < 1 || o->cost > UINT32_MAX)
+            return err_set(info, E_CONFIG, "provider %s: cost of \"%s\": expected 1 to %lld", p->decl->name, o->request,
+                           (long long)UINT32_MAX);
+        p->requests[i].cost = o->cost;
+        return OK;
+    }
+    return err_set(info, E_CONFIG, "provider %s declares no cost for \"%s\"; sluice limits show %s lists them",
+                   p->decl->name, o->request, p->decl->name);
+}
+
+enum err limits_make(struct provider_conf *p, const struct provider_setup *s, struct errinfo *info)
+{
+    enum err e = declared_limits(p, info);
+
+    for (const struct request_row *d = p->decl->requests; !e && d && d->request; d++)
+        e = declared_request(p, d, info);
+    for (unsigned i = 0; !e && s && i < s->n_limits; i++)
+        e = override_limit(p, &s->limits[i], info);
+    for (unsigned i = 0; !e && s && i < s->n_costs; i++)
+        e = override_cost(p, &s->costs[i], info);
+    for (unsigned i = 0; !e && i < p->n_limits; i++)
+        e = limit_sound(p, &p->limits[i], info);
+    return e;
+}
+
+/* ---- rules of the limiter ---------------------------------------------------------------------------------------- */
+
+/* Names the rule across restarts: FNV-1a of "provider.limit". */
+static uint64_t rule_tag(const struct provider_conf *p, const struct limit_conf *l)
+{
+    const char *parts[] = { p->decl->name, ".", l->name };
+    uint64_t h = 0xcbf29ce484222325ULL;
+
+    for (size_t i = 0; i < ARRAY_LEN(parts); i++)
+        for (const char *z = parts[i]; *z; z++)
+            h = (h ^ (unsigned char)*z) * 0x100000001b3ULL;
+    return h ? h : 1;
+}
+
+static struct rl_rule rule_of(const struct provider_conf *p, const struct limit_conf *l)
+{
+    struct rl_rule rule = { .rate = RL_RATE_NONE, .concurrency = (uint32_t)l->concurrency };
+
+    if (l->amount) {
+        rule.rate = RL_RATE_WINDOW;
+        rule.amount = (uint64_t)l->amount;
+        rule.window_ns = (l->window_ms + (l->window_ms + WINDOW_MARGIN - 1) / WINDOW_MARGIN) * NS_PER_MS;
+        if (rule.window_ns > LIMIT_WINDOW_MS_MAX * NS_PER_MS)
+            rule.window_ns = LIMIT_WINDOW_MS_MAX * NS_PER_MS;
+        rule.burst = (uint64_t)limit_burst(l, dearest(p, l));
+    }
+    if (l->amount) {
+        rule.spacing_ns = l->spacing_ms * NS_PER_MS;
+    } else if (l->spacing_ms) {            /* as a rate, which can be tightened */
+        rule.rate = RL_RATE_BUCKET;
+        rule.amount = rule.burst = 1;
+        rule.window_ns = l->spacing_ms * NS_PER_MS;
+    }
+    rule.tag = rule_tag(p, l);
+    return rule;
+}
+
+void registry_apply_limits(const struct registry *r, struct rl *rl, ns_t now)
+{
+    const struct admission_rule *own[] = { [RULE_TENANT] = &r->tenant, [RULE_AGENT] = &r->agent };
+
+    for (uint16_t i = 0; i < ARRAY_LEN(own); i++) {
+        struct rl_rule rule = { .rate = own[i]->per_minute ? RL_RATE_BUCKET : RL_RATE_NONE,
+                                .amount = (uint64_t)own[i]->per_minute,
+                                .window_ns = 60 * NS_PER_S,
+                                .concurrency = (uint32_t)own[i]->at_once };
+
+        ASSERT(rl_rule_set(rl, i, &rule, now));
+    }
+    for (size_t i = 0; i < r->n_providers; i++) {
+        for (unsigned k = 0; k < r->providers[i].n_limits; k++) {
+            struct rl_rule rule = rule_of(&r->providers[i], &r->providers[i].limits[k]);
+
+            ASSERT(rl_rule_set(rl, r->providers[i].limits[k].rule, &rule, now));
+        }
+    }
+}
+
+/* ---- asks of an exchange ----------------------------------------------------------------------------------------- */
+
+static bool path_fits(struct str pattern, struct str path, struct str *ret_first)
+{
+    bool captured = false;
+
+    *ret_first = STR_NULL;
+    while (pattern.len) {
+        if (str_is(pattern, "*"))
+            return true;
+        if (str_starts(pattern, STR("{}"))) {
+            size_t n = 0;
+
+            while (n < path.len && path.p[n] != '/')
+                n++;
+            if (n == 0)
+                return false;
+            if (!captured)
+                *ret_first = str_n(path.p, n);
+            captured = true;
+            pattern = str_from(pattern, 2);
+            path = str_from(path, n);
+        } else if (path.len == 0 || path.p[0] != pattern.p[0]) {
+            return false;
+        } else {
+            pattern = str_from(pattern, 1);
+            path = str_from(path, 1);
+        }
+    }
+    return path.len == 0;
+}
+
+const struct request_conf *limits_row(const struct provider_conf *p, struct str method, struct str path,
+                                      struct str *ret_first)
+{
+    struct str query;
+
+    str_cut(path, '?', &path, &query);
+    for (unsigned i = 0; i < p->n_requests; i++) {
+        const struct request_conf *row = &p->requests[i];
+
+        if ((str_is(row->method, "*") || str_eq(row->method, method)) && path_fits(row->path, path, ret_first))
+            return row;
+    }
+    *ret_first = STR_NULL;
+    return NULL;
+}
+
+/* What the request is done to. Names that agree in their first bytes share a limit: stricter, never looser. */
+static struct str resource_of(const struct exchange *x, const struct request_conf *row, struct str first)
+{
+    struct str name = strcmp(row->decl->resource, "{}") == 0 ? first : json_str(json_get(x->body, row->decl->resource));
+
+    return name.len > RESOURCE_MAX ? str_n(name.p, RESOURCE_MAX) : name;
+}
+
+static struct str limit_key(struct call *c, const struct provider_conf *p, const struct limit_conf *l,
+                            const struct request_conf *row, struct str narrower)
+{
+    struct str tenant = l->scope == PER_PROVIDER ? STR("") : c->caller->tenant,
+               account = l->scope == PER_PROVIDER || l->scope == PER_TENANT ? STR("") : c->account.id;
+
+    switch (l->scope) {
+    case PER_ACCOUNT:
+    case PER_TENANT:
+    case PER_PROVIDER:
+        return arena_printf(&c->arena, "%.*s|%s|%.*s|%s", STR_ARG(tenant), p->decl->name, STR_ARG(account), l->name);
+    case PER_METHOD:
+        return arena_printf(&c->arena, "%.*s|%s|%.*s|%s|%s", STR_ARG(tenant), p->decl->name, STR_ARG(account), l->name,
+                            row->decl->request);
+    case PER_RESOURCE:
+        return arena_printf(&c->arena, "%.*s|%s|%.*s|%s|%.*s", STR_ARG(tenant), p->decl->name, STR_ARG(account),
+                            l->name, STR_ARG(narrower));
+    }
+    UNREACHABLE();
+}
+
+enum err limits_ask(struct call *c, const struct provider_conf *p, const struct exchange *x, struct limits_asked *ret)
+{
+    struct str first;
+    const struct request_conf *row = limits_row(p, str_of(x->method), str_of(x->path), &first);
+
+    ret->n = 0;
+    for (unsigned i = 0; i < p->n_limits; i++) {
+        const struct limit_conf *l = &p->limits[i];
+        struct str narrower = STR(""), key;
+
+        if ((!l->amount && !l->concurrency && !l->spacing_ms) || (narrow(l->scope) && !(row && row->limits & 1u << i)))
+            continue;
+        if (l->scope == PER_RESOURCE)
+            narrower = resource_of(x, row, first);
+        key = limit_key(c, p, l, row, narrower);
+        if (!key.p || key.len > RL_KEY_MAX)
+            return E_CALL_TOO_LARGE;
+        ret->asks[ret->n] = (struct rl_ask){ .key = key.p, .key_len = (uint16_t)key.len, .rule = l->rule,
+                                             .cost = (uint32_t)(l->spacing_ms ? 1 : cost_of(l, row, c->tool->decl)) };
+        ret->of[ret->n++] = l;
+    }
+    return OK;
+}
+
+/* ---- what answers teach ------------------------------------------------------------------------------------------ */
+
+const struct rl_ask *limits_concerned(const struct limits_asked *a, const char *name, const struct limit_conf **ret)
+{
+    static const enum limit_scope order[] = { PER_RESOURCE, PER_METHOD, PER_ACCOUNT, PER_TENANT, PER_PROVIDER };
+
+    for (unsigned i = 0; name && i < a->n; i++) {
+        if (strcmp(a->of[i]->name, name) == 0) {
+            *ret = a->of[i];
+            return &a->asks[i];
+        }
+    }
+    for (size_t o = 0; o < ARRAY_LEN(order); o++) {
+        const struct rl_ask *found = NULL;
+
+        for (unsigned i = 0; i < a->n; i++) {
+            if (a->of[i]->scope != order[o] || (found && ((*ret)->amount || !a->of[i]->amount)))
+                continue;                   /* of two of a kind, the one with a rate */
+            found = &a->asks[i];
+            *ret = a->of[i];
+        }
+        if (found)
+            return found;
+    }
+    return NULL;
+}
+
+static const char *info_field(void *arg, const char *name)
+{
+    struct answer_info *info = arg;
+
+    return info->header(info, name);
+}
+
+static void throttled(struct call *c, const struct limits_asked *a, struct answer_info *info,
+                      const struct quota_seen *quotas,
+                      ns_t granted)
+{
+    const struct limit_conf *l = NULL;
+    const struct rl_ask *ask = limits_concerned(a, info->limit, &l);
+    ns_t now = loop_now();
+
+    if (ask && !info->retry_after_ms && quotas[ask - a->asks].remaining == 0 && quotas[ask - a->asks].reset_ms > 0)
+        info->retry_after_ms = quotas[ask - a->asks].reset_ms;
+    if (!info->retry_after_ms)
+        info->retry_after_ms = PAUSE_DEFAULT_MS;
+    if (!ask)
+        return;
+    metric_add_at(M_THROTTLES_TOTAL, l->metric, 1);
+    rl_throttled(c->worker->engine->limiter, ask, granted, now + info->retry_after_ms * NS_PER_MS, now);
+}
+
+/* Somebody else may eat from the same quota, or grant us less than is declared: the provider's word is taken. */
+static void observe(struct call *c, const struct rl_ask *ask, const struct quota_seen *q)
+{
+    struct rl_heard heard = { .limit = q->limit > 0 ? (uint64_t)q->limit : RL_UNKNOWN,
+                              .remaining = q->remaining >= 0 ? (uint64_t)q->remaining : RL_UNKNOWN,
+                              .reset_at = q->reset_ms > 0 ? loop_now() + q->reset_ms * NS_PER_MS : 0 };
+
+    rl_observe(c->worker->engine->limiter, ask, &heard, loop_now());
+}
+
+void limits_heard(struct call *c, const struct limits_asked *a, enum answer ans, struct answer_info *info, ns_t granted)
+{
+    struct quota_seen quotas[LIMITS_MAX];
+    wall_ms_t clock = 0;
+
+    for (unsigned i = 0; i < a->n; i++) {
+        quotas[i] = (struct quota_seen){ -1, -1, -1 };
+        if (!a->of[i]->decl->told || !info->header)
+            continue;
+        if (!clock)
+            clock = quota_clock(info_field, info, loop_wall_ms());
+        quota_read(a->of[i]->decl->told, info_field, info, clock, &quotas[i]);
+    }
+    for (unsigned i = 0; i < a->n; i++)
+        if (quotas[i].limit >= 0 || quotas[i].remaining >= 0)
+            observe(c, &a->asks[i], &quotas[i]);
+    if (ans == ANSWER_LIMITED)
+        throttled(c, a, info, quotas, granted);
+}

@@ -1,0 +1,231 @@
+"""The limiter's place in the engine: throttles in every encoding, providers that keep failing, repeats."""
+import email.utils
+import json
+import os
+import re
+import signal
+import sys
+import threading
+import time
+import unittest
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import bed
+import harness
+import upstream
+from bed import WithEngine, outcome_of, text_of
+
+EMPTY = b'{"value":[]}'
+
+
+def error_of(message):
+    return message["result"]["_meta"].get("dev.sluice/error")
+
+
+def metric(engine, name):
+    """The sum of a metric's cells."""
+    text = engine.request("GET", "/metrics")[2].decode()
+    return sum(int(float(v)) for v in re.findall(r"^sluice_%s(?:\{[^}]*\})? (\S+)$" % name, text, re.M))
+
+
+class Throttles(WithEngine):
+    def wait_for(self, moment):
+        """How long the engine stayed away after a 429 whose Retry-After is `moment` of the provider's second."""
+        at = []
+
+        def behave(c, r):
+            at.append(time.monotonic())
+            if len(at) == 1:
+                now = int(time.time())
+                head = "Date: %s\r\nRetry-After: %s\r\n" % (email.utils.formatdate(now, usegmt=True), moment(now))
+                return upstream.answer(c, 429, b"{}", head.encode())
+            return upstream.answer(c, 200, EMPTY)
+        self.behave(behave)
+        m = self.engine.call("outlook.list_mail", {}, self.token)
+        self.assertEqual(outcome_of(m), "done", m)
+        return at[1] - at[0]
+
+    def test_a_wait_is_understood_in_all_five_encodings(self):
+        forms = {"seconds": lambda now: "1",
+                 "seconds since 1970": lambda now: str(now + 1),
+                 "milliseconds since 1970": lambda now: str(now * 1000 + 1000),
+                 "RFC 3339": lambda now: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now + 1)),
+                 "a date of HTTP": lambda now: email.utils.formatdate(now + 1, usegmt=True)}
+        for name, moment in forms.items():
+            with self.subTest(name):
+                waited = self.wait_for(moment)
+                self.assertGreaterEqual(waited, 0.99)
+                self.assertLess(waited, 10)
+
+    def test_a_throttle_stops_its_mailbox_and_no_other(self):
+        bob = self.engine.token(user="bob@demo.example")
+        self.connect(bob, "bob@demo.example")
+        self.behave(lambda c, r: upstream.answer(c, 429, b"{}", b"Retry-After: 20\r\n"))
+        before = metric(self.engine, "throttles_total")
+        m = self.engine.rpc("tools/call", {"name": "outlook.list_mail", "arguments": {}}, bob, "outlook.list_mail",
+                            meta={"dev.sluice/timeoutMs": 2000})[1]
+        self.assertEqual(error_of(m), "upstream_limited", m)
+        self.assertGreater(m["result"]["_meta"]["dev.sluice/retryAfterMs"], 15000)
+        self.assertEqual(metric(self.engine, "throttles_total"), before + 1)
+        self.behave(lambda c, r: upstream.answer(c, 200, EMPTY))
+        m = self.engine.rpc("tools/call", {"name": "outlook.list_mail", "arguments": {}}, bob, "outlook.list_mail",
+                            meta={"dev.sluice/timeoutMs": 2000})[1]
+        self.assertEqual(error_of(m), "rate_limited", m)        # not asked at all, and told when
+        self.assertGreater(m["result"]["_meta"]["dev.sluice/retryAfterMs"], 10000)
+        self.assertEqual(self.upstream.requests, [])
+        self.assertEqual(outcome_of(self.engine.call("outlook.list_mail", {}, self.token)), "done")
+
+
+class Unwell(WithEngine):
+    POLICY = bed.POLICY + 'permit (principal in Tenant::"other", action, resource);\n'
+
+    def list_mail(self, token=None):
+        return self.engine.call("outlook.list_mail", {}, token or self.token)
+
+    def test_a_provider_that_keeps_failing_is_left_alone_and_found_well_again(self):
+        other = self.engine.token(user="carol@other.example", tenant="other")
+        self.connect(other, "carol@other.example")
+        self.behave(lambda c, r: upstream.answer(c, 500, b"{}"))
+        for _ in range(20):
+            m = self.list_mail()
+            if error_of(m) == "upstream_unwell":
+                break
+        self.assertEqual(error_of(m), "upstream_unwell", m)
+        self.assertEqual(outcome_of(m), "refused")
+        wait = m["result"]["_meta"]["dev.sluice/retryAfterMs"]
+        self.assertIn("outlook keeps failing", text_of(m))
+        self.assertLessEqual(wait, 60001)
+        self.assertEqual(metric(self.engine, "breaker_opened_total"), 1)
+        self.behave(lambda c, r: upstream.answer(c, 200, EMPTY))
+        self.assertEqual(outcome_of(self.list_mail(other)), "done", "another tenant's circuit is its own")
+        self.assertEqual(len(self.upstream.requests), 1)
+        deadline = time.monotonic() + 20
+        while outcome_of(self.list_mail()) != "done":
+            self.assertLess(time.monotonic(), deadline, "it never was asked again")
+            time.sleep(0.05)                                    # the circuit's own time has to pass
+        for _ in range(20):
+            self.assertEqual(outcome_of(self.list_mail()), "done")
+
+
+class Repeats(WithEngine):
+    EXTRA = "budgets: { breaker_least: 0 }\n"
+
+    def test_repeats_are_a_tenth_of_what_is_asked(self):
+        calls = 60
+        self.behave(lambda c, r: upstream.answer(c, 503, b"{}", b"Retry-After: 0\r\n"))
+        for _ in range(calls):
+            self.assertEqual(error_of(self.engine.call("outlook.list_mail", {}, self.token)), "upstream_down")
+        asked = len(self.upstream.requests)
+        self.assertGreater(asked, calls)
+        self.assertLessEqual(asked, calls + calls // 10 + 10)
+        self.assertEqual(metric(self.engine, "retries_total"), asked - calls)
+        self.assertGreater(metric(self.engine, "retries_refused_total"), 0)
+        self.behave(lambda c, r: upstream.answer(c, 200, EMPTY))
+
+
+class Restarts(WithEngine):
+    EXTRA = "    limits: { mailbox_requests: { amount: 6, window_ms: 3600000 } }\n"
+
+    def ask(self):
+        token = self.engine.token()                 # its audience is the engine's address
+        return self.engine.rpc("tools/call", {"name": "outlook.list_mail", "arguments": {}}, token,
+                               "outlook.list_mail", meta={"dev.sluice/timeoutMs": 1000})[1]
+
+    def restart(self, number):
+        self.engine.signal(number)
+        self.engine.wait()
+        type(self).engine = harness.Engine(config=self.config, data=self.engine.data)
+
+    def test_a_restart_does_not_forget_what_was_used(self):
+        self.behave(lambda c, r: upstream.answer(c, 200, EMPTY))
+        self.assertEqual(outcome_of(self.ask()), "done")
+        self.assertEqual(error_of(self.ask()), "rate_limited")
+        self.restart(signal.SIGTERM)
+        kept = os.path.join(self.engine.data, "limits")
+        self.assertEqual(os.stat(kept).st_mode & 0o777, 0o600)
+        self.assertEqual(error_of(self.ask()), "rate_limited")
+        with open(kept, "r+b") as f:                # damaged: taken as far as it is whole, and the engine starts
+            f.truncate(os.path.getsize(kept) - 5)
+        self.restart(signal.SIGKILL)
+        self.engine.wait_line("limits are damaged")
+        self.assertEqual(error_of(self.ask()), "rate_limited")
+        self.engine.signal(signal.SIGKILL)
+        self.engine.wait()
+        with open(kept, "wb") as f:
+            f.write(b"something else altogether, not from here and long enough to be looked at" * 3)
+        type(self).engine = harness.Engine(config=self.config, data=self.engine.data)
+        self.engine.wait_line("limits are of another version")
+        self.assertEqual(outcome_of(self.ask()), "done")
+
+
+class Looking(WithEngine):
+    POLICY = bed.POLICY + """permit (principal in Tenant::"demo", action == Action::"limits.list", resource);
+permit (principal in Tenant::"other", action, resource);
+"""
+
+    def top(self, *who, code=0):
+        p = harness.run("limits", "top", "--once", "--json", "--url", self.engine.url, "--data", self.engine.data, *who,
+                        check=False)
+        self.assertEqual(p.returncode, code, p.stderr)
+        return json.loads(p.stdout) if code == 0 else p.stderr
+
+    def test_who_waits_is_seen_by_its_own_tenant_alone(self):
+        go = threading.Event()
+        self.behave(lambda c, r: (go.wait(20), upstream.answer(c, 200, EMPTY))[1])
+        calls = [threading.Thread(target=self.engine.call, args=("outlook.list_mail", {}, self.token))
+                 for _ in range(6)]
+        for t in calls:
+            t.start()
+        deadline = time.monotonic() + 20
+        waiting = 0
+        while waiting != 2:                         # four are under way, two stand in line
+            self.assertLess(time.monotonic(), deadline)
+            keys = {k["key"].rsplit("|", 1)[1]: k for k in self.top("--tenant", "demo", "--as", "alice@demo.example")}
+            waiting = keys.get("mailbox_concurrency", {}).get("waiting", 0)
+        self.assertEqual((keys["mailbox_concurrency"]["in_flight"], keys["mailbox_concurrency"]["at_once"]), (4, 4))
+        self.assertEqual(self.top("--tenant", "other", "--as", "carol@other.example"), [])
+        go.set()
+        for t in calls:
+            t.join()
+
+    def test_policy_says_who_may_look(self):
+        self.assertIn("not permitted", self.top("--tenant", "third", "--as", "x@third.example", code=3))
+
+    def test_declared_configured_and_where_from(self):
+        path = os.path.join(harness.scratch(), "sluice.yaml")
+        with open(path, "w") as f:
+            f.write('connectors: [gmail]\nproviders:\n  gmail:\n    limits: { user_units: { amount: 15000 } }\n'
+                    '    costs: { "GET /gmail/v1/users/me/messages/{}": 5 }\n')
+        shown = harness.run("limits", "show", "gmail", "--config", path)
+        self.assertRegex(shown, r"user_units +account +6000 units in 60000 ms +15000 units in 60000 ms +configuration")
+        self.assertRegex(shown, r"user_concurrency +account +10 at once +10 at once +connector +hearsay")
+        self.assertRegex(shown, r"GET /gmail/v1/users/me/messages/\{\} +5 +configuration")
+        p = harness.run("limits", "show", "nope", "--config", path, check=False)
+        self.assertEqual((p.returncode, "no provider \"nope\"" in p.stderr), (1, True), p.stderr)
+        self.assertEqual(harness.run("limits", check=False).returncode, 2)
+
+
+class Configuration(unittest.TestCase):
+    def refused(self, text, words):
+        path = os.path.join(harness.scratch(), "sluice.yaml")
+        with open(path, "w") as f:
+            f.write("connectors: [gmail, slack]\nauth: { none: true }\npolicies: []\nproviders:\n" + text)
+        p = harness.run("serve", "--listen", "127.0.0.1:0", "--config", path, "--data", harness.scratch(), check=False)
+        self.assertEqual(p.returncode, 1, p.stderr)
+        self.assertIn(words, p.stderr)
+
+    def test_names_that_the_connector_does_not_have(self):
+        self.refused("  gmail: { limits: { nope: { amount: 1 } } }\n", 'provider gmail has no limit called "nope"')
+        self.refused('  gmail: { costs: { "GET /nope": 1 } }\n', 'provider gmail declares no cost for "GET /nope"')
+
+    def test_amounts_that_no_request_fits(self):
+        self.refused("  gmail: { limits: { user_units: { amount: 99 } } }\n",
+                     "an amount of 99 never lets a request that costs 100 through")
+        self.refused('  gmail: { costs: { "POST /gmail/v1/users/me/messages/send": 7000 } }\n',
+                     "an amount of 6000 never lets a request that costs 7000 through")
+        self.refused("  slack: { limits: { channel_posts: { spacing_ms: 99999999999 } } }\n",
+                     "spacing_ms at most")
+
+
+if __name__ == "__main__":
+    harness.main()

@@ -1,0 +1,2 @@
+unit_test(call_quota_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/call_quota_test.c USES sluice_call)
+unit_test(call_breaker_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/call_breaker_test.c USES sluice_call)

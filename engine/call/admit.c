@@ -97,11 +97,6 @@ enum err await_permit(struct call *c, struct permit_wait *w, const struct rl_ask
 
 /* ---- ADMIT ------------------------------------------------------------------------------------------------------- */
 
-static bool has_rule(const struct admission_rule *r)
-{
-    return r->per_minute > 0 || r->at_once > 0;
-}
-
 static enum err account_ready(struct call *c)
 {
     const char *provider = c->tool->provider->decl->name;
@@ -147,11 +142,57 @@ static enum err scopes_ready(struct call *c)
     return OK;
 }
 
+static const char *const whose[BUDGETS] = { "tenant", "agent", "user" };
+static const char *const counted[RULES_PER_BUDGET] = { "calls", "writes", "destroys" };
+
+static enum err refused(struct call *c, enum err e, unsigned rule)
+{
+    const char *who = whose[rule / RULES_PER_BUDGET], *what = counted[rule % RULES_PER_BUDGET];
+    struct buf label = BUF_INIT(64);
+
+    buf_addf(&label, "%s:%s", who, what);
+    metric_add_at(M_BUDGET_REFUSED_TOTAL, metric_label(M_BUDGET_REFUSED_TOTAL, buf_str(&label)), 1);
+    buf_release(&label);
+    return call_why(c, e, "the %s's budget of %s is used up", who, what);
+}
+
+/* The budgets that count this call: calls of tenant, agent and user, and what it does. Keys begin with the tenant, as
+ * those of providers do (limits.h). */
+static size_t budgets_ask(struct call *c, struct rl_ask *asks, unsigned *rules)
+{
+    const struct str names[BUDGETS] = { STR(""), c->caller->agent, c->caller->user };
+    enum effect effect = c->tool->decl->effect;
+    size_t n = 0;
+
+    for (unsigned b = 0; b < BUDGETS; b++) {
+        const struct admission_rule *r = &c->registry->budgets[b];
+        const bool set[RULES_PER_BUDGET] = { r->per_minute > 0 || r->at_once > 0,
+                                             r->writes_per_hour > 0 && effect == EFFECT_WRITES,
+                                             r->destroys_per_hour > 0 && effect == EFFECT_DESTROYS };
+
+        for (unsigned k = 0; k < RULES_PER_BUDGET; k++) {
+            struct str key;
+
+            if (!set[k])
+                continue;
+            key = arena_printf(&c->arena, "%.*s||%s %s|%.*s", STR_ARG(c->caller->tenant), whose[b], counted[k],
+                               STR_ARG(names[b]));
+            if (!key.p)
+                return 0;               /* the arena says so at the end of the call */
+            rules[n] = b * RULES_PER_BUDGET + k;
+            asks[n++] = (struct rl_ask){ .key = key.p, .key_len = (uint16_t)key.len, .rule = (uint16_t)rules[n - 1],
+                                         .cost = 1 };
+        }
+    }
+    return n;
+}
+
 enum err await_admit(struct call *c)
 {
     struct engine *engine = c->worker->engine;
-    struct rl_ask asks[2];
-    size_t n = 0;
+    struct rl_ask asks[2 * BUDGETS];
+    unsigned rules[2 * BUDGETS], blocked;
+    size_t n;
     int64_t retry_at = 0;
     enum err e;
 
@@ -163,16 +204,9 @@ enum err await_admit(struct call *c)
         return e;
     if (c->worker->calls > (engine->opt.calls_max ? engine->opt.calls_max : 16000))
         return E_OVERLOADED;
-    if (has_rule(&c->registry->tenant)) {
-        struct str key = arena_printf(&c->arena, "t|%.*s", STR_ARG(c->caller->tenant));
-
-        asks[n++] = (struct rl_ask){ key.p, (uint16_t)key.len, RULE_TENANT, 1 };
-    }
-    if (has_rule(&c->registry->agent)) {
-        struct str key = arena_printf(&c->arena, "a|%.*s|%.*s", STR_ARG(c->caller->tenant), STR_ARG(c->caller->agent));
-
-        asks[n++] = (struct rl_ask){ key.p, (uint16_t)key.len, RULE_AGENT, 1 };
-    }
+    n = budgets_ask(c, asks, rules);
+    if (arena_overflowed(&c->arena))
+        return E_CALL_TOO_LARGE;
     if (n == 0)
         return OK;
     c->admission = ARENA_NEW(&c->arena, struct admission);
@@ -180,17 +214,20 @@ enum err await_admit(struct call *c)
         return E_CALL_TOO_LARGE;
     e = await_permit(c, &c->admission->wait, asks, n, c->deadline, &retry_at);
     if (e) {
+        blocked = c->admission->wait.waiter.blocked;
         c->admission = NULL;
         if (retry_at > loop_now() && retry_at != RL_FOREVER)
             c->retry_after_ms = (retry_at - loop_now()) / NS_PER_MS + 1;
-        return e == E_RATE_LIMITED ? call_why(c, e, "the tenant's or the agent's own budget of calls is used up") : e;
+        return (e == E_RATE_LIMITED || e == E_DEADLINE) && blocked < n ? refused(c, e, rules[blocked]) : e;
     }
     return OK;
 }
 
 void call_unadmit(struct call *c)
 {
-    if (c->admission)
+    if (c->admission && c->intended)
         rl_release(c->worker->engine->limiter, &c->admission->wait.waiter.permit, loop_now());
+    else if (c->admission)              /* a repeat with its key, or a refusal: nothing was begun */
+        rl_return(c->worker->engine->limiter, &c->admission->wait.waiter.permit, loop_now());
     c->admission = NULL;
 }

@@ -23,10 +23,13 @@ struct registry;
 struct rl;
 struct vault;
 
-/* The call's own budgets (ADMIT): 0 means no limit of that kind. */
+/* The call's own budgets (ADMIT): 0 means no limit of that kind. Hours begin with the hour, UTC. */
 struct admission_rule {
-    int64_t per_minute, at_once;
+    int64_t per_minute, at_once, writes_per_hour, destroys_per_hour;
 };
+
+/* Whose budgets: each tenant's, each agent's of it, each user's of it. */
+enum budget { BUDGET_TENANT, BUDGET_AGENT, BUDGET_USER, BUDGETS };
 
 struct engine_options {
     unsigned calls_max;                     /* in flight per worker; 0: 16,000 */

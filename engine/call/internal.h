@@ -46,7 +46,8 @@ struct permit_wait {
 enum err await_permit(struct call *c, struct permit_wait *w, const struct rl_ask *asks, size_t n, ns_t deadline,
                       int64_t *retry_at);
 
-/* Rule ids of the limiter: 0 tenant, 1 agent, then those of providers, in the order of the linker. */
-enum { RULE_TENANT, RULE_AGENT, RULE_PROVIDERS };
+/* Rule ids of the limiter: for each budget calls, writes, destroys; then those of providers, in the order of the
+ * linker. */
+enum { RULES_PER_BUDGET = 3, RULE_PROVIDERS = BUDGETS * RULES_PER_BUDGET };
 
 #endif

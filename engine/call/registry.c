@@ -366,7 +366,8 @@ static void provider_scopes(struct registry *r, struct provider_conf *p)
 
 static bool budget_sound(const struct admission_rule *r)
 {
-    return r->per_minute <= LIMIT_AMOUNT_MAX && r->at_once <= LIMIT_AT_ONCE_MAX;
+    return r->per_minute <= LIMIT_AMOUNT_MAX / 2 && r->writes_per_hour <= LIMIT_AMOUNT_MAX / 2 &&
+           r->destroys_per_hour <= LIMIT_AMOUNT_MAX / 2 && r->at_once <= LIMIT_AT_ONCE_MAX;
 }
 
 static enum err provider_make(struct registry *r, struct provider_conf *p, const struct provider *d,
@@ -519,12 +520,13 @@ enum err registry_build(const struct registry_options *opt, struct registry **re
     snprintf(r->entities_version, sizeof(r->entities_version), "%s",
              opt->entities_version ? opt->entities_version : "");
     r->delegation_required = opt->delegation_required;
-    r->tenant = opt->tenant;
-    r->agent = opt->agent;
+    memcpy(r->budgets, opt->budgets, sizeof(r->budgets));
     e = names_known(opt, info);
-    if (!e && (!budget_sound(&r->tenant) || !budget_sound(&r->agent)))
-        e = err_set(info, E_CONFIG, "budgets: per_minute is at most %lld, at_once at most %lld", LIMIT_AMOUNT_MAX,
-                    (long long)LIMIT_AT_ONCE_MAX);
+    for (unsigned i = 0; !e && i < BUDGETS; i++)
+        if (!budget_sound(&r->budgets[i]))
+            e = err_set(info, E_CONFIG,
+                        "budgets: per_minute and amounts per hour are at most %lld, at_once at most %lld",
+                        LIMIT_AMOUNT_MAX / 2, (long long)LIMIT_AT_ONCE_MAX);
     if (!e)
         e = providers_make(r, opt, info);
     if (!e)

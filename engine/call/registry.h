@@ -111,7 +111,7 @@ struct registry {
     char entities_version[65];          /* SHA-256 of their text; "" for none */
     bool delegation_required;
     char version[65];                   /* digest over everything a list shows */
-    struct admission_rule tenant, agent;    /* the call's own budgets */
+    struct admission_rule budgets[BUDGETS];         /* the call's own */
 };
 
 struct registry_options {
@@ -122,7 +122,7 @@ struct registry_options {
     struct policy_entities *entities;   /* frozen, or NULL; a reference is taken */
     const char *entities_version;
     bool delegation_required;           /* users must have recorded a delegation to each agent: question.h */
-    struct admission_rule tenant, agent;
+    struct admission_rule budgets[BUDGETS];
 };
 
 /* E_CONFIG with the connector, tool and field in info: a declaration that contradicts itself, an unknown name. */

@@ -397,15 +397,25 @@ static const struct key journal_keys[] = {
     TOP("segment_mb", K_INT, segment_mb), TOP("record_arguments", K_BOOL, record_arguments), { 0 },
 };
 static const struct key tenant_budget_keys[] = {
-    TOP("per_minute", K_INT, tenant_budget.per_minute), TOP("at_once", K_INT, tenant_budget.at_once), { 0 },
+    TOP("per_minute", K_INT, budgets[BUDGET_TENANT].per_minute), TOP("at_once", K_INT, budgets[BUDGET_TENANT].at_once),
+    TOP("writes_per_hour", K_INT, budgets[BUDGET_TENANT].writes_per_hour),
+    TOP("destroys_per_hour", K_INT, budgets[BUDGET_TENANT].destroys_per_hour), { 0 },
 };
 static const struct key agent_budget_keys[] = {
-    TOP("per_minute", K_INT, agent_budget.per_minute), TOP("at_once", K_INT, agent_budget.at_once), { 0 },
+    TOP("per_minute", K_INT, budgets[BUDGET_AGENT].per_minute), TOP("at_once", K_INT, budgets[BUDGET_AGENT].at_once),
+    TOP("writes_per_hour", K_INT, budgets[BUDGET_AGENT].writes_per_hour),
+    TOP("destroys_per_hour", K_INT, budgets[BUDGET_AGENT].destroys_per_hour), { 0 },
+};
+static const struct key user_budget_keys[] = {
+    TOP("per_minute", K_INT, budgets[BUDGET_USER].per_minute), TOP("at_once", K_INT, budgets[BUDGET_USER].at_once),
+    TOP("writes_per_hour", K_INT, budgets[BUDGET_USER].writes_per_hour),
+    TOP("destroys_per_hour", K_INT, budgets[BUDGET_USER].destroys_per_hour), { 0 },
 };
 static const struct key budget_keys[] = {
     TOP("calls_in_flight", K_INT, calls_max), TOP("breaker_least", K_INT, breaker_least),
     TOP("repeats_percent", K_INT, repeats_percent),
-    { "tenant", K_MAP, 0, tenant_budget_keys, NULL }, { "agent", K_MAP, 0, agent_budget_keys, NULL }, { 0 },
+    { "tenant", K_MAP, 0, tenant_budget_keys, NULL }, { "agent", K_MAP, 0, agent_budget_keys, NULL },
+    { "user", K_MAP, 0, user_budget_keys, NULL }, { 0 },
 };
 static const struct key log_keys[] = {
     TOP("level", K_LEVEL, log_level), TOP("format", K_FORMAT, log_format), { 0 },

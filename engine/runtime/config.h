@@ -58,7 +58,7 @@ struct config {
     int64_t segment_mb;
     bool record_arguments;
     struct engine_options engine;
-    struct admission_rule tenant_budget, agent_budget;
+    struct admission_rule budgets[BUDGETS];
     int64_t breaker_least, repeats_percent;     /* call/breaker.h */
     int64_t calls_max;
 

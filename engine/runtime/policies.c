@@ -152,8 +152,8 @@ enum err snapshot_build(const struct config *c, struct registry **ret, struct er
                                     .enabled = c->connectors[0] ? c->connectors : NULL,
                                     .entities_version = version,
                                     .delegation_required = c->delegation_required,
-                                    .tenant = c->tenant_budget,
-                                    .agent = c->agent_budget };
+                                    .budgets = { c->budgets[BUDGET_TENANT], c->budgets[BUDGET_AGENT],
+                                                 c->budgets[BUDGET_USER] } };
     enum err e = policies_load(c->policies, &opt.policy, info);
 
     if (!e)

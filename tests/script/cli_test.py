@@ -16,7 +16,7 @@ import harness
 from harness import META, Engine, Process, ROOT, run, scratch
 from upstream import Upstream, answer
 
-VERBS = "serve tour call tools token connect delegate policy audit stdio sandbox completion version".split()
+VERBS = "serve tour call tools token connect delegate policy audit limits stdio sandbox completion version".split()
 ALICE = ["--tenant", "demo", "--as", "alice@demo.example", "--agent", "demo-agent"]
 A_MAIL = ["outlook.send_mail", "--arg", "to=bob@demo.example", "--arg", "subject=x", "--arg", "body=y"]
 DEMO = os.path.join(ROOT, "docs", "demo")

@@ -209,7 +209,7 @@ def config_tables():
     text = read("engine/runtime/config.c")
     tables = {}
     for m in re.finditer(r"static const struct key (\w+)\[\] = \{(.*?)\n\};", text, re.S):
-        rows = re.findall(r'(?:TOP|SETUP|ISSUER|LIMIT)\("(\w+)", (K_\w+), ([\w.]+)\)|'
+        rows = re.findall(r'(?:TOP|SETUP|ISSUER|LIMIT)\("(\w+)", (K_\w+), ([\w.\[\]]+)\)|'
                           r'\{ "(\w+)", (K_\w+), 0, (\w+), (\w+) \}', m.group(2))
         tables[m.group(1)] = [(a or d, b or e, c or (f if f != "NULL" else g)) for a, b, c, d, e, f, g in rows]
     return tables

@@ -123,6 +123,35 @@ class Repeats(WithEngine):
         self.behave(lambda c, r: upstream.answer(c, 200, EMPTY))
 
 
+class Budgets(WithEngine):
+    EXTRA = "budgets: { agent: { writes_per_hour: 2 }, user: { per_minute: 1000 } }\n"
+    MAIL = {"to": ["bob@demo.example"], "subject": "s", "body": "b"}
+
+    def send(self, token, key=None):
+        meta = dict({"dev.sluice/timeoutMs": 2000}, **({"dev.sluice/idempotencyKey": key} if key else {}))
+        return self.engine.rpc("tools/call", {"name": "outlook.send_mail", "arguments": self.MAIL}, token,
+                               "outlook.send_mail", meta=meta)[1]
+
+    def test_writes_of_an_agent_are_counted_and_reads_are_not(self):
+        self.behave(lambda c, r: upstream.answer(c, 202 if b"/send " in r else 201, b'{"id":"d1","isDraft":false}'))
+        if time.time() % 3600 > 3590:
+            time.sleep(11)                                      # not over the end of an hour
+        self.assertEqual(outcome_of(self.send(self.token, "k1")), "done")
+        for _ in range(3):                                      # from the record: nothing is counted
+            self.assertEqual(outcome_of(self.send(self.token, "k1")), "done")
+        self.assertEqual(outcome_of(self.send(self.token)), "done")
+        m = self.send(self.token)
+        self.assertEqual(error_of(m), "rate_limited", m)
+        self.assertIn("the agent's budget of writes is used up", text_of(m))
+        self.assertLessEqual(m["result"]["_meta"]["dev.sluice/retryAfterMs"], 3600000)
+        self.assertEqual(metric(self.engine, "budget_refused_total"), 1)
+        self.behave(lambda c, r: upstream.answer(c, 200, EMPTY))
+        self.assertEqual(outcome_of(self.engine.call("outlook.list_mail", {}, self.token)), "done")
+        other = self.engine.token(agent="another")
+        self.behave(lambda c, r: upstream.answer(c, 202 if b"/send " in r else 201, b'{"id":"d1","isDraft":false}'))
+        self.assertEqual(outcome_of(self.send(other)), "done", "another agent's budget is its own")
+
+
 class Restarts(WithEngine):
     EXTRA = "    limits: { mailbox_requests: { amount: 6, window_ms: 3600000 } }\n"
 

@@ -132,8 +132,7 @@ static enum err open_registry(struct registry **ret, struct errinfo *info)
     struct registry_options opt = { .setups = setups,
                                     .n_setups = ARRAY_LEN(setups),
                                     .enabled = enabled,
-                                    .tenant = budget_tenant,
-                                    .agent = budget_agent };
+                                    .budgets = { [BUDGET_TENANT] = budget_tenant, [BUDGET_AGENT] = budget_agent } };
     enum err e = policy_set_parse(&source, 1, 0, &opt.policy, info);
 
     if (e)

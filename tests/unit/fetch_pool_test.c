@@ -67,7 +67,9 @@ static void test_lifo(void **state)
 
 enum { LINE = 40 };
 
-/* Counts how many are served at once; dwells so that too many would meet. */
+static atomic_uint together;    /* so many are to be served at once before the first is answered */
+
+/* Counts how many are served at once: as many as may, and those that are too many would meet them. */
 static void serve_counting(struct peer *p)
 {
     char path[64];
@@ -77,6 +79,8 @@ static void serve_counting(struct peer *p)
 
         while (now > max && !atomic_compare_exchange_weak(&p->up->now_max, &max, now))
             ;
+        while (atomic_load(&p->up->now_max) < atomic_load(&together))
+            usleep(100);
         usleep(1000);
         snprintf(path, sizeof(path), "%.*s", STR_ARG(p->path));
         atomic_fetch_sub(&p->up->now, 1);
@@ -114,8 +118,10 @@ static void test_line(void **state)
 {
     struct fetch_options opt = { .per_origin_max = 1 };
 
+    atomic_store(&together, 1);
     bed_run(false, serve_counting, NULL, &opt, line_body);
     opt.per_origin_max = 3;
+    atomic_store(&together, 3);
     bed_run(true, serve_counting, NULL, &opt, line_body);
 }
 

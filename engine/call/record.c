@@ -480,12 +480,13 @@ void call_record_refusals(struct worker *w)
 
 void call_record_bad_request(struct worker *w, enum err e, const char *why, const char *peer, size_t bytes)
 {
-    struct rec r = rec_new(4096);
     struct id id = id_new("call");
+    struct rec r;
     uint64_t seq;
 
     if (!refusal_alone(w))
         return;
+    r = rec_new(4096);
     rec_z(&r, "call", id.z);
     rec_z(&r, "transport", "http");
     rec_z(&r, "peer", peer);

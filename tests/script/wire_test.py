@@ -252,7 +252,7 @@ class Floods(unittest.TestCase):
         self.assertEqual(e.rpc("tools/list", token=e.token())[0], 200)
         for c in begun:
             c.close()
-        self.assertEqual(e.stop(), 0)
+        self.assertEqual(e.stop(), 0, e.text())
         told = [r for kind, r in e.journal() if kind == "request" and r.get("error") == "overloaded"]
         self.assertGreaterEqual(sum(r.get("requests", 1) for r in told), refused)
 

@@ -180,8 +180,9 @@ static size_t budgets_ask(struct call *c, struct rl_ask *asks, unsigned *rules)
             if (!key.p)
                 return 0;               /* the arena says so at the end of the call */
             rules[n] = b * RULES_PER_BUDGET + k;
-            asks[n++] = (struct rl_ask){ .key = key.p, .key_len = (uint16_t)key.len, .rule = (uint16_t)rules[n - 1],
-                                         .cost = 1 };
+            asks[n] = (struct rl_ask){ .key = key.p, .key_len = (uint16_t)key.len, .rule = (uint16_t)rules[n],
+                                       .cost = 1 };
+            n++;
         }
     }
     return n;

@@ -63,8 +63,8 @@ static void test_text_accepted(void **state)
         "entity A enum [\"x\", \"y\"]; entity B in A;", "entity Set; entity B { a: Set, b: Set<Set> };",
         "entity entity; entity type; entity action { action: action }; entity namespace; entity enum, tags, in_;",
         "entity Long { l: __cedar::Long }; entity B { l: Long };",
-        "type T = { a: U }; type U = Set<V>; type V = decimal; entity A { t: T, ip: ipaddr, d: datetime, u: duration "
-            "};",
+        ("type T = { a: U }; type U = Set<V>; type V = decimal; entity A { t: T, ip: ipaddr, d: datetime, u: duration "
+         "};"),
         "type T = Long; entity T; entity A { t: T };",
         "type decimal = Long; entity A { d: decimal, e: __cedar::decimal };",
         "@a @b(\"c\") namespace N::M { @doc(\"x\") entity A { @if a: Long }; @x action b; @y type T = A; }",

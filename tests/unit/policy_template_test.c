@@ -200,8 +200,8 @@ static void test_forms(void **state)
              "\"right\": {\"Value\": {\"a\": -2}}}}"),
         "{\"staticPolicies\": [\"permit(principal, action, resource) unless { context.n == 4 };\"]}",
         "{\"staticPolicies\": \"permit(principal, action, resource);\"}",
-        "{\"effect\": \"permit\", \"principal\": {\"op\": \"is\", \"entity_type\": \"User\", \"in\": null}, "
-        "\"action\": {\"op\": \"all\"}, \"resource\": {\"op\": \"all\"}, \"conditions\": []}",
+        ("{\"effect\": \"permit\", \"principal\": {\"op\": \"is\", \"entity_type\": \"User\", \"in\": null}, "
+         "\"action\": {\"op\": \"all\"}, \"resource\": {\"op\": \"all\"}, \"conditions\": []}"),
     };
 
     for (size_t i = 0; i < ARRAY_LEN(holds); i++) {

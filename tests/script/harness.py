@@ -161,7 +161,7 @@ TYPES = {1: "open", 2: "close", 3: "recovered", 4: "checkpoint", 5: "roll", 6: "
 
 
 def read_journal(directory):
-    """[(type, payload)] of every record, lane by lane; the bytes are described in engine/journal/format.h."""
+    """[(type, payload)] of every record, lanes merged by time; the bytes are described in engine/journal/format.h."""
     records = []
     for lane in sorted(glob.glob(os.path.join(directory, "lane-*"))):
         for path in sorted(glob.glob(os.path.join(lane, "*.seg"))):
@@ -170,9 +170,10 @@ def read_journal(directory):
             at = 4096
             while raw[at:at + 4] == b"\x1eSL\x1f":
                 length, kind = struct.unpack_from("<IB", raw, at + 8)
-                records.append((TYPES[kind], json.loads(raw[at + 72:at + 72 + length])))
+                time_ms, = struct.unpack_from("<q", raw, at + 24)
+                records.append((time_ms, TYPES[kind], json.loads(raw[at + 72:at + 72 + length])))
                 at += (72 + length + 7) & ~7
-    return records
+    return [(kind, payload) for _, kind, payload in sorted(records, key=lambda r: r[0])]     # a lane keeps its order
 
 
 def run(*args, check=True, env=None, input=None, cwd=ROOT):

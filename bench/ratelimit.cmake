@@ -1,2 +1,2 @@
-add_executable(bench_ratelimit ${CMAKE_CURRENT_LIST_DIR}/ratelimit_bench.c)
-target_link_libraries(bench_ratelimit PRIVATE sluice_flags sluice_ratelimit)
+add_executable(ratelimit_bench ${CMAKE_CURRENT_LIST_DIR}/ratelimit_bench.c)
+target_link_libraries(ratelimit_bench PRIVATE sluice_flags sluice_ratelimit)

@@ -56,6 +56,7 @@ static bool expect_host(SSL *ssl, const char *host)
     char inner[INET6_ADDRSTRLEN + 1];
     size_t n = strlen(host);
 
+    ASSERT(host[0] != '\0' && host[0] != '.');      /* for those OpenSSL would accept any name, or any below */
     if (host[0] == '[') {
         if (n < 3 || n - 2 >= sizeof(inner))
             return false;

@@ -21,6 +21,7 @@ import unittest
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 SLUICE = os.environ.get("SLUICE", os.path.join(ROOT, "build", "release", "sluice"))
 MODERN = "2026-07-28"
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")        # some programs colour their lines without a terminal, where CI is set
 META = {"io.modelcontextprotocol/protocolVersion": MODERN, "io.modelcontextprotocol/clientCapabilities": {}}
 
 
@@ -49,7 +50,7 @@ class Process:
     def _read(self, stream):
         for line in stream:
             with self.seen:
-                self.lines.append(line.rstrip("\n"))
+                self.lines.append(COLOURS.sub("", line.rstrip("\n")))
                 self.seen.notify_all()
         with self.seen:
             self.ended = True

@@ -47,16 +47,13 @@ static enum err of_entity(struct reader *r, enum err e, const struct policy_uid 
 
 enum err entities_read_uid(const struct json *j, struct policy_uid *ret, struct errinfo *info)
 {
-    struct str type;
+    struct policy_uid uid;
 
-    if (json_is(json_get(j, "__entity"), JSON_OBJECT))
-        j = json_get(j, "__entity");
-    if (!json_is(json_get(j, "type"), JSON_STRING) || !json_is(json_get(j, "id"), JSON_STRING))
+    if (!policy_uid_from_json(json_get(j, "__entity"), &uid) && !policy_uid_from_json(j, &uid))
         return err_set(info, E_FORMAT, "expected an entity as {\"type\": \"...\", \"id\": \"...\"}");
-    type = json_str(json_get(j, "type"));
-    if (!policy_type_valid(type))
-        return err_set(info, E_FORMAT, "`%.*s` is not the name of an entity type", STR_ARG(type));
-    *ret = policy_uid(type, json_str(json_get(j, "id")));
+    if (!policy_type_valid(uid.type))
+        return err_set(info, E_FORMAT, "`%.*s` is not the name of an entity type", STR_ARG(uid.type));
+    *ret = uid;
     return OK;
 }
 

@@ -13,7 +13,7 @@ enum err entities_error(struct errinfo *info, enum err e, const char *what, cons
 
 struct json;
 
-/* {"type", "id"}, bare or behind "__entity". E_FORMAT. The uid refers to the tree's text. */
+/* {"type", "id"} or ["type", "id"], bare or behind "__entity". E_FORMAT. The uid refers to the tree's text. */
 enum err entities_read_uid(const struct json *j, struct policy_uid *ret, struct errinfo *info);
 
 #endif

@@ -10,7 +10,7 @@
  *   Scope   = { "op": "All" | "all" } | { "op": "==" | "in", Which }
  *           | { "op": "is", "entity_type": type, "in"?: { Which } | null }
  *   Which   = "entity": Entity | "slot": "?principal" | "?resource" | "entities": [ Entity, ... ]   (action in)
- *   Entity  = { "type": type, "id": id } | { "__entity": { "type": type, "id": id } }
+ *   Entity  = Uid | { "__entity": Uid };  Uid = { "type": type, "id": id } | [ type, id ]
  *   Expr      is in parse_json_expr.c
  *
  * The whole may also be one Policy.  Members that are not listed are refused, as are duplicates (by the JSON parser).
@@ -119,6 +119,8 @@ static bool entity(struct est *r, const struct json *j, const struct est_at *at,
 
     if (inner)
         j = inner;
+    if (json_is(j, JSON_ARRAY) && policy_uid_from_json(j, ret))
+        return policy_type_valid(ret->type) || est_fail(r, at, "the first is not the name of an entity type");
     if (!OBJECT(r, j, at, "type", "id") || !est_member_type(r, j, at, "type", &type)
         || !est_member_str(r, j, at, "id", &id))
         return false;

@@ -163,6 +163,12 @@ enum policy_json {
 enum err policy_value_from_json(struct arena *a, const struct json *j, enum policy_json mode, struct policy_value *ret,
     struct errinfo *info);
 
+/*
+ * Who an entity's reference names: {"type", "id"}, or the pair ["type", "id"], which the reference implementation reads
+ * as the same. False: neither. Whether the type is a name is not checked. The strings stay the tree's.
+ */
+bool policy_uid_from_json(const struct json *j, struct policy_uid *ret);
+
 /* Writes the value in Cedar's syntax, for people: `User::"alice"`, `{"a": [1, 2]}`, `ip("10.0.0.0/8")`. */
 void policy_value_write(struct buf *out, const struct policy_value *v);
 void policy_uid_write(struct buf *out, const struct policy_uid *uid);

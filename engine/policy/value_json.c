@@ -6,8 +6,9 @@
  * "args", is the result of that extension function.  Anything else that looks like one is a record.  "__expr" is
  * refused.
  *
- * Where a schema gives the type (Cedar's format only), an entity may be written as {"type", "id"} and an extension's
- * value as {"fn", "arg"} or as the constructor's argument alone; a record must have the type's attributes.
+ * Where a schema gives the type (Cedar's format only), an entity may be written as {"type", "id"} or as the pair
+ * ["type", "id"], either also behind "__entity", and an extension's value as {"fn", "arg"} or as the constructor's
+ * argument alone; a record must have the type's attributes.
  *
  * The plain form (arguments of a call) has no escapes at all: what a caller sends is data.
  */
@@ -34,16 +35,29 @@ static enum err too_large(struct reader *r)
     return err_set(r->info, E_CALL_TOO_LARGE, "the value is too large or nested more than %d deep", NEST_MAX);
 }
 
-static enum err read_entity(struct reader *r, const struct json *at, struct policy_value *ret)
+bool policy_uid_from_json(const struct json *j, struct policy_uid *ret)
+{
+    const struct json *type = json_get(j, "type"), *id = json_get(j, "id");
+
+    if (json_is(j, JSON_ARRAY) && json_len(j) == 2) {
+        type = json_first(j);
+        id = json_next(type);
+    }
+    if (!json_is(type, JSON_STRING) || !json_is(id, JSON_STRING))
+        return false;
+    *ret = policy_uid(json_str(type), json_str(id));
+    return true;
+}
+
+static enum err read_entity(struct reader *r, const struct policy_uid *named, struct policy_value *ret)
 {
     struct policy_uid *uid = ARENA_NEW(r->arena, struct policy_uid);
-    struct str type = json_str(json_get(at, "type"));
 
     if (!uid)
         return too_large(r);
-    if (!policy_type_valid(type))
-        return err_set(r->info, E_FORMAT, "`%.*s` is not the name of an entity type", STR_ARG(type));
-    *uid = policy_uid(type, json_str(json_get(at, "id")));
+    if (!policy_type_valid(named->type))
+        return err_set(r->info, E_FORMAT, "`%.*s` is not the name of an entity type", STR_ARG(named->type));
+    *uid = *named;
     *ret = policy_entity_value(uid);
     return OK;
 }
@@ -108,11 +122,6 @@ static bool is_call(const struct json *j)
     return json_is(json_get(j, "fn"), JSON_STRING) && (json_get(j, "arg") || json_is(json_get(j, "args"), JSON_ARRAY));
 }
 
-static bool is_entity(const struct json *j)
-{
-    return json_is(json_get(j, "type"), JSON_STRING) && json_is(json_get(j, "id"), JSON_STRING);
-}
-
 static enum err no_expr(struct reader *r)
 {
     return err_set(r->info, E_FORMAT, "the escape `__expr` is no longer a part of Cedar");
@@ -123,11 +132,12 @@ static bool read_escape(struct reader *r, const struct json *j, struct policy_va
 {
     const struct json *only = json_first(j);
     struct str key = json_key(only);
+    struct policy_uid uid;
 
     if (json_len(j) != 1)
         return false;
-    if (str_is(key, "__entity") && is_entity(only)) {
-        *ret_e = read_entity(r, only, ret);
+    if (str_is(key, "__entity") && json_is(only, JSON_OBJECT) && policy_uid_from_json(only, &uid)) {
+        *ret_e = read_entity(r, &uid, ret);
         return true;
     }
     if (str_is(key, "__extn") && is_call(only)) {
@@ -144,12 +154,12 @@ static bool read_escape(struct reader *r, const struct json *j, struct policy_va
 static enum err read_typed_entity(struct reader *r, const struct json *j, const struct type *t,
     struct policy_value *ret)
 {
+    struct policy_uid uid;
+
     if (json_is(json_get(j, "__expr"), JSON_STRING))
         return no_expr(r);
-    if (is_entity(json_get(j, "__entity")))
-        return read_entity(r, json_get(j, "__entity"), ret);
-    if (is_entity(j))
-        return read_entity(r, j, ret);
+    if (policy_uid_from_json(json_get(j, "__entity"), &uid) || policy_uid_from_json(j, &uid))
+        return read_entity(r, &uid, ret);
     return err_set(r->info, E_FORMAT, "expected an entity of type %.*s as {\"type\": \"...\", \"id\": \"...\"}",
         STR_ARG(t->u.entity->name.type));
 }

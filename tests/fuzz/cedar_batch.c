@@ -155,10 +155,8 @@ static bool load_entities(struct batch *b)
 
 static bool uid_of(const struct json *j, struct policy_uid *ret)
 {
-    struct str type = json_str(json_get(j, "type"));
-
-    *ret = policy_uid(type, json_str(json_get(j, "id")));
-    return policy_type_valid(type);
+    return (policy_uid_from_json(json_get(j, "__entity"), ret) || policy_uid_from_json(j, ret))
+        && policy_type_valid(ret->type);
 }
 
 static struct json *refused(struct batch *b)

@@ -311,6 +311,36 @@ static void test_entities(void **state)
     buf_release(&b);
 }
 
+/* ["type", "id"] is an entity's reference only where nothing else can stand. */
+static void test_entity_as_pair(void **state)
+{
+    static const char *const bad[] = {
+        USER(WELL ", \"boss\": [\"User\"]", "", ""), USER(WELL ", \"boss\": [\"User\", \"b\", \"c\"]", "", ""),
+        USER(WELL ", \"boss\": [\"User\", 1]", "", ""), USER(WELL ", \"boss\": [\"if\", \"b\"]", "", ""),
+        USER(WELL, "[\"Team\"]", ""), USER(WELL, "[\"if\", \"t\"]", ""),
+    };
+    struct policy_uid user = policy_uid(STR("User"), STR("a"));
+    struct policy_schema *s = schema(app);
+    struct policy_entities *store;
+    const struct policy_entity *e;
+    struct errinfo info;
+
+    if (add(s, USER(WELL ", \"boss\": [\"User\", \"b\"]", "[\"Team\", \"t\"]", ""), &store, &info))
+        fail_msg("%s", info.text);
+    e = policy_entities_find(store, &user);
+    assert_int_equal(e->n_ancestors, 1);
+    assert_int_equal(policy_record_get(e->attrs, e->n_attrs, STR("boss"))->kind, POLICY_ENTITY);
+    policy_entities_unref(store);
+    assert_int_equal(add(NULL, "[{\"uid\": [\"User\", \"a\"], \"attrs\": {\"x\": [\"User\", \"b\"]}, "
+        "\"parents\": []}]", &store, &info), OK);
+    e = policy_entities_find(store, &user);
+    assert_int_equal(policy_record_get(e->attrs, e->n_attrs, STR("x"))->kind, POLICY_SET);
+    policy_entities_unref(store);
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++)
+        assert_int_equal(add(s, bad[i], NULL, &info), E_FORMAT);
+    policy_schema_unref(s);
+}
+
 static void test_entities_refused(void **state)
 {
     static const struct { const char *json, *message; } bad[] = {
@@ -409,7 +439,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_text_accepted), cmocka_unit_test(test_text_refused), cmocka_unit_test(test_names),
         cmocka_unit_test(test_json_accepted), cmocka_unit_test(test_json_refused), cmocka_unit_test(test_depth),
-        cmocka_unit_test(test_warnings), cmocka_unit_test(test_entities), cmocka_unit_test(test_entities_refused),
+        cmocka_unit_test(test_warnings), cmocka_unit_test(test_entities), cmocka_unit_test(test_entity_as_pair),
+        cmocka_unit_test(test_entities_refused),
         cmocka_unit_test(test_requests),
     };
 

@@ -80,8 +80,8 @@ static void test_links_of_other_sources(void **state)
     const struct policy_source sources[] = {
         { STR("links.json"),
           STR("{\"templateLinks\": [{\"templateId\": \"mine\", \"newId\": \"alice's\", \"values\": "
-              "{\"?principal\": {\"type\": \"User\", \"id\": \"alice\"}, \"?resource\": {\"__entity\": {\"type\": "
-              "\"Team\", \"id\": \"t\"}}}}]}"),
+              "{\"?principal\": {\"type\": \"User\", \"id\": \"alice\"}, \"?resource\": {\"__entity\": "
+              "[\"Team\", \"t\"]}}}]}"),
           true },
         { STR("a.cedar"), STR(TEMPLATE), false },
     };

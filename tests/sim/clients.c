@@ -450,6 +450,56 @@ static void errand_fire(struct timer *t)
         o->settled = true; /* has asked often enough */
 }
 
+/* ---- steady: ten agents at each mailbox, who ask again as soon as they were answered ----------------------------- */
+
+enum { STEADY_AGENTS = 60, STEADY_S = 60 };
+
+void clients_plan_steady(void)
+{
+    static char names[STEADY_AGENTS / 6][16];
+
+    memset(sim.ops, 0, sizeof(sim.ops));
+    sim.policy = policy;
+    sim.n_ops = STEADY_AGENTS;
+    for (unsigned i = 0; i < STEADY_AGENTS; i++) {
+        snprintf(names[i / 6], sizeof(names[0]), "agent-%u", i / 6);
+        sim.ops[i] = (struct errand){ .number = i, .tenant = sim_tenants[i % 2], .user = sim_users[i / 2 % 3],
+                                      .agent = names[i / 6], .tool = "sim.look", .subject = "plain", .n_attempts = 1 };
+    }
+}
+
+static void steady_main(void *arg)
+{
+    struct errand *o = arg;
+    struct attempt *a = &o->attempts[0];
+
+    while (!sim.stopping && loop_now() < sim.steady_until) {
+        await_call(worker_self(), &front, a, "client", 100);
+        sim.calls++;
+        if (a->outcome != OUTCOME_DONE)
+            o->other++;
+        else if (loop_now() <= sim.steady_until)
+            o->done++;
+    }
+    a->ended = true;
+    o->settled = true;
+    running--;
+}
+
+static void steady_start(void)
+{
+    if (!sim.steady_until)
+        sim.steady_until = loop_now() + STEADY_S * NS_PER_S;
+    for (unsigned i = here(); i < sim.n_ops; i += sim.n_workers) {
+        struct task *t = task_spawn("client", steady_main, &sim.ops[i]);
+
+        ASSERT(t != NULL);
+        sim.ops[i].attempts[0] = (struct attempt){ .op = &sim.ops[i], .life = sim.life, .worker = here(),
+                                                   .task = task_ref(t), .began = true };
+        running++;
+    }
+}
+
 /* ---- all of them ------------------------------------------------------------------------------------------------- */
 
 /* A new life: who asked in the one before and heard nothing asks again, if a key makes that safe. */
@@ -467,6 +517,10 @@ static void errand_resume(struct errand *o)
 
 void clients_start(void)
 {
+    if (sim.steady) {
+        steady_start();
+        return;
+    }
     for (unsigned i = 0; i < sim.n_ops; i++) {
         struct errand *o = &sim.ops[i];
 

@@ -155,7 +155,7 @@ static enum err open_identity(struct errinfo *info)
 static enum err open_shared(struct errinfo *info)
 {
     struct journal_options journal = { .dir = SIM_JOURNAL,
-                                       .segment_bytes = SIM_JOURNAL_SEGMENT,
+                                       .segment_bytes = sim.steady ? SIM_STEADY_SEGMENT : SIM_JOURNAL_SEGMENT,
                                        .checkpoint_every = 50,
                                        .failed = lane_failed,
                                        .build = "sim" };
@@ -205,9 +205,9 @@ static void assemble(void)
                                   .n_workers = sim.n_workers,
                                   .opt = { .record_arguments = dice_permille(&sim.dice, 500) } };
     budget_tenant = budget_agent = (struct admission_rule){ 0 };
-    if (dice_permille(&sim.dice, 300))
+    if (dice_permille(&sim.dice, 300) && !sim.steady)
         budget_agent = (struct admission_rule){ .at_once = dice_between(&sim.dice, 1, 8) };
-    if (dice_permille(&sim.dice, 300))
+    if (dice_permille(&sim.dice, 300) && !sim.steady)
         budget_tenant = (struct admission_rule){ .per_minute = dice_between(&sim.dice, 60, 600) };
     life.client_secret = secret_copy(UPSTREAM_SECRET, strlen(UPSTREAM_SECRET));
     e = open_registry(&sim.registry, &info);

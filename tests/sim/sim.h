@@ -16,7 +16,8 @@ enum {
     SIM_OPS_MAX = 160,
     SIM_ATTEMPTS_MAX = 12,
     SIM_CALL_ID = 40,
-    SIM_JOURNAL_SEGMENT = 128 * 1024
+    SIM_JOURNAL_SEGMENT = 128 * 1024,
+    SIM_STEADY_SEGMENT = 8 << 20 /* sixty calls at once have room for their outcomes in one */
 };
 
 #define SIM_DIR      "/sim"
@@ -72,6 +73,7 @@ struct errand {
     } timers[SIM_WORKERS_MAX]; /* one per worker: each begins attempts of its own */
     struct attempt attempts[SIM_ATTEMPTS_MAX];
     unsigned n_attempts, running;
+    unsigned long done, other; /* of a steady run: calls that ended in "done" in time, and in something else */
 };
 
 struct sim {
@@ -96,6 +98,10 @@ struct sim {
     bool stopping; /* nobody asks any more in this life */
     int64_t rate;  /* requests of a mailbox in ten seconds */
 
+    /* a steady run (sim_test --steady): no budgets, agents that ask again at once, a provider that counts arrivals */
+    bool steady;
+    ns_t steady_until;
+
     unsigned violations;
     char first_violation[500];
     uint64_t trace_hash;
@@ -119,6 +125,7 @@ const char *sim_call_here(void);
 struct sim_who sim_who_here(void);
 
 void clients_plan(void);  /* draws the operations */
+void clients_plan_steady(void);
 void clients_start(void); /* in each worker's loop: sets its timers */
 void clients_wait(void);  /* ... clears them: nobody asks any more */
 void clients_stop(void);  /* ... and cancels what runs */

@@ -6,6 +6,7 @@
  *   sim_test --list FILE              the seeds of a file, one per line
  *   sim_test --twice ...              each seed twice: both runs must leave the same trace
  *   sim_test --tell ...               says what happens
+ *   sim_test --steady                 agents that never stop, for a minute of a calm world: what of a limit is used
  *   sim_test --count ...              says how often clients heard which end: what the runs reach
  *
  * A run that finds something wrong prints its seed and what it found, and the program ends with 1.
@@ -174,10 +175,9 @@ static void check_probes(void)
     }
 }
 
-static void run_seed(uint64_t seed)
+/* A new world, with nothing in it but the provider. */
+static void world_of(uint64_t seed)
 {
-    unsigned stormy;
-
     sim.seed = seed;
     sim.life = sim.violations = 0;
     sim.trace_hash = 0xcbf29ce484222325u;
@@ -189,6 +189,13 @@ static void run_seed(uint64_t seed)
     world->mkdir("/dev", 0700);
     simworld_end();
     upstream_begin(seed);
+}
+
+static void run_seed(uint64_t seed)
+{
+    unsigned stormy;
+
+    world_of(seed);
     clients_plan();
     sim.rate = dice_scale(&sim.dice, 5, 100);
     stormy = (unsigned)dice_between(&sim.dice, 0, STORMY_LIVES_MAX);
@@ -206,10 +213,49 @@ static void run_seed(uint64_t seed)
     memworld_reset();
 }
 
+/*
+ * Four at once and so many in ten seconds of each mailbox, counted as they arrive and to the letter (upstream.c), ten
+ * agents at each, nobody else's noise: nearly all of it must be used, and by all of them alike.
+ */
+static void check_steady(void)
+{
+    double done = 0, squares = 0, possible = 6 * (double)sim.rate * 60 / 10, used, jain;
+    unsigned long other = 0;
+
+    for (unsigned i = 0; i < sim.n_ops; i++) {
+        done += (double)sim.ops[i].done;
+        squares += (double)sim.ops[i].done * (double)sim.ops[i].done;
+        other += sim.ops[i].other;
+    }
+    used = 100 * done / possible;
+    jain = squares > 0 ? done * done / (sim.n_ops * squares) : 0;
+    printf("figures: a minute of %lld requests in 10 s and mailbox: %.0f of %.0f, %.1f %% used, Jain %.4f\n",
+           (long long)sim.rate, done, possible, used, jain);
+    if (used < 95 || used > 100)
+        sim_violation("%.1f %% of what the provider allows was used", used);
+    if (jain < 0.95)
+        sim_violation("agents were not served alike: Jain's index is %.4f", jain);
+    if (other)
+        sim_violation("%lu calls did not end in done", other);
+}
+
+static bool told(void)
+{
+    char line[700];
+
+    if (sim.violations == 0)
+        return true;
+    tell_log();
+    snprintf(line, sizeof(line),
+             "seed=%" PRIu64 ": %u violations, first: %s\n  again: SLUICE_SEED=%" PRIu64 " sim_test --tell\n", sim.seed,
+             sim.violations, sim.first_violation, sim.seed);
+    say(line);
+    return false;
+}
+
 static bool run(uint64_t seed, bool twice)
 {
     uint64_t first;
-    char line[700];
 
     run_seed(seed);
     first = sim.trace_hash;
@@ -218,14 +264,28 @@ static bool run(uint64_t seed, bool twice)
         if (sim.trace_hash != first)
             sim_violation("the same seed left two traces");
     }
-    if (sim.violations == 0)
-        return true;
-    tell_log();
-    snprintf(line, sizeof(line),
-             "seed=%" PRIu64 ": %u violations, first: %s\n  again: SLUICE_SEED=%" PRIu64 " sim_test --tell\n", seed,
-             sim.violations, sim.first_violation, seed);
-    say(line);
-    return false;
+    return told();
+}
+
+static bool run_steady(uint64_t seed)
+{
+    static const int64_t rates[] = { 20, 45, 90 };
+
+    for (size_t i = 0; i < ARRAY_LEN(rates); i++) {
+        world_of(seed + i);
+        sim.steady = true;
+        sim.steady_until = 0;
+        clients_plan_steady();
+        sim.rate = rates[i];
+        live(true);
+        if (!sim.violations)
+            check_steady();
+        upstream_end();
+        memworld_reset();
+        if (!told())
+            return false;
+    }
+    return true;
 }
 
 /* ---- the program ------------------------------------------------------------------------------------------------- */
@@ -266,11 +326,12 @@ int main(int argc, char **argv)
         { "twice", no_argument, NULL, '2' },
         { "tell", no_argument, NULL, 't' },
         { "count", no_argument, NULL, 'c' },
+        { "steady", no_argument, NULL, 's' },
         { 0 },
     };
     const char *named = getenv("SLUICE_SEED"), *list = NULL;
     uint64_t from = named ? strtoull(named, NULL, 10) : 1, n = named ? 1 : 300;
-    bool twice = false, count = false, good = true;
+    bool twice = false, count = false, steady = false, good = true;
     int c;
 
     while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -293,6 +354,9 @@ int main(int argc, char **argv)
         case 'c':
             count = true;
             break;
+        case 's':
+            steady = true;
+            break;
         default:
             return 2;
         }
@@ -302,7 +366,9 @@ int main(int argc, char **argv)
     fflush(stdout);
     if (list)
         good = run_list(list, twice);
-    for (uint64_t i = 0; !list && good && i < n; i++)
+    else if (steady)
+        good = run_steady(from);
+    for (uint64_t i = 0; !list && !steady && good && i < n; i++)
         good = run(from + i, twice);
     printf("%s: %llu calls, %llu effects, %llu deaths, %llu replays, %llu unknown, %llu refreshes, trace %016" PRIx64
            "\n",

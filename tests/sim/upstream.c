@@ -322,7 +322,7 @@ static struct mailbox *mailbox_enter(const struct grant *g)
     return m;
 }
 
-/* The request left at `at`. */
+/* The request left at `at`; in a steady run: arrived. */
 static void mailbox_sent(struct mailbox *m, ns_t at)
 {
     ASSERT(m->n_sends < SENDS_MAX);
@@ -340,9 +340,11 @@ static int by_time(const void *a, const void *b)
  * the loop before its request leaves: that is the skew. */
 static void check_rate(struct mailbox *m)
 {
+    ns_t window = (RATE_MS - (sim.steady ? 0 : SKEW_MS)) * NS_PER_MS;
+
     qsort(m->sends, m->n_sends, sizeof(m->sends[0]), by_time);
     for (unsigned i = (unsigned)sim.rate; m->kind == UPSTREAM_SIM && i < m->n_sends; i++) {
-        if (m->sends[i] - m->sends[i - sim.rate] < (RATE_MS - SKEW_MS) * NS_PER_MS) {
+        if (m->sends[i] - m->sends[i - sim.rate] < window) {
             for (unsigned k = i - (unsigned)sim.rate; k <= i; k++)
                 sim_trace("left at %lld ms", (long long)(m->sends[k] / NS_PER_MS));
             sim_violation("more than %lld requests of mailbox %s/%s within %d ms, at %lld ms", (long long)sim.rate,
@@ -605,7 +607,7 @@ static enum err await_api(const struct fetch_request *req, const struct request 
     if (!e && (c.fate == REFUSED_CONNECTION || simworld_dead()))
         e = from_the_grave(info);
     if (!e) {
-        mailbox_sent(m, began);
+        mailbox_sent(m, sim.steady ? loop_now() : began);
         sim_trace("%s left at %lld ms for %s/%s", sim_call_here(), (long long)(began / NS_PER_MS), g->tenant, g->user);
         e = await_arrived(req, r, &c, g, began, a, ret, ret_sent, info);
     }

@@ -14,8 +14,8 @@
 enum { PAUSE_DEFAULT_MS = 1000, RESOURCE_MAX = 128 };
 
 /* Requests do not take equally long to arrive: what left evenly may come closer together. So windows are taken as
- * longer by this part; a minute has two seconds to spare. */
-enum { WINDOW_MARGIN = 32 };
+ * longer by this part, up to what ways differ by: a minute or more has two seconds to spare. */
+enum { WINDOW_MARGIN = 32, WINDOW_MARGIN_MS_MAX = 2000 };
 
 #define EACH_TOOL(it)                                                                                                  \
     for (const struct tool_decl *const *it = __start_sluice_tools; it && it < __stop_sluice_tools; it++)
@@ -195,6 +195,13 @@ static uint64_t rule_tag(const struct provider_conf *p, const struct limit_conf 
     return h ? h : 1;
 }
 
+static int64_t margin_ms(int64_t window_ms)
+{
+    int64_t part = (window_ms + WINDOW_MARGIN - 1) / WINDOW_MARGIN;
+
+    return part < WINDOW_MARGIN_MS_MAX ? part : WINDOW_MARGIN_MS_MAX;
+}
+
 static struct rl_rule rule_of(const struct provider_conf *p, const struct limit_conf *l)
 {
     struct rl_rule rule = { .rate = RL_RATE_NONE, .concurrency = (uint32_t)l->concurrency };
@@ -202,7 +209,7 @@ static struct rl_rule rule_of(const struct provider_conf *p, const struct limit_
     if (l->amount) {
         rule.rate = RL_RATE_WINDOW;
         rule.amount = (uint64_t)l->amount;
-        rule.window_ns = (l->window_ms + (l->window_ms + WINDOW_MARGIN - 1) / WINDOW_MARGIN) * NS_PER_MS;
+        rule.window_ns = (l->window_ms + margin_ms(l->window_ms)) * NS_PER_MS;
         if (rule.window_ns > LIMIT_WINDOW_MS_MAX * NS_PER_MS)
             rule.window_ns = LIMIT_WINDOW_MS_MAX * NS_PER_MS;
         rule.burst = (uint64_t)limit_burst(l, dearest(p, l));

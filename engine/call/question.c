@@ -73,7 +73,8 @@ static enum err add_entities(const struct question *q, struct arena *a, struct a
     const struct policy_uid *above[] = { &x->tenant };
     enum err e = add(x, a, &x->tenant, NULL, 0);
 
-    x->layer.items[x->layer.n++] = *q->action;      /* its ancestors are closed already */
+    if (!e)
+        e = policy_layer_take(&x->layer, q->action);
     if (!e)
         e = add_user(q, a, x);
     for (unsigned i = 1; i < x->n && !e; i++)

@@ -16,6 +16,8 @@
 #include "base/map.h"
 #include "policy/ext.h"
 
+enum { LINE = 64, TYPES_LOOKED_AT = 16 };       /* LINE: bytes of a cache line */
+
 /* A table that grows by doubling inside the set's arena. */
 struct table {
     void *p;
@@ -24,7 +26,7 @@ struct table {
 
 struct compiler {
     struct policy_set *set;
-    struct table code, places, consts, keys, patterns;
+    struct table code, places, consts, keys, patterns, types;
     struct map uids;            /* type, NUL, id -> struct policy_uid */
     struct map known;           /* a key -> 1 + its place in keys */
     struct map bodies;          /* the address of a template -> the first of its links, whose code all of them run */
@@ -109,7 +111,15 @@ static uint32_t add_keys(struct compiler *c, const struct str *keys, size_t n)
     return (uint32_t)(c->keys.n - n);
 }
 
-/* The one copy of an entity's name; its bytes stand behind it. */
+/* Memory that begins with a cache line. */
+static void *lines(struct compiler *c, size_t n)
+{
+    char *p = arena_alloc(&c->set->arena, n + LINE - 1);
+
+    return p ? p + (-(uintptr_t)p & (LINE - 1)) : NULL;
+}
+
+/* The one copy of an entity's name; its bytes stand behind it, in the same line if they are few. */
 static const struct policy_uid *intern(struct compiler *c, struct policy_uid uid)
 {
     struct policy_uid *found;
@@ -124,7 +134,7 @@ static const struct policy_uid *intern(struct compiler *c, struct policy_uid uid
     found = map_get(&c->uids, name);
     if (found)
         return found;
-    found = c->name.overflow ? NULL : arena_alloc(&c->set->arena, sizeof(*found) + name.len);
+    found = c->name.overflow ? NULL : lines(c, sizeof(*found) + name.len);
     if (!found) {
         c->full = true;
         return NULL;
@@ -140,7 +150,10 @@ static const struct policy_uid *intern(struct compiler *c, struct policy_uid uid
 
 static void emit_const(struct compiler *c, const struct ast *n, struct policy_value v)
 {
-    emit(c, n, (struct insn){ .op = OP_CONST, .c = add_const(c, v) }, 1);
+    if (v.kind == POLICY_LONG && v.u.i == (int32_t)v.u.i)
+        emit(c, n, (struct insn){ .op = OP_LONG, .c = (uint32_t)v.u.i }, 1);
+    else
+        emit(c, n, (struct insn){ .op = OP_CONST, .c = add_const(c, v) }, 1);
 }
 
 /* Makes the jump at `from` lead to the next instruction. */
@@ -164,14 +177,16 @@ static bool all_const(const struct compiler *c, uint32_t start, uint32_t n)
     if (c->full || here(c) - start != n)
         return false;
     for (uint32_t i = 0; i < n; i++)
-        if (code_at(c, start + i)->op != OP_CONST)
+        if (code_at(c, start + i)->op != OP_CONST && code_at(c, start + i)->op != OP_LONG)
             return false;
     return true;
 }
 
 static struct policy_value const_at(const struct compiler *c, uint32_t at)
 {
-    return ((const struct policy_value *)c->consts.p)[code_at(c, at)->c];
+    const struct insn *i = code_at(c, at);
+
+    return i->op == OP_LONG ? policy_long((int32_t)i->c) : ((const struct policy_value *)c->consts.p)[i->c];
 }
 
 /* Replaces the n constant instructions from `start` by one that pushes v. */
@@ -421,27 +436,34 @@ static uint32_t compile_conjuncts(struct compiler *c, const struct ast *n)
     return 1;
 }
 
-static struct scope compile_scope(struct compiler *c, const struct ast_scope *s)
+/* The place of a type in set->types. Looked for among the last few only: one that is there twice does no harm. */
+static uint32_t add_type(struct compiler *c, const struct policy_uid *type)
 {
-    struct scope out = { .kind = s->kind };
+    const struct policy_uid **at = c->types.p;
+
+    for (size_t i = c->types.n; i > 0 && i + TYPES_LOOKED_AT > c->types.n; i--)
+        if (at[i - 1] == type)
+            return (uint32_t)i - 1;
+    at = grow(c, &c->types, 1);
+    if (at)
+        *at = type;
+    return (uint32_t)c->types.n - 1;
+}
+
+static struct scope compile_scope(struct compiler *c, const struct ast_scope *s, uint32_t *ret_type)
+{
+    struct scope out = { 0 };
 
     if (s->kind == SCOPE_IS || s->kind == SCOPE_IS_IN) {
-        out.type = intern(c, policy_uid(s->type, STR("")));
-        out.hash = out.type ? out.type->type_hash : 0;
+        out.uid = intern(c, policy_uid(s->type, STR("")));
+        out.hash = out.uid ? out.uid->type_hash : 0;
     }
+    if (s->kind == SCOPE_IS_IN)
+        *ret_type = add_type(c, out.uid);
     if (s->n) {
         out.uid = intern(c, s->uids[0]);
         out.hash = s->uids[0].hash;
     }
-    return out;
-}
-
-static struct action_scope compile_actions(struct compiler *c, const struct ast_scope *s)
-{
-    struct action_scope out = { .kind = s->kind, .n = (uint32_t)s->n, .uids = s->uids };
-
-    if (s->n == 1)
-        out.uids = intern(c, s->uids[0]);
     return out;
 }
 
@@ -491,9 +513,13 @@ static void compile_policy(struct compiler *c, const struct ast_policy *from, st
     to->forbid = from->forbid;
     to->approval = role && !from->forbid;
     *name = (struct program_name){ from->id, to->approval ? *role : STR_NULL, from };
-    to->principal = compile_scope(c, &from->principal);
-    to->resource = compile_scope(c, &from->resource);
-    to->action = compile_actions(c, &from->action);
+    to->kind[DIM_PRINCIPAL] = from->principal.kind;
+    to->kind[DIM_ACTION] = from->action.kind;
+    to->kind[DIM_RESOURCE] = from->resource.kind;
+    to->principal = compile_scope(c, &from->principal, &to->principal_type);
+    to->resource = compile_scope(c, &from->resource, &to->resource_type);
+    to->actions = from->action.n == 1 ? intern(c, from->action.uids[0]) : from->action.uids;
+    to->n_actions = (uint32_t)from->action.n;
     if (from->of)
         compile_link(c, from, to);
     else
@@ -505,15 +531,17 @@ enum err program_compile(struct policy_set *set, const struct ast_policy *first,
     struct compiler c = {
         .set = set, .code.size = sizeof(struct insn), .places.size = sizeof(struct place),
         .consts.size = sizeof(struct policy_value), .keys.size = sizeof(struct str),
-        .patterns.size = sizeof(struct pattern),
+        .patterns.size = sizeof(struct pattern), .types.size = sizeof(const struct policy_uid *),
     };
     size_t i = 0;
 
     c.name = BUF_INIT(1 << 24);
-    set->policies = ARENA_ARRAY(&set->arena, struct program_policy, n ? n : 1);
+    set->policies = n < INDEX_LEAF ? lines(&c, (n + 1) * sizeof(struct program_policy)) : NULL;
     set->names = ARENA_ARRAY(&set->arena, struct program_name, n ? n : 1);
-    if (!set->policies || !set->names || n >= INDEX_NONE)
+    if (!set->policies || !set->names)
         c.full = true;
+    else
+        memset(set->policies, 0, (n + 1) * sizeof(struct program_policy));
     for (const struct ast_policy *p = first; p && !c.full; p = p->next, i++)
         compile_policy(&c, p, &set->policies[i], &set->names[i]);
     map_release(&c.uids);
@@ -530,5 +558,6 @@ enum err program_compile(struct policy_set *set, const struct ast_policy *first,
     set->consts = c.consts.p;
     set->keys = c.keys.p;
     set->patterns = c.patterns.p;
+    set->types = c.types.p;
     return OK;
 }

@@ -10,14 +10,22 @@
 
 enum match { NO, MAYBE, YES };
 
+enum { PENDING_MAX = 32, KEYS_MAX = 16 };
+
 struct walk {
     struct eval eval;
     const struct scope_index *index;
+    uint64_t keys[DIM_COUNT];                   /* index_bit() of what the request is, and is in */
     struct policy_uid resource_type;            /* of a resource that is not known */
     struct policy_decision *decision;           /* NULL in policy_could_allow */
     uint32_t n_plain;                           /* permits that hold and need no approval */
     bool could_permit, must_forbid;
+    uint32_t n_pending;
+    const struct index_entry **pending;         /* reached, and still to be weighed: at most PENDING_MAX */
 };
+
+/* For arrays that are written before they are read. */
+#define UNSET __attribute__((uninitialized))
 
 const char *policy_fault_text(enum policy_fault fault)
 {
@@ -44,14 +52,16 @@ const char *policy_fault_text(enum policy_fault fault)
 
 /* --- heads ------------------------------------------------------------------------------------------------------ */
 
-static bool type_is(const struct policy_uid *uid, const struct scope *s)
+static bool type_is(const struct policy_uid *uid, const struct policy_uid *type)
 {
-    return uid->type_hash == s->type->type_hash && str_eq(uid->type, s->type->type);
+    return uid->type_hash == type->type_hash && policy_text_eq(uid->type, type->type);
 }
 
-static enum match match_scope(const struct scope *s, const struct policy_uid *uid, const struct policy_entity *entity)
+/* `type` is the one of IS_IN. */
+static enum match match_scope(enum scope_kind kind, const struct scope *s, const struct policy_uid *const *type,
+    const struct policy_uid *uid, const struct policy_entity *entity)
 {
-    switch ((enum scope_kind)s->kind) {
+    switch (kind) {
     case SCOPE_ANY:
         return YES;
     case SCOPE_EQ:
@@ -59,41 +69,42 @@ static enum match match_scope(const struct scope *s, const struct policy_uid *ui
     case SCOPE_IN:
         return eval_in_hash(uid, entity, s->uid, s->hash) ? YES : NO;
     case SCOPE_IS:
-        return uid->type_hash == s->hash && type_is(uid, s) ? YES : NO;
+        return uid->type_hash == s->hash && type_is(uid, s->uid) ? YES : NO;
     case SCOPE_IS_IN:
-        return eval_in_hash(uid, entity, s->uid, s->hash) && type_is(uid, s) ? YES : NO;
+        return eval_in_hash(uid, entity, s->uid, s->hash) && type_is(uid, *type) ? YES : NO;
     }
     UNREACHABLE();
 }
 
 /* A resource of which at most the type is known. */
-static enum match match_unknown(const struct scope *s, const struct policy_uid *type)
+static enum match match_unknown(enum scope_kind kind, const struct scope *s, const struct policy_uid *const *is_in,
+    const struct policy_uid *type)
 {
-    if (s->kind == SCOPE_ANY)
+    if (kind == SCOPE_ANY)
         return YES;
     if (type->type.len == 0)
         return MAYBE;
-    switch ((enum scope_kind)s->kind) {
+    switch (kind) {
     case SCOPE_EQ:
-        return str_eq(s->uid->type, type->type) ? MAYBE : NO;
+        return policy_text_eq(s->uid->type, type->type) ? MAYBE : NO;
     case SCOPE_IS:
-        return type_is(type, s) ? YES : NO;
+        return type_is(type, s->uid) ? YES : NO;
     case SCOPE_IS_IN:
-        return type_is(type, s) ? MAYBE : NO;
+        return type_is(type, *is_in) ? MAYBE : NO;
     default:
         return MAYBE;
     }
 }
 
-static enum match match_action(const struct walk *w, const struct action_scope *s, uint32_t via)
+static enum match match_action(const struct walk *w, const struct program_policy *p, uint32_t via)
 {
     const struct policy_uid *action = w->eval.request->action;
 
-    if (s->kind == SCOPE_ANY)
+    if (p->kind[DIM_ACTION] == SCOPE_ANY)
         return YES;
-    for (uint32_t i = 0; i < s->n; i++) {
-        bool hit = s->kind == SCOPE_EQ ? policy_uid_eq(action, &s->uids[i])
-            : eval_in(action, w->eval.action, &s->uids[i]);
+    for (uint32_t i = 0; i < p->n_actions; i++) {
+        bool hit = p->kind[DIM_ACTION] == SCOPE_EQ ? policy_uid_eq(action, &p->actions[i])
+            : eval_in(action, w->eval.action, &p->actions[i]);
 
         if (hit)
             return via == INDEX_NONE || via == i ? YES : NO;
@@ -104,12 +115,15 @@ static enum match match_action(const struct walk *w, const struct action_scope *
 static enum match match_head(const struct walk *w, const struct program_policy *p, uint32_t via)
 {
     const struct policy_request *r = w->eval.request;
+    const struct policy_uid *const *types = w->eval.set->types;
+    enum scope_kind resource = (enum scope_kind)p->kind[DIM_RESOURCE];
 
-    if (match_scope(&p->principal, r->principal, w->eval.principal) == NO || match_action(w, &p->action, via) == NO)
+    if (match_scope((enum scope_kind)p->kind[DIM_PRINCIPAL], &p->principal, &types[p->principal_type], r->principal,
+            w->eval.principal) == NO || match_action(w, p, via) == NO)
         return NO;
     if (r->resource_unknown)
-        return match_unknown(&p->resource, &w->resource_type);
-    return match_scope(&p->resource, r->resource, w->eval.resource);
+        return match_unknown(resource, &p->resource, &types[p->resource_type], &w->resource_type);
+    return match_scope(resource, &p->resource, &types[p->resource_type], r->resource, w->eval.resource);
 }
 
 /* --- one policy --------------------------------------------------------------------------------------------------- */
@@ -159,17 +173,17 @@ static void note_reason(struct walk *w, uint32_t number, const struct program_po
     }
 }
 
-static void weigh(struct walk *w, struct index_entry entry)
+static void weigh(struct walk *w, const struct index_entry *entry)
 {
-    const struct program_policy *p = &w->eval.set->policies[entry.policy];
-    enum match head = match_head(w, p, entry.via);
+    const struct program_policy *p = &w->eval.set->policies[entry->policy];
+    enum match head = match_head(w, p, entry->via);
     enum policy_verdict v;
 
     if (head == NO)
         return;
     v = eval_policy(&w->eval, p);
     if (w->eval.request->observe)
-        w->eval.request->observe(w->eval.request->observe_arg, entry.policy, (int)v);
+        w->eval.request->observe(w->eval.request->observe_arg, entry->policy, (int)v);
     if (!w->decision) {
         if (p->forbid)
             w->must_forbid |= head == YES && v == POLICY_IS_TRUE;
@@ -179,51 +193,109 @@ static void weigh(struct walk *w, struct index_entry entry)
     }
     ASSERT(v != POLICY_IS_UNKNOWN);
     if (v == POLICY_IS_ERROR)
-        note_error(w, entry.policy, p);
+        note_error(w, entry->policy, p);
     else if (v == POLICY_IS_TRUE)
-        note_reason(w, entry.policy, p);
+        note_reason(w, entry->policy, p);
 }
 
 /* --- the walk ----------------------------------------------------------------------------------------------------- */
 
 static void visit(struct walk *w, uint32_t at);
 
-static void visit_key(struct walk *w, uint32_t at, uint64_t key)
+/* Whether the head may match: no keys of the request are out of the question. */
+static bool may_match(const struct walk *w, const struct index_entry *e)
 {
-    uint32_t child = index_child(w->index, at, key);
+    return w->keys[DIM_PRINCIPAL] >> e->bit[DIM_PRINCIPAL] & w->keys[DIM_ACTION] >> e->bit[DIM_ACTION]
+        & w->keys[DIM_RESOURCE] >> e->bit[DIM_RESOURCE] & 1;
+}
 
-    if (child != INDEX_NONE)
-        visit(w, child);
+/* All are fetched before the first is looked at: with thousands of policies each is a cache miss. */
+static void weigh_pending(struct walk *w)
+{
+    for (uint32_t i = 0; i < w->n_pending; i++) {
+        __builtin_prefetch(&w->eval.set->policies[w->pending[i]->policy]);
+        __builtin_prefetch(&w->eval.set->code[w->pending[i]->code]);
+    }
+    for (uint32_t i = 0; i < w->n_pending; i++)
+        weigh(w, w->pending[i]);
+    w->n_pending = 0;
+}
+
+/* Which one may match differs from request to request: here and in visit_keys() nothing branches on it. */
+static void visit_leaf(struct walk *w, const struct index_entry *e)
+{
+    for (;; e++) {
+        w->pending[w->n_pending] = e;
+        w->n_pending += may_match(w, e);
+        if (w->n_pending == PENDING_MAX)
+            weigh_pending(w);
+        if (e->last)
+            break;
+    }
+}
+
+static void visit_keys(struct walk *w, uint32_t at, const struct policy_uid *uid, const struct policy_entity *entity)
+{
+    UNSET uint64_t keys[KEYS_MAX];
+    UNSET uint32_t children[KEYS_MAX];
+    uint32_t total = 2 + (entity ? entity->n_ancestors : 0);
+
+    for (uint32_t i = 0; i < total;) {
+        uint32_t n = 0, found = 0;
+
+        for (uint32_t end = i + KEYS_MAX; i < total && i < end; i++) {
+            keys[n] = i == 0 ? uid->hash : i == 1 ? uid->type_hash : entity->ancestors[i - 2].hash;
+            n += index_may_have(w->index, at, keys[n]);
+        }
+        for (uint32_t k = 0; k < n; k++) {
+            uint32_t child = index_child(w->index, at, keys[k]);
+
+            if (child == INDEX_NONE)
+                continue;
+            __builtin_prefetch(child & INDEX_LEAF ? (const void *)&w->index->entries[child & ~INDEX_LEAF]
+                : &w->index->nodes[child]);
+            children[found++] = child;
+        }
+        for (uint32_t k = 0; k < found; k++)
+            visit(w, children[k]);
+    }
 }
 
 /* Recursion is at most four deep: a node per dimension and a leaf. */
 static void visit(struct walk *w, uint32_t at)
 {
-    const struct index_node *node = &w->index->nodes[at];
     const struct policy_request *r = w->eval.request;
-    const struct policy_entity *entity;
-    const struct policy_uid *uid;
+    const struct index_node *node;
 
-    if (node->dim == DIM_LEAF) {
-        for (uint32_t i = 0; i < node->n; i++)
-            weigh(w, w->index->entries[node->first + i]);
+    if (at & INDEX_LEAF) {
+        if (at != INDEX_NONE)
+            visit_leaf(w, &w->index->entries[at & ~INDEX_LEAF]);
         return;
     }
-    if (node->any != INDEX_NONE)
-        visit(w, node->any);
+    node = &w->index->nodes[at];
+    visit(w, node->any);
     if (node->dim == DIM_RESOURCE && r->resource_unknown) {
         for (uint32_t i = 0; i < node->n; i++)
-            visit(w, w->index->kids[node->first + i].node);
+            visit(w, w->index->kids[node->first + i].child);
         return;
     }
-    uid = node->dim == DIM_PRINCIPAL ? r->principal : node->dim == DIM_ACTION ? r->action : r->resource;
-    entity = node->dim == DIM_PRINCIPAL ? w->eval.principal
-        : node->dim == DIM_ACTION ? w->eval.action : w->eval.resource;
-    visit_key(w, at, uid->hash);
-    if (node->dim != DIM_ACTION)
-        visit_key(w, at, uid->type_hash);
+    if (!(node->bloom & w->keys[node->dim]))
+        return;
+    if (node->dim == DIM_PRINCIPAL)
+        visit_keys(w, at, r->principal, w->eval.principal);
+    else if (node->dim == DIM_ACTION)
+        visit_keys(w, at, r->action, w->eval.action);
+    else
+        visit_keys(w, at, r->resource, w->eval.resource);
+}
+
+static uint64_t keys_of(const struct policy_uid *uid, const struct policy_entity *entity)
+{
+    uint64_t keys = 1ull << INDEX_OPEN | 1ull << index_bit(uid->hash) | 1ull << index_bit(uid->type_hash);
+
     for (uint32_t i = 0; entity && i < entity->n_ancestors; i++)
-        visit_key(w, at, entity->ancestors[i].hash);
+        keys |= 1ull << index_bit(entity->ancestors[i].hash);
+    return keys;
 }
 
 static void start(struct walk *w, const struct policy_set *set, const struct policy_request *r)
@@ -234,6 +306,9 @@ static void start(struct walk *w, const struct policy_set *set, const struct pol
     w->eval.principal = policy_layer_find(r->entities, r->principal);
     w->eval.action = policy_layer_find(r->entities, r->action);
     w->eval.resource = r->resource_unknown ? NULL : policy_layer_find(r->entities, r->resource);
+    w->keys[DIM_PRINCIPAL] = keys_of(r->principal, w->eval.principal);
+    w->keys[DIM_ACTION] = keys_of(r->action, w->eval.action);
+    w->keys[DIM_RESOURCE] = r->resource_unknown ? UINT64_MAX : keys_of(r->resource, w->eval.resource);
     w->eval.vars[VAR_PRINCIPAL] = policy_entity_value(r->principal);
     w->eval.vars[VAR_ACTION] = policy_entity_value(r->action);
     w->eval.vars[VAR_CONTEXT] = r->context;
@@ -260,7 +335,8 @@ static void sort_numbers(uint32_t *v, uint32_t n)
 
 enum err policy_decide(const struct policy_set *set, const struct policy_request *request, struct policy_decision *ret)
 {
-    struct walk w = { .decision = ret };
+    UNSET const struct index_entry *pending[PENDING_MAX];
+    struct walk w = { .decision = ret, .pending = pending };
 
     MAGIC_CHECK(set, POLICY_SET_MAGIC);
     ASSERT(!request->resource_unknown && !(request->context.flags & POLICY_PARTIAL));
@@ -269,7 +345,8 @@ enum err policy_decide(const struct policy_set *set, const struct policy_request
     start(&w, set, request);
     ret->effect = POLICY_ALLOW;             /* until a forbid holds; "no permit" is seen at the end */
     ret->n_reasons = ret->n_errors = ret->n_forbid_errors = ret->n_roles = 0;
-    visit(&w, 0);
+    visit(&w, w.index->root);
+    weigh_pending(&w);
     if (w.eval.out_of_memory)
         return E_CALL_TOO_LARGE;
     if (ret->n_reasons == 0)
@@ -284,10 +361,12 @@ enum err policy_decide(const struct policy_set *set, const struct policy_request
 
 bool policy_could_allow(const struct policy_set *set, const struct policy_request *request)
 {
-    struct walk w = { 0 };
+    UNSET const struct index_entry *pending[PENDING_MAX];
+    struct walk w = { .pending = pending };
 
     MAGIC_CHECK(set, POLICY_SET_MAGIC);
     start(&w, set, request);
-    visit(&w, 0);
+    visit(&w, w.index->root);
+    weigh_pending(&w);
     return w.eval.out_of_memory || request->context.kind == POLICY_NONE || (w.could_permit && !w.must_forbid);
 }

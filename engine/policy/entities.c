@@ -402,6 +402,7 @@ static struct policy_entity *layer_put(struct policy_layer *l, struct arena *a, 
     }
     if (known && known->n_ancestors)
         memcpy(v + at, known->ancestors, known->n_ancestors * sizeof(*v));
+    l->hashes[l->n] = uid.hash;
     out = &l->items[l->n++];
     *out = (struct policy_entity){ .uid = uid, .ancestors = v, .n_ancestors = (uint32_t)tidy(v, total) };
     return out;
@@ -435,12 +436,21 @@ enum err policy_layer_merge(struct policy_layer *l, struct arena *a, struct poli
     return out ? OK : E_CALL_TOO_LARGE;
 }
 
+enum err policy_layer_take(struct policy_layer *l, const struct policy_entity *entity)
+{
+    if (l->n == POLICY_LAYER_MAX)
+        return E_CALL_TOO_LARGE;
+    l->hashes[l->n] = entity->uid.hash;
+    l->items[l->n++] = *entity;
+    return OK;
+}
+
 const struct policy_entity *policy_layer_find(const struct policy_layer *l, const struct policy_uid *uid)
 {
     if (!l)
         return NULL;
     for (uint32_t i = 0; i < l->n; i++)
-        if (policy_uid_eq(&l->items[i].uid, uid))
+        if (l->hashes[i] == uid->hash && policy_uid_eq(&l->items[i].uid, uid))
             return &l->items[i];
     return l->base ? policy_entities_find(l->base, uid) : NULL;
 }

@@ -56,10 +56,11 @@ enum { POLICY_LAYER_MAX = 16 };
 struct policy_layer {
     const struct policy_entities *base;         /* frozen, outlives the layer; may be NULL */
     uint32_t n;
+    uint64_t hashes[POLICY_LAYER_MAX];          /* of the items' uids, here to be scanned */
     struct policy_entity items[POLICY_LAYER_MAX];
 };
 
-/* Only n and base need setting: items are not cleared. */
+/* Only n and base need setting: items and their hashes are not cleared. */
 static inline void policy_layer_init(struct policy_layer *l, const struct policy_entities *base)
 {
     l->base = base;
@@ -81,6 +82,9 @@ enum err policy_layer_add(struct policy_layer *l, struct arena *a, struct policy
  */
 enum err policy_layer_merge(struct policy_layer *l, struct arena *a, struct policy_uid uid,
     const struct policy_entity *known, const struct policy_uid *const *parents, size_t n_parents);
+
+/* The same for one that is whole: its ancestors are all that is above it, whatever the layer says. Copied as it is. */
+enum err policy_layer_take(struct policy_layer *l, const struct policy_entity *entity);
 
 /* NULL if there is none; `l` may be NULL. */
 const struct policy_entity *policy_layer_find(const struct policy_layer *l, const struct policy_uid *uid);

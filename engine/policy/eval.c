@@ -13,7 +13,7 @@
 #include "base/check.h"
 #include "policy/ext.h"
 
-enum { STACK_LOCAL = 32 };
+enum { STACK_LOCAL = 32, SCANNED = 8 };
 
 bool eval_in_hash(const struct policy_uid *self, const struct policy_entity *entity, const struct policy_uid *uid,
     uint64_t hash)
@@ -27,7 +27,10 @@ bool eval_in_hash(const struct policy_uid *self, const struct policy_entity *ent
         return false;
     a = entity->ancestors;
     hi = entity->n_ancestors;
-    if (hi > 8) {                       /* the first one of this hash or above */
+    if (hi <= SCANNED) {                /* all of them, without a branch that depends on where it is */
+        for (size_t i = 0; i < hi; i++)
+            lo += a[i].hash < hash;
+    } else {
         while (lo < hi) {
             size_t mid = lo + (hi - lo) / 2;
 
@@ -37,8 +40,9 @@ bool eval_in_hash(const struct policy_uid *self, const struct policy_entity *ent
                 hi = mid;
         }
     }
-    for (; lo < entity->n_ancestors && a[lo].hash <= hash; lo++)
-        if (a[lo].hash == hash && policy_uid_eq(a[lo].uid, uid))
+    /* the first one of this hash or above */
+    for (; lo < entity->n_ancestors && a[lo].hash == hash; lo++)
+        if (policy_uid_eq(a[lo].uid, uid))
             return true;
     return false;
 }
@@ -415,6 +419,9 @@ static enum policy_verdict run(struct eval *e, uint32_t pc, struct policy_value 
             break;
         case OP_CONST:
             *++top = set->consts[i->c];
+            break;
+        case OP_LONG:
+            *++top = policy_long((int32_t)i->c);
             break;
         case OP_VAR:
             *++top = e->vars[i->c];

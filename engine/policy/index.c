@@ -8,6 +8,10 @@
  * the heads there, so the tree only has to be complete, never exact: equal hashes or an == below an ancestor cost a
  * comparison, not a mistake.
  *
+ * With thousands of policies what a decision costs is cache misses, and branches that go another way for each caller.
+ * So most probes end at a byte of a small table of tags; an entry of a leaf says by a bit per dimension whether its
+ * head can match at all; and decide.c gathers what is left, fetches it side by side, and branches on none of that.
+ *
  * What is reached for certain: every policy whose head matches has, in each dimension, no constraint (-> any) or a key
  * among the request's.  A policy with a list of actions stands under each of them; `via` says which, so that it is
  * evaluated for the first of its actions that matches only.
@@ -61,7 +65,7 @@ static uint32_t new_node(struct builder *b)
     x->nodes = more(b, x->nodes, x->n_nodes, &b->cap_nodes, sizeof(*x->nodes));
     if (b->full)
         return 0;
-    x->nodes[x->n_nodes] = (struct index_node){ .dim = DIM_LEAF, .any = INDEX_NONE };
+    x->nodes[x->n_nodes] = (struct index_node){ .any = INDEX_NONE };
     return x->n_nodes++;
 }
 
@@ -88,11 +92,9 @@ static uint32_t add_kid(struct builder *b, struct index_kid k)
 /* How many keys a policy has in a dimension (0: open), and the k-th. */
 static uint32_t key_count(const struct program_policy *p, enum index_dim dim, uint32_t via)
 {
-    if (dim != DIM_ACTION)
-        return (dim == DIM_PRINCIPAL ? p->principal.kind : p->resource.kind) != SCOPE_ANY;
-    if (p->action.kind == SCOPE_ANY)
+    if (p->kind[dim] == SCOPE_ANY)
         return 0;
-    return via == INDEX_NONE ? p->action.n : 1;
+    return dim == DIM_ACTION && via == INDEX_NONE ? p->n_actions : 1;
 }
 
 static uint64_t key_of(const struct program_policy *p, enum index_dim dim, uint32_t k)
@@ -100,7 +102,7 @@ static uint64_t key_of(const struct program_policy *p, enum index_dim dim, uint3
     const struct scope *s = dim == DIM_PRINCIPAL ? &p->principal : &p->resource;
 
     if (dim == DIM_ACTION)
-        return p->action.uids[k].hash;
+        return p->actions[k].hash;
     return s->hash;
 }
 
@@ -129,7 +131,7 @@ static struct item *spread(struct builder *b, const struct index_entry *entries,
         const struct program_policy *p = &all[entries[i].policy];
         uint32_t keys = key_count(p, dim, entries[i].via);
 
-        total += keys || (dim == DIM_ACTION && p->action.kind != SCOPE_ANY) ? keys : 1;
+        total += p->kind[dim] == SCOPE_ANY ? 1 : keys;
     }
     items = total > UINT32_MAX ? NULL : malloc((total ? total : 1) * sizeof(*items));
     if (!items) {
@@ -140,7 +142,7 @@ static struct item *spread(struct builder *b, const struct index_entry *entries,
         const struct program_policy *p = &all[entries[i].policy];
         uint32_t keys = key_count(p, dim, entries[i].via);
 
-        if (keys == 0 && (dim != DIM_ACTION || p->action.kind == SCOPE_ANY))
+        if (p->kind[dim] == SCOPE_ANY)
             items[out++] = (struct item){ 0, entries[i], true };
         /* `action in []` has none: it matches nothing and is dropped here */
         for (uint32_t k = 0; k < keys; k++) {
@@ -177,28 +179,42 @@ static double cost(const struct item *items, size_t n)
 
 static uint32_t build(struct builder *b, const struct index_entry *entries, size_t n, unsigned dims);
 
-static void make_leaf(struct builder *b, uint32_t node, const struct index_entry *entries, size_t n)
+/* Which of its keys a policy asks for in a dimension; of several actions that it was not told apart by, none. */
+static uint8_t bit_of(const struct program_policy *p, enum index_dim dim, uint32_t via)
+{
+    return key_count(p, dim, via) == 1 ? index_bit(key_of(p, dim, via == INDEX_NONE ? 0 : via)) : INDEX_OPEN;
+}
+
+static uint32_t make_leaf(struct builder *b, const struct index_entry *entries, size_t n)
 {
     uint32_t first = b->x->n_entries;
 
-    for (size_t i = 0; i < n; i++)
-        add_entry(b, entries[i]);
-    if (!b->full) {
-        b->x->nodes[node].first = first;
-        b->x->nodes[node].n = (uint32_t)n;
+    if (n == 0)
+        return INDEX_NONE;
+    for (size_t i = 0; i < n; i++) {
+        struct index_entry e = entries[i];
+        const struct program_policy *p = &b->set->policies[e.policy];
+
+        e.code = p->code;
+        for (unsigned d = 0; d < DIM_COUNT; d++)
+            e.bit[d] = bit_of(p, (enum index_dim)d, e.via);
+        e.last = i + 1 == n;
+        add_entry(b, e);
     }
+    b->full |= first >= INDEX_LEAF;
+    return first | INDEX_LEAF;
 }
 
 /* The children of one node must stand in a row, so they are reserved before any of them is built. */
-static void make_split(struct builder *b, uint32_t node, const struct item *items, size_t n, enum index_dim dim,
-    unsigned dims)
+static uint32_t make_split(struct builder *b, const struct item *items, size_t n, enum index_dim dim, unsigned dims)
 {
     struct index_entry *part = malloc((n ? n : 1) * sizeof(*part));
-    uint32_t first = b->x->n_kids, kid = 0, n_kids = 0, child;
+    uint32_t node = new_node(b), first = b->x->n_kids, kid = 0, n_kids = 0, child;
 
-    if (!part) {
+    if (!part || b->full) {
+        free(part);
         b->full = true;
-        return;
+        return INDEX_NONE;
     }
     for (size_t i = 0; i < n; i++)
         if (!items[i].open && (i == 0 || items[i - 1].open || items[i - 1].key != items[i].key)) {
@@ -214,27 +230,28 @@ static void make_split(struct builder *b, uint32_t node, const struct item *item
         if (items[i].open) {
             b->x->nodes[node].any = child;
         } else {
-            b->x->kids[first + kid++].node = child;
-            b->x->nodes[node].bloom |= 1ull << (items[i].key & 63);
+            b->x->kids[first + kid++].child = child;
+            b->x->nodes[node].bloom |= 1ull << index_bit(items[i].key);
         }
     }
     free(part);
     if (b->full)
-        return;
+        return INDEX_NONE;
     ASSERT(kid == n_kids);
     b->x->nodes[node].dim = (uint8_t)dim;
     b->x->nodes[node].first = first;
     b->x->nodes[node].n = n_kids;
+    return node;
 }
 
-/* Recursion is at most three deep: each level takes one dimension out of `dims`. */
+/* Answers the child to be visited. Recursion is at most three deep: each level takes one dimension out of `dims`. */
 static uint32_t build(struct builder *b, const struct index_entry *entries, size_t n, unsigned dims)
 {
-    uint32_t node = new_node(b);
+    uint32_t child = INDEX_NONE;
     struct item *best = NULL;
     size_t best_n = 0;
     double best_cost = (double)n * 0.75;        /* a split that spares less than a quarter is not worth its probes */
-    enum index_dim best_dim = DIM_LEAF;
+    enum index_dim best_dim = DIM_COUNT;
 
     for (unsigned d = 0; d < DIM_COUNT && n > LEAF_MAX && !b->full; d++) {
         size_t items_n;
@@ -257,41 +274,40 @@ static uint32_t build(struct builder *b, const struct index_entry *entries, size
             free(items);
         }
     }
-    if (b->full)
-        ;
-    else if (best)
-        make_split(b, node, best, best_n, best_dim, dims);
-    else
-        make_leaf(b, node, entries, n);
+    if (best && !b->full)
+        child = make_split(b, best, best_n, best_dim, dims);
+    else if (!b->full)
+        child = make_leaf(b, entries, n);
     free(best);
-    return node;
+    return child;
 }
 
 static void build_slots(struct builder *b)
 {
     struct scope_index *x = b->x;
-    uint32_t cap = 2;
+    uint32_t buckets = 1;
 
-    while (cap < 2ull * (x->n_kids + 1))
-        cap *= 2;
-    x->slots = arena_alloc(&b->set->arena, cap * sizeof(*x->slots));
-    if (!x->slots) {
+    while (buckets < (x->n_kids + 1ull) / 4)
+        buckets *= 2;
+    x->slots = arena_array(&b->set->arena, buckets * 8ull, sizeof(*x->slots));
+    x->tags = arena_array(&b->set->arena, buckets, sizeof(*x->tags));
+    if (!x->slots || !x->tags) {
         b->full = true;
         return;
     }
-    x->slot_mask = cap - 1;
-    for (uint32_t i = 0; i < cap; i++)
-        x->slots[i] = (struct index_slot){ .parent = INDEX_NONE };
+    x->bucket_mask = buckets - 1;
     for (uint32_t n = 0; n < x->n_nodes; n++) {
-        const struct index_node *node = &x->nodes[n];
+        for (uint32_t k = 0; k < x->nodes[n].n; k++) {
+            const struct index_kid *kid = &x->kids[x->nodes[n].first + k];
+            uint64_t hash = index_hash(n, kid->key);
+            uint32_t i = (uint32_t)(hash >> 32) & x->bucket_mask, lane = 0;
 
-        for (uint32_t k = 0; node->dim != DIM_LEAF && k < node->n; k++) {
-            const struct index_kid *kid = &x->kids[node->first + k];
-            uint32_t i = index_hash(n, kid->key) & x->slot_mask;
-
-            while (x->slots[i].parent != INDEX_NONE)
-                i = (i + 1) & x->slot_mask;
-            x->slots[i] = (struct index_slot){ kid->key, n, kid->node };
+            while (index_full(x->tags[i]))
+                i = (i + 1) & x->bucket_mask;
+            while (x->tags[i] >> 8 * lane)
+                lane++;
+            x->tags[i] |= (uint64_t)index_tag(hash) << 8 * lane;
+            x->slots[i * 8 + lane] = (struct index_slot){ kid->key, n, kid->child };
         }
     }
 }
@@ -304,8 +320,8 @@ enum err index_build(struct policy_set *set)
     if (!all)
         return E_CALL_TOO_LARGE;
     for (uint32_t i = 0; i < set->n_policies; i++)
-        all[i] = (struct index_entry){ i, INDEX_NONE };
-    build(&b, all, set->n_policies, 1u << DIM_PRINCIPAL | 1u << DIM_ACTION | 1u << DIM_RESOURCE);
+        all[i] = (struct index_entry){ .policy = i, .via = INDEX_NONE };
+    set->index.root = build(&b, all, set->n_policies, 1u << DIM_PRINCIPAL | 1u << DIM_ACTION | 1u << DIM_RESOURCE);
     free(all);
     if (!b.full)
         build_slots(&b);

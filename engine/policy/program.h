@@ -17,6 +17,7 @@ enum op {
     OP_END,             /* the condition holds */
     OP_CONJUNCT,        /* pop; false: does not hold; not a boolean: error */
     OP_CONST,           /* push consts[c] */
+    OP_LONG,            /* push the number c, which has a sign: most numbers need no line of consts */
     OP_VAR,             /* push the variable c (enum ast_var) */
     OP_ATTR,            /* top: its attribute keys[c] */
     OP_VAR_ATTR,        /* push the attribute keys[c] of the variable a: the commonest pair, in one step */
@@ -55,33 +56,29 @@ struct pattern {
     size_t n;
 };
 
-/*
- * A constraint of the head. Its hash is here so that most policies are passed over without touching another cache line:
- * of the type for a plain `is`, else of the entity.
- */
+enum index_dim { DIM_PRINCIPAL, DIM_ACTION, DIM_RESOURCE, DIM_COUNT };
+
+/* A constraint of the head. */
 struct scope {
-    uint8_t kind;                   /* enum scope_kind */
-    uint64_t hash;
-    const struct policy_uid *uid;   /* EQ, IN, IS_IN */
-    const struct policy_uid *type;  /* IS, IS_IN: an entity of the type, with an empty id */
+    uint64_t hash;                  /* of the type for a plain `is`, else of the entity */
+    const struct policy_uid *uid;   /* EQ, IN, IS_IN: the entity; IS: one of the type, with an empty id */
 };
 
-struct action_scope {
-    uint8_t kind;                   /* SCOPE_ANY, SCOPE_EQ or SCOPE_IN */
-    uint32_t n;
-    const struct policy_uid *uids;
-};
-
-/* What deciding reads. */
+/* What deciding reads of a policy: a cache line. */
 struct program_policy {
     struct scope principal, resource;
-    struct action_scope action;
-    bool forbid;
-    bool unconditional;             /* no condition: the scope alone decides */
-    bool approval;                  /* a permit with @approval */
+    const struct policy_uid *actions;       /* n_actions of them */
+    uint32_t n_actions;
+    uint32_t principal_type, resource_type; /* of IS_IN: in set->types */
     uint32_t code;                  /* its first instruction */
     uint32_t stack;                 /* values its code has on the stack at most */
+    uint8_t kind[DIM_COUNT];        /* enum scope_kind of each constraint; of the action ANY, EQ or IN */
+    bool forbid : 1;
+    bool unconditional : 1;         /* no condition: the scope alone decides */
+    bool approval : 1;              /* a permit with @approval */
 };
+
+_Static_assert(sizeof(struct program_policy) == 64, "what a decision reads of a policy is one cache line");
 
 /* What people are told. */
 struct program_name {
@@ -89,42 +86,61 @@ struct program_name {
     const struct ast_policy *ast;
 };
 
-/* A node of the scope index; see index.c. */
-enum index_dim { DIM_PRINCIPAL, DIM_ACTION, DIM_RESOURCE, DIM_COUNT, DIM_LEAF = DIM_COUNT };
+/*
+ * The scope index; see index.c. A child is the number of a node; or, with INDEX_LEAF, of the first entry of a leaf; or
+ * INDEX_NONE.
+ */
+#define INDEX_NONE UINT32_MAX
+#define INDEX_LEAF ((uint32_t)1 << 31)
 
 struct index_node {
-    uint8_t dim;                /* what it splits by; DIM_LEAF: entries[first .. first + n) */
-    uint32_t first, n;          /* a split: kids[first .. first + n) */
-    uint32_t any;               /* the child of policies that do not constrain dim, or INDEX_NONE */
-    uint64_t bloom;             /* of the low six bits of the keys of its kids */
+    uint8_t dim;                /* what it splits by */
+    uint32_t first, n;          /* kids[first .. first + n) */
+    uint32_t any;               /* the child of policies that do not constrain dim */
+    uint64_t bloom;             /* index_bit() of the keys of its kids */
 };
-
-#define INDEX_NONE UINT32_MAX
 
 struct index_entry {
     uint32_t policy;
     uint32_t via;               /* which of the policy's actions led here, so that it is found once; INDEX_NONE: all */
+    uint32_t code;              /* the policy's, to be fetched along with it */
+    uint8_t bit[DIM_COUNT];     /* what a request's keys must have for its head to match; INDEX_OPEN: nothing */
+    bool last;                  /* of its leaf */
 };
 
 struct index_kid {
     uint64_t key;
-    uint32_t node;
+    uint32_t child;
 };
 
 struct index_slot {
     uint64_t key;
-    uint32_t parent;            /* INDEX_NONE: an empty slot */
-    uint32_t node;
+    uint32_t parent;
+    uint32_t child;
 };
 
 struct scope_index {
-    struct index_node *nodes;   /* the root is the first */
+    struct index_node *nodes;
     struct index_entry *entries;
     struct index_kid *kids;
-    struct index_slot *slots;   /* (parent, key) -> node; a power of two of them, at most half full */
+    /*
+     * (parent, key) -> child: slots in buckets of eight, at most half full; a power of two of buckets. Most lookups see
+     * the tags only, a byte per slot, 0 in empty ones, which are the last ones of a bucket.
+     */
+    struct index_slot *slots;
+    uint64_t *tags;
+    uint32_t bucket_mask;
+    uint32_t root;
     uint32_t n_nodes, n_entries, n_kids;
-    uint32_t slot_mask;
 };
+
+/* A bit for a key: a set of keys is 64 bits, and may say yes where it is no. The highest is that of "no constraint". */
+enum { INDEX_OPEN = 63 };
+
+static inline uint8_t index_bit(uint64_t key)
+{
+    return (uint8_t)(key & 63);
+}
 
 struct policy_set {
     uint32_t magic;
@@ -137,6 +153,7 @@ struct policy_set {
     struct place *places;       /* one per instruction */
     uint32_t n_code;
     struct policy_value *consts;
+    const struct policy_uid **types;        /* entities with an empty id, that stand for their types */
     struct str *keys;
     struct pattern *patterns;
     struct scope_index index;
@@ -153,25 +170,54 @@ enum err program_compile(struct policy_set *set, const struct ast_policy *first,
 /* Builds set->index from set->policies. */
 enum err index_build(struct policy_set *set);
 
-static inline uint32_t index_hash(uint32_t parent, uint64_t key)
+static inline uint64_t index_hash(uint32_t parent, uint64_t key)
 {
-    uint64_t h = (key ^ parent) * 0x9e3779b97f4a7c15u;
+    return (key ^ parent) * 0x9e3779b97f4a7c15u;
+}
 
-    return (uint32_t)(h >> 32);
+static inline uint8_t index_tag(uint64_t hash)
+{
+    return (uint8_t)(hash >> 24 | 1);
+}
+
+/* The high bit of each byte of `tags` that is `tag`. */
+static inline uint64_t index_lanes(uint64_t tags, uint8_t tag)
+{
+    uint64_t low = 0x7f7f7f7f7f7f7f7fu, x = tags ^ 0x0101010101010101u * tag;
+
+    return ~(((x & low) + low) | x | low);
+}
+
+/* Whether a bucket is full: what belongs there may be in the next one. */
+static inline bool index_full(uint64_t tags)
+{
+    return tags >> 56 != 0;
+}
+
+/* False if `parent` has no child for the key. */
+static inline bool index_may_have(const struct scope_index *x, uint32_t parent, uint64_t key)
+{
+    uint64_t hash = index_hash(parent, key), tags = x->tags[(uint32_t)(hash >> 32) & x->bucket_mask];
+
+    return (index_lanes(tags, index_tag(hash)) != 0) | index_full(tags);
 }
 
 /* INDEX_NONE if `parent` has no child for the key. */
 static inline uint32_t index_child(const struct scope_index *x, uint32_t parent, uint64_t key)
 {
-    if (!(x->nodes[parent].bloom >> (key & 63) & 1))
-        return INDEX_NONE;
-    for (uint32_t i = index_hash(parent, key);; i++) {
-        const struct index_slot *s = &x->slots[i & x->slot_mask];
+    uint64_t hash = index_hash(parent, key);
 
-        if (s->parent == INDEX_NONE)
+    for (uint32_t i = (uint32_t)(hash >> 32);; i++) {
+        uint32_t bucket = i & x->bucket_mask;
+
+        for (uint64_t lanes = index_lanes(x->tags[bucket], index_tag(hash)); lanes; lanes &= lanes - 1) {
+            const struct index_slot *s = &x->slots[bucket * 8 + (uint32_t)__builtin_ctzll(lanes) / 8];
+
+            if (s->key == key && s->parent == parent)
+                return s->child;
+        }
+        if (!index_full(x->tags[bucket]))
             return INDEX_NONE;
-        if (s->parent == parent && s->key == key)
-            return s->node;
     }
 }
 

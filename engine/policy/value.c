@@ -232,7 +232,7 @@ const struct policy_value *policy_record_get(const struct policy_attr *attrs, si
 
     if (n <= LINEAR_MAX) {
         for (size_t i = 0; i < n; i++)
-            if (str_eq(attrs[i].key, key))
+            if (policy_text_eq(attrs[i].key, key))
                 return &attrs[i].value;
         return NULL;
     }

@@ -74,9 +74,39 @@ struct policy_attr {
 
 /* Type and id are not copied. The type is a Cedar name ("User", "App::User"); see policy_type_valid(). */
 struct policy_uid policy_uid(struct str type, struct str id);
+
+/* str_eq() for names, which are short and mostly equal by now: without a call, and without reading what is one text. */
+static inline bool policy_text_eq(struct str a, struct str b)
+{
+    uint64_t x[2], y[2];
+
+    if (a.len != b.len)
+        return false;
+    if (a.p == b.p || a.len == 0)
+        return true;
+    if (a.len > sizeof(x))
+        return memcmp(a.p, b.p, a.len) == 0;
+    if (a.len < sizeof(uint32_t))
+        return a.p[0] == b.p[0] && a.p[a.len / 2] == b.p[a.len / 2] && a.p[a.len - 1] == b.p[a.len - 1];
+    if (a.len < sizeof(uint64_t)) {
+        uint32_t s[2], t[2];                /* both ends, which meet or overlap */
+
+        memcpy(&s[0], a.p, sizeof(s[0]));
+        memcpy(&s[1], a.p + a.len - sizeof(s[1]), sizeof(s[1]));
+        memcpy(&t[0], b.p, sizeof(t[0]));
+        memcpy(&t[1], b.p + a.len - sizeof(t[1]), sizeof(t[1]));
+        return s[0] == t[0] && s[1] == t[1];
+    }
+    memcpy(&x[0], a.p, sizeof(x[0]));
+    memcpy(&x[1], a.p + a.len - sizeof(x[1]), sizeof(x[1]));
+    memcpy(&y[0], b.p, sizeof(y[0]));
+    memcpy(&y[1], b.p + a.len - sizeof(y[1]), sizeof(y[1]));
+    return x[0] == y[0] && x[1] == y[1];
+}
+
 static inline bool policy_uid_eq(const struct policy_uid *a, const struct policy_uid *b)
 {
-    return a == b || (a->hash == b->hash && str_eq(a->id, b->id) && str_eq(a->type, b->type));
+    return a == b || (a->hash == b->hash && policy_text_eq(a->id, b->id) && policy_text_eq(a->type, b->type));
 }
 /*
  * Reads an entity as Cedar writes it, `App::User::"alice"`, into the arena. E_CONFIG: `info` says what was expected and
@@ -138,6 +168,8 @@ const struct policy_value *policy_record_get(const struct policy_attr *attrs, si
 int policy_value_cmp(const struct policy_value *a, const struct policy_value *b);
 static inline bool policy_value_eq(const struct policy_value *a, const struct policy_value *b)
 {
+    if (a->kind == POLICY_STRING && b->kind == POLICY_STRING)
+        return policy_text_eq(policy_value_str(*a), policy_value_str(*b));
     return a->kind == b->kind && policy_value_cmp(a, b) == 0;
 }
 

@@ -1,0 +1,276 @@
+/* server.c -- see server.h */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "bench/gen/server.h"
+
+enum { EVENTS = 64, READ_MAX = 1 << 18, KEPT_MAX = 1 << 16 };
+
+struct peer {
+    struct wire wire;
+    SSL_CTX *tls;                       /* a listener's: for what it accepts */
+    bool is_listener, busy, taking, gone;   /* busy: asked and not answered; taking: within its handler */
+    struct buf in, out;
+    size_t out_at;
+    struct peer *next;
+};
+
+static volatile sig_atomic_t stopped;
+
+static void on_signal(int number)
+{
+    stopped = number;
+}
+
+void server_init(struct server *s)
+{
+    struct sigaction act = { .sa_handler = on_signal };
+
+    sigaction(SIGTERM, &act, NULL);
+    sigaction(SIGINT, &act, NULL);
+    raise_limits();
+    s->epoll = epoll_create1(EPOLL_CLOEXEC);
+    if (s->epoll < 0)
+        die_errno("epoll");
+    s->bytes = need(malloc(READ_MAX));
+}
+
+static struct peer *peer_new(struct server *s)
+{
+    struct peer *p = s->free;
+
+    if (p)
+        s->free = p->next;
+    else
+        p = need(malloc(sizeof(*p)));
+    *p = (struct peer){ .wire.fd = -1, .in = BUF_INIT(SERVER_REQUEST_MAX), .out = BUF_INIT(SERVER_REQUEST_MAX) };
+    return p;
+}
+
+static void peer_free(struct server *s, struct peer *p)
+{
+    wire_close(&p->wire);
+    buf_release(&p->in);
+    buf_release(&p->out);
+    p->next = s->free;
+    s->free = p;
+}
+
+/* The other side has gone, or is not worth listening to. Who still waits for an answer is kept until there is one. */
+static void peer_drop(struct server *s, struct peer *p)
+{
+    wire_close(&p->wire);
+    if (!p->busy)
+        peer_free(s, p);
+}
+
+/* ---- requests ---------------------------------------------------------------------------------------------------- */
+
+/* Content-Length of a head; false if it is no number or the body comes in chunks. */
+static bool body_length(struct str head, uint64_t *ret)
+{
+    struct str line, name, value;
+
+    *ret = 0;
+    while (str_cut(head, '\n', &line, &head)) {
+        if (!str_cut(line, ':', &name, &value))
+            continue;
+        if (str_ieq(name, STR("transfer-encoding")))
+            return false;
+        if (str_ieq(name, STR("content-length"))) {
+            value = str_trim(value);
+            if (value.len && value.p[value.len - 1] == '\r')
+                value.len--;
+            if (!str_to_u64(str_trim(value), ret) || *ret > SERVER_REQUEST_MAX)
+                return false;
+        }
+    }
+    return true;
+}
+
+/* Splits a request off the front of `in`: its length; 0 if it has not all come, SIZE_MAX if it is none. */
+static size_t request_read(struct str in, struct server_request *ret)
+{
+    const char *end = in.len ? memmem(in.p, in.len, "\r\n\r\n", 4) : NULL;
+    struct str line, rest;
+    uint64_t length;
+
+    if (!end)
+        return in.len > 65536 ? SIZE_MAX : 0;
+    ret->head = str_n(in.p, (size_t)(end + 2 - in.p));
+    if (!body_length(ret->head, &length) || !str_cut(ret->head, '\r', &line, &rest) ||
+        !str_cut(line, ' ', &ret->method, &rest) || !str_cut(rest, ' ', &ret->path, &line))
+        return SIZE_MAX;
+    ret->body = str_n(end + 4, (size_t)length);
+    return in.len - ret->head.len - 2 < length ? 0 : ret->head.len + 2 + (size_t)length;
+}
+
+/*
+ * Hands on what has come, one request at a time; false when the peer is gone.  A handler that answers at once does so
+ * within this loop, one that answers later enters it again: so pipelined requests nest nothing.
+ */
+static bool peer_take(struct server *s, struct peer *p)
+{
+    while (!p->busy && !p->gone && p->in.len) {
+        struct server_request rq;
+        size_t n = request_read(buf_str(&p->in), &rq);
+
+        if (n == 0)
+            return true;
+        if (n == SIZE_MAX) {
+            p->gone = true;
+            break;
+        }
+        p->busy = p->taking = true;
+        s->handler(s, p, &rq);
+        p->taking = false;
+        buf_drop_front(&p->in, n);
+        if (p->in.len == 0 && p->in.cap > KEPT_MAX)
+            buf_release(&p->in);
+    }
+    if (p->gone)
+        peer_drop(s, p);
+    return !p->gone;
+}
+
+/* ---- answers ----------------------------------------------------------------------------------------------------- */
+
+static void peer_write(struct peer *p)
+{
+    int rc = wire_flush(&p->wire, &p->out, &p->out_at);
+
+    if (rc == WIRE_BROKEN)
+        p->gone = true;
+    if (rc == 1) {
+        p->out_at = 0;
+        buf_clear(&p->out);
+        if (p->out.cap > KEPT_MAX)
+            buf_release(&p->out);
+    }
+}
+
+void peer_reply(struct server *s, struct peer *p, struct str bytes)
+{
+    p->busy = false;
+    if (!p->gone) {
+        buf_add_str(&p->out, bytes);
+        p->gone = p->out.overflow;
+        peer_write(p);
+    }
+    if (p->taking)
+        return;
+    if (p->gone)
+        peer_drop(s, p);
+    else
+        peer_take(s, p);
+}
+
+void peer_reply_json(struct server *s, struct peer *p, int status, const char *fields, struct str body)
+{
+    struct buf b = BUF_INIT(SERVER_REQUEST_MAX);
+
+    buf_addf(&b, "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\n%sContent-Length: %zu\r\n\r\n", status,
+             status < 300 ? "OK" : "Not OK", fields, body.len);
+    buf_add_str(&b, body);
+    peer_reply(s, p, buf_str(&b));
+    buf_release(&b);
+}
+
+/* ---- events ------------------------------------------------------------------------------------------------------ */
+
+static void peer_event(struct server *s, struct peer *p)
+{
+    int rc = p->wire.fd < 0 ? WIRE_AGAIN : wire_handshake(&p->wire);
+
+    if (rc == WIRE_AGAIN)
+        return;
+    if (p->out_at < p->out.len)
+        peer_write(p);
+    for (bool more = rc == 1 && !p->gone; more;) {
+        ssize_t n = wire_read(&p->wire, s->bytes, READ_MAX);
+
+        if (n == WIRE_AGAIN)
+            break;
+        if (n > 0)
+            buf_add(&p->in, s->bytes, (size_t)n);
+        p->gone = n <= 0 || p->in.overflow;
+        more = !p->gone && (p->wire.ssl || n == READ_MAX);
+    }
+    if (rc == WIRE_BROKEN || p->gone) {
+        p->gone = true;
+        peer_drop(s, p);
+        return;
+    }
+    peer_take(s, p);
+}
+
+static void watch(struct server *s, struct peer *p, uint32_t events)
+{
+    struct epoll_event ev = { .events = events, .data.ptr = p };
+
+    if (epoll_ctl(s->epoll, EPOLL_CTL_ADD, p->wire.fd, &ev) < 0)
+        die_errno("epoll");
+}
+
+static void accept_all(struct server *s, struct peer *listener)
+{
+    for (;;) {
+        int fd = accept4(listener->wire.fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        struct peer *p;
+
+        if (fd < 0) {
+            if (errno == EAGAIN || errno == ECONNABORTED || errno == EINTR)
+                return;
+            die_errno("accept");
+        }
+        p = peer_new(s);
+        if (wire_accepted(&p->wire, fd, listener->tls))
+            watch(s, p, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET);
+        else
+            peer_free(s, p);
+    }
+}
+
+void server_listen(struct server *s, int port, SSL_CTX *tls)
+{
+    struct peer *p = peer_new(s);
+
+    p->wire.fd = wire_listen(&port);
+    p->is_listener = true;
+    p->tls = tls;
+    watch(s, p, EPOLLIN);
+    printf("listening %s://127.0.0.1:%d\n", tls ? "https" : "http", port);
+    fflush(stdout);
+}
+
+void server_run(struct server *s)
+{
+    struct epoll_event events[EVENTS];
+
+    while (!stopped) {
+        int64_t now = now_ns(), until = s->between ? s->between(s, now) : now + NS_PER_S, wait;
+        struct timespec t;
+        int n;
+
+        wait = until > now + NS_PER_S ? NS_PER_S : until > now ? until - now : 0;
+        t = (struct timespec){ wait / NS_PER_S, wait % NS_PER_S };
+        n = epoll_pwait2(s->epoll, events, EVENTS, &t, NULL);
+        if (n < 0 && errno != EINTR)
+            die_errno("epoll");
+        for (int i = 0; i < n; i++) {
+            struct peer *p = events[i].data.ptr;
+
+            if ((uintptr_t)p & 1)
+                s->other((void *)((uintptr_t)p & ~(uintptr_t)1), events[i].events);
+            else if (p->is_listener)
+                accept_all(s, p);
+            else
+                peer_event(s, p);
+        }
+    }
+}

@@ -1,0 +1,221 @@
+"""The bench's load against the bench's upstream: what they say of each other, and that no stall is left out."""
+import json
+import os
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import unittest
+import urllib.request
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import harness
+
+BENCH = None
+REQUEST = {"path": "/x", "body": '{"jsonrpc":"2.0","id":{{n}},"k":{{r:10}}}', "headers": {"X-Id": "{{n}}"}}
+
+
+class Bed(unittest.TestCase):
+    def setUp(self):
+        self.dir = harness.scratch()
+
+    def upstream(self, *args):
+        p = harness.Process([os.path.join(BENCH, "bench-upstream"), *args])
+        self.addCleanup(p.kill)
+        p.url = p.wait_line(r"listening (http://\S+)").group(1)
+        return p
+
+    def requests(self, *lines):
+        path = os.path.join(self.dir, "requests")
+        with open(path, "w") as f:
+            f.writelines(json.dumps(line) + "\n" for line in lines or (REQUEST,))
+        return path
+
+    def load(self, url, *args, requests=None):
+        p = subprocess.run([os.path.join(BENCH, "bench-load"), "--target", url, "--requests",
+                            requests or self.requests(), *map(str, args)],
+                           capture_output=True, text=True, timeout=60)
+        self.assertEqual(p.returncode, 0, p.stderr)
+        r = json.loads(p.stdout)
+        self.assertEqual(r["offered"], r["sent"] + r["late"])
+        self.assertEqual(r["sent"], r["ok"] + r["refused"] + r["failed"])
+        self.assertEqual(sum(r["reasons"].values()), r["refused"] + r["failed"])
+        self.assertEqual(sum(n for _, n in r["latency_us"]["buckets"]), r["ok"])
+        self.assertEqual(sum(s["offered"] for s in r["timeline"]), r["offered"])
+        return r
+
+    def certificate(self, name):
+        cert, key = os.path.join(self.dir, name + ".crt"), os.path.join(self.dir, name + ".key")
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
+                        "-nodes", "-days", "2", "-subj", "/CN=" + name, "-addext", "subjectAltName=IP:127.0.0.1",
+                        "-keyout", key, "-out", cert], capture_output=True, check=True)
+        return cert, key
+
+    def stats(self, p):
+        return json.load(urllib.request.urlopen(p.url + "/stats"))
+
+
+class Load(Bed):
+    def test_closed_loop_and_groups(self):
+        up = self.upstream("--payload", "3000", "--json", os.path.join(self.dir, "up.json"))
+        files = [os.path.join(self.dir, n) for n in ("started", "counted")]
+        r = self.load(up.url, "--seconds", 1, "--warmup", 0.2, "--in-flight", 8, "--start-file", files[0],
+                      "--counted-file", files[1], requests=self.requests(dict(REQUEST, group="one", weight=3),
+                                                                         dict(REQUEST, group="two")))
+        self.assertGreater(r["ok"], 100)
+        self.assertEqual(r["ok"], r["sent"])
+        self.assertEqual(r["ok"], r["groups"]["one"]["ok"] + r["groups"]["two"]["ok"])
+        self.assertAlmostEqual(r["groups"]["one"]["ok"] / r["ok"], 0.75, delta=0.1)
+        self.assertAlmostEqual(r["rate_ok"], r["answered"] / 1.0, delta=1)
+        self.assertGreater(r["bytes_in"], 3000 * r["answered"])
+        self.assertTrue(all(map(os.path.exists, files)))
+        stats = self.stats(up)
+        self.assertGreater(stats["requests"], r["ok"])          # the warm-up is not counted
+        up.signal(signal.SIGTERM)
+        self.assertEqual(up.wait(), 0)
+        with open(os.path.join(self.dir, "up.json")) as f:
+            self.assertEqual(json.load(f), stats)
+
+    def test_count_turn_and_answers(self):
+        up = self.upstream("--payload", "100", "--delay", "fixed:1000")
+        lines = [dict(REQUEST, group="g%d" % i) for i in range(20)]
+        answers = os.path.join(self.dir, "answers")
+        r = self.load(up.url, "--count", 100, "--in-flight", 100, "--order", "turn", "--answers", answers,
+                      requests=self.requests(*lines))
+        self.assertEqual({g["ok"] for g in r["groups"].values()}, {5})
+        self.assertEqual(self.stats(up)["at_once_max"], 100)
+        with open(answers) as f:
+            told = [json.loads(line) for line in f]
+        self.assertEqual(sorted(t["n"] for t in told), list(range(100)))
+        self.assertEqual(len(json.loads(told[0]["message"])["value"]), 1)
+
+    def test_each_connection_its_own_request(self):
+        up = self.upstream("--delay", "fixed:2000")
+        r = self.load(up.url, "--seconds", 1, "--in-flight", 10, "--order", "bound",
+                      requests=self.requests(*[dict(REQUEST, group="g%d" % i) for i in range(10)]))
+        counts = [g["ok"] for g in r["groups"].values()]
+        self.assertEqual(len(counts), 10)
+        self.assertGreater(min(counts), 0.7 * max(counts))
+
+    def test_verdicts_of_failures(self):
+        up = self.upstream("--fail", "300:429:7")
+        r = self.load(up.url, "--count", 1000)
+        self.assertEqual(r["reasons"], {"http_429": r["refused"]})
+        self.assertAlmostEqual(r["refused"], 300, delta=75)     # five deviations
+        self.assertEqual(r["refused_us"]["count"], r["refused"])
+        self.assertEqual(self.stats(up)["failed"], r["refused"])
+        with self.assertRaises(urllib.error.HTTPError) as e:
+            for _ in range(200):
+                urllib.request.urlopen(up.url + "/x")
+        self.assertEqual(e.exception.headers["Retry-After"], "7")
+
+    def test_nobody_there_and_nobody_answers(self):
+        p = subprocess.run([os.path.join(BENCH, "bench-load"), "--target", "http://127.0.0.1:1/x", "--requests",
+                            self.requests()], capture_output=True, text=True, timeout=60)
+        self.assertEqual(p.returncode, 2)
+        self.assertIn("cannot connect to 127.0.0.1:1", p.stderr)
+        up = self.upstream("--delay", "fixed:60000000")
+        r = self.load(up.url, "--count", 5, "--in-flight", 5, "--timeout", 0.5)
+        self.assertEqual(r["reasons"], {"timeout": 5})
+
+    def test_a_wrong_line_is_named(self):
+        path = os.path.join(self.dir, "wrong")
+        with open(path, "w") as f:
+            f.write('{"body":"x"}\n{"body":1}\n')
+        p = subprocess.run([os.path.join(BENCH, "bench-load"), "--target", "http://127.0.0.1:1/x", "--requests", path],
+                           capture_output=True, text=True, timeout=60)
+        self.assertEqual(p.returncode, 2)
+        self.assertIn("wrong, line 2: method, path, body and group are strings", p.stderr)
+
+
+class OpenLoop(Bed):
+    def test_latency_includes_a_stall(self):
+        """The upstream stands still for a second: who was due in it has waited, whenever it was sent."""
+        up = self.upstream()
+        log = os.path.join(self.dir, "started")
+        p = subprocess.Popen([os.path.join(BENCH, "bench-load"), "--target", up.url, "--requests", self.requests(),
+                              "--mode", "open", "--rate", "500", "--arrivals", "even", "--seconds", "3",
+                              "--connections", "4", "--in-flight", "2000", "--start-file", log, "--progress"],
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        p.stderr.readline()                     # a second of it has passed
+        up.signal(signal.SIGSTOP)
+        p.stderr.readline()
+        up.signal(signal.SIGCONT)
+        out, err = p.communicate(timeout=60)
+        r = json.loads(out)
+        self.assertEqual((r["late"], r["failed"]), (0, 0))
+        self.assertEqual(r["ok"], r["offered"])
+        self.assertAlmostEqual(r["offered"], 1500, delta=2)
+        # a third of all was due in that second; their waits are spread evenly over it
+        waited = sum(n for upper, n in r["latency_us"]["buckets"] if upper > 200000)
+        self.assertGreater(waited, 300)
+        self.assertGreater(r["latency_us"]["max"], 700000)
+        self.assertAlmostEqual(statistics.mean(s["offered"] for s in r["timeline"][:3]), 500, delta=2)
+
+    def test_too_many_in_flight_are_late(self):
+        up = self.upstream("--delay", "fixed:100000")
+        r = self.load(up.url, "--mode", "open", "--rate", 500, "--seconds", 1, "--in-flight", 10)
+        self.assertGreater(r["late"], 100)
+        self.assertLessEqual(self.stats(up)["at_once_max"], 10)
+
+    def test_phases(self):
+        up = self.upstream()
+        r = self.load(up.url, "--mode", "open", "--phases", "100:1,1000:1,0:1,200:1", "--arrivals", "even",
+                      "--in-flight", 2000, "--connections", 8)
+        self.assertEqual(r["seconds"], 4)
+        for s, rate in zip(r["timeline"], (100, 1000, 0, 200)):
+            self.assertAlmostEqual(s["offered"], rate, delta=2)
+
+
+class Upstream(Bed):
+    def test_delays(self):
+        up = self.upstream("--delay", "lognormal:20000:60000")
+        r = self.load(up.url, "--count", 2000, "--in-flight", 500)
+        self.assertGreater(r["latency_us"]["p50"], 18000)
+        self.assertGreater(r["latency_us"]["p99"], 45000)
+        up = self.upstream("--delay", "fixed:50000")
+        self.assertGreaterEqual(self.load(up.url, "--count", 1000, "--in-flight", 200)["latency_us"]["min"], 50000)
+
+    def test_tokens_are_never_the_same(self):
+        up = self.upstream("--expires-in", "5")
+        got = [json.load(urllib.request.urlopen(up.url + "/token", b"grant_type=refresh_token")) for _ in range(20)]
+        self.assertEqual(len({t["access_token"] for t in got}), 20)
+        self.assertEqual(len({t["refresh_token"] for t in got}), 20)
+        self.assertEqual({(t["expires_in"], t["token_type"]) for t in got}, {(5, "Bearer")})
+        self.assertEqual(self.stats(up)["tokens"], 20)
+
+    def test_payload_is_as_large_as_asked(self):
+        for size in (1000, 1400, 65536, 1000000):
+            up = self.upstream("--payload", str(size))
+            raw = urllib.request.urlopen(up.url + "/me/messages").read()
+            self.assertEqual(len(raw), size)
+            self.assertIn("subject", json.loads(raw)["value"][-1])
+
+    def test_tls(self):
+        cert, key = self.certificate("bench")
+        up = self.upstream("--tls-port", "0", "--cert", cert, "--key", key, "--payload", "100000")
+        url = up.wait_line(r"listening (https://\S+)").group(1)
+        r = self.load(url, "--ca", cert, "--seconds", 1, "--in-flight", 20)
+        self.assertEqual(r["ok"], r["sent"])
+        self.assertGreater(r["ok"], 20)
+        stranger, _ = self.certificate("other")
+        p = subprocess.run([os.path.join(BENCH, "bench-load"), "--target", url, "--requests", self.requests(), "--ca",
+                            stranger], capture_output=True, text=True, timeout=60)
+        self.assertEqual(p.returncode, 2)
+        self.assertIn("TLS", p.stderr)
+
+
+class Help(unittest.TestCase):
+    def test_every_option_is_told(self):
+        for name in ("bench-load", "bench-upstream"):
+            p = subprocess.run([os.path.join(BENCH, name), "--help"], capture_output=True, text=True, check=True)
+            self.assertGreater(len(re.findall(r"^  --\w", p.stdout, re.M)), 9)
+            self.assertLessEqual(max(map(len, p.stdout.split("\n"))), 110)
+            p = subprocess.run([os.path.join(BENCH, name), "--nothing"], capture_output=True, text=True)
+            self.assertEqual(p.returncode, 2)
+
+
+if __name__ == "__main__":
+    BENCH = os.path.abspath(sys.argv.pop(2))
+    harness.main()

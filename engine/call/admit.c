@@ -6,10 +6,12 @@
 #include "base/check.h"
 #include "base/map.h"
 #include "base/metric.h"
+#include "call/budget.h"
 #include "call/internal.h"
 
 struct admission {
-    struct permit_wait wait;
+    unsigned n;                         /* held */
+    struct permit_wait waits[BUDGET_LINES_OF_POLICY / RL_ASKS_MAX + 1];
 };
 
 /* ---- permits ----------------------------------------------------------------------------------------------------- */
@@ -142,59 +144,52 @@ static enum err scopes_ready(struct call *c)
     return OK;
 }
 
-static const char *const whose[BUDGETS] = { "tenant", "agent", "user" };
-static const char *const counted[RULES_PER_BUDGET] = { "calls", "writes", "destroys" };
-
-static enum err refused(struct call *c, enum err e, unsigned rule)
+/* Takes the permit of lines [from, from + n). */
+static enum err await_lines(struct call *c, const struct budget_lines *l, unsigned from, unsigned n)
 {
-    const char *who = whose[rule / RULES_PER_BUDGET], *what = counted[rule % RULES_PER_BUDGET];
-    struct buf label = BUF_INIT(64);
+    struct permit_wait *w = &c->admission->waits[c->admission->n];
+    int64_t retry_at = 0;
+    enum err e = await_permit(c, w, l->asks + from, n, c->deadline, &retry_at);
+    unsigned blocked = w->waiter.blocked;
 
-    buf_addf(&label, "%s:%s", who, what);
-    metric_add_at(M_BUDGET_REFUSED_TOTAL, metric_label(M_BUDGET_REFUSED_TOTAL, buf_str(&label)), 1);
-    buf_release(&label);
-    return call_why(c, e, "the %s's budget of %s is used up", who, what);
+    if (!e) {
+        c->admission->n++;
+        return OK;
+    }
+    if (retry_at > loop_now() && retry_at != RL_FOREVER)
+        c->retry_after_ms = (retry_at - loop_now()) / NS_PER_MS + 1;
+    return (e == E_RATE_LIMITED || e == E_DEADLINE) && blocked < n ? budget_refused(c, e, &l->of[from + blocked]) : e;
 }
 
-/* The budgets that count this call: calls of tenant, agent and user, and what it does. Keys begin with the tenant, as
- * those of providers do (limits.h). */
-static size_t budgets_ask(struct call *c, struct rl_ask *asks, unsigned *rules)
+/* Policies' budgets are only rates, those of configuration may be places: they come last, so that nobody waits while
+ * holding a place. */
+static enum err await_budgets(struct call *c)
 {
-    const struct str names[BUDGETS] = { STR(""), c->caller->agent, c->caller->user };
-    enum effect effect = c->tool->decl->effect;
-    size_t n = 0;
+    struct budget_lines lines;
+    enum err e = budgets_of_policy(c, &lines);
 
-    for (unsigned b = 0; b < BUDGETS; b++) {
-        const struct admission_rule *r = &c->registry->budgets[b];
-        const bool set[RULES_PER_BUDGET] = { r->per_minute > 0 || r->at_once > 0,
-                                             r->writes_per_hour > 0 && effect == EFFECT_WRITES,
-                                             r->destroys_per_hour > 0 && effect == EFFECT_DESTROYS };
+    for (unsigned at = 0; !e && at < lines.n; at += RL_ASKS_MAX)
+        e = await_lines(c, &lines, at, lines.n - at < RL_ASKS_MAX ? lines.n - at : RL_ASKS_MAX);
+    if (!e)
+        e = budgets_of_config(c, &lines);
+    if (!e && lines.n)
+        e = await_lines(c, &lines, 0, lines.n);
+    return e;
+}
 
-        for (unsigned k = 0; k < RULES_PER_BUDGET; k++) {
-            struct str key;
+/* Is there any budget that could count it? Mostly not. */
+static bool budgets_any(const struct call *c)
+{
+    bool any = c->registry->budgets_any || c->tool->budget;
 
-            if (!set[k])
-                continue;
-            key = arena_printf(&c->arena, "%.*s||%s %s|%.*s", STR_ARG(c->caller->tenant), whose[b], counted[k],
-                               STR_ARG(names[b]));
-            if (!key.p)
-                return 0;               /* the arena says so at the end of the call */
-            rules[n] = b * RULES_PER_BUDGET + k;
-            asks[n] = (struct rl_ask){ .key = key.p, .key_len = (uint16_t)key.len, .rule = (uint16_t)rules[n],
-                                       .cost = 1 };
-            n++;
-        }
-    }
-    return n;
+    for (unsigned i = 0; !any && i < c->n_sides; i++)
+        any = c->sides[i].n_budgets > 0;
+    return any;
 }
 
 enum err await_admit(struct call *c)
 {
     struct engine *engine = c->worker->engine;
-    struct rl_ask asks[2 * BUDGETS];
-    unsigned rules[2 * BUDGETS], blocked;
-    size_t n;
-    int64_t retry_at = 0;
     enum err e;
 
     ASSERT(c->n_sides >= 2);
@@ -205,30 +200,28 @@ enum err await_admit(struct call *c)
         return e;
     if (c->worker->calls > (engine->opt.calls_max ? engine->opt.calls_max : 16000))
         return E_OVERLOADED;
-    n = budgets_ask(c, asks, rules);
-    if (arena_overflowed(&c->arena))
-        return E_CALL_TOO_LARGE;
-    if (n == 0)
+    if (!budgets_any(c))
         return OK;
     c->admission = ARENA_NEW(&c->arena, struct admission);
     if (!c->admission)
         return E_CALL_TOO_LARGE;
-    e = await_permit(c, &c->admission->wait, asks, n, c->deadline, &retry_at);
-    if (e) {
-        blocked = c->admission->wait.waiter.blocked;
-        c->admission = NULL;
-        if (retry_at > loop_now() && retry_at != RL_FOREVER)
-            c->retry_after_ms = (retry_at - loop_now()) / NS_PER_MS + 1;
-        return (e == E_RATE_LIMITED || e == E_DEADLINE) && blocked < n ? refused(c, e, rules[blocked]) : e;
-    }
-    return OK;
+    e = await_budgets(c);
+    if (e)
+        call_unadmit(c);
+    return e;
 }
 
 void call_unadmit(struct call *c)
 {
-    if (c->admission && c->intended)
-        rl_release(c->worker->engine->limiter, &c->admission->wait.waiter.permit, loop_now());
-    else if (c->admission)              /* a repeat with its key, or a refusal: nothing was begun */
-        rl_return(c->worker->engine->limiter, &c->admission->wait.waiter.permit, loop_now());
+    struct rl *rl = c->worker->engine->limiter;
+
+    for (unsigned i = 0; c->admission && i < c->admission->n; i++) {
+        struct rl_permit *p = &c->admission->waits[i].waiter.permit;
+
+        if (c->intended)
+            rl_release(rl, p, loop_now());
+        else                            /* a repeat with its key, or a refusal: nothing was begun */
+            rl_return(rl, p, loop_now());
+    }
     c->admission = NULL;
 }

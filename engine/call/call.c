@@ -98,13 +98,20 @@ void worker_enter(struct worker *w)
 
 /* ---- the steps of a tool call ------------------------------------------------------------------------------------ */
 
+/* From here on the deadline is the tool's, or the client's if that is earlier: budgets are waited for under it too. */
 static enum err resolve(struct call *c)
 {
+    int64_t timeout;
+
     ASSERT(c->caller != NULL && c->kind == CALL_TOOL);
     c->tool = registry_tool(c->registry, c->tool_name);
     if (!c->tool)
         return call_why(c, E_TOOL_UNKNOWN, "unknown tool: %.*s",
                         STR_ARG(c->tool_name.len > 100 ? str_n(c->tool_name.p, 100) : c->tool_name));
+    timeout = c->tool->decl->timeout_ms_max ? c->tool->decl->timeout_ms_max : CALL_TIMEOUT_MS;
+    if (c->timeout_ms && c->timeout_ms < timeout)
+        timeout = c->timeout_ms;
+    c->deadline = c->began + timeout * NS_PER_MS;
     return OK;
 }
 
@@ -149,13 +156,9 @@ static enum err await_reconcile(struct call *c, enum err unknown)
 /* The declared result is a promise to clients and policies: a body that breaks it is not passed on. */
 static enum err await_run(struct call *c)
 {
-    int64_t timeout = c->tool->decl->timeout_ms_max ? c->tool->decl->timeout_ms_max : CALL_TIMEOUT_MS;
     enum err e;
 
     ASSERT(c->intended && c->n_sides >= 2);
-    if (c->timeout_ms && c->timeout_ms < timeout)
-        timeout = c->timeout_ms;
-    c->deadline = c->began + timeout * NS_PER_MS;
     e = c->tool->decl->run(c);
     if (!e && arena_overflowed(&c->arena))
         e = c->effects_sent

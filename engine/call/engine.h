@@ -28,6 +28,12 @@ struct admission_rule {
     int64_t per_minute, at_once, writes_per_hour, destroys_per_hour;
 };
 
+/* A tenant's calls of one tool. The tool's effect says whether they read, write or destroy. */
+struct tool_budget {
+    const char *tool;
+    int64_t per_minute, per_hour, at_once;
+};
+
 /* Whose budgets: each tenant's, each agent's of it, each user's of it. */
 enum budget { BUDGET_TENANT, BUDGET_AGENT, BUDGET_USER, BUDGETS };
 

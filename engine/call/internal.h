@@ -46,8 +46,13 @@ struct permit_wait {
 enum err await_permit(struct call *c, struct permit_wait *w, const struct rl_ask *asks, size_t n, ns_t deadline,
                       int64_t *retry_at);
 
-/* Rule ids of the limiter: for each budget calls, writes, destroys; then those of providers, in the order of the
- * linker. */
-enum { RULES_PER_BUDGET = 3, RULE_PROVIDERS = BUDGETS * RULES_PER_BUDGET };
+/* Rule ids of the limiter: for each owner of a budget calls, writes, destroys; tools'; policies'; then those of
+ * providers, in the order of the linker. */
+enum {
+    RULES_PER_BUDGET = 3,
+    RULE_TOOLS = BUDGETS * RULES_PER_BUDGET,
+    RULE_POLICIES = RULE_TOOLS + TOOL_BUDGETS_MAX,
+    RULE_PROVIDERS = RULE_POLICIES + POLICY_RULES_MAX,
+};
 
 #endif

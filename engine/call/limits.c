@@ -7,6 +7,7 @@
  */
 #include "base/check.h"
 #include "base/metric.h"
+#include "call/budget.h"
 #include "call/internal.h"
 #include "call/limits.h"
 #include "call/quota.h"
@@ -225,23 +226,9 @@ static struct rl_rule rule_of(const struct provider_conf *p, const struct limit_
     return rule;
 }
 
-static void apply_budget(struct rl *rl, unsigned first, const struct admission_rule *b, ns_t now)
-{
-    const struct rl_rule rules[RULES_PER_BUDGET] = {
-        { .rate = b->per_minute ? RL_RATE_BUCKET : RL_RATE_NONE, .amount = (uint64_t)b->per_minute,
-          .window_ns = 60 * NS_PER_S, .concurrency = (uint32_t)b->at_once },
-        { .calendar_amount = (uint64_t)b->writes_per_hour, .calendar_ns = 3600 * NS_PER_S },
-        { .calendar_amount = (uint64_t)b->destroys_per_hour, .calendar_ns = 3600 * NS_PER_S },
-    };
-
-    for (unsigned k = 0; k < RULES_PER_BUDGET; k++)
-        ASSERT(rl_rule_set(rl, (uint16_t)(first + k), &rules[k], now));
-}
-
 void registry_apply_limits(const struct registry *r, struct rl *rl, ns_t now)
 {
-    for (unsigned i = 0; i < BUDGETS; i++)
-        apply_budget(rl, i * RULES_PER_BUDGET, &r->budgets[i], now);
+    budgets_apply(r, rl, now);
     for (size_t i = 0; i < r->n_providers; i++) {
         for (unsigned k = 0; k < r->providers[i].n_limits; k++) {
             struct rl_rule rule = rule_of(&r->providers[i], &r->providers[i].limits[k]);

@@ -377,10 +377,10 @@ enum err await_record_intent(struct call *c)
 }
 
 /* Once the arguments are known the text may quote them, or the provider: then it is sealed like them. A decision's text
- * names policies and who was decided for, which the record says anyway. */
+ * names policies and who was decided for, which the record says anyway; that of a limit or a budget names it. */
 static void rec_why(struct rec *r, struct call *c)
 {
-    bool quotes = c->frozen.p && c->err != E_POLICY_DENIED && c->err != E_APPROVAL_NEEDED;
+    bool quotes = c->frozen.p && c->err != E_POLICY_DENIED && c->err != E_APPROVAL_NEEDED && c->err != E_RATE_LIMITED;
 
     rec_z(r, "why", quotes || !c->why.text[0] ? err_text(c->err) : c->why.text);
     if (quotes && c->why.text[0])

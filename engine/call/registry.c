@@ -11,6 +11,7 @@
 #include "base/check.h"
 #include "base/crypto.h"
 #include "base/metric.h"
+#include "call/budget.h"
 #include "call/internal.h"
 #include "call/limits.h"
 #include "json/schema.h"
@@ -364,12 +365,6 @@ static void provider_scopes(struct registry *r, struct provider_conf *p)
     buf_release(&all);
 }
 
-static bool budget_sound(const struct admission_rule *r)
-{
-    return r->per_minute <= LIMIT_AMOUNT_MAX / 2 && r->writes_per_hour <= LIMIT_AMOUNT_MAX / 2 &&
-           r->destroys_per_hour <= LIMIT_AMOUNT_MAX / 2 && r->at_once <= LIMIT_AT_ONCE_MAX;
-}
-
 static enum err provider_make(struct registry *r, struct provider_conf *p, const struct provider *d,
                               const struct provider_setup *s, unsigned index, struct errinfo *info)
 {
@@ -520,17 +515,13 @@ enum err registry_build(const struct registry_options *opt, struct registry **re
     snprintf(r->entities_version, sizeof(r->entities_version), "%s",
              opt->entities_version ? opt->entities_version : "");
     r->delegation_required = opt->delegation_required;
-    memcpy(r->budgets, opt->budgets, sizeof(r->budgets));
     e = names_known(opt, info);
-    for (unsigned i = 0; !e && i < BUDGETS; i++)
-        if (!budget_sound(&r->budgets[i]))
-            e = err_set(info, E_CONFIG,
-                        "budgets: per_minute and amounts per hour are at most %lld, at_once at most %lld",
-                        LIMIT_AMOUNT_MAX / 2, (long long)LIMIT_AT_ONCE_MAX);
     if (!e)
         e = providers_make(r, opt, info);
     if (!e)
         e = tools_make(r, info);
+    if (!e)
+        e = budgets_make(r, opt, info);
     if (!e) {
         others_make(r);
         version_make(r);

@@ -23,7 +23,7 @@
 
 struct schema;
 
-enum { LIMITS_MAX = 8, ORIGINS_MAX = 8, REQUESTS_MAX = 64 };
+enum { LIMITS_MAX = 8, ORIGINS_MAX = 8, REQUESTS_MAX = 64, TOOL_BUDGETS_MAX = 64, POLICY_RULES_MAX = 256 };
 
 /* A limit of a provider after configuration: the connector's defaults are only that. In a setup -1 (window_ms: 0) says
  * that configuration leaves it alone. */
@@ -92,6 +92,12 @@ struct tool {
     const char *resource_type;
     metric_slot_t *counted;             /* M_CALLS_TOTAL, by outcome */
     struct policy_entity action;        /* what policies call the tool, with all that it is in */
+    const struct tool_budget *budget;   /* NULL: none */
+};
+
+/* What a budget of policies grants; equal ones share it. */
+struct policy_rule {
+    int64_t window_s, amount;
 };
 
 struct registry {
@@ -111,7 +117,12 @@ struct registry {
     char entities_version[65];          /* SHA-256 of their text; "" for none */
     bool delegation_required;
     char version[65];                   /* digest over everything a list shows */
-    struct admission_rule budgets[BUDGETS];         /* the call's own */
+    struct admission_rule budgets[BUDGETS];         /* the call's own: budget.h */
+    bool budgets_any;                   /* one of these says something */
+    struct tool_budget *tool_budgets;
+    size_t n_tool_budgets;
+    struct policy_rule *policy_rules;   /* by content */
+    size_t n_policy_rules;
 };
 
 struct registry_options {
@@ -123,6 +134,8 @@ struct registry_options {
     const char *entities_version;
     bool delegation_required;           /* users must have recorded a delegation to each agent: question.h */
     struct admission_rule budgets[BUDGETS];
+    const struct tool_budget *tool_budgets;
+    size_t n_tool_budgets;
 };
 
 /* E_CONFIG with the connector, tool and field in info: a declaration that contradicts itself, an unknown name. */

@@ -10,7 +10,7 @@
 
 #include "base/arena.h"
 #include "base/err.h"
-#include "policy/value.h"
+#include "policy/policy.h"
 
 enum ast_op {
     AST_BOOL, AST_LONG, AST_STRING, AST_ENTITY, AST_VAR,
@@ -67,6 +67,7 @@ static inline bool ast_scope_slot(const struct ast_scope *s)
 
 struct ast_annotation {
     struct str key, value;      /* without a value: "" */
+    uint32_t line, column;      /* of the value, else of the key; 0 in JSON */
     struct ast_annotation *next;
 };
 
@@ -81,6 +82,8 @@ struct ast_policy {
     uint32_t file, line, column;
     struct str id;
     struct ast_annotation *annotations;
+    const struct policy_budget *budgets;        /* of @budget: budget.c */
+    uint32_t n_budgets;
     struct ast_scope principal, action, resource;
     struct ast_condition *conditions;
     /* A link of a template: its head with the slots filled; annotations and conditions are the template's. */
@@ -130,5 +133,8 @@ struct ast *ast_new(struct arena *a, enum ast_op op, uint32_t line, uint32_t col
 void ast_add(struct ast *parent, struct ast *kid);
 /* The value of an annotation; NULL if the policy has none of that key. */
 const struct str *ast_annotation(const struct ast_policy *p, const char *key);
+
+/* Reads the policy's @budget, if it has one (budget.c). file: for messages. E_CONFIG, E_CALL_TOO_LARGE. */
+enum err budget_read(struct arena *a, struct str file, struct ast_policy *p, struct errinfo *info);
 
 #endif

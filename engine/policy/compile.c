@@ -512,6 +512,7 @@ static void compile_policy(struct compiler *c, const struct ast_policy *from, st
 
     to->forbid = from->forbid;
     to->approval = role && !from->forbid;
+    to->budget = from->n_budgets > 0;
     *name = (struct program_name){ from->id, to->approval ? *role : STR_NULL, from };
     to->kind[DIM_PRINCIPAL] = from->principal.kind;
     to->kind[DIM_ACTION] = from->action.kind;

@@ -19,6 +19,7 @@ struct walk {
     struct policy_uid resource_type;            /* of a resource that is not known */
     struct policy_decision *decision;           /* NULL in policy_could_allow */
     uint32_t n_plain;                           /* permits that hold and need no approval */
+    uint32_t n_free;                            /* ... and have no budget either */
     bool could_permit, must_forbid;
     uint32_t n_pending;
     const struct index_entry **pending;         /* reached, and still to be weighed: at most PENDING_MAX */
@@ -138,6 +139,21 @@ static void add_role(struct policy_decision *d, struct str role)
     d->n_roles++;
 }
 
+/* A permit that holds and needs no approval. */
+static void note_plain(struct walk *w, uint32_t number, const struct program_policy *p)
+{
+    struct policy_decision *d = w->decision;
+
+    w->n_plain++;
+    if (!p->budget) {
+        w->n_free++;
+        return;
+    }
+    if (d->n_budgets < POLICY_BUDGETS_MAX)
+        d->budgets[d->n_budgets] = number;
+    d->n_budgets++;
+}
+
 static void note_error(struct walk *w, uint32_t number, const struct program_policy *p)
 {
     struct policy_decision *d = w->decision;
@@ -162,15 +178,17 @@ static void note_reason(struct walk *w, uint32_t number, const struct program_po
         d->effect = POLICY_DENY;
         d->n_reasons = 0;
         d->n_roles = 0;
+        d->n_budgets = 0;
     }
     if (d->n_reasons < POLICY_NAMED_MAX)
         d->reasons[d->n_reasons] = number;
     d->n_reasons++;
-    if (!p->forbid) {
-        w->n_plain += !p->approval;
-        if (p->approval)
-            add_role(d, w->eval.set->names[number].role);
-    }
+    if (p->forbid)
+        return;
+    if (p->approval)
+        add_role(d, w->eval.set->names[number].role);
+    else
+        note_plain(w, number, p);
 }
 
 static void weigh(struct walk *w, const struct index_entry *entry)
@@ -320,10 +338,10 @@ static void start(struct walk *w, const struct policy_set *set, const struct pol
 }
 
 /* The walk's order is the index's; what is reported is in the order of the policies. */
-static void sort_numbers(uint32_t *v, uint32_t n)
+static void sort_numbers(uint32_t *v, uint32_t n, uint32_t max)
 {
-    if (n > POLICY_NAMED_MAX)
-        n = POLICY_NAMED_MAX;
+    if (n > max)
+        n = max;
     for (uint32_t i = 1; i < n; i++) {
         uint32_t t = v[i], j = i;
 
@@ -344,7 +362,7 @@ enum err policy_decide(const struct policy_set *set, const struct policy_request
         return E_CALL_TOO_LARGE;
     start(&w, set, request);
     ret->effect = POLICY_ALLOW;             /* until a forbid holds; "no permit" is seen at the end */
-    ret->n_reasons = ret->n_errors = ret->n_forbid_errors = ret->n_roles = 0;
+    ret->n_reasons = ret->n_errors = ret->n_forbid_errors = ret->n_roles = ret->n_budgets = 0;
     visit(&w, w.index->root);
     weigh_pending(&w);
     if (w.eval.out_of_memory)
@@ -355,7 +373,10 @@ enum err policy_decide(const struct policy_set *set, const struct policy_request
         ret->effect = POLICY_NEEDS_APPROVAL;
     if (ret->effect != POLICY_NEEDS_APPROVAL)
         ret->n_roles = 0;
-    sort_numbers(ret->reasons, ret->n_reasons);
+    if (w.n_free || ret->effect != POLICY_ALLOW)
+        ret->n_budgets = 0;
+    sort_numbers(ret->reasons, ret->n_reasons, POLICY_NAMED_MAX);
+    sort_numbers(ret->budgets, ret->n_budgets, POLICY_BUDGETS_MAX);
     return OK;
 }
 

@@ -219,13 +219,19 @@ static bool parse_annotations(struct parser *p, struct ast_policy *policy)
         if (p->tok.kind != TOK_IDENT)
             return parse_wanted(p, "the name of an annotation");
         n->key = p->tok.text;
+        n->line = p->tok.line;
+        n->column = p->tok.column;
         for (struct ast_annotation *o = policy->annotations; o; o = o->next)
             if (str_eq(o->key, n->key))
                 return parse_fail(p, &p->tok, "this policy has two annotations @%.*s", STR_ARG(n->key));
         parse_advance(p);
         n->value = STR("");
-        if (parse_eat(p, TOK_LPAREN) && (!parse_string(p, &n->value) || !parse_expect(p, TOK_RPAREN, "`)`")))
-            return false;
+        if (parse_eat(p, TOK_LPAREN)) {
+            n->line = p->tok.line;
+            n->column = p->tok.column;
+            if (!parse_string(p, &n->value) || !parse_expect(p, TOK_RPAREN, "`)`"))
+                return false;
+        }
         *end = n;
         end = &n->next;
     }

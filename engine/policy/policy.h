@@ -58,6 +58,19 @@ struct policy_info policy_set_info(const struct policy_set *set, size_t number);
 /* The value of an annotation; { NULL, 0 } if the policy has none of that key. */
 struct str policy_set_annotation(const struct policy_set *set, size_t number, const char *key);
 
+/* How often a permit permits: @budget("calls/min=10, writes/hour=5"); the grammar is in budget.c. */
+struct policy_budget {
+    enum { POLICY_COUNTS_CALLS, POLICY_COUNTS_WRITES, POLICY_COUNTS_DESTROYS } what;
+    int64_t window_s;           /* 60, 3600 or 86400 */
+    int64_t amount;             /* 1 .. POLICY_BUDGET_MAX */
+};
+enum { POLICY_BUDGET_MAX = 1000000000 };
+/* The items of a policy's budget, *ret_n of them: 0 for most. Valid as long as the set. */
+const struct policy_budget *policy_set_budgets(const struct policy_set *set, size_t number, uint32_t *ret_n);
+/* "calls", "min": as they are written. */
+const char *policy_budget_what(const struct policy_budget *b);
+const char *policy_budget_window(const struct policy_budget *b);
+
 /* --- deciding ------------------------------------------------------------------------------------------------- */
 
 struct policy_request {
@@ -96,7 +109,7 @@ enum policy_fault {
 
 const char *policy_fault_text(enum policy_fault fault);
 
-enum { POLICY_NAMED_MAX = 16, POLICY_ROLES_MAX = 4 };
+enum { POLICY_NAMED_MAX = 16, POLICY_ROLES_MAX = 4, POLICY_BUDGETS_MAX = 8 };
 
 struct policy_decision {
     enum { POLICY_DENY, POLICY_ALLOW, POLICY_NEEDS_APPROVAL } effect;
@@ -122,6 +135,13 @@ struct policy_decision {
      */
     uint32_t n_roles;
     struct str roles[POLICY_ROLES_MAX];
+    /*
+     * ALLOW: only permits with @budget hold (beside such as need an approval): the call counts in the budget of each.
+     * A permit without one that also holds sets it free: 0. n_budgets counts all, budgets[] holds the first
+     * POLICY_BUDGETS_MAX.
+     */
+    uint32_t n_budgets;
+    uint32_t budgets[POLICY_BUDGETS_MAX];
 };
 
 /*

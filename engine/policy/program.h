@@ -76,6 +76,7 @@ struct program_policy {
     bool forbid : 1;
     bool unconditional : 1;         /* no condition: the scope alone decides */
     bool approval : 1;              /* a permit with @approval */
+    bool budget : 1;                /* a permit with @budget */
 };
 
 _Static_assert(sizeof(struct program_policy) == 64, "what a decision reads of a policy is one cache line");

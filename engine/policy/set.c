@@ -87,6 +87,8 @@ static enum err load_source(struct loading *l, const struct policy_source *sourc
         return e;
     buf_add_c(&l->tokens, '\n');            /* an empty line: no token is empty, so files cannot run together */
     e = name_policies(l, &file, number, name);
+    for (struct ast_policy *p = file.first; p && !e; p = p->next)
+        e = budget_read(a, shown, p, l->info);
     if (e)
         return e;
     for (struct ast_policy *p = file.first; p; p = next) {
@@ -287,6 +289,13 @@ struct policy_info policy_set_info(const struct policy_set *set, size_t number)
         .line = n->ast->line, .column = n->ast->column,
         .forbid = n->ast->forbid, .approval = set->policies[number].approval, .role = n->role,
     };
+}
+
+const struct policy_budget *policy_set_budgets(const struct policy_set *set, size_t number, uint32_t *ret_n)
+{
+    ASSERT(number < set->n_policies);
+    *ret_n = set->names[number].ast->n_budgets;
+    return set->names[number].ast->budgets;
 }
 
 struct str policy_set_annotation(const struct policy_set *set, size_t number, const char *key)

@@ -411,11 +411,44 @@ static const struct key user_budget_keys[] = {
     TOP("writes_per_hour", K_INT, budgets[BUDGET_USER].writes_per_hour),
     TOP("destroys_per_hour", K_INT, budgets[BUDGET_USER].destroys_per_hour), { 0 },
 };
+#define TOOL_BUDGET(name, kind, field) { name, kind, offsetof(struct tool_budget, field), NULL, NULL }
+static const struct key tool_budget_keys[] = {
+    TOOL_BUDGET("per_minute", K_INT, per_minute), TOOL_BUDGET("per_hour", K_INT, per_hour),
+    TOOL_BUDGET("at_once", K_INT, at_once), { 0 },
+};
+
+/* tools: { outlook.send_mail: { per_minute: 10 } }; the names are checked by the registry. */
+static enum err read_tool_budgets(struct reader *r, const yaml_node_t *n, void *object)
+{
+    struct config *c = object;
+
+    if (n->type != YAML_MAPPING_NODE)
+        return wrong(r, n, "expected a mapping of tools to budgets");
+    for (yaml_node_pair_t *q = n->data.mapping.pairs.start; q < n->data.mapping.pairs.top; q++) {
+        const yaml_node_t *name = yaml_document_get_node(r->doc, q->key);
+        struct tool_budget *b = &c->tool_budgets[c->n_tool_budgets];
+        enum err e;
+
+        if (c->n_tool_budgets == TOOL_BUDGETS_MAX)
+            return wrong(r, n, "more than %d tools", TOOL_BUDGETS_MAX);
+        e = read_text(r, name, &b->tool);
+        for (size_t i = 0; !e && i < c->n_tool_budgets; i++)
+            if (strcmp(c->tool_budgets[i].tool, b->tool) == 0)
+                return wrong(r, name, "tool \"%s\" is given twice", b->tool);
+        if (!e)
+            e = read_map(r, yaml_document_get_node(r->doc, q->value), tool_budget_keys, b);
+        if (e)
+            return e;
+        c->n_tool_budgets++;
+    }
+    return OK;
+}
+
 static const struct key budget_keys[] = {
     TOP("calls_in_flight", K_INT, calls_max), TOP("breaker_least", K_INT, breaker_least),
     TOP("repeats_percent", K_INT, repeats_percent),
     { "tenant", K_MAP, 0, tenant_budget_keys, NULL }, { "agent", K_MAP, 0, agent_budget_keys, NULL },
-    { "user", K_MAP, 0, user_budget_keys, NULL }, { 0 },
+    { "user", K_MAP, 0, user_budget_keys, NULL }, { "tools", K_CALL, 0, NULL, read_tool_budgets }, { 0 },
 };
 static const struct key log_keys[] = {
     TOP("level", K_LEVEL, log_level), TOP("format", K_FORMAT, log_format), { 0 },

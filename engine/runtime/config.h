@@ -59,6 +59,8 @@ struct config {
     bool record_arguments;
     struct engine_options engine;
     struct admission_rule budgets[BUDGETS];
+    struct tool_budget tool_budgets[TOOL_BUDGETS_MAX];
+    size_t n_tool_budgets;
     int64_t breaker_least, repeats_percent;     /* call/breaker.h */
     int64_t calls_max;
 

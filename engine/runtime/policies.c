@@ -153,7 +153,9 @@ enum err snapshot_build(const struct config *c, struct registry **ret, struct er
                                     .entities_version = version,
                                     .delegation_required = c->delegation_required,
                                     .budgets = { c->budgets[BUDGET_TENANT], c->budgets[BUDGET_AGENT],
-                                                 c->budgets[BUDGET_USER] } };
+                                                 c->budgets[BUDGET_USER] },
+                                    .tool_budgets = c->tool_budgets,
+                                    .n_tool_budgets = c->n_tool_budgets };
     enum err e = policies_load(c->policies, &opt.policy, info);
 
     if (!e)

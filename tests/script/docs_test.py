@@ -209,7 +209,7 @@ def config_tables():
     text = read("engine/runtime/config.c")
     tables = {}
     for m in re.finditer(r"static const struct key (\w+)\[\] = \{(.*?)\n\};", text, re.S):
-        rows = re.findall(r'(?:TOP|SETUP|ISSUER|LIMIT)\("(\w+)", (K_\w+), ([\w.\[\]]+)\)|'
+        rows = re.findall(r'(?:TOP|SETUP|ISSUER|LIMIT|TOOL_BUDGET)\("(\w+)", (K_\w+), ([\w.\[\]]+)\)|'
                           r'\{ "(\w+)", (K_\w+), 0, (\w+), (\w+) \}', m.group(2))
         tables[m.group(1)] = [(a or d, b or e, c or (f if f != "NULL" else g)) for a, b, c, d, e, f, g in rows]
     return tables
@@ -219,7 +219,8 @@ class Configuration(unittest.TestCase):
     KINDS = {"K_TEXT": "text", "K_BOOL": "true/false", "K_INT": "number", "K_LIST": "list", "K_SECRET": "secret",
              "K_LEVEL": "level", "K_FORMAT": "format"}
     CALLS = {"read_issuers": ("issuer_keys", "[]"), "read_providers": ("provider_keys", ".NAME"),
-             "read_limits": ("limit_keys", ".LIMIT"), "read_costs": ("", ".REQUEST")}
+             "read_limits": ("limit_keys", ".LIMIT"), "read_costs": ("", ".REQUEST"),
+             "read_tool_budgets": ("tool_budget_keys", ".TOOL")}
 
     def keys(self, table="top_keys", prefix=""):
         """{dotted key: (type, field)}"""

@@ -152,6 +152,76 @@ class Budgets(WithEngine):
         self.assertEqual(outcome_of(self.send(other)), "done", "another agent's budget is its own")
 
 
+class OfPolicies(WithEngine):
+    """Budgets that permits carry, and those of tools. The windows in use are a minute's bucket and a day."""
+    EXTRA = "budgets: { tools: { add: { per_minute: 2 } } }\n"
+    POLICY = """
+@id("five-a-day") @budget("calls/day=5") permit (principal, action == Action::"outlook.list_mail", resource);
+@id("two-mails") @budget("writes/min=2, calls/day=100")
+  permit (principal, action == Action::"outlook.send_mail", resource);
+@id("free") permit (principal == Agent::"free", action == Action::"outlook.list_mail", resource);
+@id("free-user") permit (principal == User::"alice@demo.example", action == Action::"outlook.list_mail", resource)
+  when { context.agent == "free" };
+@id("rest") permit (principal, action in Action::"accounts", resource);
+@id("sums") permit (principal, action == Action::"add", resource);
+"""
+
+    def ask(self, tool, args, token, key=None):
+        meta = dict({"dev.sluice/timeoutMs": 1000}, **({"dev.sluice/idempotencyKey": key} if key else {}))
+        return self.engine.rpc("tools/call", {"name": tool, "arguments": args}, token, tool, meta=meta)[1]
+
+    def setUp(self):
+        self.behave(lambda c, r: upstream.answer(c, 202 if b"/send " in r else 201 if r[:4] == b"POST" else 200,
+                                                 b'{"id":"d1","isDraft":false,"value":[]}'))
+        if time.time() % 86400 > 86390:
+            time.sleep(11)                                      # not over the end of a day
+
+    def test_a_permit_permits_so_many(self):
+        token = self.engine.token(agent="reader")
+        for _ in range(5):
+            self.assertEqual(outcome_of(self.ask("outlook.list_mail", {}, token)), "done")
+        m = self.ask("outlook.list_mail", {}, token)
+        meta = m["result"]["_meta"]
+        self.assertEqual((error_of(m), meta["dev.sluice/outcome"]), ("rate_limited", "refused"), m)
+        self.assertRegex(text_of(m), r'^policy "five-a-day" permits 5 calls per day to this user and agent, and they '
+                                     r"are used up; there is room again at \d{4}-\d\d-\d\dT00:00:0\d.\d{3}Z$")
+        left = 86400 - time.time() % 86400
+        self.assertLess(abs(meta["dev.sluice/retryAfterMs"] / 1000 - left), 10)
+        kept = [r for kind, r in self.engine.journal() if kind == "outcome" and r["call"] == meta["dev.sluice/call"]]
+        self.assertEqual((kept[0]["error"], kept[0]["why"]), ("rate_limited", text_of(m)))
+        other = self.engine.token(agent="another")
+        self.assertEqual(outcome_of(self.ask("outlook.list_mail", {}, other)), "done", "another agent's is its own")
+        bob = self.engine.token(user="bob@demo.example", agent="reader")
+        self.connect(bob, "bob@demo.example")
+        self.assertEqual(outcome_of(self.ask("outlook.list_mail", {}, bob)), "done", "and another user's")
+
+    def test_a_permit_without_a_budget_sets_free(self):
+        token = self.engine.token(agent="free")
+        for _ in range(8):
+            self.assertEqual(outcome_of(self.ask("outlook.list_mail", {}, token)), "done")
+
+    def test_only_what_it_counts_and_what_was_begun(self):
+        token = self.engine.token(agent="writer")
+        mail = {"to": ["bob@demo.example"], "subject": "s", "body": "b"}
+        for _ in range(4):                                      # from the record: nothing is counted
+            self.assertEqual(outcome_of(self.ask("outlook.send_mail", mail, token, "k1")), "done")
+        self.assertEqual(outcome_of(self.ask("outlook.send_mail", mail, token)), "done")
+        m = self.ask("outlook.send_mail", mail, token)
+        self.assertIn('policy "two-mails" permits 2 writes per min', text_of(m))
+        self.assertLessEqual(m["result"]["_meta"]["dev.sluice/retryAfterMs"], 30001)
+        self.assertGreater(metric(self.engine, "budget_refused_total"), 0)
+
+    def test_a_tool_has_a_budget_of_its_own(self):
+        one, other = self.engine.token(agent="a1"), self.engine.token(user="bob@demo.example", agent="a2")
+        self.assertEqual(outcome_of(self.ask("add", {"a": 1, "b": 1}, one)), "done")
+        self.assertEqual(outcome_of(self.ask("add", {"a": 1, "b": 1}, other)), "done")
+        m = self.ask("add", {"a": 1, "b": 1}, one)
+        self.assertEqual(error_of(m), "rate_limited", m)
+        self.assertIn("the tenant's budget of calls of add is used up; there is room again at 20", text_of(m))
+        third = self.engine.token(user="c@third.example", tenant="third", agent="a1")
+        self.assertEqual(outcome_of(self.ask("add", {"a": 1, "b": 1}, third)), "done", "another tenant's is its own")
+
+
 class Restarts(WithEngine):
     EXTRA = "    limits: { mailbox_requests: { amount: 6, window_ms: 3600000 } }\n"
 
@@ -246,6 +316,14 @@ class Configuration(unittest.TestCase):
     def test_names_that_the_connector_does_not_have(self):
         self.refused("  gmail: { limits: { nope: { amount: 1 } } }\n", 'provider gmail has no limit called "nope"')
         self.refused('  gmail: { costs: { "GET /nope": 1 } }\n', 'provider gmail declares no cost for "GET /nope"')
+
+    def test_budgets_of_tools_that_are_none(self):
+        self.refused("  gmail: {}\nbudgets: { tools: { nope: { per_minute: 1 } } }\n",
+                     'budgets.tools: there is no tool "nope" here')
+        self.refused("  gmail: {}\nbudgets: { tools: { gmail.search: { per_hours: 1 } } }\n",
+                     'unknown key "per_hours"')
+        self.refused("  gmail: {}\nbudgets: { tools: { gmail.search: { per_minute: 999999999999 } } }\n",
+                     "per_minute and per_hour are at most")
 
     def test_amounts_that_no_request_fits(self):
         self.refused("  gmail: { limits: { user_units: { amount: 99 } } }\n",

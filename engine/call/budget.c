@@ -1,0 +1,312 @@
+/*
+ * budget.c -- budgets of configuration and of policies: rules for the limiter, lines of a call (budget.h)
+ *
+ * A budget per minute is a bucket: all of it at once, refilled evenly.  Hours and days begin where UTC's do.  Policies
+ * that say the same thing share a rule: what differs is the key, so rules are as many as there are different amounts.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/check.h"
+#include "base/metric.h"
+#include "call/budget.h"
+#include "call/internal.h"
+
+enum { MINUTE_S = 60, HOUR_S = 3600 };
+
+static const char *const owners[BUDGETS] = { "tenant", "agent", "user" };
+static const char *const kinds[RULES_PER_BUDGET] = { "calls", "writes", "destroys" };
+
+/* ---- what was granted -------------------------------------------------------------------------------------------- */
+
+static bool amount_sound(int64_t n)
+{
+    return n <= LIMIT_AMOUNT_MAX / 2;
+}
+
+static bool admission_sound(const struct admission_rule *r)
+{
+    return amount_sound(r->per_minute) && amount_sound(r->writes_per_hour) && amount_sound(r->destroys_per_hour) &&
+           r->at_once <= LIMIT_AT_ONCE_MAX;
+}
+
+static bool tool_sound(const struct tool_budget *b)
+{
+    return amount_sound(b->per_minute) && amount_sound(b->per_hour) && b->at_once <= LIMIT_AT_ONCE_MAX;
+}
+
+static enum err tools_budgets_make(struct registry *r, const struct registry_options *opt, struct errinfo *info)
+{
+    r->tool_budgets = ARENA_ARRAY(&r->arena, struct tool_budget, opt->n_tool_budgets + 1);
+    if (!r->tool_budgets || opt->n_tool_budgets > TOOL_BUDGETS_MAX)
+        return err_set(info, E_CONFIG, "budgets.tools: at most %d tools", TOOL_BUDGETS_MAX);
+    for (size_t i = 0; i < opt->n_tool_budgets; i++) {
+        struct tool_budget *b = &r->tool_budgets[i];
+        struct tool *t = map_get(&r->by_name, str_of(opt->tool_budgets[i].tool));
+
+        if (!t)
+            return err_set(info, E_CONFIG, "budgets.tools: there is no tool \"%s\" here; sluice tools lists them",
+                           opt->tool_budgets[i].tool);
+        *b = opt->tool_budgets[i];
+        b->tool = t->decl->name;
+        if (!tool_sound(b))
+            return err_set(info, E_CONFIG,
+                           "budgets.tools: %s: per_minute and per_hour are at most %lld, at_once at most %lld", b->tool,
+                           LIMIT_AMOUNT_MAX / 2, (long long)LIMIT_AT_ONCE_MAX);
+        t->budget = b;
+    }
+    r->n_tool_budgets = opt->n_tool_budgets;
+    return OK;
+}
+
+static int by_content(const void *a, const void *b)
+{
+    const struct policy_rule *x = a, *y = b;
+
+    if (x->window_s != y->window_s)
+        return x->window_s < y->window_s ? -1 : 1;
+    return (x->amount > y->amount) - (x->amount < y->amount);
+}
+
+static struct policy_rule *rule_like(const struct registry *r, const struct policy_budget *b)
+{
+    const struct policy_rule key = { b->window_s, b->amount };
+
+    return bsearch(&key, r->policy_rules, r->n_policy_rules, sizeof(key), by_content);
+}
+
+/* Each amount that a policy names is a rule. */
+static enum err policy_rules_make(struct registry *r, struct errinfo *info)
+{
+    r->policy_rules = ARENA_ARRAY(&r->arena, struct policy_rule, POLICY_RULES_MAX);
+    if (!r->policy_rules)
+        return err_set(info, E_CONFIG, "no memory for the policies' budgets");
+    for (size_t i = 0; i < policy_set_count(r->policy); i++) {
+        uint32_t n;
+        const struct policy_budget *b = policy_set_budgets(r->policy, i, &n);
+
+        for (uint32_t k = 0; k < n; k++) {
+            if (rule_like(r, &b[k]))
+                continue;
+            if (r->n_policy_rules == POLICY_RULES_MAX)
+                return err_set(info, E_CONFIG, "the policies' budgets name more than %d different amounts",
+                               POLICY_RULES_MAX);
+            r->policy_rules[r->n_policy_rules++] = (struct policy_rule){ b[k].window_s, b[k].amount };
+            qsort(r->policy_rules, r->n_policy_rules, sizeof(r->policy_rules[0]), by_content);
+        }
+    }
+    return OK;
+}
+
+enum err budgets_make(struct registry *r, const struct registry_options *opt, struct errinfo *info)
+{
+    enum err e;
+
+    memcpy(r->budgets, opt->budgets, sizeof(r->budgets));
+    for (unsigned i = 0; i < BUDGETS; i++)
+        if (!admission_sound(&r->budgets[i]))
+            return err_set(info, E_CONFIG,
+                           "budgets: per_minute and amounts per hour are at most %lld, at_once at most %lld",
+                           LIMIT_AMOUNT_MAX / 2, (long long)LIMIT_AT_ONCE_MAX);
+    for (unsigned i = 0; i < BUDGETS; i++)
+        r->budgets_any = r->budgets_any || r->budgets[i].per_minute || r->budgets[i].at_once ||
+                         r->budgets[i].writes_per_hour || r->budgets[i].destroys_per_hour;
+    e = tools_budgets_make(r, opt, info);
+    return e ? e : policy_rules_make(r, info);
+}
+
+/* ---- rules of the limiter ---------------------------------------------------------------------------------------- */
+
+static struct rl_rule rule_of(int64_t per_minute, int64_t at_once, int64_t calendar, int64_t calendar_s)
+{
+    return (struct rl_rule){ .rate = per_minute ? RL_RATE_BUCKET : RL_RATE_NONE,
+                             .amount = (uint64_t)per_minute,
+                             .window_ns = MINUTE_S * NS_PER_S,
+                             .concurrency = (uint32_t)at_once,
+                             .calendar_amount = (uint64_t)calendar,
+                             .calendar_ns = calendar_s * NS_PER_S };
+}
+
+static void set(struct rl *rl, unsigned id, struct rl_rule rule, uint64_t tag, ns_t now)
+{
+    rule.tag = tag;
+    ASSERT(rl_rule_set(rl, (uint16_t)id, &rule, now));
+}
+
+/* Across restarts a tool's budget is known by the tool's name, a policy's by what it says: FNV-1a. */
+static uint64_t tag_of(const char *kind, const void *p, size_t n)
+{
+    uint64_t h = 0xcbf29ce484222325ULL;
+
+    for (; *kind; kind++)
+        h = (h ^ (unsigned char)*kind) * 0x100000001b3ULL;
+    for (size_t i = 0; i < n; i++)
+        h = (h ^ ((const unsigned char *)p)[i]) * 0x100000001b3ULL;
+    return h ? h : 1;
+}
+
+void budgets_apply(const struct registry *r, struct rl *rl, ns_t now)
+{
+    for (unsigned i = 0; i < BUDGETS; i++) {
+        const struct admission_rule *b = &r->budgets[i];
+
+        set(rl, i * RULES_PER_BUDGET, rule_of(b->per_minute, b->at_once, 0, HOUR_S), 0, now);
+        set(rl, i * RULES_PER_BUDGET + 1, rule_of(0, 0, b->writes_per_hour, HOUR_S), 0, now);
+        set(rl, i * RULES_PER_BUDGET + 2, rule_of(0, 0, b->destroys_per_hour, HOUR_S), 0, now);
+    }
+    for (size_t i = 0; i < r->n_tool_budgets; i++) {
+        const struct tool_budget *b = &r->tool_budgets[i];
+
+        set(rl, RULE_TOOLS + (unsigned)i, rule_of(b->per_minute, b->at_once, b->per_hour, HOUR_S),
+            tag_of("tool ", b->tool, strlen(b->tool)), now);
+    }
+    for (size_t i = 0; i < r->n_policy_rules; i++) {
+        const struct policy_rule *p = &r->policy_rules[i];
+        int64_t per_minute = p->window_s == MINUTE_S ? p->amount : 0;
+
+        set(rl, RULE_POLICIES + (unsigned)i, rule_of(per_minute, 0, p->amount - per_minute, p->window_s),
+            tag_of("policy ", p, sizeof(*p)), now);
+    }
+}
+
+/* ---- lines of a call --------------------------------------------------------------------------------------------- */
+
+/* A line's key: from part to part, the tenant first. */
+static void add_line(struct call *c, struct budget_lines *l, struct budget_line line, unsigned rule, struct str label,
+                     const struct str *parts, unsigned n)
+{
+    struct rl_id id = rl_id_of(c->worker->engine->limiter, label.p, label.len);
+    struct buf name = BUF_INIT(RL_KEY_MAX);
+    struct str text;
+
+    id = rl_id_sub(id, c->caller->tenant.p, c->caller->tenant.len);
+    buf_addf(&name, "%.*s||%.*s", STR_ARG(c->caller->tenant), STR_ARG(label));
+    for (unsigned i = 0; i < n; i++) {
+        id = rl_id_sub(id, parts[i].p, parts[i].len);
+        buf_addf(&name, "|%.*s", STR_ARG(parts[i]));
+    }
+    text = name.overflow ? STR_NULL : arena_str(&c->arena, buf_str(&name));     /* too long a name is not shown */
+    buf_release(&name);
+    l->asks[l->n] = (struct rl_ask){ .key = text.p, .key_len = (uint16_t)text.len, .rule = (uint16_t)rule, .cost = 1,
+                                     .id = id };
+    l->of[l->n++] = line;
+}
+
+static void lines_of_owner(struct call *c, struct budget_lines *l, unsigned owner, struct str name)
+{
+    const struct admission_rule *r = &c->registry->budgets[owner];
+    enum effect effect = c->tool->decl->effect;
+    const bool granted[RULES_PER_BUDGET] = { r->per_minute > 0 || r->at_once > 0,
+                                             r->writes_per_hour > 0 && effect == EFFECT_WRITES,
+                                             r->destroys_per_hour > 0 && effect == EFFECT_DESTROYS };
+
+    for (unsigned k = 0; k < RULES_PER_BUDGET; k++) {
+        struct str label = granted[k] ? arena_printf(&c->arena, "%s %s", owners[owner], kinds[k]) : STR_NULL;
+
+        if (label.p)
+            add_line(c, l, (struct budget_line){ .whose = owners[owner], .what = kinds[k] },
+                     owner * RULES_PER_BUDGET + k, label, &name, 1);
+    }
+}
+
+enum err budgets_of_config(struct call *c, struct budget_lines *ret)
+{
+    const struct tool_budget *b = c->tool->budget;
+
+    _Static_assert(BUDGET_LINES_OF_CONFIG <= RL_ASKS_MAX, "they are asked for at once");
+    ret->n = 0;
+    lines_of_owner(c, ret, BUDGET_TENANT, STR(""));
+    lines_of_owner(c, ret, BUDGET_AGENT, c->caller->agent);
+    lines_of_owner(c, ret, BUDGET_USER, c->caller->user);
+    if (b && (b->per_minute || b->per_hour || b->at_once))
+        add_line(c, ret, (struct budget_line){ .whose = "tool", .what = kinds[0] },
+                 RULE_TOOLS + (unsigned)(b - c->registry->tool_budgets), STR("tool calls"), &c->tool->name, 1);
+    return arena_overflowed(&c->arena) ? E_CALL_TOO_LARGE : OK;
+}
+
+/* Does it count what this call does? */
+static bool counts(const struct policy_budget *b, enum effect effect)
+{
+    return b->what == POLICY_COUNTS_CALLS || (b->what == POLICY_COUNTS_WRITES && effect == EFFECT_WRITES) ||
+           (b->what == POLICY_COUNTS_DESTROYS && effect == EFFECT_DESTROYS);
+}
+
+static enum err too_many(struct call *c)
+{
+    return call_why(c, E_POLICY_DENIED, "not permitted: more budgets of policies count this call than are looked at");
+}
+
+static enum err lines_of_policy(struct call *c, struct budget_lines *l, uint32_t number)
+{
+    const struct str id = policy_set_info(c->registry->policy, number).id;
+    const struct str parts[] = { id, c->caller->user, c->caller->agent };
+    uint32_t n;
+    const struct policy_budget *b = policy_set_budgets(c->registry->policy, number, &n);
+
+    for (uint32_t i = 0; i < n; i++) {
+        const struct policy_rule *rule = rule_like(c->registry, &b[i]);
+        struct str label;
+
+        if (!counts(&b[i], c->tool->decl->effect))
+            continue;
+        ASSERT(rule != NULL);
+        if (l->n == BUDGET_LINES_OF_POLICY)
+            return too_many(c);
+        label = arena_printf(&c->arena, "policy %s/%s", policy_budget_what(&b[i]), policy_budget_window(&b[i]));
+        if (label.p)
+            add_line(c, l, (struct budget_line){ "policy", policy_budget_what(&b[i]), &b[i], number },
+                     RULE_POLICIES + (unsigned)(rule - c->registry->policy_rules), label, parts, ARRAY_LEN(parts));
+    }
+    return OK;
+}
+
+/* Did a side before this one find the same policy to hold? It counts the call once. */
+static bool counted_before(const struct call *c, unsigned side, uint32_t number)
+{
+    for (unsigned i = 0; i < side; i++)
+        for (uint32_t k = 0; k < c->sides[i].n_budgets; k++)
+            if (c->sides[i].budgets[k] == number)
+                return true;
+    return false;
+}
+
+enum err budgets_of_policy(struct call *c, struct budget_lines *ret)
+{
+    ret->n = 0;
+    for (unsigned i = 0; i < c->n_sides; i++) {
+        const struct policy_decision *d = &c->sides[i];
+
+        if (d->n_budgets > POLICY_BUDGETS_MAX)
+            return too_many(c);
+        for (uint32_t k = 0; k < d->n_budgets; k++) {
+            enum err e = counted_before(c, i, d->budgets[k]) ? OK : lines_of_policy(c, ret, d->budgets[k]);
+
+            if (e)
+                return e;
+        }
+    }
+    return arena_overflowed(&c->arena) ? E_CALL_TOO_LARGE : OK;
+}
+
+/* ---- refusing ---------------------------------------------------------------------------------------------------- */
+
+enum err budget_refused(struct call *c, enum err e, const struct budget_line *line)
+{
+    char again[64] = "", at[25];
+    struct buf label = BUF_INIT(64);
+
+    buf_addf(&label, "%s:%s", line->whose, line->what);
+    metric_add_at(M_BUDGET_REFUSED_TOTAL, metric_label(M_BUDGET_REFUSED_TOTAL, buf_str(&label)), 1);
+    buf_release(&label);
+    if (c->retry_after_ms) {
+        wall_format(loop_wall_ms() + c->retry_after_ms, at);
+        snprintf(again, sizeof(again), "; there is room again at %s", at);
+    }
+    if (line->of)
+        return call_why(c, e, "policy \"%.*s\" permits %lld %s per %s to this user and agent, and they are used up%s",
+                        STR_ARG(policy_set_info(c->registry->policy, line->policy).id), (long long)line->of->amount,
+                        line->what, policy_budget_window(line->of), again);
+    if (strcmp(line->whose, "tool") == 0)
+        return call_why(c, e, "the tenant's budget of calls of %.*s is used up%s", STR_ARG(c->tool->name), again);
+    return call_why(c, e, "the %s's budget of %s is used up%s", line->whose, line->what, again);
+}

@@ -1,0 +1,47 @@
+/*
+ * budget.h -- the call's own budgets: which of them count a call, and the limiter's keys that they are kept under
+ *
+ * Two kinds.  Configuration grants them to each tenant, each agent and each user of it, and to a tenant's use of a
+ * tool; a permit with @budget (policy/budget.c) grants one to each user and agent that it permits.  Keys begin with the
+ * tenant, as those of providers do (limits.h): "acme||agent calls|claude", "acme||policy calls/min|NAME|alice|claude".
+ * What tells keys apart is the limiter's id, made part by part, so that no name can be chosen to look like two; the
+ * text is for showing.
+ */
+#ifndef CALL_BUDGET_H
+#define CALL_BUDGET_H
+
+#include "call/call.h"
+#include "ratelimit/ratelimit.h"
+
+enum {
+    BUDGET_LINES_OF_CONFIG = 2 * BUDGETS + 1,   /* calls of tenant, agent, user; what they do; the tool's */
+    BUDGET_LINES_OF_POLICY = 2 * RL_ASKS_MAX,
+};
+
+/* One budget that counts the call. */
+struct budget_line {
+    const char *whose;                          /* "tenant", "agent", "user", "tool", "policy" */
+    const char *what;                           /* "calls", "writes", "destroys" */
+    const struct policy_budget *of;             /* a policy's, whose number is: */
+    uint32_t policy;
+};
+
+struct budget_lines {
+    unsigned n;
+    struct rl_ask asks[BUDGET_LINES_OF_POLICY];
+    struct budget_line of[BUDGET_LINES_OF_POLICY];
+};
+
+/* registry_build(): E_CONFIG where an amount is out of bounds, a tool unknown, or policies say too many things. */
+enum err budgets_make(struct registry *r, const struct registry_options *opt, struct errinfo *info);
+/* Sets the limiter's rules. */
+void budgets_apply(const struct registry *r, struct rl *rl, ns_t now);
+
+/* The budgets of configuration that count this call: at most RL_ASKS_MAX. E_CALL_TOO_LARGE. */
+enum err budgets_of_config(struct call *c, struct budget_lines *ret);
+/* Those of the policies that permit it. E_POLICY_DENIED: more than are looked at. */
+enum err budgets_of_policy(struct call *c, struct budget_lines *ret);
+/* It was refused by `line` (E_RATE_LIMITED, E_DEADLINE): says so, with the time that c->retry_after_ms names. */
+enum err budget_refused(struct call *c, enum err e, const struct budget_line *line);
+
+#endif

@@ -82,6 +82,7 @@ void tally_ended(struct tally *t, uint32_t group, int64_t due, int64_t now, enum
 
     if (heard && tally_counts(t, now)) {
         t->answered++;
+        t->group[group].answered++;
         t->ok_answered += v == VERDICT_OK;
     }
     if (!tally_counts(t, due))
@@ -160,8 +161,8 @@ static void add_groups(struct buf *out, const struct tally *t)
         buf_add_json_str(out, t->requests->group[i]);
         buf_add_z(out, ":{");
         add_counts(out, g->count);
-        buf_addf(out, ",\"p50\":%.3f,\"p99\":%.3f}", (double)histogram_at(&g->ok, 0.5) / 1e3,
-                 (double)histogram_at(&g->ok, 0.99) / 1e3);
+        buf_addf(out, ",\"answered\":%lu,\"p50\":%.3f,\"p99\":%.3f}", g->answered,
+                 (double)histogram_at(&g->ok, 0.5) / 1e3, (double)histogram_at(&g->ok, 0.99) / 1e3);
         comma = ",";
     }
     buf_add_c(out, '}');

@@ -13,7 +13,7 @@
  *   latency_us           of ok: count, min, mean, p50, p90, p99, p999, max, buckets [[upper_us, count], ...];
  *                        from when a request was due, not from when it went out
  *   refused_us           the same of refused
- *   groups               {name: {ok, refused, failed, p50, p99}}, in microseconds of ok, within 1.6 %
+ *   groups               {name: {ok, refused, failed, answered, p50, p99}}, in microseconds of ok, within 1.6 %
  *   timeline             a row per second of arrival: {t, offered, ok, refused, failed, p50, p99}
  *   cpu_s                of the generator while counting;  bytes_in, bytes_out while counting
  */
@@ -27,7 +27,7 @@
 enum { VERDICTS = 3, REASONS_SHOWN = 64 };
 
 struct group_tally {
-    uint64_t count[VERDICTS];
+    uint64_t count[VERDICTS], answered;
     struct histogram ok;
 };
 

@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import sys
 import unittest
+import urllib.error
 import urllib.request
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -206,11 +207,42 @@ class Upstream(Bed):
         self.assertIn("TLS", p.stderr)
 
 
+class Floor(Bed):
+    def floor(self, url, *args):
+        p = harness.Process([os.path.join(BENCH, "bench-floor"), "--upstream", url, *args])
+        self.addCleanup(p.kill)
+        p.url = p.wait_line(r"listening (http://\S+)").group(1)
+        return p
+
+    def test_each_request_is_one_exchange(self):
+        up = self.upstream("--delay", "fixed:2000", "--payload", "5000")
+        floor = self.floor(up.url, "--exchange", "GET /me/messages", "--bearer", "a-token")
+        r = self.load(floor.url + "/mcp", "--count", 500, "--in-flight", 50)
+        self.assertEqual(r["ok"], 500)
+        self.assertGreater(r["bytes_in"], 500 * 5000)
+        stats = self.stats(up)
+        self.assertEqual(stats["requests"], 500)
+        self.assertGreater(stats["at_once_max"], 25)
+        floor.signal(signal.SIGTERM)
+        self.assertEqual(floor.wait(), 0)
+
+    def test_what_the_client_asked_goes_on_also_by_tls(self):
+        cert, key = self.certificate("bench")
+        up = self.upstream("--tls-port", "0", "--cert", cert, "--key", key)
+        floor = self.floor(up.wait_line(r"listening (https://\S+)").group(1), "--ca", cert)
+        token = json.load(urllib.request.urlopen(floor.url + "/token", b"grant_type=refresh_token"))
+        self.assertEqual(token["token_type"], "Bearer")
+        floor = self.floor("http://127.0.0.1:1")
+        with self.assertRaises(urllib.error.HTTPError) as e:
+            urllib.request.urlopen(floor.url + "/x")
+        self.assertEqual(e.exception.code, 502)
+
+
 class Help(unittest.TestCase):
     def test_every_option_is_told(self):
-        for name in ("bench-load", "bench-upstream"):
+        for name in ("bench-load", "bench-upstream", "bench-floor"):
             p = subprocess.run([os.path.join(BENCH, name), "--help"], capture_output=True, text=True, check=True)
-            self.assertGreater(len(re.findall(r"^  --\w", p.stdout, re.M)), 9)
+            self.assertGreater(len(re.findall(r"^  --\w", p.stdout, re.M)), 7)
             self.assertLessEqual(max(map(len, p.stdout.split("\n"))), 110)
             p = subprocess.run([os.path.join(BENCH, name), "--nothing"], capture_output=True, text=True)
             self.assertEqual(p.returncode, 2)

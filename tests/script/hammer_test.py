@@ -12,7 +12,6 @@ much of a limit is used is judged by the minute, and in simulated time, where no
 import http.client
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -105,27 +104,36 @@ class Bed(unittest.TestCase):
                     "--tenant", "demo", "--url", self.engine.url, "--data", self.engine.data)
 
     def tokens_of(self, tenants, agents):
-        """A file of tokens, agents of each tenant, whose one user has an account for points."""
-        path = os.path.join(harness.scratch(), "tokens")
-        with open(path, "w") as f:
-            for tenant in tenants:
-                tokens = [self.engine.token(user="u@%s.example" % tenant, agent="a%d" % i, tenant=tenant)
-                          for i in range(agents)]
-                self.account("points", tenant, tokens[0])
-                f.write("\n".join(tokens) + "\n")
-        return path
+        """Tokens, agents of each tenant, whose one user has an account for points."""
+        found = []
+        for tenant in tenants:
+            tokens = [self.engine.token(user="u@%s.example" % tenant, agent="a%d" % i, tenant=tenant)
+                      for i in range(agents)]
+            self.account("points", tenant, tokens[0])
+            found += tokens
+        return found
 
-    def load(self, tool, seconds, tokens=None, n=AGENTS, args="{}", spread=1):
-        return subprocess.Popen([LOAD, "--url", self.engine.url, "--tokens", tokens or self.tokens, "--calls", str(n),
-                                 "--tool", tool, "--args", args, "--spread", str(spread), "--seconds", str(seconds),
-                                 "--timeout", str(seconds + 30)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                text=True)
+    def load(self, tool, seconds, tokens, args=lambda j: {}):
+        """Agents, one for each token, that call again as soon as they were answered; args(j): agent j's arguments."""
+        requests = os.path.join(harness.scratch(), "requests")
+        with open(requests, "w") as f:
+            f.writelines(harness.call_line(tool, args(j), token, group="agent-%d" % j)
+                         for j, token in enumerate(tokens))
+        return subprocess.Popen([LOAD, "--target", self.engine.url, "--requests", requests, "--order", "bound",
+                                 "--in-flight", str(len(tokens)), "--seconds", str(seconds), "--timeout", "30"],
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def figures(self, p, what):
         out, err = p.communicate(timeout=SECONDS + 120)
-        self.assertIn("agents=", out, err)
-        print("\n  %s: %s %s" % (what, out.strip(), err.strip()[:300]))
-        return {k: float(v) for k, v in re.findall(r"(\w+)=([\d.]+)", out)}
+        self.assertEqual(p.returncode, 0, err)
+        r = json.loads(out)
+        n = [g["answered"] for g in r["groups"].values()]
+        got = {"agents": len(n), "done": r["ok"], "other": r["refused"] + r["failed"], "per_s": r["rate_ok"],
+               # Jain's index: 1 when all agents got the same, 1/n when one got everything
+               "jain": sum(n) ** 2 / max(len(n) * sum(x * x for x in n), 1),
+               "p50_ms": r["latency_us"]["p50"] / 1e3, "p99_ms": r["latency_us"]["p99"] / 1e3}
+        print("\n  %s: %s %s" % (what, " ".join("%s=%.4g" % i for i in got.items()), r["reasons"] or ""))
+        return got
 
     def counts(self, name):
         stats = self.ask("GET", "/sandbox/stats")
@@ -135,16 +143,17 @@ class Bed(unittest.TestCase):
 class Kind:
     """One of the four: its tool, where the sandbox counts it, its window, what is possible in a second."""
 
-    def __init__(self, name, tool, counted, window_s, possible, args="{}", spread=1):
+    def __init__(self, name, tool, counted, window_s, possible, args=lambda j: {}):
         self.name, self.tool, self.counted, self.window_s, self.possible = name, tool, counted, window_s, possible
-        self.load = {"args": args, "spread": spread}
+        self.args = args
 
 
-KINDS = [Kind("mailboxes", "outlook.list_mail", None, 10, BOXES * REAL["requests"] / 10, '{"count":1}'),
+KINDS = [Kind("mailboxes", "outlook.list_mail", None, 10, BOXES * REAL["requests"] / 10,
+              lambda j: {"count": 1}),
          Kind("units", "units.get", "units", 10, BOXES * REAL["units"] / 20 / 10),
          # the account of agent j is user j % 20, its channel j % 100: two agents share each channel
-         Kind("channels", "channels.post", "posts", 5, CHANNELS * 1000 / REAL["spacing"], '{"channel":"C{i}"}',
-              CHANNELS),
+         Kind("channels", "channels.post", "posts", 5, CHANNELS * 1000 / REAL["spacing"],
+              lambda j: {"channel": "C%d" % (j % CHANNELS)}),
          Kind("points of ten tenants", "points.read", "points", 5, REAL["points"] / 2 / 5)]
 
 
@@ -154,11 +163,13 @@ class Loads(Bed):
         self.connect_mailboxes()
         self.connect("units")
         self.connect("channels")
+        with open(self.tokens) as f:
+            self.agents = f.read().split()
         self.shared = self.tokens_of(["t%d" % i for i in range(TENANTS)], AGENTS // TENANTS)
         self.ask("POST", "/sandbox/faults", {"delay_ms": 20})
 
     def hammer(self, kind, seconds):
-        return self.load(kind.tool, seconds, self.shared if kind.counted == "points" else None, **kind.load)
+        return self.load(kind.tool, seconds, self.shared if kind.counted == "points" else self.agents, kind.args)
 
 
 class Declared(Loads):
@@ -213,9 +224,9 @@ class Neighbours(Bed):
         others = self.tokens_of(["t%d" % i for i in range(self.OTHERS)], 1)
         hog = self.tokens_of(["hog"], self.HOG)
         seconds = max(8, SECONDS // 2)
-        alone = self.figures(self.load("points.read", seconds, others, self.OTHERS), "alone")
-        loud = self.load("points.read", seconds + 2, hog, self.HOG)
-        beside = self.figures(self.load("points.read", seconds, others, self.OTHERS), "beside")
+        alone = self.figures(self.load("points.read", seconds, others), "alone")
+        loud = self.load("points.read", seconds + 2, hog)
+        beside = self.figures(self.load("points.read", seconds, others), "beside")
         self.figures(loud, "the loud one")
         print("  p99 of the others: %.1f ms alone, %.1f ms beside the loud one" % (alone["p99_ms"], beside["p99_ms"]))
         self.assertLessEqual(beside["p99_ms"], MOVED * alone["p99_ms"])

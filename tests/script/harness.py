@@ -186,6 +186,17 @@ def run(*args, check=True, env=None, input=None, cwd=ROOT):
     return p.stdout if check else p
 
 
+def call_line(tool, args, token, key=None, **more):
+    """A tools/call as a line of the requests of bench-load (bench/gen/requests.h)."""
+    meta = dict(META, **({"dev.sluice/idempotencyKey": key} if key else {}))
+    body = json.dumps({"jsonrpc": "2.0", "id": 0, "method": "tools/call",
+                       "params": {"name": tool, "arguments": args, "_meta": meta}}, separators=(",", ":"))
+    headers = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream",
+               "MCP-Protocol-Version": MODERN, "Mcp-Method": "tools/call", "Mcp-Name": tool,
+               "Authorization": "Bearer " + token}
+    return json.dumps(dict(more, headers=headers, body=body)) + "\n"
+
+
 def main():
     """unittest.main for tests whose first argument is the program."""
     global SLUICE

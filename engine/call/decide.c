@@ -117,22 +117,23 @@ static void count(enum err e, const struct policy_decision *d)
 
 static enum err decide_sides(struct call *c, const struct question *q)
 {
-    enum err refused = OK;
+    enum err refused = OK, e;
+    size_t n;
 
     c->n_sides = 0;
     c->sides = ARENA_ARRAY(&c->arena, struct policy_decision, c->asked->n);
     if (!c->sides)
         return E_CALL_TOO_LARGE;
-    for (unsigned i = 0; i < c->asked->n; i++) {
-        enum err e = policy_decide(c->registry->policy, &c->asked->requests[i], &c->sides[i]);
-
-        count(e, &c->sides[i]);
-        if (e)
-            return e;
-        c->n_sides++;
-        if (!refused && side_refuses(&c->sides[i]))
-            refused = denied(c, question_side(q, i), &c->sides[i]);
+    e = policy_decide_sides(c->registry->policy, c->asked->requests, c->asked->n, c->sides, &n);
+    for (; c->n_sides < n; c->n_sides++)
+        count(OK, &c->sides[c->n_sides]);
+    if (e) {
+        count(e, NULL);
+        return e;
     }
+    for (unsigned i = 0; i < n && !refused; i++)
+        if (side_refuses(&c->sides[i]))
+            refused = denied(c, question_side(q, i), &c->sides[i]);
     return refused;
 }
 

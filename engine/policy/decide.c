@@ -279,7 +279,36 @@ static void visit_keys(struct walk *w, uint32_t at, const struct policy_uid *uid
     }
 }
 
-/* Recursion is at most four deep: a node per dimension and a leaf. */
+static void visit_all(struct walk *w, const struct index_node *node)
+{
+    for (uint32_t i = 0; i < node->n; i++)
+        visit(w, w->index->kids[node->first + i].child);
+}
+
+/* By the value of an attribute. Where it is missing the policies fail, or are false if they ask for it first. */
+static void visit_value(struct walk *w, uint32_t at)
+{
+    const struct index_node *node = &w->index->nodes[at];
+    const struct index_path *path = &w->index->paths[node->dim - DIM_COUNT];
+    struct policy_value v;
+    uint64_t key;
+    uint8_t step;
+
+    switch (eval_path(&w->eval, path, &v, &step)) {
+    case PATH_FOUND:
+        if (index_value_key(&v, &key) && node->bloom >> index_bit(key) & 1)
+            visit(w, index_child(w->index, at, key));
+        break;
+    case PATH_MISSING:
+        if (step >= path->guarded)
+            visit_all(w, node);
+        break;
+    case PATH_UNKNOWN:
+        visit_all(w, node);
+    }
+}
+
+/* Recursion: at most a node per dimension and a leaf. */
 static void visit(struct walk *w, uint32_t at)
 {
     const struct policy_request *r = w->eval.request;
@@ -292,14 +321,13 @@ static void visit(struct walk *w, uint32_t at)
     }
     node = &w->index->nodes[at];
     visit(w, node->any);
-    if (node->dim == DIM_RESOURCE && r->resource_unknown) {
-        for (uint32_t i = 0; i < node->n; i++)
-            visit(w, w->index->kids[node->first + i].child);
+    if (node->dim >= DIM_COUNT)
+        visit_value(w, at);
+    else if (node->dim == DIM_RESOURCE && r->resource_unknown)
+        visit_all(w, node);
+    else if (!(node->bloom & w->keys[node->dim]))
         return;
-    }
-    if (!(node->bloom & w->keys[node->dim]))
-        return;
-    if (node->dim == DIM_PRINCIPAL)
+    else if (node->dim == DIM_PRINCIPAL)
         visit_keys(w, at, r->principal, w->eval.principal);
     else if (node->dim == DIM_ACTION)
         visit_keys(w, at, r->action, w->eval.action);
@@ -316,20 +344,26 @@ static uint64_t keys_of(const struct policy_uid *uid, const struct policy_entity
     return keys;
 }
 
+/* Who asks, with which context: what the sides of a call differ in. */
+static void start_side(struct walk *w, const struct policy_request *r)
+{
+    w->eval.request = r;
+    w->eval.principal = policy_layer_find(r->entities, r->principal);
+    w->keys[DIM_PRINCIPAL] = keys_of(r->principal, w->eval.principal);
+    w->eval.vars[VAR_PRINCIPAL] = policy_entity_value(r->principal);
+    w->eval.vars[VAR_CONTEXT] = r->context;
+}
+
+/* What is asked for. */
 static void start(struct walk *w, const struct policy_set *set, const struct policy_request *r)
 {
     w->index = &set->index;
     w->eval.set = set;
-    w->eval.request = r;
-    w->eval.principal = policy_layer_find(r->entities, r->principal);
     w->eval.action = policy_layer_find(r->entities, r->action);
     w->eval.resource = r->resource_unknown ? NULL : policy_layer_find(r->entities, r->resource);
-    w->keys[DIM_PRINCIPAL] = keys_of(r->principal, w->eval.principal);
     w->keys[DIM_ACTION] = keys_of(r->action, w->eval.action);
     w->keys[DIM_RESOURCE] = r->resource_unknown ? UINT64_MAX : keys_of(r->resource, w->eval.resource);
-    w->eval.vars[VAR_PRINCIPAL] = policy_entity_value(r->principal);
     w->eval.vars[VAR_ACTION] = policy_entity_value(r->action);
-    w->eval.vars[VAR_CONTEXT] = r->context;
     w->eval.vars[VAR_RESOURCE] = r->resource_unknown ? policy_unknown() : policy_entity_value(r->resource);
     if (r->resource_unknown && r->resource_type.len) {
         w->resource_type = policy_uid(r->resource_type, STR(""));
@@ -351,33 +385,58 @@ static void sort_numbers(uint32_t *v, uint32_t n, uint32_t max)
     }
 }
 
-enum err policy_decide(const struct policy_set *set, const struct policy_request *request, struct policy_decision *ret)
+static enum err decide_side(struct walk *w, const struct policy_request *request, struct policy_decision *ret)
 {
-    UNSET const struct index_entry *pending[PENDING_MAX];
-    struct walk w = { .decision = ret, .pending = pending };
-
-    MAGIC_CHECK(set, POLICY_SET_MAGIC);
     ASSERT(!request->resource_unknown && !(request->context.flags & POLICY_PARTIAL));
     if (request->context.kind != POLICY_RECORD)
         return E_CALL_TOO_LARGE;
-    start(&w, set, request);
+    start_side(w, request);
+    w->decision = ret;
+    w->n_plain = w->n_free = 0;
     ret->effect = POLICY_ALLOW;             /* until a forbid holds; "no permit" is seen at the end */
     ret->n_reasons = ret->n_errors = ret->n_forbid_errors = ret->n_roles = ret->n_budgets = 0;
-    visit(&w, w.index->root);
-    weigh_pending(&w);
-    if (w.eval.out_of_memory)
+    visit(w, w->index->root);
+    weigh_pending(w);
+    if (w->eval.out_of_memory)
         return E_CALL_TOO_LARGE;
     if (ret->n_reasons == 0)
         ret->effect = POLICY_DENY;
-    else if (ret->effect == POLICY_ALLOW && w.n_plain == 0)
+    else if (ret->effect == POLICY_ALLOW && w->n_plain == 0)
         ret->effect = POLICY_NEEDS_APPROVAL;
     if (ret->effect != POLICY_NEEDS_APPROVAL)
         ret->n_roles = 0;
-    if (w.n_free || ret->effect != POLICY_ALLOW)
+    if (w->n_free || ret->effect != POLICY_ALLOW)
         ret->n_budgets = 0;
     sort_numbers(ret->reasons, ret->n_reasons, POLICY_NAMED_MAX);
     sort_numbers(ret->budgets, ret->n_budgets, POLICY_BUDGETS_MAX);
     return OK;
+}
+
+enum err policy_decide_sides(const struct policy_set *set, const struct policy_request *requests, size_t n,
+    struct policy_decision *ret, size_t *ret_n)
+{
+    UNSET const struct index_entry *pending[PENDING_MAX];
+    struct walk w = { .pending = pending };
+    enum err e = OK;
+
+    MAGIC_CHECK(set, POLICY_SET_MAGIC);
+    *ret_n = 0;
+    if (n)
+        start(&w, set, &requests[0]);
+    for (size_t i = 0; i < n && !e; i++) {
+        ASSERT(requests[i].action == requests[0].action && requests[i].resource == requests[0].resource
+            && requests[i].entities == requests[0].entities);
+        e = decide_side(&w, &requests[i], &ret[i]);
+        *ret_n += !e;
+    }
+    return e;
+}
+
+enum err policy_decide(const struct policy_set *set, const struct policy_request *request, struct policy_decision *ret)
+{
+    size_t n;
+
+    return policy_decide_sides(set, request, 1, ret, &n);
 }
 
 bool policy_could_allow(const struct policy_set *set, const struct policy_request *request)
@@ -387,6 +446,7 @@ bool policy_could_allow(const struct policy_set *set, const struct policy_reques
 
     MAGIC_CHECK(set, POLICY_SET_MAGIC);
     start(&w, set, request);
+    start_side(&w, request);
     visit(&w, w.index->root);
     weigh_pending(&w);
     return w.eval.out_of_memory || request->context.kind == POLICY_NONE || (w.could_permit && !w.must_forbid);

@@ -89,6 +89,20 @@ static int attr_of(const struct eval *e, const struct policy_value *v, struct st
     return DONE;
 }
 
+enum path_end eval_path(const struct eval *e, const struct index_path *path, struct policy_value *ret,
+    uint8_t *ret_step)
+{
+    *ret = e->vars[path->var];
+    for (uint8_t i = 0; i < path->n; i++) {
+        int r = attr_of(e, ret, path->keys[i], ret);
+
+        *ret_step = i;
+        if (r)
+            return r == POLICY_FAULT_NO_ATTR || r == POLICY_FAULT_NO_ENTITY ? PATH_MISSING : PATH_UNKNOWN;
+    }
+    return ret->flags & POLICY_PARTIAL ? PATH_UNKNOWN : PATH_FOUND;
+}
+
 /* `has a.b.c` is `has a && .a has b && .a.b has c`. */
 static int has_path(const struct eval *e, const struct policy_value *v, const struct str *keys, size_t n,
     struct policy_value *ret)

@@ -1,5 +1,5 @@
 /*
- * index.c -- which policies a request can reach: a tree over the heads of policies
+ * index.c -- which policies a request can reach: a tree over the heads of policies, and what they begin with
  *
  * A node splits its policies by one of the three dimensions (principal, action, resource), by key: the hash of the
  * entity that ==, `in` and `is T in e` name, or of the type of a plain `is`.  Policies that leave the dimension open
@@ -16,15 +16,25 @@
  * among the request's.  A policy with a list of actions stands under each of them; `via` says which, so that it is
  * evaluated for the first of its actions that matches only.
  *
- * Does not index: policies without a head, and policies that are told apart only by their conditions.
+ * What a policy's first conjuncts ask counts as if its head said it (narrow.c), and the attributes that they compare
+ * with literals are dimensions of their own, eight at most: a request walks to the child of the value it has there; to
+ * all children where that is not known, or where the policies have to be run to see them fail.
+ *
+ * Does not index: policies without a head whose conditions begin with anything else (an `unless`, an order, a set, an
+ * `||`), paths of more than four steps, and the ninth attribute: these are run for every request.
  */
 #include "policy/program.h"
 
 #include <stdlib.h>
 
 #include "base/check.h"
+#include "base/map.h"
 
-enum { LEAF_MAX = 8 };          /* comparing this many heads costs about as much as one more level */
+enum {
+    LEAF_MAX = 8,               /* comparing this many heads costs about as much as one more level */
+    PATHS_SEEN_MAX = 64,        /* of so many different paths the most used ones become dimensions */
+    NO_PATH = 255,
+};
 
 struct item {
     uint64_t key;
@@ -32,9 +42,17 @@ struct item {
     bool open;                  /* no constraint in the dimension at hand */
 };
 
+/* What a policy's condition adds to its head; see narrow.c. */
+struct narrowed {
+    uint64_t head[DIM_COUNT], value;
+    uint8_t heads;              /* a bit per dimension: head[] stands for what the head says */
+    uint8_t path;               /* which of the index's it compares with `value`; or NO_PATH */
+};
+
 struct builder {
     struct policy_set *set;
     struct scope_index *x;
+    struct narrowed *narrowed;  /* of each policy */
     size_t cap_nodes, cap_entries, cap_kids;
     bool full;
 };
@@ -89,21 +107,39 @@ static uint32_t add_kid(struct builder *b, struct index_kid k)
     return x->n_kids++;
 }
 
-/* How many keys a policy has in a dimension (0: open), and the k-th. */
-static uint32_t key_count(const struct program_policy *p, enum index_dim dim, uint32_t via)
+/* Whether it stands under each of the actions of its head, and via says which. */
+static bool by_actions(const struct builder *b, uint32_t policy, unsigned dim)
 {
-    if (p->kind[dim] == SCOPE_ANY)
-        return 0;
-    return dim == DIM_ACTION && via == INDEX_NONE ? p->n_actions : 1;
+    return dim == DIM_ACTION && !(b->narrowed[policy].heads >> dim & 1);
 }
 
-static uint64_t key_of(const struct program_policy *p, enum index_dim dim, uint32_t k)
+static bool is_open(const struct builder *b, uint32_t policy, unsigned dim)
 {
-    const struct scope *s = dim == DIM_PRINCIPAL ? &p->principal : &p->resource;
+    if (dim >= DIM_COUNT)
+        return b->narrowed[policy].path != dim - DIM_COUNT;
+    return b->set->policies[policy].kind[dim] == SCOPE_ANY && !(b->narrowed[policy].heads >> dim & 1);
+}
 
+/* How many keys an entry has in a dimension (0: it is open, or no action will do), and the k-th. */
+static uint32_t key_count(const struct builder *b, const struct index_entry *e, unsigned dim)
+{
+    if (is_open(b, e->policy, dim))
+        return 0;
+    return by_actions(b, e->policy, dim) && e->via == INDEX_NONE ? b->set->policies[e->policy].n_actions : 1;
+}
+
+static uint64_t key_of(const struct builder *b, const struct index_entry *e, unsigned dim, uint32_t k)
+{
+    const struct program_policy *p = &b->set->policies[e->policy];
+    const struct narrowed *n = &b->narrowed[e->policy];
+
+    if (dim >= DIM_COUNT)
+        return n->value;
+    if (n->heads >> dim & 1)
+        return n->head[dim];
     if (dim == DIM_ACTION)
-        return p->actions[k].hash;
-    return s->hash;
+        return p->actions[e->via == INDEX_NONE ? k : e->via].hash;
+    return dim == DIM_PRINCIPAL ? p->principal.hash : p->resource.hash;
 }
 
 static int by_key(const void *a, const void *b)
@@ -120,37 +156,31 @@ static int by_key(const void *a, const void *b)
 }
 
 /* The entries spread over the keys of a dimension, sorted, the open ones first. The caller frees. */
-static struct item *spread(struct builder *b, const struct index_entry *entries, size_t n, enum index_dim dim,
+static struct item *spread(struct builder *b, const struct index_entry *entries, size_t n, unsigned dim,
     size_t *ret_n)
 {
-    const struct program_policy *all = b->set->policies;
     size_t total = 0, out = 0;
     struct item *items;
 
-    for (size_t i = 0; i < n; i++) {
-        const struct program_policy *p = &all[entries[i].policy];
-        uint32_t keys = key_count(p, dim, entries[i].via);
-
-        total += p->kind[dim] == SCOPE_ANY ? 1 : keys;
-    }
+    for (size_t i = 0; i < n; i++)
+        total += is_open(b, entries[i].policy, dim) ? 1 : key_count(b, &entries[i], dim);
     items = total > UINT32_MAX ? NULL : malloc((total ? total : 1) * sizeof(*items));
     if (!items) {
         b->full = true;
         return NULL;
     }
     for (size_t i = 0; i < n; i++) {
-        const struct program_policy *p = &all[entries[i].policy];
-        uint32_t keys = key_count(p, dim, entries[i].via);
+        uint32_t keys = key_count(b, &entries[i], dim);
 
-        if (p->kind[dim] == SCOPE_ANY)
+        if (is_open(b, entries[i].policy, dim))
             items[out++] = (struct item){ 0, entries[i], true };
         /* `action in []` has none: it matches nothing and is dropped here */
         for (uint32_t k = 0; k < keys; k++) {
             struct index_entry e = entries[i];
 
-            if (dim == DIM_ACTION && e.via == INDEX_NONE)
+            if (by_actions(b, e.policy, dim) && e.via == INDEX_NONE)
                 e.via = k;
-            items[out++] = (struct item){ key_of(p, dim, dim == DIM_ACTION ? e.via : 0), e, false };
+            items[out++] = (struct item){ key_of(b, &entries[i], dim, k), e, false };
         }
     }
     ASSERT(out == total);
@@ -179,10 +209,10 @@ static double cost(const struct item *items, size_t n)
 
 static uint32_t build(struct builder *b, const struct index_entry *entries, size_t n, unsigned dims);
 
-/* Which of its keys a policy asks for in a dimension; of several actions that it was not told apart by, none. */
-static uint8_t bit_of(const struct program_policy *p, enum index_dim dim, uint32_t via)
+/* Which key an entry asks for in a dimension; of several actions that it was not told apart by, none. */
+static uint8_t bit_of(const struct builder *b, const struct index_entry *e, unsigned dim)
 {
-    return key_count(p, dim, via) == 1 ? index_bit(key_of(p, dim, via == INDEX_NONE ? 0 : via)) : INDEX_OPEN;
+    return key_count(b, e, dim) == 1 ? index_bit(key_of(b, e, dim, 0)) : INDEX_OPEN;
 }
 
 static uint32_t make_leaf(struct builder *b, const struct index_entry *entries, size_t n)
@@ -193,11 +223,10 @@ static uint32_t make_leaf(struct builder *b, const struct index_entry *entries, 
         return INDEX_NONE;
     for (size_t i = 0; i < n; i++) {
         struct index_entry e = entries[i];
-        const struct program_policy *p = &b->set->policies[e.policy];
 
-        e.code = p->code;
+        e.code = b->set->policies[e.policy].code;
         for (unsigned d = 0; d < DIM_COUNT; d++)
-            e.bit[d] = bit_of(p, (enum index_dim)d, e.via);
+            e.bit[d] = bit_of(b, &e, d);
         e.last = i + 1 == n;
         add_entry(b, e);
     }
@@ -206,7 +235,7 @@ static uint32_t make_leaf(struct builder *b, const struct index_entry *entries, 
 }
 
 /* The children of one node must stand in a row, so they are reserved before any of them is built. */
-static uint32_t make_split(struct builder *b, const struct item *items, size_t n, enum index_dim dim, unsigned dims)
+static uint32_t make_split(struct builder *b, const struct item *items, size_t n, unsigned dim, unsigned dims)
 {
     struct index_entry *part = malloc((n ? n : 1) * sizeof(*part));
     uint32_t node = new_node(b), first = b->x->n_kids, kid = 0, n_kids = 0, child;
@@ -244,23 +273,23 @@ static uint32_t make_split(struct builder *b, const struct item *items, size_t n
     return node;
 }
 
-/* Answers the child to be visited. Recursion is at most three deep: each level takes one dimension out of `dims`. */
+/* Answers the child to be visited. Recursion: each level takes one dimension out of `dims`. */
 static uint32_t build(struct builder *b, const struct index_entry *entries, size_t n, unsigned dims)
 {
     uint32_t child = INDEX_NONE;
     struct item *best = NULL;
     size_t best_n = 0;
     double best_cost = (double)n * 0.75;        /* a split that spares less than a quarter is not worth its probes */
-    enum index_dim best_dim = DIM_COUNT;
+    unsigned best_dim = 0;
 
-    for (unsigned d = 0; d < DIM_COUNT && n > LEAF_MAX && !b->full; d++) {
+    for (unsigned d = 0; d < DIM_COUNT + b->x->n_paths && n > LEAF_MAX && !b->full; d++) {
         size_t items_n;
         struct item *items;
         double c;
 
         if (!(dims >> d & 1))
             continue;
-        items = spread(b, entries, n, (enum index_dim)d, &items_n);
+        items = spread(b, entries, n, d, &items_n);
         if (!items)
             break;
         c = cost(items, items_n);
@@ -269,7 +298,7 @@ static uint32_t build(struct builder *b, const struct index_entry *entries, size
             best = items;
             best_n = items_n;
             best_cost = c;
-            best_dim = (enum index_dim)d;
+            best_dim = d;
         } else {
             free(items);
         }
@@ -312,17 +341,110 @@ static void build_slots(struct builder *b)
     }
 }
 
+/* --- conditions --------------------------------------------------------------------------------------------------- */
+
+/* The paths seen, and how many policies use each. */
+struct paths {
+    struct index_path path[PATHS_SEEN_MAX];
+    uint32_t used[PATHS_SEEN_MAX];
+    unsigned n;
+};
+
+static bool same_path(const struct index_path *a, const struct index_path *b)
+{
+    if (a->var != b->var || a->n != b->n || a->guarded != b->guarded)
+        return false;
+    for (unsigned i = 0; i < a->n; i++)
+        if (!str_eq(a->keys[i], b->keys[i]))
+            return false;
+    return true;
+}
+
+static uint8_t see_path(struct paths *seen, const struct index_path *path)
+{
+    unsigned i = 0;
+
+    while (i < seen->n && !same_path(&seen->path[i], path))
+        i++;
+    if (path->n == 0 || i == PATHS_SEEN_MAX)
+        return NO_PATH;
+    if (i == seen->n)
+        seen->path[seen->n++] = *path;
+    seen->used[i]++;
+    return (uint8_t)i;
+}
+
+/* Makes dimensions of the paths that are used most; to[] gets the number of each of the seen ones. */
+static void choose_paths(struct scope_index *x, struct paths *seen, uint8_t to[PATHS_SEEN_MAX])
+{
+    memset(to, NO_PATH, PATHS_SEEN_MAX);
+    for (; x->n_paths < INDEX_PATHS_MAX; x->n_paths++) {
+        unsigned best = 0;
+
+        for (unsigned i = 1; i < seen->n; i++)
+            if (seen->used[i] > seen->used[best])
+                best = i;
+        if (seen->used[best] <= LEAF_MAX)
+            return;
+        seen->used[best] = 0;
+        to[best] = (uint8_t)x->n_paths;
+        x->paths[x->n_paths] = seen->path[best];
+    }
+}
+
+/* What the conditions add. The caller frees; NULL: memory is out. */
+static struct narrowed *narrow_all(struct policy_set *set)
+{
+    struct narrowed *all = malloc((set->n_policies + 1u) * sizeof(*all));
+    struct paths seen = { .n = 0 };
+    uint8_t to[PATHS_SEEN_MAX];
+    struct narrow found;
+
+    for (uint32_t i = 0; all && i < set->n_policies; i++) {
+        narrow_find(set->names[i].ast, &found);
+        all[i] = (struct narrowed){ .value = found.value, .heads = found.heads, .path = see_path(&seen, &found.path) };
+        memcpy(all[i].head, found.head, sizeof(found.head));
+    }
+    choose_paths(&set->index, &seen, to);
+    for (uint32_t i = 0; all && i < set->n_policies; i++)
+        if (all[i].path != NO_PATH)
+            all[i].path = to[all[i].path];
+    return all;
+}
+
+bool index_value_key(const struct policy_value *v, uint64_t *ret)
+{
+    switch ((enum policy_kind)v->kind) {
+    case POLICY_BOOL:
+        *ret = v->u.b ? 0x9e3779b97f4a7c15u : 0xd6e8feb86659fd93u;
+        return true;
+    case POLICY_LONG:
+        *ret = (uint64_t)v->u.i * 0x9e3779b97f4a7c15u;
+        *ret ^= *ret >> 32;
+        return true;
+    case POLICY_STRING:
+        *ret = hash_bytes(v->u.s, v->len);
+        return true;
+    case POLICY_ENTITY:
+        *ret = v->u.uid->hash;
+        return true;
+    default:
+        return false;
+    }
+}
+
 enum err index_build(struct policy_set *set)
 {
-    struct builder b = { .set = set, .x = &set->index };
+    struct builder b = { .set = set, .x = &set->index, .narrowed = narrow_all(set) };
     struct index_entry *all = malloc((set->n_policies + 1u) * sizeof(*all));
 
-    if (!all)
-        return E_CALL_TOO_LARGE;
-    for (uint32_t i = 0; i < set->n_policies; i++)
+    b.full = !all || !b.narrowed;
+    for (uint32_t i = 0; !b.full && i < set->n_policies; i++)
         all[i] = (struct index_entry){ .policy = i, .via = INDEX_NONE };
-    set->index.root = build(&b, all, set->n_policies, 1u << DIM_PRINCIPAL | 1u << DIM_ACTION | 1u << DIM_RESOURCE);
+    if (!b.full)
+        set->index.root = build(&b, all, set->n_policies, (1u << (DIM_COUNT + b.x->n_paths)) - 1);
     free(all);
+    free(b.narrowed);
     if (!b.full)
         build_slots(&b);
     return b.full ? E_CALL_TOO_LARGE : OK;

@@ -88,7 +88,7 @@ struct policy_request {
      */
     bool resource_unknown;
     struct str resource_type;
-    /* Called for every policy that was evaluated, if not NULL; for tests and explanations. */
+    /* Called for every policy that was evaluated, if not NULL; for tests and explanations. The others are false. */
     void (*observe)(void *arg, uint32_t policy, int verdict);
     void *observe_arg;
 };
@@ -149,6 +149,13 @@ struct policy_decision {
  * that building it did); there is no decision then, and the caller must refuse. No heap, no waiting; thread safe.
  */
 enum err policy_decide(const struct policy_set *set, const struct policy_request *request, struct policy_decision *ret);
+
+/*
+ * The same for the sides of a call: n requests of one action, resource and layer (asserted), which are looked up once.
+ * *ret_n: how many were decided, all of them unless it fails.
+ */
+enum err policy_decide_sides(const struct policy_set *set, const struct policy_request *requests, size_t n,
+    struct policy_decision *ret, size_t *ret_n);
 
 /*
  * Could this request be allowed (or await approval), if what is unknown in it took some value? Unknown are the

@@ -94,8 +94,18 @@ struct program_name {
 #define INDEX_NONE UINT32_MAX
 #define INDEX_LEAF ((uint32_t)1 << 31)
 
+enum { INDEX_PATH_MAX = 4, INDEX_PATHS_MAX = 8 };
+
+/* An attribute that policies compare with literals in their first conjuncts: a dimension behind those of the head. */
+struct index_path {
+    uint8_t var;                /* enum ast_var */
+    uint8_t n;                  /* steps from there */
+    uint8_t guarded;            /* where one of the first so many is missing, the policies are false, and do not fail */
+    struct str keys[INDEX_PATH_MAX];
+};
+
 struct index_node {
-    uint8_t dim;                /* what it splits by */
+    uint8_t dim;                /* what it splits by: an enum index_dim, or DIM_COUNT + the number of a path */
     uint32_t first, n;          /* kids[first .. first + n) */
     uint32_t any;               /* the child of policies that do not constrain dim */
     uint64_t bloom;             /* index_bit() of the keys of its kids */
@@ -133,6 +143,8 @@ struct scope_index {
     uint32_t bucket_mask;
     uint32_t root;
     uint32_t n_nodes, n_entries, n_kids;
+    uint32_t n_paths;
+    struct index_path paths[INDEX_PATHS_MAX];
 };
 
 /* A bit for a key: a set of keys is 64 bits, and may say yes where it is no. The highest is that of "no constraint". */
@@ -170,6 +182,19 @@ enum { POLICY_SET_MAGIC = 0x504f4c53 };     /* "POLS" */
 enum err program_compile(struct policy_set *set, const struct ast_policy *first, size_t n, struct errinfo *info);
 /* Builds set->index from set->policies. */
 enum err index_build(struct policy_set *set);
+
+/* What a policy's first conjuncts ask, where its head asks less; see narrow.c. */
+struct narrow {
+    uint64_t head[DIM_COUNT];   /* keys ... */
+    uint8_t heads;              /* ... of these dimensions, a bit each */
+    uint8_t rank[DIM_COUNT];
+    struct index_path path;     /* n = 0: none */
+    uint64_t value;
+};
+
+void narrow_find(const struct ast_policy *p, struct narrow *ret);
+/* The key of a value as a literal is given: a boolean, a number, a text or an entity. False: it is another kind. */
+bool index_value_key(const struct policy_value *v, uint64_t *ret);
 
 static inline uint64_t index_hash(uint32_t parent, uint64_t key)
 {
@@ -236,6 +261,15 @@ struct eval {
 
 /* Runs the condition of a policy whose scope matches. POLICY_IS_UNKNOWN only if the request holds unknowns. */
 enum policy_verdict eval_policy(struct eval *e, const struct program_policy *p);
+
+/* Follows a path to its end, or to the step that is missing (*ret_step, from 0). */
+enum path_end {
+    PATH_FOUND,
+    PATH_MISSING,               /* there is no such attribute, or entity */
+    PATH_UNKNOWN,               /* part of it is not known, or a step is neither record nor entity */
+};
+enum path_end eval_path(const struct eval *e, const struct index_path *path, struct policy_value *ret,
+    uint8_t *ret_step);
 /* Whether `entity` is, or is below, `uid`. `self` names it even when it is not in the store (entity NULL). */
 bool eval_in(const struct policy_uid *self, const struct policy_entity *entity, const struct policy_uid *uid);
 /* The same for callers that have uid->hash at hand. */

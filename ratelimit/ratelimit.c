@@ -303,6 +303,8 @@ static enum rl_result decide(struct rl_work *work, struct rl_waiter *w)
     k = w->permit.hold[look.block].key;
     w->blocked = (uint32_t)look.block;
     w->retry_at = look.earliest;
+    w->expected_by = w->blocked;
+    w->expected_at = w->retry_at;
     if (look.never)
         r = RL_NEVER;
     else if (w->deadline <= work->now || (w->deadline != RL_FOREVER && look.earliest > w->deadline))

@@ -164,6 +164,8 @@ struct rl_waiter {
     int64_t retry_at;                   /* refused: not before this could the same acquisition be granted, by rates and
                                            pauses (RL_NEVER, RL_NO_RULE: RL_FOREVER) */
     struct rl_permit permit;            /* held when result is RL_GRANTED */
+    uint32_t expected_by;               /* RL_QUEUED: `blocked` and `retry_at` as they were then, */
+    int64_t expected_at;                /* for telling somebody; nothing changes them while it waits */
 
     /* the library's */
     uint32_t magic, moves;

@@ -14,6 +14,9 @@ struct admission {
     struct permit_wait waits[BUDGET_LINES_OF_POLICY / RL_ASKS_MAX + 1];
 };
 
+#define TELL_AFTER  NS_PER_S
+#define TELL_EACH   (5 * NS_PER_S)
+
 /* ---- permits ----------------------------------------------------------------------------------------------------- */
 
 static void permit_mail(struct mail *m)
@@ -50,10 +53,40 @@ static enum err permit_result(enum rl_result r)
     return E_INTERNAL;
 }
 
-/* Queued: waits for the decision. A cancelled task leaves the queue, or gives back what it was granted meanwhile. */
-static enum err await_granted(struct rl *rl, struct permit_wait *w)
+/* "waiting for the limit mailbox_requests of outlook, about 12 s" */
+static void say_waiting(struct call *c, const struct permit_wait *w, const struct permit_asked *p)
 {
-    enum err e = await_wake(&w->wake, NS_NEVER);
+    ns_t left = w->waiter.expected_at == RL_FOREVER ? 0 : w->waiter.expected_at - loop_now();
+    struct buf b = BUF_INIT(512);
+
+    buf_add_z(&b, "waiting for ");
+    p->name(p, w->waiter.expected_by, c, &b);
+    if (left >= NS_PER_S)
+        buf_addf(&b, ", about %lld s", (long long)((left + NS_PER_S - 1) / NS_PER_S));
+    if (!b.overflow)
+        c->front->say_waiting(c, buf_str(&b));
+    buf_release(&b);
+}
+
+/* OK when the decision has come. Whoever asked for progress is told at once of a wait that is known to be long. */
+static enum err await_decision(struct call *c, struct permit_wait *w, const struct permit_asked *p)
+{
+    bool heard = c->front->say_waiting && c->front->say_waiting(c, STR_NULL);
+    ns_t tell = w->waiter.expected_at - loop_now() < TELL_AFTER ? loop_now() + TELL_AFTER : loop_now();
+    enum err e;
+
+    while ((e = await_wake(&w->wake, heard ? tell : NS_NEVER)) == E_TIMEOUT) {
+        say_waiting(c, w, p);
+        tell = loop_now() + TELL_EACH;
+    }
+    return e;
+}
+
+/* Queued: waits for the decision. A cancelled task leaves the queue, or gives back what it was granted meanwhile. */
+static enum err await_granted(struct call *c, struct permit_wait *w, const struct permit_asked *p)
+{
+    struct rl *rl = c->worker->engine->limiter;
+    enum err e = await_decision(c, w, p);
 
     if (!e)
         return permit_result(w->waiter.result);
@@ -73,7 +106,7 @@ static uint64_t flow_of(struct str name)
     return hash_bytes(name.p, name.len);
 }
 
-enum err await_permit(struct call *c, struct permit_wait *w, const struct rl_ask *asks, size_t n, ns_t deadline,
+enum err await_permit(struct call *c, struct permit_wait *w, const struct permit_asked *p, ns_t deadline,
                       int64_t *retry_at)
 {
     struct rl *rl = c->worker->engine->limiter;
@@ -84,10 +117,10 @@ enum err await_permit(struct call *c, struct permit_wait *w, const struct rl_ask
     *w = (struct permit_wait){ .waiter = { .wake = permit_wake, .tenant = flow_of(c->caller->tenant),
                                            .agent = flow_of(c->caller->agent) },
                                .mail.fn = permit_mail, .loop = loop_self() };
-    r = rl_acquire(rl, &w->waiter, asks, n, deadline, began);
+    r = rl_acquire(rl, &w->waiter, p->asks, p->n, deadline, began);
     if (r == RL_QUEUED) {
         metric_add(M_LIMIT_WAITING, 1);
-        e = await_granted(rl, w);
+        e = await_granted(c, w, p);
         metric_add(M_LIMIT_WAITING, -1);
     } else {
         e = permit_result(r);
@@ -144,12 +177,20 @@ static enum err scopes_ready(struct call *c)
     return OK;
 }
 
+static void name_line(const struct permit_asked *p, unsigned i, struct call *c, struct buf *to)
+{
+    const struct budget_line *lines = p->of;
+
+    budget_name(c, &lines[i], to);
+}
+
 /* Takes the permit of lines [from, from + n). */
 static enum err await_lines(struct call *c, const struct budget_lines *l, unsigned from, unsigned n)
 {
     struct permit_wait *w = &c->admission->waits[c->admission->n];
+    const struct permit_asked asked = { l->asks + from, n, name_line, l->of + from };
     int64_t retry_at = 0;
-    enum err e = await_permit(c, w, l->asks + from, n, c->deadline, &retry_at);
+    enum err e = await_permit(c, w, &asked, c->deadline, &retry_at);
     unsigned blocked = w->waiter.blocked;
 
     if (!e) {

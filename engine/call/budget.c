@@ -290,23 +290,32 @@ enum err budgets_of_policy(struct call *c, struct budget_lines *ret)
 
 /* ---- refusing ---------------------------------------------------------------------------------------------------- */
 
+void budget_name(const struct call *c, const struct budget_line *line, struct buf *to)
+{
+    if (line->of)
+        buf_addf(to, "policy \"%.*s\", which permits %lld %s per %s to this user and agent",
+                 STR_ARG(policy_set_info(c->registry->policy, line->policy).id), (long long)line->of->amount,
+                 line->what, policy_budget_window(line->of));
+    else if (strcmp(line->whose, "tool") == 0)
+        buf_addf(to, "the tenant's budget of calls of %.*s", STR_ARG(c->tool->name));
+    else
+        buf_addf(to, "the %s's budget of %s", line->whose, line->what);
+}
+
 enum err budget_refused(struct call *c, enum err e, const struct budget_line *line)
 {
     char again[64] = "", at[25];
-    struct buf label = BUF_INIT(64);
+    struct buf b = BUF_INIT(sizeof(c->why.text));
 
-    buf_addf(&label, "%s:%s", line->whose, line->what);
-    metric_add_at(M_BUDGET_REFUSED_TOTAL, metric_label(M_BUDGET_REFUSED_TOTAL, buf_str(&label)), 1);
-    buf_release(&label);
+    buf_addf(&b, "%s:%s", line->whose, line->what);
+    metric_add_at(M_BUDGET_REFUSED_TOTAL, metric_label(M_BUDGET_REFUSED_TOTAL, buf_str(&b)), 1);
     if (c->retry_after_ms) {
         wall_format(loop_wall_ms() + c->retry_after_ms, at);
         snprintf(again, sizeof(again), "; there is room again at %s", at);
     }
-    if (line->of)
-        return call_why(c, e, "policy \"%.*s\" permits %lld %s per %s to this user and agent, and they are used up%s",
-                        STR_ARG(policy_set_info(c->registry->policy, line->policy).id), (long long)line->of->amount,
-                        line->what, policy_budget_window(line->of), again);
-    if (strcmp(line->whose, "tool") == 0)
-        return call_why(c, e, "the tenant's budget of calls of %.*s is used up%s", STR_ARG(c->tool->name), again);
-    return call_why(c, e, "the %s's budget of %s is used up%s", line->whose, line->what, again);
+    buf_clear(&b);
+    budget_name(c, line, &b);
+    call_why(c, e, "used up: %.*s%s", STR_ARG(buf_str(&b)), again);
+    buf_release(&b);
+    return e;
 }

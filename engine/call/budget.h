@@ -41,6 +41,8 @@ void budgets_apply(const struct registry *r, struct rl *rl, ns_t now);
 enum err budgets_of_config(struct call *c, struct budget_lines *ret);
 /* Those of the policies that permit it. E_POLICY_DENIED: more than are looked at. */
 enum err budgets_of_policy(struct call *c, struct budget_lines *ret);
+/* "the agent's budget of writes", "policy "x", which permits 5 writes per hour to this user and agent". */
+void budget_name(const struct call *c, const struct budget_line *line, struct buf *to);
 /* It was refused by `line` (E_RATE_LIMITED, E_DEADLINE): says so, with the time that c->retry_after_ms names. */
 enum err budget_refused(struct call *c, enum err e, const struct budget_line *line);
 

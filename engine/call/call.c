@@ -393,6 +393,7 @@ void await_call(struct worker *w, const struct call_front *front, void *front_da
     call_step(c, STEP_OUTCOME);
     await_outcome(c);
     count(c);
+    call_unadmit(c);            /* a client that is slow to read keeps no place that another call could have */
     call_step(c, STEP_REPLY);
     cut = c->cut;
     if (!cut)

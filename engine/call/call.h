@@ -56,6 +56,9 @@ struct call_front {
     /* while the body runs; all optional */
     enum err (*await_progress)(struct call *c, double done, double total, struct str message);
     enum err (*await_log)(struct call *c, const char *level, struct str message);
+    /* The call stands in line: what for, for a client that asked for progress. Never waits: what cannot be said now is
+     * left out. False: it did not ask, or cannot hear it. An empty text only asks that. */
+    bool (*say_waiting)(struct call *c, struct str what);
     /* questions are in c->questions. OK: c->answers has them; E_INPUT_REQUIRED: the client comes back with them. */
     enum err (*await_inputs)(struct call *c);
     bool (*client_can)(struct call *c, const char *capability);

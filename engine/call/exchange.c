@@ -104,6 +104,14 @@ static unsigned request_headers(const struct attempt *a, struct fetch_header *ou
 
 /* ---- permit ------------------------------------------------------------------------------------------------------ */
 
+/* "the limit mailbox_requests of outlook" */
+static void name_limit(const struct permit_asked *p, unsigned i, struct call *c, struct buf *to)
+{
+    const struct attempt *a = p->of;
+
+    buf_addf(to, "the limit %s of %s", a->asked.of[i]->name, a->p->decl->name);
+}
+
 /* All limits that the request falls under, at once or not at all. */
 static enum err await_limits(struct attempt *a, struct permit_wait *w, bool *ret_held)
 {
@@ -114,7 +122,7 @@ static enum err await_limits(struct attempt *a, struct permit_wait *w, bool *ret
     *ret_held = false;
     if (a->asked.n == 0)
         return OK;
-    e = await_permit(c, w, a->asked.asks, a->asked.n, c->deadline, &retry_at);
+    e = await_permit(c, w, &(struct permit_asked){ a->asked.asks, a->asked.n, name_limit, a }, c->deadline, &retry_at);
     *ret_held = !e;
     if (e == E_DEADLINE)
         return call_why(c, e, "other requests of this account held its limits at %s until the call's deadline",

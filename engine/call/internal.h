@@ -42,8 +42,16 @@ struct permit_wait {
     struct wake wake;
     struct loop *loop;
 };
-/* OK: held, return it with rl_release() or rl_return(). E_RATE_LIMITED (with *retry_at), E_OVERLOADED, E_CANCELLED. */
-enum err await_permit(struct call *c, struct permit_wait *w, const struct rl_ask *asks, size_t n, ns_t deadline,
+/* What a permit is asked for: keys, and what each is called when its holder is told that it waits for it. */
+struct permit_asked {
+    const struct rl_ask *asks;
+    unsigned n;
+    void (*name)(const struct permit_asked *p, unsigned i, struct call *c, struct buf *to);
+    const void *of;                     /* for `name` */
+};
+/* OK: held, return it with rl_release() or rl_return(). E_RATE_LIMITED (with *retry_at), E_OVERLOADED, E_CANCELLED.
+ * A client that asked for progress is told of a wait of more than a second, and every five. */
+enum err await_permit(struct call *c, struct permit_wait *w, const struct permit_asked *p, ns_t deadline,
                       int64_t *retry_at);
 
 /* Rule ids of the limiter: for each owner of a budget calls, writes, destroys; tools'; policies'; then those of

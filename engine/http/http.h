@@ -135,6 +135,10 @@ enum err await_http_reply(struct http_request *rq, int status, const struct http
 enum err await_http_stream_begin(struct http_request *rq, int status, const struct http_header *headers, unsigned n);
 /* Waits while the peer is slow to read (write_timeout ends that). E_CLOSED: nobody reads any more; E_CANCELLED. */
 enum err await_http_stream_write(struct http_request *rq, struct str bytes);
+/* Would a stream's first bytes, or a write of up to HTTP_SOON bytes, go without waiting for the peer? Less than that is
+ * still on its way to it. */
+bool http_stream_soon(const struct http_request *rq);
+enum { HTTP_SOON = 16 * 1024 };
 enum err await_http_stream_end(struct http_request *rq);
 
 enum { HTTP_REPLY_MAX = 64 * 1024 * 1024 };

@@ -249,6 +249,12 @@ enum err await_http_stream_write(struct http_request *rq, struct str bytes)
     return c->phase == HANDLING ? OK : E_CLOSED;
 }
 
+bool http_stream_soon(const struct http_request *rq)
+{
+    _Static_assert((int)HTTP_SOON <= (int)PIECE && (int)HTTP_SOON < (int)OUT_HIGH, "await_room() waits above that");
+    return rq->conn->phase == HANDLING && conn_out_len(rq->conn) < HTTP_SOON;
+}
+
 enum err await_http_stream_end(struct http_request *rq)
 {
     struct conn *c = rq->conn;

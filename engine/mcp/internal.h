@@ -139,6 +139,9 @@ void await_wire_quiet(struct wire *w);
 /* One message on the stream, which begins with the first. E_CLOSED; E_CANCELLED. */
 enum err await_wire_message(struct wire *w, struct str message);
 enum err await_wire_ping(struct wire *w);
+/* The same without ever waiting: false where somebody else is writing or the client is slow to read. At most HTTP_SOON
+ * bytes. */
+bool wire_message_now(struct wire *w, struct str message);
 /* The last word: a body of application/json, or the last message of the stream. body empty: none. A stream that has
  * begun before has its headers already: these are lost. */
 void await_wire_reply(struct wire *w, int status, const struct http_header *headers, unsigned n, struct str body);
@@ -246,6 +249,7 @@ enum { LOG_NONE = 99 };
 int log_rank(struct str level);                                 /* -1: no level */
 enum err await_mcp_progress(struct call *c, double done, double total, struct str message);
 enum err await_mcp_log(struct call *c, const char *level, struct str message);
+bool mcp_say_waiting(struct call *c, struct str what);
 enum err await_mcp_inputs(struct call *c);
 bool mcp_client_can(struct call *c, const char *capability);
 void mcp_front_announce(struct call *c, const char *what);

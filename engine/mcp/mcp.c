@@ -17,6 +17,7 @@ const struct call_front mcp_front = {
     .await_reply = await_mcp_reply,
     .await_progress = await_mcp_progress,
     .await_log = await_mcp_log,
+    .say_waiting = mcp_say_waiting,
     .await_inputs = await_mcp_inputs,
     .client_can = mcp_client_can,
     .announce = mcp_front_announce,

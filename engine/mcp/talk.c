@@ -50,6 +50,25 @@ static bool too_often(struct turn *t)
     return false;
 }
 
+static void write_progress(struct turn *t, struct buf *b, double done, double total, struct str message)
+{
+    t->progressed = true;
+    t->progress = done;
+    buf_add_z(b, "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\",\"params\":{\"progressToken\":");
+    json_write(b, t->progress_token);
+    buf_add_z(b, ",\"progress\":");
+    add_number(b, done);
+    if (total > 0) {
+        buf_add_z(b, ",\"total\":");
+        add_number(b, total);
+    }
+    if (message.len) {
+        buf_add_z(b, ",\"message\":");
+        buf_add_json_str(b, message);
+    }
+    buf_add_z(b, "}}");
+}
+
 enum err await_mcp_progress(struct call *c, double done, double total, struct str message)
 {
     struct turn *t = turn_of(c);
@@ -58,22 +77,25 @@ enum err await_mcp_progress(struct call *c, double done, double total, struct st
     if (!t->progress_token || !t->wire->sse_ok || (t->progressed && done <= t->progress) ||
         (done < total && too_often(t)))
         return task_cancelled() ? E_CANCELLED : OK;
-    t->progressed = true;
-    t->progress = done;
-    buf_add_z(&b, "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\",\"params\":{\"progressToken\":");
-    json_write(&b, t->progress_token);
-    buf_add_z(&b, ",\"progress\":");
-    add_number(&b, done);
-    if (total > 0) {
-        buf_add_z(&b, ",\"total\":");
-        add_number(&b, total);
-    }
-    if (message.len) {
-        buf_add_z(&b, ",\"message\":");
-        buf_add_json_str(&b, message);
-    }
-    buf_add_z(&b, "}}");
+    write_progress(t, &b, done, total, message);
     return await_say(t, &b);
+}
+
+/* Progress has to grow, and the body's own counts in whole steps or parts of one: a wait is a thousandth. */
+bool mcp_say_waiting(struct call *c, struct str what)
+{
+    struct turn *t = turn_of(c);
+    struct buf b = BUF_INIT(HTTP_SOON);
+
+    if (!t->progress_token || !t->wire->sse_ok)
+        return false;
+    if (what.len) {
+        write_progress(t, &b, t->progressed ? t->progress + 0.001 : 0, 0, what);
+        if (!b.overflow)
+            wire_message_now(t->wire, buf_str(&b));
+        buf_release(&b);
+    }
+    return true;
 }
 
 enum err await_mcp_log(struct call *c, const char *level, struct str message)

@@ -90,6 +90,14 @@ enum err await_wire_message(struct wire *w, struct str message)
     return e;
 }
 
+bool wire_message_now(struct wire *w, struct str message)
+{
+    if (w->ended || w->broken || w->lock.owner || task_cancelled() || message.len > HTTP_SOON - 64 ||
+        !http_stream_soon(w->rq))
+        return false;
+    return await_wire_message(w, message) == OK;        /* nothing in it has to wait */
+}
+
 enum err await_wire_ping(struct wire *w)
 {
     return await_write(w, STR(":\n\n"));

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import sys
 import threading
 import time
@@ -142,7 +143,7 @@ class Budgets(WithEngine):
         self.assertEqual(outcome_of(self.send(self.token)), "done")
         m = self.send(self.token)
         self.assertEqual(error_of(m), "rate_limited", m)
-        self.assertIn("the agent's budget of writes is used up", text_of(m))
+        self.assertIn("used up: the agent's budget of writes; there is room again at", text_of(m))
         self.assertLessEqual(m["result"]["_meta"]["dev.sluice/retryAfterMs"], 3600000)
         self.assertEqual(metric(self.engine, "budget_refused_total"), 1)
         self.behave(lambda c, r: upstream.answer(c, 200, EMPTY))
@@ -183,8 +184,8 @@ class OfPolicies(WithEngine):
         m = self.ask("outlook.list_mail", {}, token)
         meta = m["result"]["_meta"]
         self.assertEqual((error_of(m), meta["dev.sluice/outcome"]), ("rate_limited", "refused"), m)
-        self.assertRegex(text_of(m), r'^policy "five-a-day" permits 5 calls per day to this user and agent, and they '
-                                     r"are used up; there is room again at \d{4}-\d\d-\d\dT00:00:0\d.\d{3}Z$")
+        self.assertRegex(text_of(m), r'^used up: policy "five-a-day", which permits 5 calls per day to this user and '
+                                     r"agent; there is room again at \d{4}-\d\d-\d\dT00:00:0\d.\d{3}Z$")
         left = 86400 - time.time() % 86400
         self.assertLess(abs(meta["dev.sluice/retryAfterMs"] / 1000 - left), 10)
         kept = [r for kind, r in self.engine.journal() if kind == "outcome" and r["call"] == meta["dev.sluice/call"]]
@@ -207,7 +208,7 @@ class OfPolicies(WithEngine):
             self.assertEqual(outcome_of(self.ask("outlook.send_mail", mail, token, "k1")), "done")
         self.assertEqual(outcome_of(self.ask("outlook.send_mail", mail, token)), "done")
         m = self.ask("outlook.send_mail", mail, token)
-        self.assertIn('policy "two-mails" permits 2 writes per min', text_of(m))
+        self.assertIn('used up: policy "two-mails", which permits 2 writes per min', text_of(m))
         self.assertLessEqual(m["result"]["_meta"]["dev.sluice/retryAfterMs"], 30001)
         self.assertGreater(metric(self.engine, "budget_refused_total"), 0)
 
@@ -217,9 +218,112 @@ class OfPolicies(WithEngine):
         self.assertEqual(outcome_of(self.ask("add", {"a": 1, "b": 1}, other)), "done")
         m = self.ask("add", {"a": 1, "b": 1}, one)
         self.assertEqual(error_of(m), "rate_limited", m)
-        self.assertIn("the tenant's budget of calls of add is used up; there is room again at 20", text_of(m))
+        self.assertIn("used up: the tenant's budget of calls of add; there is room again at 20", text_of(m))
         third = self.engine.token(user="c@third.example", tenant="third", agent="a1")
         self.assertEqual(outcome_of(self.ask("add", {"a": 1, "b": 1}, third)), "done", "another tenant's is its own")
+
+
+class Waits(WithEngine):
+    """A client that asked for progress is told of a wait, on its stream, in either era; it never holds anything up."""
+    EXTRA = ("    limits: { mailbox_requests: { amount: 20, window_ms: 58000 } }\n"
+             "budgets: { tools: { add: { per_minute: 20 } } }\n")
+
+    def stream(self, tool, args, legacy=False, session=None, token=None):
+        """Sends a call; answers the socket and a function that gives one message of its stream after another."""
+        meta = {"progressToken": "p-1"} if legacy else dict(harness.META, progressToken="p-1")
+        head = ("POST /mcp HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\n"
+                "Accept: application/json, text/event-stream\r\n" % (self.engine.address, token or self.token))
+        if session:
+            head += "Mcp-Session-Id: %s\r\nMCP-Protocol-Version: 2025-06-18\r\n" % session
+        if not legacy:
+            head += "MCP-Protocol-Version: 2026-07-28\r\nMcp-Method: tools/call\r\nMcp-Name: %s\r\n" % tool
+        body = json.dumps({"jsonrpc": "2.0", "id": 7, "method": "tools/call",
+                           "params": {"name": tool, "arguments": args, "_meta": meta}})
+        s = socket.create_connection(("127.0.0.1", self.engine.port), 30)
+        s.sendall((head + "Content-Length: %d\r\n\r\n%s" % (len(body), body)).encode())
+        f = s.makefile("rb")
+
+        def message():
+            for line in f:
+                if line.startswith(b"data: {"):
+                    return json.loads(line[6:])
+                if line.startswith(b"{"):           # no stream after all: the answer alone
+                    return json.loads(line)
+            raise AssertionError("the stream ended")
+        return s, message
+
+    def told(self, words, tool, args, **kw):
+        """The progress told before the answer, which is awaited."""
+        began = time.monotonic()
+        s, message = self.stream(tool, args, **kw)
+        first = message()
+        self.assertEqual(first.get("method"), "notifications/progress", first)
+        self.assertLess(time.monotonic() - began, 2)
+        self.assertEqual(first["params"]["progressToken"], "p-1")
+        self.assertRegex(first["params"]["message"], words)
+        seen = [first]
+        while "method" in seen[-1]:
+            seen.append(message())
+        s.close()
+        values = [m["params"]["progress"] for m in seen[:-1]]
+        self.assertEqual(values, sorted(set(values)), "progress has to grow")
+        self.assertEqual(outcome_of(seen[-1]), "done", seen[-1])
+        return seen
+
+    def use_up(self, token):
+        """All of the tool's budget: the next call has to wait three seconds."""
+        for _ in range(40):
+            m = self.engine.rpc("tools/call", {"name": "add", "arguments": {"a": 1, "b": 1}}, token, "add",
+                                meta={"dev.sluice/timeoutMs": 100})[1]
+            if error_of(m) == "rate_limited":
+                return
+        self.fail("the budget has no end")
+
+    def test_a_wait_for_a_budget_is_told(self):
+        self.use_up(self.token)
+        self.told(r"^waiting for the tenant's budget of calls of add, about [23] s$", "add", {"a": 1, "b": 2})
+
+    def test_a_legacy_client_is_told_too(self):
+        hello = {"jsonrpc": "2.0", "id": 1, "method": "initialize",
+                 "params": {"protocolVersion": "2025-06-18", "capabilities": {},
+                            "clientInfo": {"name": "t", "version": "1"}}}
+        status, got, raw = self.engine.request(
+            "POST", "/mcp", json.dumps(hello),
+            {"Authorization": "Bearer " + self.token, "Content-Type": "application/json",
+             "Accept": "application/json, text/event-stream"})
+        self.assertEqual(status, 200, raw)
+        self.use_up(self.token)
+        self.told("^waiting for the tenant's budget of calls of add, about [23] s$", "add", {"a": 1, "b": 2},
+                  legacy=True, session=got["mcp-session-id"])
+
+    def test_a_wait_for_a_provider_is_told_again_and_again(self):
+        self.behave(lambda c, r: upstream.answer(c, 200, EMPTY))
+        bob = self.engine.token(user="bob@demo.example")
+        self.connect(bob, "bob@demo.example")
+        calls = [threading.Thread(target=self.engine.call, args=("outlook.list_mail", {}, bob)) for _ in range(3)]
+        for t in calls:
+            t.start()                               # one at once, then one each three seconds: six for the third
+        deadline = time.monotonic() + 20
+        while metric(self.engine, "limit_waiting") < 2:
+            self.assertLess(time.monotonic(), deadline)
+        seen = self.told(r"^waiting for the limit mailbox_requests of outlook, about \d+ s$", "outlook.list_mail", {},
+                         token=bob)
+        self.assertGreaterEqual(len(seen), 3)       # two notifications at least, five seconds apart, and the answer
+        self.assertLessEqual(len(seen), 5)
+        for t in calls:
+            t.join()
+
+    def test_a_client_that_does_not_read_holds_nothing(self):
+        self.use_up(self.token)
+        s = self.stream("add", {"a": 1, "b": 2})[0]
+        deadline = time.monotonic() + 20
+        while metric(self.engine, "limit_waiting") < 1:
+            self.assertLess(time.monotonic(), deadline)
+        while metric(self.engine, "limit_waiting") > 0 or metric(self.engine, "calls_in_flight") > 0:
+            self.assertLess(time.monotonic(), deadline)     # nothing was read: granted, answered, gone all the same
+        kept = [r for kind, r in self.engine.journal() if kind == "outcome" and r.get("tool", "add") == "add"]
+        self.assertEqual(kept[-1]["outcome"], "done")
+        s.close()
 
 
 class Restarts(WithEngine):

@@ -9,6 +9,7 @@
 #include "base/check.h"
 #include "base/metric.h"
 #include "call/internal.h"
+#include "call/vocabulary.h"
 
 /* ---- the question ------------------------------------------------------------------------------------------------ */
 
@@ -193,6 +194,7 @@ static enum err decide_action(struct call *c, struct str group, struct str name,
 enum err call_decide_action(struct call *c, struct str group, struct str name, enum effect effect, struct str type,
                             struct str id)
 {
+    ASSERT(engine_action_known(group, name));
     return decide_action(c, group, name, effect, type, id, false);
 }
 

@@ -9,6 +9,7 @@
 static const char help[] =
     "Usage: sluice policy check PATH...\n"
     "       sluice policy test [--root DIR] CASE.json...\n"
+    "       sluice policy schema [--config FILE]\n"
     "       sluice policy authorize --policies FILE --entities FILE --principal P --action A --resource R\n\n"
     "Reads Cedar policies, files or directories of *.cedar, as the engine would, and says how many\n"
     "there are. What is wrong is said as file:line:column, and the exit code is 1. Runs without an\n"
@@ -35,6 +36,10 @@ static const char help[] =
     "  --request-validation B  false: do not check the request by the schema\n"
     "  --verbose             name the policies that decided; -v\n"
     "  --timing              print how long deciding took; -t\n\n"
+    "schema prints a Cedar schema of everything that policies can be asked with a configuration: its\n"
+    "tools with their arguments, its entities with their attributes. Policies can be validated with it\n"
+    "before they are loaded.\n\n"
+    "  --config FILE         the engine's configuration (default: the embedded one); policies are not read\n\n"
     "What policies can speak of: principal User::\"...\" or Agent::\"...\" in Tenant::\"...\"; action\n"
     "Action::\"outlook.send_mail\" in Action::\"outlook\" and in Action::\"reads\", \"writes\" or \"destroys\";\n"
     "resource what the tool names, Mailbox::\"...\"; context args, user, agent, tenant, side, auth,\n"
@@ -55,6 +60,8 @@ static int run(int argc, char **argv)
         return policy_test(argc - 1, argv + 1);
     if (argc > 1 && str_is(str_of(argv[1]), "authorize"))
         return policy_authorize(argc - 1, argv + 1);
+    if (argc > 1 && str_is(str_of(argv[1]), "schema"))
+        return policy_schema(argc - 1, argv + 1);
     rc = options_read(&verb_policy, argc, argv, NULL, words, PATHS_MAX + 1, &n_words);
     if (rc)
         return rc < 0 ? 0 : rc;

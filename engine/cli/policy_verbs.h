@@ -7,5 +7,10 @@
 /* Answers the exit codes of the reference implementation's command: 0 allow, 2 deny, 1 neither could be said. */
 int policy_authorize(int argc, char **argv);
 int policy_test(int argc, char **argv);
+int policy_schema(int argc, char **argv);
+
+struct buf;
+/* Adds the schema that is made for a configuration (NULL: the default one); its policies are not read. An exit code. */
+int policy_vocabulary(const char *config, struct buf *out);
 
 #endif

@@ -68,6 +68,14 @@ size_t policy_entities_count(const struct policy_entities *s)
     return s->n;
 }
 
+void policy_entities_each(const struct policy_entities *s, void (*fn)(const struct policy_entity *e, void *arg),
+    void *arg)
+{
+    for (size_t i = 0; i < s->cap; i++)
+        if (s->slots[i])
+            fn(&s->slots[i]->entity, arg);
+}
+
 /* The slot of a uid: of its node, or the empty one where it would stand. cap must not be 0. */
 static struct node **slot_of(struct node **slots, size_t cap, const struct policy_uid *uid)
 {

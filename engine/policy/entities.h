@@ -46,6 +46,9 @@ enum err policy_entities_freeze(struct policy_entities *store, struct errinfo *i
 struct policy_entities *policy_entities_ref(struct policy_entities *store);
 struct policy_entities *policy_entities_unref(struct policy_entities *store);     /* accepts NULL, returns NULL */
 size_t policy_entities_count(const struct policy_entities *store);
+/* Calls fn for every entity, in no order that means anything. */
+void policy_entities_each(const struct policy_entities *store, void (*fn)(const struct policy_entity *e, void *arg),
+    void *arg);
 /* NULL if there is none. The store must be frozen. */
 const struct policy_entity *policy_entities_find(const struct policy_entities *store, const struct policy_uid *uid);
 

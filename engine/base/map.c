@@ -100,11 +100,20 @@ void map_release(struct map *m)
     *m = MAP_INIT;
 }
 
+/*
+ * By the high half: whoever spreads entries over several maps does so by the low one.  If both looked at the same bits,
+ * the keys of one map would all begin in one of 64 places, and probes would walk through thousands.
+ */
+static size_t home(const struct map *m, uint64_t hash)
+{
+    return hash >> 32 & (m->cap - 1);
+}
+
 static struct map_slot *find(const struct map *m, uint64_t hash, struct str key)
 {
     if (m->cap == 0)
         return NULL;
-    for (size_t i = hash & (m->cap - 1); m->slots[i].hash != SLOT_EMPTY; i = (i + 1) & (m->cap - 1)) {
+    for (size_t i = home(m, hash); m->slots[i].hash != SLOT_EMPTY; i = (i + 1) & (m->cap - 1)) {
         if (m->slots[i].hash == hash && str_eq(m->slots[i].key, key))
             return &m->slots[i];
     }
@@ -114,7 +123,7 @@ static struct map_slot *find(const struct map *m, uint64_t hash, struct str key)
 /* The slot where an absent key goes: the first that is empty or deleted. */
 static struct map_slot *find_room(struct map *m, uint64_t hash)
 {
-    size_t i = hash & (m->cap - 1);
+    size_t i = home(m, hash);
 
     while (m->slots[i].hash > SLOT_DELETED)
         i = (i + 1) & (m->cap - 1);

@@ -31,7 +31,8 @@ void *map_del(struct map *m, struct str key);               /* returns the remov
  * slot. */
 struct map_slot *map_next(const struct map *m, size_t *i);
 
-uint64_t hash_bytes(const void *p, size_t n);               /* SipHash-2-4, process key; never 0 or 1 */
+/* SipHash-2-4, process key; never 0 or 1. A map places entries by its high half: spread over maps by the low one. */
+uint64_t hash_bytes(const void *p, size_t n);
 void hash_seed(uint64_t k0, uint64_t k1);                   /* once, at start, before any map is filled */
 
 #endif

@@ -410,6 +410,33 @@ static void check_map(const struct map *m, struct item *items, const bool *there
     assert_int_equal(m->len, live);
 }
 
+/* Entries that were given to this map of 64 by some of their hash's bits must not crowd in it. */
+static void test_a_map_that_is_one_of_many_is_not_crowded(void **state)
+{
+    enum { N = 8000 };
+    struct item *items = calloc(N, sizeof(*items));
+
+    for (unsigned shift = 0; shift <= 16; shift += 8) {
+        struct map m = MAP_INIT;
+        size_t run = 0, longest = 0, tried = 0;
+
+        for (size_t k = 0; k < N; tried++) {
+            snprintf(items[k].key, sizeof(items[k].key), "k%zu", tried);
+            if ((hash_bytes(items[k].key, strlen(items[k].key)) >> shift & 63) == 0) {
+                map_put(&m, str_of(items[k].key), &items[k]);
+                k++;
+            }
+        }
+        for (size_t i = 0; i < m.cap; i++) {
+            run = m.slots[i].hash ? run + 1 : 0;
+            longest = run > longest ? run : longest;
+        }
+        assert_in_range(longest, 1, 400);       /* about 60 by chance; thousands when they crowd */
+        map_release(&m);
+    }
+    free(items);
+}
+
 static void test_map_churn(void **state)
 {
     enum { N = 100000 };
@@ -566,6 +593,7 @@ int main(void)
         cmocka_unit_test(test_arena_overrun_is_noticed_at_release),
         cmocka_unit_test(test_siphash_vectors),
         cmocka_unit_test(test_map_churn),
+        cmocka_unit_test(test_a_map_that_is_one_of_many_is_not_crowded),
         cmocka_unit_test(test_map_replaces_key_with_value),
         cmocka_unit_test(test_wall_known_times),
         cmocka_unit_test(test_wall_every_day_of_ten_thousand_years),

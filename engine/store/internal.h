@@ -25,6 +25,7 @@ struct store {
     } cache[STORE_STATEMENTS_MAX];
     unsigned n_cache;
     char *path;
+    bool bulk;                      /* within one transaction of many functions' making: store_bulk_begin() */
 };
 
 /* One statement being run. Zeroed by sql_begin; sql_end may be called more than once. */
@@ -53,7 +54,8 @@ struct str sql_text(struct sql *q, int column);
 struct str sql_blob(struct sql *q, int column);
 int64_t sql_int(struct sql *q, int column);
 
-/* BEGIN IMMEDIATE; and COMMIT when e is OK, else ROLLBACK. Answers e, or the commit's own error. */
+/* BEGIN IMMEDIATE; and COMMIT when e is OK, else ROLLBACK. Answers e, or the commit's own error. In bulk: a
+ * savepoint. */
 enum err sql_transaction(struct store *s, struct errinfo *info);
 enum err sql_finish(struct store *s, enum err e, struct errinfo *info);
 

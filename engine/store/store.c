@@ -89,7 +89,7 @@ void sql_enter(struct store *s)
 
 void sql_leave(struct store *s)
 {
-    ASSERT(sqlite3_get_autocommit(s->db));
+    ASSERT(s->bulk || sqlite3_get_autocommit(s->db));
     pthread_mutex_unlock(&s->lock);
 }
 
@@ -218,11 +218,18 @@ int64_t sql_int(struct sql *q, int column)
 
 enum err sql_transaction(struct store *s, struct errinfo *info)
 {
+    if (s->bulk)
+        return sql_run(s, info, NULL, "SAVEPOINT one", "");
     return sql_run(s, info, NULL, "BEGIN IMMEDIATE", "");
 }
 
 enum err sql_finish(struct store *s, enum err e, struct errinfo *info)
 {
+    if (s->bulk) {
+        if (e)
+            sqlite3_exec(s->db, "ROLLBACK TO one", NULL, NULL, NULL);
+        return sql_run(s, e ? NULL : info, NULL, "RELEASE one", "") ? E_STORE_UNAVAILABLE : e;
+    }
     if (!e)
         e = sql_run(s, info, NULL, "COMMIT", "");
     /* A failed COMMIT leaves the transaction open, a failed statement may have ended it. */
@@ -368,6 +375,33 @@ enum err store_open(const char *path, struct store **ret, struct errinfo *info)
     }
     *ret = s;
     return OK;
+}
+
+enum err store_bulk_begin(struct store *s, struct errinfo *info)
+{
+    enum err e;
+
+    sql_enter(s);
+    ASSERT(!s->bulk);
+    /* rows come in no order: what does not fit into the cache is written more than once */
+    e = exec(s, "PRAGMA cache_size=-262144", info);
+    if (!e)
+        e = sql_transaction(s, info);
+    s->bulk = !e;
+    sql_leave(s);
+    return e;
+}
+
+enum err store_bulk_end(struct store *s, struct errinfo *info)
+{
+    enum err e;
+
+    sql_enter(s);
+    ASSERT(s->bulk);
+    s->bulk = false;
+    e = sql_finish(s, OK, info);
+    sql_leave(s);
+    return e;
 }
 
 void store_close(struct store *s)

@@ -28,6 +28,11 @@ void store_close(struct store *s);                              /* accepts NULL 
 /* Is the database answering and writable? For readiness. */
 enum err store_check(struct store *s, struct errinfo *info);
 
+/* For filling a store that nothing is served from: what returns OK between the two is durable once store_bulk_end()
+ * has returned OK, and gone otherwise. Some 20,000 rows at a time; one thread. */
+enum err store_bulk_begin(struct store *s, struct errinfo *info);
+enum err store_bulk_end(struct store *s, struct errinfo *info);
+
 /* ---- accounts ---------------------------------------------------------------------------------------------------- */
 
 enum account_status {

@@ -238,9 +238,68 @@ class Floor(Bed):
         self.assertEqual(e.exception.code, 502)
 
 
+class Governed(Bed):
+    """The whole of it: a directory that was filled, an engine on it, the load before and the upstream behind it."""
+
+    def engine(self, up, *populate):
+        data, path = os.path.join(self.dir, "data"), os.path.join(self.dir, "sluice.yaml")
+        self.tokens = os.path.join(self.dir, "tokens")
+        subprocess.run([os.path.join(BENCH, "bench-populate"), "--data", data, "--tenants", "7", "--users", "300",
+                        "--tokens", self.tokens, "--tokens-max", "60", "--audience", "http://bench.example/mcp",
+                        *populate], check=True)
+        with open(os.path.join(self.dir, "policy.cedar"), "w") as f:
+            f.write("permit (principal, action, resource);")
+        with open(path, "w") as f:
+            f.write("""
+workers: 1
+connectors: [bench]
+policies: ["%s/policy.cedar"]
+auth: { audiences: [http://bench.example/mcp] }
+providers:
+  bench: { base_url: "%s", auth_url: "%s", client_id: bench, client_secret: env:BENCH_SECRET, allow_loopback: true,
+           allow_plain_http: true }
+""" % (self.dir, up.url, up.url))
+        engine = harness.Engine(config=path, data=data, env={"BENCH_SECRET": "secret"})
+        self.addCleanup(engine.stop)
+        return engine
+
+    def calls(self, tool, args):
+        path = os.path.join(self.dir, tool)
+        with open(self.tokens) as f, open(path, "w") as out:
+            for line in f:
+                tenant, _, token = line.split()
+                out.write(harness.call_line(tool, args, token, group=tenant))
+        return path
+
+    def test_reads_and_writes_of_many_tenants(self):
+        up = self.upstream()
+        engine = self.engine(up)
+        for tool, args in (("bench.read", {"count": 5}), ("bench.write", {"subject": "s", "body": "b"})):
+            before = self.stats(up)["requests"]
+            r = self.load(engine.url, "--count", 300, "--in-flight", 20, requests=self.calls(tool, args))
+            self.assertEqual(r["ok"], 300, r["reasons"])
+            self.assertEqual(len(r["groups"]), 7)
+            self.assertEqual(self.stats(up)["requests"] - before, 300)
+        self.assertEqual(self.stats(up)["tokens"], 0)
+
+    def test_grants_that_have_expired_are_refreshed_once(self):
+        up = self.upstream("--delay", "fixed:5000")
+        engine = self.engine(up, "--expired")
+        r = self.load(engine.url, "--count", 240, "--in-flight", 120, "--order", "turn",
+                      requests=self.calls("bench.read", {}))
+        self.assertEqual(r["ok"], 240, r["reasons"])
+        self.assertEqual(self.stats(up)["tokens"], 60)
+
+    def test_grants_with_a_life(self):
+        up = self.upstream()
+        engine = self.engine(up, "--life", "3600")
+        self.assertEqual(self.load(engine.url, "--count", 60, requests=self.calls("bench.read", {}))["ok"], 60)
+        self.assertEqual(self.stats(up)["tokens"], 0)
+
+
 class Help(unittest.TestCase):
     def test_every_option_is_told(self):
-        for name in ("bench-load", "bench-upstream", "bench-floor"):
+        for name in ("bench-load", "bench-upstream", "bench-floor", "bench-populate"):
             p = subprocess.run([os.path.join(BENCH, name), "--help"], capture_output=True, text=True, check=True)
             self.assertGreater(len(re.findall(r"^  --\w", p.stdout, re.M)), 7)
             self.assertLessEqual(max(map(len, p.stdout.split("\n"))), 110)

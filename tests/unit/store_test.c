@@ -399,6 +399,50 @@ static void another_process_may_hold_the_lock(void **state)
     store_close(s);
 }
 
+static struct store_account numbered(unsigned i, char id[16])
+{
+    snprintf(id, 16, "acct_%u", i);
+    return (struct store_account){ .tenant = STR("t"), .id = str_of(id), .user = str_of(id), .provider = STR("p"),
+                                   .status = ACCOUNT_CONNECTED, .created = i };
+}
+
+static enum err count_account(const struct store_account *a, const struct store_grant *g, void *arg)
+{
+    ++*(unsigned *)arg;
+    return OK;
+}
+
+static void a_store_is_filled_in_bulk_or_not_at_all(void **state)
+{
+    struct store_grant g = { .generation = 1, .sealed = STR("sealed"), .expires = INT64_MAX };
+    struct errinfo info = { "" };
+    char path[128], id[16];
+    unsigned n = 0;
+    bool stored;
+
+    path_of("bulk.db", path);
+    for (int ended = 0; ended < 2; ended++) {
+        struct store *s = open_store(path);
+
+        assert_int_equal(store_bulk_begin(s, &info), OK);
+        for (unsigned i = 0; i < 1000; i++) {
+            struct store_account a = numbered(i, id);
+
+            assert_int_equal(store_account_put(s, &a, &g, &stored, &info), OK);
+            assert_true(stored);
+            a.id = STR("another");          /* refused: the rest of the bulk stands */
+            assert_int_equal(store_account_put(s, &a, &g, &stored, &info), E_NOT_FOUND);
+        }
+        if (ended)
+            assert_int_equal(store_bulk_end(s, &info), OK);
+        store_close(s);
+        s = open_store(path);
+        assert_int_equal(store_accounts_each(s, count_account, &n, &info), OK);
+        assert_int_equal(n, ended ? 1000 : 0);
+        store_close(s);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -411,6 +455,7 @@ int main(void)
         cmocka_unit_test(says_what_is_wrong_with_a_file),
         cmocka_unit_test(damage_is_noticed_at_start),
         cmocka_unit_test(another_process_may_hold_the_lock),
+        cmocka_unit_test(a_store_is_filled_in_bulk_or_not_at_all),
     };
 
     return cmocka_run_group_tests(tests, make_dir, remove_dir);

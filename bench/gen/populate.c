@@ -23,7 +23,7 @@
 enum { BULK = 20000 };
 
 static struct {
-    const char *data, *provider, *agent, *audience, *tokens;
+    const char *data, *provider, *scopes, *agent, *audience, *tokens;
     int64_t tenants, users, tokens_max, ttl, life;
     bool expired;
 } opt = { .provider = "bench", .agent = "bench", .tenants = 1, .users = 1, .tokens_max = 10000, .ttl = 86400 };
@@ -52,7 +52,7 @@ static void put_account(struct vault *v, int64_t i, struct arena *a)
     wall_ms_t now = world->wall_ms();
     struct grant g = { .access = secret_token(a, "at", i), .obtained = now, .expires = INT64_MAX };
     struct new_account n = { .tenant = name_of(a, "tenant", i % opt.tenants), .user = name_of(a, "user", i),
-                             .provider = str_of(opt.provider), .grant = &g };
+                             .provider = str_of(opt.provider), .scopes = str_of(opt.scopes), .grant = &g };
     struct errinfo info = { "" };
     struct str id;
 
@@ -115,6 +115,7 @@ static const struct option_row rows[] = {
     { "tenants", "N", OPTION_COUNT, &opt.tenants, "1" },
     { "users", "N", OPTION_COUNT, &opt.users, "1; of all tenants together, each with an account" },
     { "provider", "NAME", OPTION_TEXT, &opt.provider, "bench; what the accounts are of" },
+    { "scopes", "TEXT", OPTION_TEXT, &opt.scopes, "granted, blank-separated; none if left out" },
     { "life", "S", OPTION_COUNT, &opt.life,
       "grants can be refreshed, and are good for so long (default: for ever)" },
     { "expired", "", OPTION_FLAG, &opt.expired, "the grants can be refreshed, and must be" },

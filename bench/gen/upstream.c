@@ -3,11 +3,12 @@
  *
  *   any request       200 and a page of messages in JSON, --payload bytes, after --delay; or what --fail says
  *   POST /token       200 {"access_token", "token_type", "expires_in", "refresh_token"}: never the same twice
+ *   PUT /delay        204, and from now on --delay is what the body says; 400 if it says nothing of the kind
  *   GET /stats        200 the counts, as --json writes them at the end:
  *                     {"requests", "failed", "tokens", "at_once", "at_once_max"}
  *
- * POST /token and GET /stats are not counted as requests; /token waits as everything does.  Replies that wait are in a
- * heap by their time: tens of thousands are no load.
+ * The last three are not counted as requests; /token waits as everything does.  Replies that wait are in a heap by
+ * their time: tens of thousands are no load.
  */
 #include <math.h>
 #include <stdio.h>
@@ -161,6 +162,28 @@ static struct waiting heap_take(void)
     return first;
 }
 
+/* "none", "fixed:US" or "lognormal:P50_US:P99_US"; false, and nothing changed, if it is none of these. */
+static bool set_delay(const char *text)
+{
+    double a, b;
+    int n = 0;
+
+    if (strcmp(text, "none") == 0) {
+        up.delay = DELAY_NONE;
+        up.first = 0;
+    } else if (sscanf(text, "fixed:%lf%n", &a, &n) == 1 && !text[n] && a >= 0) {
+        up.delay = DELAY_FIXED;
+        up.first = a * 1e3;
+    } else if (sscanf(text, "lognormal:%lf:%lf%n", &a, &b, &n) == 2 && !text[n] && a > 0 && b >= a) {
+        up.delay = DELAY_LOGNORMAL;
+        up.first = log(a * 1e3);
+        up.second = log(b / a) / 2.3263478740408408;        /* the normal distribution's 99th percentile */
+    } else {
+        return false;
+    }
+    return true;
+}
+
 static int64_t answer_due(struct server *s, int64_t now)
 {
     while (up.waiting && up.heap[0].due <= now) {
@@ -181,6 +204,13 @@ static void on_request(struct server *s, struct peer *p, const struct server_req
         write_stats(&stats);
         peer_reply_json(s, p, 200, "", buf_str(&stats));
         buf_release(&stats);
+        return;
+    }
+    if (str_is(rq->path, "/delay")) {
+        char text[64];
+
+        snprintf(text, sizeof(text), "%.*s", STR_ARG(rq->body));
+        peer_reply_json(s, p, set_delay(text) ? 204 : 400, "", STR(""));
         return;
     }
     if (str_is(rq->path, "/token")) {
@@ -222,26 +252,8 @@ static const struct option_row rows[] = {
 static const char about[] =
     "bench-upstream: a provider on 127.0.0.1 that costs little\n\n"
     "Answers any request with a page of messages, POST /token with a new OAuth token,\n"
-    "and GET /stats with its counts: requests, failed, tokens, at_once, at_once_max.\n\n";
-
-static void read_delay(void)
-{
-    double a, b;
-    int n = 0;
-
-    if (strcmp(opt.delay, "none") == 0)
-        return;
-    if (sscanf(opt.delay, "fixed:%lf%n", &a, &n) == 1 && !opt.delay[n] && a >= 0) {
-        up.delay = DELAY_FIXED;
-        up.first = a * 1e3;
-    } else if (sscanf(opt.delay, "lognormal:%lf:%lf%n", &a, &b, &n) == 2 && !opt.delay[n] && a > 0 && b >= a) {
-        up.delay = DELAY_LOGNORMAL;
-        up.first = log(a * 1e3);
-        up.second = log(b / a) / 2.3263478740408408;        /* the normal distribution's 99th percentile */
-    } else {
-        die("--delay is none, fixed:US or lognormal:P50_US:P99_US, not \"%s\"", opt.delay);
-    }
-}
+    "GET /stats with its counts: requests, failed, tokens, at_once, at_once_max; PUT /delay\n"
+    "sets --delay from now on.\n\n";
 
 static void read_fail(void)
 {
@@ -273,7 +285,8 @@ int main(int argc, char **argv)
     SSL_CTX *tls = NULL;
 
     options_read(argc, argv, about, rows);
-    read_delay();
+    if (!set_delay(opt.delay))
+        die("--delay is none, fixed:US or lognormal:P50_US:P99_US, not \"%s\"", opt.delay);
     read_fail();
     make_messages((size_t)opt.payload);
     up.chance.state = (uint64_t)opt.seed;

@@ -145,7 +145,7 @@ enum err await_fetch(struct fetch *f, const struct fetch_request *req, struct ar
 
 struct fetch_options {
     struct fetch_guard guard;           /* for requests that bring none */
-    const char *ca_file;                /* NULL: the system's */
+    const char *ca_file;                /* NULL: what SSL_CERT_FILE names in the environment, else the system's */
     const char *proxy;                  /* "http://host:port"; NULL: none. The environment is never asked. Names are
                                          * then resolved by the proxy, by its egress rules; literals are checked here */
     const char *const *resolve;         /* fixed addresses, "host:port:address[,address]", NULL at the end; or NULL */

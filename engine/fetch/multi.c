@@ -83,8 +83,11 @@ enum err curl_setup(struct errinfo *info)
 enum err trust_load(struct fetch *f, const char *ca_file, struct errinfo *info)
 {
     const curl_version_info_data *v = curl_version_info(CURLVERSION_NOW);
-    bool given = ca_file != NULL;
+    bool given;
 
+    if (!ca_file)                       /* OpenSSL's own convention, which libcurl's built-in path would overrule */
+        ca_file = secure_getenv(X509_get_default_cert_file_env());
+    given = ca_file != NULL;
     f->trust = X509_STORE_new();
     if (!f->trust)
         return err_set(info, E_OVERLOADED, "no memory for fetch");
@@ -96,7 +99,8 @@ enum err trust_load(struct fetch *f, const char *ca_file, struct errinfo *info)
     ERR_clear_error();
     if (given)
         return err_set(info, E_CONFIG, "%s: no certificates could be read from this file", ca_file);
-    LOG_WARN("no trusted certificates: no provider can be reached over TLS; install ca-certificates or name a file",
+    LOG_WARN("no trusted certificates: no provider can be reached over TLS; install ca-certificates or name a "
+             "file in tls.provider_ca",
              LOG_S("file", ca_file));
     return OK;
 }

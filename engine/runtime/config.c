@@ -386,7 +386,7 @@ static enum err read_issuers(struct reader *r, const yaml_node_t *n, void *objec
 
 static const struct key tls_keys[] = {
     TOP("cert", K_TEXT, tls_cert), TOP("key", K_TEXT, tls_key), TOP("client_ca", K_TEXT, tls_client_ca),
-    TOP("client_required", K_BOOL, tls_client_required), { 0 },
+    TOP("client_required", K_BOOL, tls_client_required), TOP("provider_ca", K_TEXT, tls_provider_ca), { 0 },
 };
 static const struct key auth_keys[] = {
     TOP("none", K_BOOL, no_auth), TOP("tenant", K_TEXT, tenant), TOP("user", K_TEXT, user), TOP("agent", K_TEXT, agent),

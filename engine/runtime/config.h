@@ -37,7 +37,7 @@ struct config {
     const char *data;                           /* directory */
     int64_t drain_s;
 
-    const char *tls_cert, *tls_key, *tls_client_ca;
+    const char *tls_cert, *tls_key, *tls_client_ca, *tls_provider_ca;
     bool tls_client_required;
 
     bool no_auth;                               /* only on loopback */

@@ -46,10 +46,10 @@ class Bed(unittest.TestCase):
         self.assertEqual(sum(s["offered"] for s in r["timeline"]), r["offered"])
         return r
 
-    def certificate(self, name):
+    def certificate(self, name, other="IP:127.0.0.1"):
         cert, key = os.path.join(self.dir, name + ".crt"), os.path.join(self.dir, name + ".key")
         subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
-                        "-nodes", "-days", "2", "-subj", "/CN=" + name, "-addext", "subjectAltName=IP:127.0.0.1",
+                        "-nodes", "-days", "2", "-subj", "/CN=" + name, "-addext", "subjectAltName=" + other,
                         "-keyout", key, "-out", cert], capture_output=True, check=True)
         return cert, key
 
@@ -241,7 +241,7 @@ class Floor(Bed):
 class Governed(Bed):
     """The whole of it: a directory that was filled, an engine on it, the load before and the upstream behind it."""
 
-    def engine(self, up, *populate):
+    def engine(self, up, *populate, url=None, tls="{}", env=()):
         data, path = os.path.join(self.dir, "data"), os.path.join(self.dir, "sluice.yaml")
         self.tokens = os.path.join(self.dir, "tokens")
         subprocess.run([os.path.join(BENCH, "bench-populate"), "--data", data, "--tenants", "7", "--users", "300",
@@ -255,11 +255,12 @@ workers: 1
 connectors: [bench]
 policies: ["%s/policy.cedar"]
 auth: { audiences: [http://bench.example/mcp] }
+tls: %s
 providers:
   bench: { base_url: "%s", auth_url: "%s", client_id: bench, client_secret: env:BENCH_SECRET, allow_loopback: true,
            allow_plain_http: true }
-""" % (self.dir, up.url, up.url))
-        engine = harness.Engine(config=path, data=data, env={"BENCH_SECRET": "secret"})
+""" % (self.dir, tls, url or up.url, up.url))
+        engine = harness.Engine(config=path, data=data, env=dict(env, BENCH_SECRET="secret"))
         self.addCleanup(engine.stop)
         return engine
 
@@ -289,6 +290,25 @@ providers:
                       requests=self.calls("bench.read", {}))
         self.assertEqual(r["ok"], 240, r["reasons"])
         self.assertEqual(self.stats(up)["tokens"], 60)
+
+    def test_providers_are_trusted_by_whom_the_configuration_says(self):
+        cert, key = self.certificate("bench", "DNS:localhost")
+        up = self.upstream("--tls-port", "0", "--cert", cert, "--key", key)
+        url = up.wait_line(r"listening (https://\S+)").group(1).replace("127.0.0.1", "localhost")
+        for trust, outcome in (({"tls": "{ provider_ca: %s }" % cert}, {}), ({"env": {"SSL_CERT_FILE": cert}}, {}),
+                               ({}, {"upstream_unwell": 1, "upstream_down": 1})):
+            engine = self.engine(up, url=url, **trust)
+            r = self.load(engine.url, "--count", 20, "--in-flight", 5, requests=self.calls("bench.read", {}))
+            self.assertEqual(set(r["reasons"]) - set(outcome), set(), trust)
+            self.assertEqual(r["ok"], 0 if outcome else 20)
+            engine.stop()
+        path = os.path.join(self.dir, "wrong.yaml")
+        with open(path, "w") as f:
+            f.write("tls: { provider_ca: %s/nowhere.pem }\n" % self.dir)
+        p = harness.run("serve", "--listen", "127.0.0.1:0", "--config", path, "--data", os.path.join(self.dir, "other"),
+                        check=False)
+        self.assertNotEqual(p.returncode, 0)
+        self.assertIn("nowhere.pem: no certificates could be read from this file", p.stderr)
 
     def test_grants_with_a_life(self):
         up = self.upstream()

@@ -1,25 +1,32 @@
-/* policy.c -- `sluice policy check`, and the way to the other words */
-#include <stdio.h>
+/* policy.c -- `sluice policy`: the way to its words */
+#include <string.h>
 
+#include "base/check.h"
 #include "cli/cli.h"
 #include "cli/policy_verbs.h"
-#include "policy/policy.h"
-#include "runtime/runtime.h"
 
 static const char help[] =
-    "Usage: sluice policy check PATH...\n"
-    "       sluice policy test [--root DIR] CASE.json...\n"
+    "Usage: sluice policy check [--config FILE | --schema FILE] [--deny-warnings] PATH...\n"
     "       sluice policy schema [--config FILE]\n"
-    "       sluice policy authorize --policies FILE --entities FILE --principal P --action A --resource R\n\n"
-    "Reads Cedar policies, files or directories of *.cedar, as the engine would, and says how many\n"
-    "there are. What is wrong is said as file:line:column, and the exit code is 1. Runs without an\n"
-    "engine: for editors, commit hooks and CI.\n\n"
-    "  sluice policy check /etc/sluice/policies\n\n"
+    "       sluice policy explain --policies FILE --entities FILE --principal P --action A --resource R\n"
+    "       sluice policy authorize --policies FILE --entities FILE --principal P --action A --resource R\n"
+    "       sluice policy test [--root DIR] CASE.json...\n\n"
+    "check reads Cedar policies, files or directories of *.cedar, as the engine would. What is wrong is\n"
+    "said as file:line:column, and the exit code is 1. It warns of policies that can do nothing: that\n"
+    "another one covers or overrides, that never apply, or that always fail. Runs without an engine: for\n"
+    "editors, commit hooks and CI.\n\n"
+    "  sluice policy check --config /etc/sluice/sluice.yaml /etc/sluice/policies\n\n"
+    "  --config FILE         validate with the schema that `policy schema` makes of this configuration\n"
+    "  --schema FILE         validate with this schema, Cedar or JSON\n"
+    "  --deny-warnings       warnings make the exit code 1 too\n\n"
     "test runs cases in the format of Cedar's integration tests: a JSON object that names files of\n"
     "policies, entities and a schema, and says whether the policies validate and how requests are\n"
     "decided. What comes out otherwise is said; the last line counts; the exit code is 1 if anything\n"
     "was wrong.\n\n"
     "  --root DIR            where the names in the cases are (default: the current directory)\n\n"
+    "explain decides one request and shows why: each policy that is about it, each condition, each\n"
+    "expression with its value. It takes the options of authorize, and\n\n"
+    "  --all                 shows also the policies that are about other requests, and what does not match\n\n"
     "authorize decides one request and prints ALLOW or DENY, with the options, files and exit codes of\n"
     "the reference implementation's command: 0 allow, 2 deny, 1 could not decide.\n\n"
     "  --policies FILE       policies and templates, Cedar or JSON (default: standard input); -p\n"
@@ -45,42 +52,22 @@ static const char help[] =
     "resource what the tool names, Mailbox::\"...\"; context args, user, agent, tenant, side, auth,\n"
     "scopes, time. User, agent and each delegation are asked; all must be permitted.\n";
 
-enum { PATHS_MAX = 256 };
-
 static int run(int argc, char **argv)
 {
-    struct policy_set *set = NULL;
-    struct errinfo info = { "" };
-    char *words[PATHS_MAX + 1];
-    const char *paths[PATHS_MAX + 1] = { NULL };
-    size_t forbids = 0, n;
-    int n_words, rc;
+    static const struct { const char *word; int (*run)(int argc, char **argv); } words[] = {
+        { "check", policy_check }, { "test", policy_test }, { "authorize", policy_authorize },
+        { "explain", policy_explain_verb }, { "schema", policy_schema },
+    };
+    int n, rc;
 
-    if (argc > 1 && str_is(str_of(argv[1]), "test"))
-        return policy_test(argc - 1, argv + 1);
-    if (argc > 1 && str_is(str_of(argv[1]), "authorize"))
-        return policy_authorize(argc - 1, argv + 1);
-    if (argc > 1 && str_is(str_of(argv[1]), "schema"))
-        return policy_schema(argc - 1, argv + 1);
-    rc = options_read(&verb_policy, argc, argv, NULL, words, PATHS_MAX + 1, &n_words);
-    if (rc)
-        return rc < 0 ? 0 : rc;
-    if (n_words < 2 || !str_is(str_of(words[0]), "check"))
-        return complain(&verb_policy, EXIT_USAGE,
-                        "write: sluice policy check PATH..., policy test CASE.json... or policy authorize ...");
-    for (int i = 1; i < n_words; i++)
-        paths[i - 1] = words[i];
-    if (policies_load(paths, &set, &info))
-        return complain(&verb_policy, EXIT_UNABLE, "%s", info.text);
-    n = policy_set_count(set);
-    for (size_t i = 0; i < n; i++)
-        forbids += policy_set_info(set, i).forbid;
-    printf("%zu %s: %zu permit, %zu forbid; version %.12s\n", n, n == 1 ? "policy" : "policies", n - forbids, forbids,
-           policy_set_version(set));
-    if (n == 0)
-        fprintf(stderr, "no policy: everything would be denied\n");
-    policy_set_unref(set);
-    return 0;
+    for (size_t i = 0; i < ARRAY_LEN(words) && argc > 1; i++)
+        if (strcmp(argv[1], words[i].word) == 0)
+            return words[i].run(argc - 1, argv + 1);
+    rc = options_read(&verb_policy, argc, argv, NULL, NULL, 0, &n);
+    if (rc < 0)
+        return 0;
+    return complain(&verb_policy, EXIT_USAGE, "write: sluice policy check, test, authorize, explain or schema ...; "
+                    "see sluice policy --help");
 }
 
 const struct verb verb_policy = { "policy", "check, test and ask policies without an engine", help, run };

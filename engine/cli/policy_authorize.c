@@ -14,6 +14,7 @@
 #include "cli/policy_verbs.h"
 #include "json/json.h"
 #include "loop/world.h"
+#include "policy/explain.h"
 #include "policy/schema.h"
 
 enum { FILE_MAX = 256 << 20, ARENA_MAX = 1 << 30, EXIT_DENY = 2 };
@@ -21,7 +22,7 @@ enum { FILE_MAX = 256 << 20, ARENA_MAX = 1 << 30, EXIT_DENY = 2 };
 struct options {
     const char *principal, *action, *resource, *context, *request, *validation;
     const char *policies, *policy_format, *links, *schema, *schema_format, *entities;
-    bool verbose, timing;
+    bool verbose, timing, all;
 };
 
 struct asking {
@@ -288,6 +289,18 @@ static int decide(struct asking *k)
     return d.effect == POLICY_DENY ? EXIT_DENY : EXIT_DONE;
 }
 
+/* The same question, and what each policy and each expression came to. */
+static int explain(struct asking *k)
+{
+    struct buf out = BUF_INIT(FILE_MAX);
+    enum err e = policy_explain(k->set, &k->request, k->o.all ? POLICY_EXPLAIN_ALL : 0, &out);
+
+    if (!e)
+        fwrite(out.p, 1, out.len, stdout);
+    buf_release(&out);
+    return e ? complain(&verb_policy, EXIT_UNABLE, "the explanation needs more memory than allowed") : EXIT_DONE;
+}
+
 /* --- the command line --------------------------------------------------------------------------------------------- */
 
 static bool one_of(const char *option, const char *value, const char *a, const char *b)
@@ -313,15 +326,16 @@ static int read_options(int argc, char **argv, struct options *o)
         { .name = "schema", .value = &o->schema }, { .name = "s", .value = &o->schema },
         { .name = "schema-format", .value = &o->schema_format }, { .name = "entities", .value = &o->entities },
         { .name = "verbose", .flag = &o->verbose }, { .name = "v", .flag = &o->verbose },
-        { .name = "timing", .flag = &o->timing }, { .name = "t", .flag = &o->timing }, { NULL }
+        { .name = "timing", .flag = &o->timing }, { .name = "t", .flag = &o->timing },
+        { .name = "all", .flag = &o->all }, { NULL }
     };
     int n, rc = options_read(&verb_policy, argc, argv, specs, NULL, 0, &n);
 
     if (rc)
         return rc < 0 ? rc : EXIT_UNABLE;
     if (!o->entities)
-        return complain(&verb_policy, EXIT_UNABLE, "write: sluice policy authorize --policies FILE --entities FILE "
-                        "--principal P --action A --resource R");
+        return complain(&verb_policy, EXIT_UNABLE, "write: sluice policy %s --policies FILE --entities FILE "
+                        "--principal P --action A --resource R", argv[0]);
     if (o->request && (o->principal || o->action || o->resource || o->context))
         return complain(&verb_policy, EXIT_UNABLE, "--request-json holds the whole request: --principal, --action, "
                         "--resource and --context do not go with it");
@@ -332,7 +346,7 @@ static int read_options(int argc, char **argv, struct options *o)
     return 0;
 }
 
-int policy_authorize(int argc, char **argv)
+static int ask(int argc, char **argv, int (*what)(struct asking *k))
 {
     struct asking k = { .info = { "" } };
     int rc = read_options(argc, argv, &k.o);
@@ -348,10 +362,20 @@ int policy_authorize(int argc, char **argv)
     if (!rc)
         rc = read_request(&k);
     if (!rc)
-        rc = decide(&k);
+        rc = what(&k);
     policy_set_unref(k.set);
     policy_schema_unref(k.schema);
     policy_entities_unref(k.entities);
     arena_release(&k.arena);
     return rc;
+}
+
+int policy_authorize(int argc, char **argv)
+{
+    return ask(argc, argv, decide);
+}
+
+int policy_explain_verb(int argc, char **argv)
+{
+    return ask(argc, argv, explain);
 }

@@ -4,8 +4,11 @@
 #ifndef CLI_POLICY_VERBS_H
 #define CLI_POLICY_VERBS_H
 
+int policy_check(int argc, char **argv);
 /* Answers the exit codes of the reference implementation's command: 0 allow, 2 deny, 1 neither could be said. */
 int policy_authorize(int argc, char **argv);
+/* The same options; also --all. */
+int policy_explain_verb(int argc, char **argv);
 int policy_test(int argc, char **argv);
 int policy_schema(int argc, char **argv);
 

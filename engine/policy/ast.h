@@ -134,6 +134,10 @@ void ast_add(struct ast *parent, struct ast *kid);
 /* The value of an annotation; NULL if the policy has none of that key. */
 const struct str *ast_annotation(const struct ast_policy *p, const char *key);
 
+/* ast_text.c: the expression in Cedar's syntax, on one line; and a constraint of a head, as "principal in T::\"x\"". */
+void ast_write(struct buf *out, const struct ast *e);
+void ast_scope_write(struct buf *out, const char *variable, const struct ast_scope *s);
+
 /* Reads the policy's @budget, if it has one (budget.c). file: for messages. E_CONFIG, E_CALL_TOO_LARGE. */
 enum err budget_read(struct arena *a, struct str file, struct ast_policy *p, struct errinfo *info);
 

@@ -527,16 +527,53 @@ static void compile_policy(struct compiler *c, const struct ast_policy *from, st
         compile_conditions(c, from, to);
 }
 
-enum err program_compile(struct policy_set *set, const struct ast_policy *first, size_t n, struct errinfo *info)
+static struct compiler compiler_for(struct policy_set *set)
 {
-    struct compiler c = {
+    return (struct compiler){
         .set = set, .code.size = sizeof(struct insn), .places.size = sizeof(struct place),
         .consts.size = sizeof(struct policy_value), .keys.size = sizeof(struct str),
         .patterns.size = sizeof(struct pattern), .types.size = sizeof(const struct policy_uid *),
+        .name = BUF_INIT(1 << 24),
     };
+}
+
+/* What was made becomes the set's, unless memory is out. */
+static enum err finish(struct compiler *c, struct errinfo *info)
+{
+    struct policy_set *set = c->set;
+
+    map_release(&c->uids);
+    map_release(&c->known);
+    map_release(&c->bodies);
+    buf_release(&c->name);
+    if (c->full)
+        return err_set(info, E_CALL_TOO_LARGE, "the policies need more memory than allowed");
+    set->code = c->code.p;
+    set->places = c->places.p;
+    set->n_code = (uint32_t)c->code.n;
+    set->consts = c->consts.p;
+    set->keys = c->keys.p;
+    set->patterns = c->patterns.p;
+    set->types = c->types.p;
+    return OK;
+}
+
+enum err program_compile_expr(struct policy_set *set, const struct ast *expr, struct program_policy *ret)
+{
+    struct compiler c = compiler_for(set);
+
+    *ret = (struct program_policy){ 0 };
+    compile(&c, expr);
+    emit(&c, expr, (struct insn){ .op = OP_END }, 0);
+    ret->stack = c.deepest;
+    return finish(&c, NULL);
+}
+
+enum err program_compile(struct policy_set *set, const struct ast_policy *first, size_t n, struct errinfo *info)
+{
+    struct compiler c = compiler_for(set);
     size_t i = 0;
 
-    c.name = BUF_INIT(1 << 24);
     set->policies = n < INDEX_LEAF ? lines(&c, (n + 1) * sizeof(struct program_policy)) : NULL;
     set->names = ARENA_ARRAY(&set->arena, struct program_name, n ? n : 1);
     if (!set->policies || !set->names)
@@ -545,20 +582,7 @@ enum err program_compile(struct policy_set *set, const struct ast_policy *first,
         memset(set->policies, 0, (n + 1) * sizeof(struct program_policy));
     for (const struct ast_policy *p = first; p && !c.full; p = p->next, i++)
         compile_policy(&c, p, &set->policies[i], &set->names[i]);
-    map_release(&c.uids);
-    map_release(&c.known);
-    map_release(&c.bodies);
-    buf_release(&c.name);
-    if (c.full)
-        return err_set(info, E_CALL_TOO_LARGE, "the policies need more memory than allowed");
-    ASSERT(i == n);
+    ASSERT(c.full || i == n);
     set->n_policies = (uint32_t)n;
-    set->code = c.code.p;
-    set->places = c.places.p;
-    set->n_code = (uint32_t)c.code.n;
-    set->consts = c.consts.p;
-    set->keys = c.keys.p;
-    set->patterns = c.patterns.p;
-    set->types = c.types.p;
-    return OK;
+    return finish(&c, info);
 }

@@ -516,6 +516,21 @@ static enum policy_verdict run(struct eval *e, uint32_t pc, struct policy_value 
     }
 }
 
+enum policy_verdict eval_value(struct eval *e, const struct program_policy *p, struct policy_value *ret)
+{
+    struct policy_value *stack = arena_alloc(e->request->scratch, (p->stack + 1) * sizeof(*stack));
+    enum policy_verdict v;
+
+    if (!stack) {
+        e->out_of_memory = true;
+        return POLICY_IS_ERROR;
+    }
+    v = run(e, p->code, stack);
+    if (v == POLICY_IS_TRUE)
+        *ret = stack[1];
+    return v;
+}
+
 enum policy_verdict eval_policy(struct eval *e, const struct program_policy *p)
 {
     /* what is on the stack was pushed: clearing all of it first would cost as much as a short condition */

@@ -180,6 +180,11 @@ enum { POLICY_SET_MAGIC = 0x504f4c53 };     /* "POLS" */
 
 /* Fills code and policies from the trees (n of them, in order, ids set). E_CALL_TOO_LARGE with `info`. */
 enum err program_compile(struct policy_set *set, const struct ast_policy *first, size_t n, struct errinfo *info);
+/*
+ * Code for one expression alone, in a set of its own whose arena the caller has begun and releases; eval_value() runs
+ * it. E_CALL_TOO_LARGE.
+ */
+enum err program_compile_expr(struct policy_set *set, const struct ast *expr, struct program_policy *ret);
 /* Builds set->index from set->policies. */
 enum err index_build(struct policy_set *set);
 
@@ -261,6 +266,9 @@ struct eval {
 
 /* Runs the condition of a policy whose scope matches. POLICY_IS_UNKNOWN only if the request holds unknowns. */
 enum policy_verdict eval_policy(struct eval *e, const struct program_policy *p);
+
+/* Runs an expression's code; *ret is its value if the answer is POLICY_IS_TRUE, the only other one POLICY_IS_ERROR. */
+enum policy_verdict eval_value(struct eval *e, const struct program_policy *p, struct policy_value *ret);
 
 /* Follows a path to its end, or to the step that is missing (*ret_step, from 0). */
 enum path_end {

@@ -25,7 +25,8 @@ const char *policy_finding_name(enum policy_finding_kind kind)
 {
     static const char *const names[] = { "unknown-type", "unknown-action", "unknown-id", "no-action-applies",
         "wrong-type", "mixed-types", "no-such-attribute", "may-lack-attribute", "no-tags", "may-lack-tag", "empty-set",
-        "wrong-arity", "bad-constant", "not-constant", "impossible", "shadows" };
+        "wrong-arity", "bad-constant", "not-constant", "impossible", "shadows", "shadowed",
+        "redundant", "never-asked", "never-applies", "always-fails" };
 
     ASSERT((size_t)kind < ARRAY_LEN(names));
     return names[kind];

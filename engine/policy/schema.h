@@ -44,6 +44,12 @@ enum policy_finding_kind {
     /* warnings */
     POLICY_IMPOSSIBLE,          /* no request that the schema allows matches */
     POLICY_SHADOWS,             /* in a schema: a name hides another */
+    /* lint.h says what these mean */
+    POLICY_SHADOWED,
+    POLICY_REDUNDANT,
+    POLICY_NEVER_ASKED,
+    POLICY_NEVER,
+    POLICY_ALWAYS_FAILS,
 };
 
 struct policy_finding {

@@ -6,3 +6,4 @@ unit_test(policy_property_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/policy_property
 unit_test(policy_corpus_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/policy_corpus_test.c USES sluice_policy)
 unit_test(policy_schema_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/policy_schema_test.c USES sluice_policy)
 unit_test(policy_validate_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/policy_validate_test.c USES sluice_policy)
+unit_test(policy_explain_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/policy_explain_test.c USES sluice_policy)

@@ -7,6 +7,9 @@
  *
  *   no call is allowed that any single side denies, and no side is allowed that holds a forbid or no permit;
  *   reasons and errors of a set are those of its policies;
+ *   what lint says of a policy is so: without a redundant or a shadowed one all decisions are the same, and what never
+ *   applies or always fails never holds;
+ *   what an explanation finds expression by expression is what the decision found (it asserts that itself);
  *   no tool that is hidden from a list (some side could not be allowed, arguments unknown, with the resource's type
  *   known or not) is allowed by any arguments on any resource tried.
  *
@@ -22,6 +25,8 @@
 #include <stdio.h>
 
 #include "base/check.h"
+#include "policy/explain.h"
+#include "policy/lint.h"
 #include "policy/policy.h"
 
 enum { POLICIES_MAX = 10, SIDES = 3, TOOLS = 4, RESOURCES = 4, TRIES = 12 };
@@ -30,6 +35,8 @@ enum { POLICIES_MAX = 10, SIDES = 3, TOOLS = 4, RESOURCES = 4, TRIES = 12 };
 struct made {
     char text[3000], link[400];
     struct policy_set *alone;
+    struct policy_set *without;         /* the set without it, if lint says that this changes nothing */
+    bool never;                         /* lint says that it never holds */
 };
 
 struct world {
@@ -39,7 +46,7 @@ struct world {
     struct made made[POLICIES_MAX];
     unsigned n;
     struct policy_set *set;
-    unsigned asked, allowed, hidden, errors, links;
+    unsigned asked, allowed, hidden, errors, links, useless;
 };
 
 static const char entities[] =
@@ -299,6 +306,7 @@ static bool side_allows(struct world *w, const struct policy_request *r)
     for (unsigned i = 0; i < w->n; i++) {
         assert_int_equal(policy_decide(w->made[i].alone, r, &d), OK);
         errors += d.n_errors;
+        assert_false(w->made[i].never && d.n_reasons);
         permits += policy_set_info(w->made[i].alone, 0).forbid ? 0 : d.n_reasons;
         forbids += policy_set_info(w->made[i].alone, 0).forbid ? d.n_reasons : 0;
     }
@@ -307,6 +315,14 @@ static bool side_allows(struct world *w, const struct policy_request *r)
     assert_int_equal(d.n_reasons, forbids ? forbids : permits);
     assert_int_equal(d.n_errors, errors);
     w->errors += errors;
+    for (unsigned i = 0; i < w->n; i++) {
+        struct policy_decision other;
+
+        if (!w->made[i].without)
+            continue;
+        assert_int_equal(policy_decide(w->made[i].without, r, &other), OK);
+        assert_int_equal(other.effect, d.effect);
+    }
     return d.effect == POLICY_ALLOW;
 }
 
@@ -324,6 +340,15 @@ static bool listed(struct world *w, const struct asking *k, const char *type)
     return true;
 }
 
+static void explained(struct world *w, const struct policy_request *r)
+{
+    struct buf text = BUF_INIT(16 << 20);
+
+    assert_int_equal(policy_explain(w->set, r, below(2) ? POLICY_EXPLAIN_ALL : 0, &text), OK);
+    assert_true(text.len > 0);
+    buf_release(&text);
+}
+
 static void try_calls(struct world *w, const struct asking *k, bool in_list, bool in_typed_list)
 {
     for (unsigned t = 0; t < TRIES; t++) {
@@ -335,6 +360,8 @@ static void try_calls(struct world *w, const struct asking *k, bool in_list, boo
             struct policy_request r = side_of(w, k, s, args, resource);
 
             allowing += side_allows(w, &r);
+            if (t == 0)
+                explained(w, &r);
         }
         w->asked++;
         w->allowed += allowing == SIDES;
@@ -361,21 +388,49 @@ static void ask(struct world *w)
     try_calls(w, &k, in_list, in_typed_list);
 }
 
+static void take_findings(struct world *w)
+{
+    struct policy_report r;
+
+    policy_report_init(&r);
+    assert_int_equal(policy_lint(w->set, &r), OK);
+    assert_int_equal(r.n_errors, 0);
+    for (const struct policy_finding *f = r.first; f; f = f->next) {
+        struct made others[POLICIES_MAX], *m = &w->made[atoi(f->policy.p + 1)];
+        unsigned n = 0;
+
+        w->useless++;
+        m->never |= f->kind == POLICY_NEVER || f->kind == POLICY_ALWAYS_FAILS;
+        if (m->without || (f->kind != POLICY_REDUNDANT && f->kind != POLICY_SHADOWED))
+            continue;
+        for (unsigned i = 0; i < w->n; i++)
+            if (&w->made[i] != m)
+                others[n++] = w->made[i];
+        m->without = parse(others, n);
+    }
+    policy_report_release(&r);
+}
+
 static void one_set(struct world *w)
 {
     w->n = 2 + below(POLICIES_MAX - 1);
     for (unsigned i = 0; i < w->n; i++) {
         make_policy(&w->made[i], i);
         w->made[i].alone = parse(&w->made[i], 1);
+        w->made[i].without = NULL;
+        w->made[i].never = false;
         w->links += w->made[i].link[0] != '\0';
     }
     w->set = parse(w->made, w->n);
+    take_findings(w);
     assert_int_equal(policy_set_count(w->set), w->n);
     for (int i = 0; i < 8; i++)
         ask(w);
     policy_set_unref(w->set);
-    for (unsigned i = 0; i < w->n; i++)
+    for (unsigned i = 0; i < w->n; i++) {
         policy_set_unref(w->made[i].alone);
+        policy_set_unref(w->made[i].without);
+    }
 }
 
 static struct policy_uid named(struct world *w, const char *type, unsigned id)
@@ -408,9 +463,10 @@ static void test_properties(void **state)
         w->resources[i] = named(w, i < 3 ? "R" : "S", i);
     for (unsigned i = 0; i < sets; i++)
         one_set(w);
-    print_message("%u calls of three sides: %u allowed; %u lists without the tool; %u links; %u errors\n", w->asked,
-                  w->allowed, w->hidden, w->links, w->errors);
+    print_message("%u calls of three sides: %u allowed; %u lists without the tool; %u links; %u errors; %u useless\n",
+                  w->asked, w->allowed, w->hidden, w->links, w->errors, w->useless);
     assert_true(w->allowed > w->asked / 100 && w->hidden > sets / 4);
+    assert_true(w->useless > sets / 2);
     assert_true(w->links > sets / 2 && w->errors > w->asked / 10);
     policy_entities_unref(w->store);
     arena_release(&w->scratch);

@@ -4,7 +4,8 @@
  * Keyed, because who can name keys (a mailbox, a channel) must not be able to make them meet; 128 bits, because the
  * hash IS the key from here on: nothing else of it is kept, and two keys with one hash would be one key (of 2^24 keys,
  * once in 2^81 tries).  A part within a scope is hashed under the scope's id as the key: paths of different parts
- * cannot be made the same by moving a boundary.  Cannot fail.
+ * cannot be made the same by moving a boundary.  Of such an id the bits that choose the stripe are the scope's, which
+ * leaves 122, of keys of that scope.  Cannot fail.
  */
 #include <string.h>
 
@@ -80,7 +81,11 @@ struct rl_id rl_id_of(const struct rl *rl, const void *key, size_t len)
 
 struct rl_id rl_id_sub(struct rl_id scope, const void *part, size_t len)
 {
-    return sip(scope, part, len);
+    struct rl_id id = sip(scope, part, len);
+
+    id.a = (id.a & ~RL_STRIPE_BITS) | (scope.a & RL_STRIPE_BITS);
+    id.b += (id.a | id.b) == 0;         /* both zero means none */
+    return id;
 }
 
 /* Finds what a disk or a crash did to a file; it does not stop who can write it. */

@@ -1,11 +1,12 @@
 /*
  * internal.h -- what the limiter's own files share
  *
- * Locks: the keys are spread over RL_STRIPES stripes by hash; a stripe's lock covers its table, its timers, and every
- * field of its keys and of their lines.  A set of stripes is a bit mask, locked from the lowest bit up, so several keys
- * never deadlock.  A waiter's own fields are covered by holding ALL stripes of its keys (waiter->permit.stripes, fixed
- * once it is queued); its two nodes by the stripe of its home alone.  The rules are written with all stripes held, so
- * any one lock is enough to read them.  The names have a lock of their own, taken last.
+ * Locks: the keys are spread over RL_STRIPES stripes by the hash of their outermost scope (rl_id_sub() keeps it), so
+ * that a set of keys has one lock as a rule; a stripe's lock covers its table, its timers, and every field of its keys
+ * and of their lines.  A set of stripes is a bit mask, locked from the lowest bit up, so several keys never deadlock.
+ * A waiter's own fields are covered by holding ALL stripes of its keys (waiter->permit.stripes, fixed once it is
+ * queued); its two nodes by the stripe of its home alone.  The rules are written with all stripes held, so any one lock
+ * is enough to read them.  The names have a lock of their own, taken last.
  */
 #ifndef RATELIMIT_INTERNAL_H
 #define RATELIMIT_INTERNAL_H
@@ -15,7 +16,8 @@
 #include "ratelimit.h"
 
 #define RL_STRIPES 64       /* one bit each in a uint64_t; four workers meet on one about once in 20 acquisitions */
-#define RL_NAME_EVERY 64u   /* a key is worth showing from so many grants on, and noted again after as many */
+#define RL_NAME_FROM  64u   /* a key is worth showing from so many grants on ... */
+#define RL_NAME_EVERY 1024u /* ... and noted again after so many: all threads share the names */
 
 _Noreturn void rl_broken(const char *expr, const char *file, int line);
 #define RL_LIKELY(x)   __builtin_expect(!!(x), 1)
@@ -76,6 +78,7 @@ struct rl_key {
 _Static_assert(sizeof(struct rl_key) == 64, "a key is one cache line");
 _Static_assert(RL_KEYS_MAX / 4 * 5 + 200 * 64 < ((size_t)1 << 24), "a place has a number of 24 bits");
 
+#define RL_STRIPE_BITS   (~(uint64_t)0 << 58)
 #define RL_STRIPE_OF(id) ((unsigned)((id).a >> 58))
 #define RL_BIT_OF(id)    ((uint64_t)1 << RL_STRIPE_OF(id))
 
@@ -245,25 +248,32 @@ void rl_learned_restore(struct rl *rl, struct rl_key *k, uint32_t factor, uint64
 /* ---- table.c: id -> key, and forgetting idle ones */
 
 struct rl_counts {
-    uint64_t granted, queued, late, never, busy, table_full, timed_out, cancelled, evicted, throttled;
+    uint64_t granted;           /* first: in the line of the lock */
+    uint64_t queued, late, never, busy, table_full, timed_out, cancelled, evicted, throttled;
 };
 
+/* What a grant touches is in the first line, which is another thread's to fetch when the lock is. Two lines together,
+   because processors fetch pairs of them. */
 struct rl_stripe {
     _Atomic bool locked;
-    uint32_t *index, mask;      /* open addressing: RL_SLOT_BITS of place + 1, and a tag */
+    uint8_t epoch;
+    uint32_t mask;
+    uint32_t *index;            /* open addressing: RL_SLOT_BITS of place + 1, and a tag. Written under the lock, but
+                                   looked at without it to fetch what it points at: index_at() */
     uint32_t filled, len;       /* words of the index in use; keys */
     uint32_t *old, old_mask;    /* while it grows: the index before ... */
     uint32_t moved;             /* ... and how many places of the chunks have gone over */
-    uint8_t epoch;
+    uint64_t free;              /* place + 1 of a free one; 0: none */
+    struct rl_counts counts;
     uint32_t *chunks, n_chunks, room_chunks;
     uint32_t fresh;             /* places never used in the last chunk begin here */
-    uint64_t free;              /* place + 1 of a free one; 0: none */
     uint32_t hand;              /* where eviction goes on */
     struct rl_node *timers;     /* this stripe's queued waiters by deadline */
     struct rl_node *dues;       /* its lines by the time their next could go */
     uint64_t more_bytes;        /* lines, flows, learned */
-    struct rl_counts counts;
-} __attribute__((aligned(64)));
+} __attribute__((aligned(128)));
+
+_Static_assert(offsetof(struct rl_stripe, counts) + sizeof(uint64_t) <= 64, "the count of grants is in the first line");
 
 struct rl_name {
     struct rl_id id;

@@ -53,7 +53,7 @@ struct rl *rl_new(const struct rl_config *config)
     struct rl *rl;
 
     if (config->rules_max > RL_RULES_MAX || config->keys_max > RL_KEYS_MAX || config->names_max > RL_KEYS_MAX
-        || !(rl = aligned_alloc(64, sizeof(*rl))))
+        || !(rl = aligned_alloc(_Alignof(struct rl), sizeof(*rl))))
         return NULL;
     memset(rl, 0, sizeof(*rl));
     rl->cfg = *config;
@@ -326,8 +326,24 @@ static enum rl_result decide(struct rl_work *work, struct rl_waiter *w)
 
 /* ---- the usual case: all keys are known, nobody waits at them, nothing was learned of them, and all can be had */
 
-/* Finds the keys. What the lookups touch is fetched for all of them side by side: cold, that is most of an acquisition.
-   False: one is not there, or not where its tag or its place says, or there twice. */
+/* What finding the keys will touch is fetched for all of them side by side, while the locks are still taken: cold, that
+   is most of an acquisition. Without a lock these are only addresses, which may be out of date. */
+static inline void fetch(const struct rl *rl, const struct rl_ask *ask, struct rl_id id)
+{
+    const struct rl_stripe *s = &rl->stripes[RL_STRIPE_OF(id)];
+    uint32_t place = place_hint(rl, ask);
+
+    if (place) {
+        __builtin_prefetch(&rl->slots[place - 1], 1);
+    } else {
+        uintptr_t index = (uintptr_t)__atomic_load_n(&s->index, __ATOMIC_RELAXED);
+        uint32_t at = (uint32_t)id.a & __atomic_load_n(&s->mask, __ATOMIC_RELAXED);
+
+        __builtin_prefetch((const void *)(index + at * sizeof(*s->index)));
+    }
+}
+
+/* Finds the keys. False: one is not there, or not where its tag or its place says, or there twice. */
 static inline bool find_quickly(struct rl *rl, const struct rl_ask *asks, const struct rl_id *ids, size_t n,
                                 struct rl_key **ret)
 {
@@ -335,20 +351,12 @@ static inline bool find_quickly(struct rl *rl, const struct rl_ask *asks, const 
 
     for (size_t i = 0; i < n; i++) {
         const struct rl_stripe *s = &rl->stripes[RL_STRIPE_OF(ids[i])];
-        uint32_t place = place_hint(rl, &asks[i]);
+        uint32_t at = (uint32_t)ids[i].a & s->mask, tag = rl_word_tag(ids[i]), word, place = place_hint(rl, &asks[i]);
 
-        ret[i] = place ? &rl->slots[place - 1] : NULL;
-        if (!place)
-            __builtin_prefetch(&s->index[(uint32_t)ids[i].a & s->mask]);
-        else
-            __builtin_prefetch(ret[i], 1);
-    }
-    for (size_t i = 0; i < n; i++) {
-        const struct rl_stripe *s = &rl->stripes[RL_STRIPE_OF(ids[i])];
-        uint32_t at = (uint32_t)ids[i].a & s->mask, tag = rl_word_tag(ids[i]), word;
-
-        if (ret[i])
+        if (RL_LIKELY(place)) {
+            ret[i] = &rl->slots[place - 1];
             continue;
+        }
         word = s->index[at];
         while (RL_UNLIKELY((word & ~RL_SLOT_MASK) != tag) && word != 0)
             word = s->index[++at & s->mask];
@@ -387,7 +395,7 @@ static inline bool take_quickly(struct rl *rl, struct rl_permit *p, const struct
     for (size_t i = 0; i < n; i++) {
         p->hold[i] = (struct rl_hold){ .key = keys[i], .check = ids[i].b, .cost = asks[i].cost };
         rl_take_key(p, &p->hold[i], &rl->rules[keys[i]->rule], now);
-        if (RL_UNLIKELY(keys[i]->granted % RL_NAME_EVERY == 0))
+        if (RL_UNLIKELY(keys[i]->granted % RL_NAME_EVERY == RL_NAME_FROM))
             rl_name_note(rl, ids[i], asks[i].key, asks[i].key_len);
     }
     rl_granted(rl, p, now);
@@ -444,6 +452,7 @@ enum rl_result rl_acquire(struct rl *rl, struct rl_waiter *w, const struct rl_as
     for (size_t i = 0; i < n; i++) {
         ids[i] = rl_ask_id(rl, &asks[i]);
         stripes |= RL_BIT_OF(ids[i]);
+        fetch(rl, &asks[i], ids[i]);
     }
     w->permit.magic = RL_PERMIT_RETURNED;
     w->permit.stripes = stripes;

@@ -108,8 +108,16 @@ struct rl_id {
 struct rl_id rl_id_of(const struct rl *rl, const void *key, size_t len);
 
 /* The id of a part (an account, a method, a channel) within a scope (a tenant, an app): ids compose from scope to
-   scope without joining strings, and no choice of parts can make two different paths the same. */
+   scope without joining strings, and no choice of parts can make two different paths the same. All that is made from
+   one scope is under one lock: a set of keys of one tenant is cheapest when all are made from the tenant's id. */
 struct rl_id rl_id_sub(struct rl_id scope, const void *part, size_t len);
+
+/* The id of the n-th of several keys that a scope has (an account's requests, its places in flight): as rl_id_sub(),
+   but costs nothing, and such keys are found side by side. n: 1 .. 65535, the caller's to choose. */
+static inline struct rl_id rl_id_nth(struct rl_id scope, uint16_t n)
+{
+    return (struct rl_id){ scope.a, scope.b + n * 0x9e3779b97f4a7c15u };
+}
 
 /* ------------------------------------------------------------------------------------------------ asking */
 

@@ -25,7 +25,7 @@
 #define MOVE       8u       /* places carried over by an insert: the new index is whole long before it is full */
 #define LOOK_HOME  128u     /* places looked at for an idle key in the key's own stripe ... */
 #define LOOK_OTHER 32u      /* ... and in each other one */
-#define SPINS      64u
+#define PAUSES_MAX 32u      /* some hundreds of nanoseconds to 2 us */
 #define HUGE_PAGE  ((size_t)2 << 20)
 #define HUGE_FROM  ((size_t)1 << 16)    /* keys_max from which on huge pages are asked for */
 
@@ -38,16 +38,30 @@ static bool try_lock(_Atomic bool *locked)
            && !atomic_exchange_explicit(locked, true, memory_order_acquire);
 }
 
-/* The holder is some tens of nanoseconds from done, unless it was sent off its core: then let it run. */
+static void pause_for(unsigned n)
+{
+    for (unsigned i = 0; i < n; i++) {
+#if defined(__x86_64__)
+        __builtin_ia32_pause();
+#else
+        atomic_signal_fence(memory_order_seq_cst);
+#endif
+    }
+}
+
+/* The holder is some tens of nanoseconds from done, but each look takes the line away from it, which costs it more than
+   that. So they get rarer: who has the line meanwhile does several operations in a row. If it was sent off its core,
+   it is let run. */
 void __attribute__((noinline)) rl_lock_slowly(_Atomic bool *locked)
 {
-    for (unsigned spins = 1; !try_lock(locked); spins++) {
-        if (spins % SPINS == 0)
-            sched_yield();
-#if defined(__x86_64__)
+    unsigned pauses = 1;
+
+    while (!try_lock(locked)) {
+        pause_for(pauses);
+        if (pauses < PAUSES_MAX)
+            pauses *= 2;
         else
-            __builtin_ia32_pause();
-#endif
+            sched_yield();
     }
 }
 
@@ -216,8 +230,8 @@ static bool index_room(struct rl *rl, struct rl_stripe *s)
         return s->filled + 1 < size;
     s->old = s->index;
     s->old_mask = s->mask;
-    s->index = fresh;
-    s->mask = bigger - 1;
+    __atomic_store_n(&s->index, fresh, __ATOMIC_RELAXED);       /* rl_acquire() looks before it has the lock */
+    __atomic_store_n(&s->mask, bigger - 1, __ATOMIC_RELAXED);
     s->filled = 0;
     s->moved = 0;
     s->epoch ^= KEY_EPOCH;

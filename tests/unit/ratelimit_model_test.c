@@ -23,7 +23,7 @@
 
 #include "ratelimit/ratelimit.h"
 
-#define ASK(key, rule) (&(struct rl_ask){ key, (uint16_t)strlen(key), (uint16_t)(rule), 0, { 0, 0 } })
+#define ASK(k, rule) (&(struct rl_ask){ (k)->name, (uint16_t)strlen((k)->name), (uint16_t)(rule), 0, (k)->id })
 
 #define MS ((int64_t)1000000)
 #define S  ((int64_t)1000000000)
@@ -39,6 +39,9 @@ struct used {
 
 struct model_key {
     char name[24];
+    struct rl_id id;                /* in one of two worlds: composed, so that most sets of keys are under one lock */
+    uint32_t place;
+    bool keeps_place;
     struct rl_rule rule;
     uint64_t burst;                 /* with the default filled in */
     uint32_t in_flight;
@@ -138,7 +141,7 @@ static bool could_go(struct world *m, const struct actor *a)
         const struct model_key *k = &m->keys[set->key[i]];
         struct rl_key_stats s;
 
-        assert_true(rl_key_stats(m->rl, ASK(k->name, 0), m->now, &s));
+        assert_true(rl_key_stats(m->rl, ASK(k, 0), m->now, &s));
         if (k->rule.concurrency)
             assert_int_equal(s.in_flight, k->in_flight);
         if (s.available < a->cost[i] || k->paused_until > m->now || k->spaced_until > m->now
@@ -268,12 +271,14 @@ static void arrive(struct world *m, struct actor *a)
     }
     set = &m->sets[a->set];
     for (int i = 0; i < set->n; i++) {
-        const struct model_key *k = &m->keys[set->key[i]];
+        struct model_key *k = &m->keys[set->key[i]];
 
         a->cost[i] = 1 + (uint32_t)draw(m, k->burst && k->burst < 8 ? k->burst : 8);
         if (draw(m, 3))
             a->cost[i] = 1;
-        asks[i] = (struct rl_ask){ k->name, (uint16_t)strlen(k->name), (uint16_t)set->key[i], a->cost[i] };
+        asks[i] = *ASK(k, set->key[i]);
+        asks[i].cost = a->cost[i];
+        asks[i].place = k->keeps_place ? &k->place : NULL;
     }
     a->deadline = draw(m, 6) ? m->now + patience[draw(m, 5)] : RL_FOREVER;
     a->w.wake = on_wake;
@@ -345,16 +350,24 @@ static void maybe_pause(struct world *m)
 
     if (m->closing)
         return;
-    assert_int_equal(rl_pause(m->rl, ASK(k->name, i), until, m->now), RL_GRANTED);
+    assert_int_equal(rl_pause(m->rl, ASK(k, i), until, m->now), RL_GRANTED);
     if (until > k->paused_until)
         k->paused_until = until;
     if (draw(m, 3) == 0) {
         k->paused_until = 0;
-        rl_resume(m->rl, ASK(k->name, i), m->now);
+        rl_resume(m->rl, ASK(k, i), m->now);
     }
 }
 
 /* ---- a run */
+
+/* Three in four keys belong to one tenant, ten of a mailbox. */
+static struct rl_id composed(const struct rl *rl, int key)
+{
+    struct rl_id tenant = rl_id_of(rl, key % 4 ? "a" : "b", 1);
+
+    return rl_id_nth(rl_id_sub(tenant, "mailbox", (size_t)(key % 4) + 1), (uint16_t)(key + 1));
+}
 
 static void set_up(struct world *m, uint64_t seed, int nactors)
 {
@@ -376,6 +389,9 @@ static void set_up(struct world *m, uint64_t seed, int nactors)
         uint64_t kind = draw(m, 4);
 
         snprintf(k->name, sizeof(k->name), "key-%d", i);
+        if (seed / 2 % 2)
+            k->id = composed(m->rl, i);
+        k->keeps_place = i % 2;
         k->rule = (struct rl_rule){ 0 };
         if (kind != 0) {        /* a rate that a share of the actors can exceed */
             k->rule.rate = kind == 1 ? RL_RATE_WINDOW : RL_RATE_BUCKET;
@@ -437,7 +453,7 @@ static void check_all_over(struct world *m)
 
         assert_int_equal(k->in_flight, 0);
         check_rates(k);
-        if (rl_key_stats(m->rl, ASK(k->name, 0), m->now, &ks)) {
+        if (rl_key_stats(m->rl, ASK(k, 0), m->now, &ks)) {
             assert_int_equal(ks.in_flight + ks.waiting, 0);
             assert_int_equal(ks.granted, k->nlog);
         }

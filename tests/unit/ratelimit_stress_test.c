@@ -78,6 +78,19 @@ static void hold(struct taker *t)
     atomic_fetch_add(&granted, 1);
 }
 
+/* Odd keys are composed from one scope, and all threads share where they were found. */
+static struct rl_ask ask_of(int key, const char *name)
+{
+    static uint32_t places[KEYS];
+    struct rl_ask a = { .key = name, .key_len = (uint16_t)strlen(name), .rule = rule_of(key) };
+
+    if (key % 2) {
+        a.id = rl_id_nth(rl_id_of(rl, "scope", 5), (uint16_t)key);
+        a.place = &places[key];
+    }
+    return a;
+}
+
 static void ask(struct taker *t, uint64_t *state)
 {
     struct rl_ask asks[RL_ASKS_MAX];
@@ -94,7 +107,8 @@ static void ask(struct taker *t, uint64_t *state)
             continue;
         t->keys |= (uint64_t)1 << k;
         snprintf(names[n], sizeof(names[n]), "key%d", k);
-        asks[n] = (struct rl_ask){ names[n], (uint16_t)strlen(names[n]), rule_of(k), 1 };
+        asks[n] = ask_of(k, names[n]);
+        asks[n].cost = 1;
         n++;
     }
     t->w.wake = on_wake;
@@ -215,7 +229,7 @@ static void tend(void)
         if (rl_next(rl) <= atomic_load(&now))
             rl_tick(rl, atomic_load(&now));
         snprintf(name, sizeof(name), "key%d", (int)draw(&state, KEYS));
-        a = (struct rl_ask){ name, (uint16_t)strlen(name), rule_of(atoi(name + 3)), 0, { 0, 0 } };
+        a = ask_of(atoi(name + 3), name);
         if (draw(&state, 100) == 0)
             rl_pause(rl, &a, atomic_load(&now) + 500 * US, atomic_load(&now));
         if (draw(&state, 200) == 0)

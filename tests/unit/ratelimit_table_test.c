@@ -122,6 +122,46 @@ static void test_every_key_is_found_again_however_many(void **state)
     rl_free(rl);
 }
 
+/* Ids made from a scope differ, whatever they are made of, but are under its lock; all keys may be one tenant's. */
+static void test_composed_ids(void **state)
+{
+    enum { N = 20000 };
+    struct rl *rl = make();
+    struct rl_id tenant = rl_id_of(rl, "tenant", 6), ids[4];
+    struct rl_ask asks[2];
+    struct rl_waiter w;
+    struct rl_stats s;
+    char name[16];
+
+    ids[0] = rl_id_sub(tenant, "ab", 2);
+    ids[1] = rl_id_sub(rl_id_sub(tenant, "a", 1), "b", 1);
+    ids[2] = rl_id_nth(tenant, 1);
+    ids[3] = rl_id_nth(tenant, 2);
+    for (int i = 0; i < 4; i++) {
+        assert_int_equal(ids[i].a >> 58, tenant.a >> 58);
+        for (int k = 0; k < i; k++)
+            assert_false(ids[i].a == ids[k].a && ids[i].b == ids[k].b);
+    }
+    rule_rate(rl, 1, RL_RATE_BUCKET, 1, S, 1);
+    rule_cap(rl, 2, 1, 0);
+    for (int i = 0; i < 2 * N; i++) {
+        struct rl_id box;
+
+        snprintf(name, sizeof(name), "box%d", i % N);
+        box = rl_id_sub(tenant, name, strlen(name));
+        asks[0] = (struct rl_ask){ .rule = 1, .cost = 1, .id = rl_id_nth(box, 1) };
+        asks[1] = (struct rl_ask){ .rule = 2, .cost = 1, .id = rl_id_nth(box, 2) };
+        w = (struct rl_waiter){ 0 };
+        assert_int_equal(rl_acquire(rl, &w, asks, 2, 0, 0), i < N ? RL_GRANTED : RL_LATE);
+        if (i < N)
+            done(rl, &w, 0);
+    }
+    rl_stats(rl, &s);
+    assert_int_equal(s.keys, 2 * N);
+    assert_true(s.bytes / (2 * N) <= 96);
+    rl_free(rl);
+}
+
 static int depth_of(const struct rl_node *n)
 {
     int l, r;
@@ -255,6 +295,7 @@ int main(void)
         cmocka_unit_test(test_idle_keys_make_room_busy_ones_do_not),
         cmocka_unit_test(test_out_of_memory_is_an_answer),
         cmocka_unit_test(test_every_key_is_found_again_however_many),
+        cmocka_unit_test(test_composed_ids),
         cmocka_unit_test(test_the_queue_is_ordered_and_shallow),
         cmocka_unit_test(test_visit_shows_what_is_busy),
         cmocka_unit_test(test_very_many_waiters_on_one_key),

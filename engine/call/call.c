@@ -16,6 +16,7 @@
 #include <stdlib.h>
 
 #include "base/log.h"
+#include "base/map.h"
 #include "base/metric.h"
 #include "call/internal.h"
 
@@ -248,6 +249,28 @@ static enum err await_tool_call(struct call *c)
     return await_run(c);
 }
 
+/* A worker that has more to do than it can: before this call costs more than reading it did. Calls that write or
+ * destroy are the dear ones; of a tool that is not known there is nothing to save. */
+static enum err overloaded(struct call *c)
+{
+    const struct tool *t = c->kind == CALL_TOOL ? registry_tool(c->registry, c->tool_name) : NULL;
+    struct overload *o = &c->worker->overload;
+    bool dear = t && t->decl->effect != EFFECT_READS;
+    ns_t now = c->at[STEP_IDENTIFY];
+    static metric_slot_t slots[2];
+
+    if (overload_admits(o, hash_bytes(c->caller->tenant.p, c->caller->tenant.len), dear, lag_look(&c->worker->lag, now),
+                        now))
+        return OK;
+    if (!metric_slot_known(&slots[dear]))
+        metric_slot_ask(&slots[dear], M_PUT_OFF_TOTAL, dear ? STR("writes") : STR("reads"));
+    metric_add_at(M_PUT_OFF_TOTAL, metric_slot(&slots[dear]), 1);
+    c->put_off = true;
+    c->retry_after_ms = overload_retry(o) / NS_PER_MS;
+    return call_why(c, E_OVERLOADED, "the engine has more to do than it can: nothing was done for this call; ask again "
+                    "after %lld ms", (long long)c->retry_after_ms);
+}
+
 static enum err await_steps(struct call *c)
 {
     enum err e;
@@ -263,6 +286,9 @@ static enum err await_steps(struct call *c)
     ASSERT(c->caller != NULL);
     if (c->worker->draining)
         return E_DRAINING;
+    e = overloaded(c);
+    if (e)
+        return e;
     e = await_vault_tenant(c->worker->engine->vault, c->caller->tenant, &c->why);   /* its key, for sealing: a lookup */
     if (e && err_row(e)->outcome == OUTCOME_NONE) {
         LOG_ERROR("a tenant's key cannot be opened", LOG_SV("tenant", c->caller->tenant), LOG_S("why", c->why.text));

@@ -78,6 +78,7 @@ struct call {
     struct task *task;
     struct call *next, **prev;          /* among the worker's calls */
     bool cut;                           /* the engine ends it: what it came to is still said */
+    bool put_off;                       /* for overload: before anything was decided */
     const struct call_front *front;
     void *front_data;
 

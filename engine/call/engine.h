@@ -10,6 +10,8 @@
 
 #include "base/clock.h"
 #include "base/err.h"
+#include "call/overload.h"
+#include "loop/lag.h"
 
 struct breakers;
 struct call;
@@ -40,6 +42,7 @@ enum budget { BUDGET_TENANT, BUDGET_AGENT, BUDGET_USER, BUDGETS };
 struct engine_options {
     unsigned calls_max;                     /* in flight per worker; 0: 16,000 */
     ns_t once_ttl;                          /* how long an idempotency key is remembered; 0: 24 h */
+    ns_t overload_delay;                    /* overload.h; 0: nobody is put off */
     bool record_arguments;                  /* seal the arguments into the journal (policy replay needs them) */
 };
 
@@ -65,6 +68,8 @@ struct worker {
     unsigned calls;                         /* in flight */
     struct call *first_call;                /* all of them */
     bool draining;
+    struct overload overload;
+    struct lag lag;
     struct refusals {                       /* of nobody in particular: recorded one by one only so often */
         ns_t second;
         unsigned recorded, skipped;

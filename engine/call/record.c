@@ -426,7 +426,7 @@ enum err await_record_outcome(struct call *c)
     uint64_t seq;
     enum err e;
 
-    if (!c->caller && !refusal_alone(c->worker))
+    if ((!c->caller || c->put_off) && !refusal_alone(c->worker))
         return OK;
     e = outcome_append(c, call, &seq);
 
@@ -440,7 +440,8 @@ enum err await_record_outcome(struct call *c)
 /* ---- what nobody in particular was refused ----------------------------------------------------------------------- */
 
 /*
- * Whoever reaches the port can make refused requests, and each record takes disk for good.  So per worker and second
+ * Whoever reaches the port can make refused requests, and each record takes disk for good; of calls that an overloaded
+ * worker puts off there are many, and it has no time for them.  So per worker and second
  * the first REFUSALS_MAX are recorded one by one and the others as one record that counts them: nothing goes
  * unrecorded, and the journal cannot be filled from outside.
  */
@@ -450,10 +451,10 @@ static void refusals_flush(struct worker *w)
     uint64_t seq;
 
     if (w->refusals.skipped) {
-        buf_addf(
-            &b,
-            "{\"outcome\":\"refused\",\"requests\":%u,\"why\":\"more than %d requests of nobody known in one second\"}",
-            w->refusals.skipped, REFUSALS_MAX);
+        buf_addf(&b,
+                 "{\"outcome\":\"refused\",\"requests\":%u,\"why\":\"more than %d requests of nobody known, or put "
+                 "off, in one second\"}",
+                 w->refusals.skipped, REFUSALS_MAX);
         if (journal_append(w->lane, JOURNAL_REQUEST, buf_str(&b), NULL, &seq))
             LOG_ERROR("refused requests could not be recorded", LOG_I("requests", w->refusals.skipped));
         buf_release(&b);

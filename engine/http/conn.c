@@ -561,6 +561,13 @@ static void recv_done(struct op *op, int res)
 
 /* ---- turns ------------------------------------------------------------------------------------------------------- */
 
+static void conn_step(struct conn *c);
+
+static void rested(struct timer *t)
+{
+    conn_step(CONTAINER_OF(t, struct conn, timer));
+}
+
 /* Goes on when a request is done and its reply out. */
 static void conn_step(struct conn *c)
 {
@@ -574,6 +581,11 @@ static void conn_step(struct conn *c)
         conn_linger(c);
         return;
     }
+    if (c->rest > loop_now() && !c->eof) {
+        timer_set(&c->timer, c->rest, rested);
+        return;
+    }
+    timer_clear(&c->timer);
     wait_for_request(c);
     if (c->in.len > 0) {
         size_t used = take(c, buf_str(&c->in));

@@ -72,6 +72,7 @@ struct conn {
     bool eof;                           /* the peer sends no more */
     bool paused;                        /* not receiving, to bound `in` */
     bool closing;                       /* no further request */
+    ns_t rest;                          /* HANDLING is not over before that */
     bool flushed_fin;                   /* LINGER: our side is shut down */
     unsigned requests;
     ns_t started;                       /* first byte of the request being read */

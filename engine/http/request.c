@@ -9,6 +9,8 @@
 #include "base/log.h"
 #include "http/internal.h"
 
+#define REST_MAX (2 * NS_PER_S)
+
 static struct str moved(struct str s, const char *from, size_t len, const char *to)
 {
     /* a view that is not into the head (the path of a target without one) stays */
@@ -127,6 +129,14 @@ void request_room(struct http_request *rq)
     MAGIC_CHECK(rq, REQUEST_MAGIC);
     if (rq->waiting)
         wake_fire(&rq->room);
+}
+
+void http_rest(struct http_request *rq, ns_t until)
+{
+    ns_t most = loop_now() + REST_MAX;
+
+    MAGIC_CHECK(rq, REQUEST_MAGIC);
+    rq->conn->rest = until < most ? until : most;
 }
 
 void http_cancel_on_disconnect(struct http_request *rq, bool on)

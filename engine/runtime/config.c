@@ -14,6 +14,7 @@
 #include "loop/world.h"
 #include "runtime/config.h"
 
+enum { CONNECTIONS_MAX = 1000000, OVERLOAD_MS_MAX = 30000 };
 enum { CONFIG_ARENA_MAX = 4 << 20, CONFIG_FILE_MAX = 1 << 20, SECRET_FILE_MAX = 8192 };
 
 struct reader {
@@ -450,6 +451,9 @@ static const struct key budget_keys[] = {
     { "tenant", K_MAP, 0, tenant_budget_keys, NULL }, { "agent", K_MAP, 0, agent_budget_keys, NULL },
     { "user", K_MAP, 0, user_budget_keys, NULL }, { "tools", K_CALL, 0, NULL, read_tool_budgets }, { 0 },
 };
+static const struct key overload_keys[] = {
+    TOP("delay_ms", K_INT, overload_ms), { 0 },
+};
 static const struct key log_keys[] = {
     TOP("level", K_LEVEL, log_level), TOP("format", K_FORMAT, log_format), { 0 },
 };
@@ -468,6 +472,7 @@ static const struct key top_keys[] = {
     TOP("hosts", K_LIST, hosts),
     TOP("origins", K_LIST, origins),
     TOP("workers", K_INT, workers),
+    TOP("connections", K_INT, connections_max),
     TOP("data", K_TEXT, data),
     TOP("drain_seconds", K_INT, drain_s),
     { "tls", K_MAP, 0, tls_keys, NULL },
@@ -480,6 +485,7 @@ static const struct key top_keys[] = {
     { "vault", K_MAP, 0, vault_keys, NULL },
     { "journal", K_MAP, 0, journal_keys, NULL },
     { "budgets", K_MAP, 0, budget_keys, NULL },
+    { "overload", K_MAP, 0, overload_keys, NULL },
     { "log", K_MAP, 0, log_keys, NULL },
     { "sandbox", K_MAP, 0, sandbox_keys, NULL },
     { 0 },
@@ -501,6 +507,8 @@ static struct config *config_new(void)
     c->segment_mb = 64;
     c->record_arguments = true;
     c->breaker_least = 10;
+    c->connections_max = 10000;
+    c->overload_ms = 500;
     c->repeats_percent = 10;
     c->log_level = LOG_LEVEL_INFO;
     return c;
@@ -556,6 +564,7 @@ enum err config_load(const char *path, struct config **ret, struct errinfo *info
     fclose(f);
     c->engine.calls_max = (unsigned)(c->calls_max > 1000000 ? 1000000 : c->calls_max);
     c->engine.record_arguments = c->record_arguments;
+    c->engine.overload_delay = c->overload_ms * NS_PER_MS;
     if (e) {
         config_free(c);
         return e;
@@ -571,6 +580,7 @@ enum err config_default(struct config **ret, struct errinfo *info)
     (void)info;
     c->sandbox_listen = "127.0.0.1:7412";
     c->engine.record_arguments = true;
+    c->engine.overload_delay = c->overload_ms * NS_PER_MS;
     *ret = c;
     return OK;
 }
@@ -593,6 +603,10 @@ enum err config_check(const struct config *c, struct errinfo *info)
         return err_set(info, E_CONFIG, "nobody could be identified: set auth.issuers, or leave auth.local_issuer on");
     if (c->tls_client_required && !c->tls_client_ca)
         return err_set(info, E_CONFIG, "tls.client_required needs tls.client_ca");
+    if (c->connections_max < 1 || c->connections_max > CONNECTIONS_MAX)
+        return err_set(info, E_CONFIG, "connections: 1 to %d", CONNECTIONS_MAX);
+    if (c->overload_ms > OVERLOAD_MS_MAX)
+        return err_set(info, E_CONFIG, "overload.delay_ms: at most %d", OVERLOAD_MS_MAX);
     if (c->workers > 256)
         return err_set(info, E_CONFIG, "workers: at most 256");
     return OK;

@@ -62,7 +62,7 @@ struct config {
     struct tool_budget tool_budgets[TOOL_BUDGETS_MAX];
     size_t n_tool_budgets;
     int64_t breaker_least, repeats_percent;     /* call/breaker.h */
-    int64_t calls_max;
+    int64_t calls_max, connections_max, overload_ms;
 
     enum log_level log_level;
     enum log_format log_format;

@@ -191,6 +191,7 @@ static enum err seat_open(struct seat *seat)
     struct http_server_options http = { .listen = w->id == 0 ? NULL : rt->address,
                                         .fd = rt->listener,
                                         .reuse_port = true,
+                                        .connections_max = (unsigned)rt->config->connections_max,
                                         .tls = rt->tls,
                                         .handler = handle,
                                         .on_bad_request = on_bad_request,
@@ -202,6 +203,8 @@ static enum err seat_open(struct seat *seat)
         e = recover_settle(rt->recovery, append_outcome, w->lane);
     if (!e)
         e = fetch_create(&fetch, &w->fetch, &seat->why);
+    if (!e)
+        e = lag_open(&w->lag, &seat->why);
     if (!e)
         e = http_server_start(&http, &seat->http, &seat->why);
     if (!e && w->id == 0) {
@@ -226,6 +229,7 @@ static void seat_close_task(void *arg)
         fetch_drain(seat->worker->fetch);
     task_shield(-1);
     timer_clear(&seat->tick);
+    lag_close(&seat->worker->lag);
     loop_stop(seat->loop);
 }
 
@@ -543,7 +547,8 @@ static enum err make_workers(struct runtime *rt, struct errinfo *info)
                                .swap_mail.fn = swap_mail,
                                .tick_mail.fn = tick_mail,
                                .clean = true };
-        rt->workers[i] = (struct worker){ .id = i, .engine = &rt->engine, .loop = seat->loop };
+        rt->workers[i] = (struct worker){ .id = i, .engine = &rt->engine, .loop = seat->loop,
+                                         .overload.delay = rt->engine.opt.overload_delay };
         rt->engine.n_workers = i + 1;
     }
     return OK;

@@ -2,3 +2,4 @@ unit_test(call_quota_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/call_quota_test.c US
 unit_test(call_breaker_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/call_breaker_test.c USES sluice_call)
 unit_test(call_vocabulary_test
   SOURCES ${CMAKE_CURRENT_LIST_DIR}/call_vocabulary_test.c $<TARGET_OBJECTS:sluice_connectors> USES sluice_call)
+unit_test(call_overload_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/call_overload_test.c USES sluice_call)

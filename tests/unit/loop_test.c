@@ -11,6 +11,7 @@
 
 #include <cmocka.h>
 
+#include "loop/lag.h"
 #include "loop/loop.h"
 #include "loop/task.h"
 #include "loop/world.h"
@@ -608,6 +609,51 @@ static void cleared_timers_do_not_fire(void **state)
     assert_int_equal(fired, 2000);
 }
 
+/* ---- standing in line -------------------------------------------------------------------------------------------- */
+
+static struct lag lag;
+
+static void busy_for(ns_t t)
+{
+    ns_t until = loop_clock() + t;
+
+    while (loop_clock() < until)
+        ;
+}
+
+/* A probe that is under way when the loop is busy is as late as what arrives then. */
+static void stand_in_line(void *arg)
+{
+    struct errinfo info;
+
+    assert_int_equal(lag_look(&lag, loop_clock()), 0);      /* not open: nothing is known */
+    assert_int_equal(lag_open(&lag, &info), OK);
+    lag_look(&lag, loop_clock());
+    busy_for(30 * NS_PER_MS);
+    assert_true(lag_look(&lag, loop_clock()) >= 30 * NS_PER_MS);        /* not back yet, and that is how long */
+    while (lag.under_way)
+        assert_int_equal(await_sleep(loop_now() + NS_PER_MS), OK);
+    assert_true(lag_look(&lag, loop_clock()) >= 30 * NS_PER_MS);
+    while (lag.under_way || lag.last >= 30 * NS_PER_MS) {   /* the next one finds nobody before it */
+        assert_int_equal(await_sleep(loop_now() + NS_PER_MS), OK);
+        lag_look(&lag, loop_clock());
+    }
+    lag_close(&lag);
+    loop_stop(loop_self());
+}
+
+static void start_line(void *arg)
+{
+    assert_non_null(task_spawn("line", stand_in_line, NULL));
+}
+
+static void what_stands_in_line_is_measured(void **state)
+{
+    run(start_line, NULL);
+    assert_false(lag.open);
+    assert_int_equal(lag_look(&lag, 0), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -626,6 +672,7 @@ int main(void)
         cmocka_unit_test(what_blocks_runs_on_another_thread),
         cmocka_unit_test(a_task_mutex_admits_one),
         cmocka_unit_test(cleared_timers_do_not_fire),
+        cmocka_unit_test(what_stands_in_line_is_measured),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,185 @@
+"""Ten times what a worker can do is offered to it: what it does stays what it can do, and the rest is told so at once.
+
+Calls are made dear by policies, so that one worker is full at a rate that the load can exceed tenfold; what a refusal
+costs beside them is what it costs.  Goodput is compared by the engine's CPU time: on a busy machine rates by the clock
+say more of the others.  By the clock it is judged when SLUICE_OVERLOAD_SECONDS is 20 or more."""
+import http.client
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import threading
+import time
+import unittest
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import bed
+import harness
+
+SECONDS = int(os.environ.get("SLUICE_OVERLOAD_SECONDS", "5"))
+SHARE = float(os.environ.get("SLUICE_OVERLOAD_SHARE", "0.9"))      # of the peak, by CPU time
+DELAY_MS, POLICIES, CONNECTIONS = 20, 2000, 3000
+POLICY = "permit (principal, action, resource);\n" + "".join(
+    "forbid (principal, action, resource) when { context.args.a * 2 - context.args.b == %d };\n" % n
+    for n in range(1000, 1000 + POLICIES))
+LOAD = None
+
+
+def started(extra, policy=POLICY):
+    path = bed.config("http://127.0.0.1:1", extra, policy)
+    with open(path) as f:
+        text = f.read()
+    with open(path, "w") as f:
+        f.write(text.replace("workers: 2", "workers: 1").replace("segment_mb: 4", "segment_mb: 64"))
+    return harness.Engine(config=path)
+
+
+class Client:
+    """One call after another, each on a connection of its own, waiting as long as it is told to."""
+
+    def __init__(self, engine, token):
+        self.engine, self.token = engine, token
+        self.done, self.put_off, self.took, self.again = 0, 0, [], []
+        self.over = threading.Event()
+        self.thread = threading.Thread(target=self.run)
+        self.thread.start()
+
+    def ask(self, connection):
+        line = json.loads(harness.call_line("add", {"a": 1, "b": 2}, self.token))
+        began = time.monotonic()
+        connection.request("POST", "/mcp", line["body"], line["headers"])
+        r = connection.getresponse()
+        return r, json.loads(r.read()), time.monotonic() - began
+
+    def run(self):
+        while not self.over.wait(0.05):
+            c = http.client.HTTPConnection("127.0.0.1", self.engine.port, timeout=30)
+            r, m, took = self.ask(c)
+            if r.status == 503 and not self.again:      # at once on the same connection: it is kept waiting there
+                self.again.append(self.ask(c)[2])
+            if r.status == 200:
+                self.done += 1
+            else:
+                assert r.status == 503 and r.getheader("Retry-After") in ("1", "2"), (r.status, m)
+                assert m["error"]["data"]["dev.sluice/error"] == "overloaded", m
+                self.put_off += 1
+                self.took.append(took)
+            c.close()
+
+    def end(self):
+        self.over.set()
+        self.thread.join(30)
+        return self
+
+
+class Overload(unittest.TestCase):
+    def setUp(self):
+        self.engine = started("overload: { delay_ms: %d }\nconnections: 20000\n" % DELAY_MS)
+        self.token = self.engine.token()
+        self.requests = os.path.join(harness.scratch(), "requests")
+        with open(self.requests, "w") as f:
+            f.write(harness.call_line("add", {"a": 1, "b": 2}, self.token))
+
+    def tearDown(self):
+        self.assertEqual(self.engine.stop(), 0, self.engine.text())
+        harness.run("audit", "verify", "--data", self.engine.data)
+
+    def cpu(self):
+        with open("/proc/%d/stat" % self.engine.process.pid) as f:
+            fields = f.read().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def load(self, seconds, *args):
+        """The report, and the good answers for a second of the engine's CPU time, over the whole of the run."""
+        before = self.cpu()
+        p = subprocess.Popen([LOAD, "--target", self.engine.url, "--requests", self.requests, "--seconds", str(seconds),
+                              "--warmup", "2", "--timeout", "30", *args], stdout=subprocess.PIPE,
+                             stderr=subprocess.PIPE, text=True)
+        out, err = p.communicate(timeout=120)
+        self.assertTrue(out, err)
+        return json.loads(out), self.cpu() - before
+
+    def good(self):
+        """Calls that ended in done, as the engine counts them."""
+        text = self.engine.request("GET", "/metrics")[2].decode()
+        return sum(int(float(line.rsplit(" ", 1)[1])) for line in text.splitlines()
+                   if line.startswith("sluice_calls_total") and ":done" in line.replace('",outcome="', ":"))
+
+    def test_ten_times_the_load(self):
+        start = self.good()
+        peak, peak_cpu = self.load(SECONDS, "--mode", "closed", "--in-flight", "16")
+        self.assertEqual(peak["refused"] + peak["failed"], 0, peak["reasons"])
+        middle = self.good()
+        polite = Client(self.engine, self.token)
+        modest = Client(self.engine, self.engine.token(user="m@modest.example", tenant="modest"))
+        flood, flood_cpu = self.load(SECONDS, "--mode", "open", "--rate", str(int(10 * peak["rate_ok"])), "--in-flight",
+                                     str(CONNECTIONS))
+        polite.end()
+        modest.end()
+        per_cpu = (middle - start) / peak_cpu, (self.good() - middle) / flood_cpu
+        print("\nfigures: overload: peak %.0f calls/s, then %.0f/s offered: %.0f/s done, %d put off; a second of CPU: "
+              "%.0f, then %.0f" % (peak["rate_ok"], flood["offered"] / flood["seconds"], flood["rate_ok"],
+                                   flood["reasons"]["overloaded"], *per_cpu))
+        print("figures: overload: a polite client: %d done, %d put off in %.1f ms (median); a small tenant: %d done,"
+              " %d put off" % (polite.done, polite.put_off, 1e3 * statistics.median(polite.took), modest.done,
+                               modest.put_off))
+        self.assertEqual(list(flood["reasons"]), ["overloaded"])
+        self.assertGreaterEqual(per_cpu[1], SHARE * per_cpu[0])
+        if SECONDS >= 20:
+            self.assertGreaterEqual(flood["rate_ok"], 0.9 * peak["rate_ok"])
+        self.assertLess(statistics.median(polite.took), 0.25)
+        self.assertGreater(polite.again[0], 0.4, "it was told to wait half a second at least")
+        self.assertGreater(modest.done, 4 * modest.put_off, "one tenant's flood is refused to that tenant first")
+        self.afterwards()
+
+    def afterwards(self):
+        deadline = time.monotonic() + 30
+        while "error" in self.engine.call("add", {"a": 1, "b": 2}, self.token):
+            self.assertLess(time.monotonic(), deadline, "it never gets well")
+            time.sleep(0.1)                     # as long as it was told to wait, or nearly
+        for _ in range(20):
+            self.assertEqual(bed.outcome_of(self.engine.call("add", {"a": 1, "b": 2}, self.token)), "done")
+        kept = [r for kind, r in self.engine.journal() if kind == "request" or r.get("error") == "overloaded"]
+        alone = sum(1 for r in kept if r.get("error") == "overloaded")
+        counted = sum(r.get("requests", 0) for r in kept)
+        self.assertGreater(alone, 0)
+        text = self.engine.request("GET", "/metrics")[2].decode()
+        told = sum(int(float(line.rsplit(" ", 1)[1])) for line in text.splitlines()
+                   if line.startswith("sluice_put_off_total{"))
+        self.assertGreaterEqual(told, alone + counted)      # the last second's are written when the engine ends
+
+
+class Connections(unittest.TestCase):
+    def test_at_the_limit_the_longest_idle_goes(self):
+        e = started("connections: 2\n", bed.POLICY)
+        first = socket.create_connection(("127.0.0.1", e.port), 10)
+        first.sendall(b"GET /healthz HTTP/1.1\r\nHost: %s\r\n\r\n" % e.address.encode())
+        self.assertIn(b" 200 ", first.recv(4096))
+        others = [http.client.HTTPConnection("127.0.0.1", e.port, timeout=10) for _ in range(2)]
+        for c in others:
+            c.request("GET", "/healthz")
+            r = c.getresponse()
+            r.read()
+            self.assertEqual(r.status, 200)
+        first.settimeout(10)
+        rest = first.recv(4096)
+        while rest:
+            rest = first.recv(4096)             # closed by the engine
+        for c in [first, *others]:
+            c.close()
+        self.assertEqual(e.stop(), 0, e.text())
+
+    def test_bounds(self):
+        for extra, words in (("connections: 0\n", "connections: 1 to 1000000"),
+                             ("connections: 1000001\n", "connections: 1 to 1000000"),
+                             ("overload: { delay_ms: 30001 }\n", "overload.delay_ms: at most 30000")):
+            p = harness.run("serve", "--check", "--config", bed.config("http://127.0.0.1:1", extra), check=False)
+            self.assertEqual(p.returncode, 1, extra)
+            self.assertIn(words, p.stderr)
+
+
+if __name__ == "__main__":
+    LOAD = os.path.abspath(sys.argv.pop(2))
+    harness.main()

@@ -113,7 +113,8 @@ struct rl_id rl_id_of(const struct rl *rl, const void *key, size_t len);
 struct rl_id rl_id_sub(struct rl_id scope, const void *part, size_t len);
 
 /* The id of the n-th of several keys that a scope has (an account's requests, its places in flight): as rl_id_sub(),
-   but costs nothing, and such keys are found side by side. n: 1 .. 65535, the caller's to choose. */
+   but costs nothing, and such keys are found side by side. n: 1 .. 65535, the caller's to choose. For keys, not for
+   scopes: the n-th of an m-th is the scope's (n + m)-th. */
 static inline struct rl_id rl_id_nth(struct rl_id scope, uint16_t n)
 {
     return (struct rl_id){ scope.a, scope.b + n * 0x9e3779b97f4a7c15u };

@@ -175,11 +175,11 @@ void budgets_apply(const struct registry *r, struct rl *rl, ns_t now)
 static void add_line(struct call *c, struct budget_lines *l, struct budget_line line, unsigned rule, struct str label,
                      const struct str *parts, unsigned n)
 {
-    struct rl_id id = rl_id_of(c->worker->engine->limiter, label.p, label.len);
+    struct rl_id id = rl_id_of(c->worker->engine->limiter, c->caller->tenant.p, c->caller->tenant.len);
     struct buf name = BUF_INIT(RL_KEY_MAX);
     struct str text;
 
-    id = rl_id_sub(id, c->caller->tenant.p, c->caller->tenant.len);
+    id = rl_id_sub(rl_id_sub(id, "budgets", 7), label.p, label.len);
     buf_addf(&name, "%.*s||%.*s", STR_ARG(c->caller->tenant), STR_ARG(label));
     for (unsigned i = 0; i < n; i++) {
         id = rl_id_sub(id, parts[i].p, parts[i].len);

@@ -294,23 +294,53 @@ static struct str resource_of(const struct exchange *x, const struct request_con
     return name.len > RESOURCE_MAX ? str_n(name.p, RESOURCE_MAX) : name;
 }
 
-static struct str limit_key(struct call *c, const struct provider_conf *p, const struct limit_conf *l,
-                            const struct request_conf *row, struct str narrower)
+/* What a limit's key is shown as; too long a name is not. */
+static struct str limit_name(struct call *c, const struct provider_conf *p, const struct limit_conf *l,
+                             struct str narrower)
 {
     struct str tenant = l->scope == PER_PROVIDER ? STR("") : c->caller->tenant,
-               account = l->scope == PER_PROVIDER || l->scope == PER_TENANT ? STR("") : c->account.id;
+               account = l->scope == PER_PROVIDER || l->scope == PER_TENANT ? STR("") : c->account.id,
+               name = ARENA_CAT(&c->arena, tenant, STR("|"), str_of(p->decl->name), STR("|"), account, STR("|"),
+                                str_of(l->name), narrow(l->scope) ? STR("|") : STR(""), narrower);
 
-    switch (l->scope) {
-    case PER_ACCOUNT:
-    case PER_TENANT:
+    return name.len > RL_KEY_MAX ? STR_NULL : name;
+}
+
+static struct rl_id sub(struct rl_id scope, struct str part)
+{
+    return rl_id_sub(scope, part.p, part.len);
+}
+
+/* Ids that keys are made from. All but the provider's own begin with the tenant, and so are under one lock. */
+struct scopes {
+    struct rl_id provider, tenant, account;
+};
+
+static void make_scopes(struct call *c, const struct provider_conf *p, struct scopes *ret)
+{
+    const struct rl *rl = c->worker->engine->limiter;
+    struct str provider = str_of(p->decl->name), tenant = c->caller->tenant;
+
+    ret->provider = sub(rl_id_of(rl, provider.p, provider.len), STR("provider"));
+    ret->tenant = sub(sub(rl_id_of(rl, tenant.p, tenant.len), STR("limits")), provider);
+    ret->account = sub(ret->tenant, c->account.id);
+}
+
+/* Of the i-th limit of the provider; what is narrower than an account is named by it. */
+static struct rl_id limit_id(const struct scopes *s, enum limit_scope scope, unsigned i, struct str narrower)
+{
+    uint16_t n = (uint16_t)(i + 1);
+
+    switch (scope) {
     case PER_PROVIDER:
-        return arena_printf(&c->arena, "%.*s|%s|%.*s|%s", STR_ARG(tenant), p->decl->name, STR_ARG(account), l->name);
+        return rl_id_nth(s->provider, n);
+    case PER_TENANT:
+        return rl_id_nth(s->tenant, n);
+    case PER_ACCOUNT:
+        return rl_id_nth(s->account, n);
     case PER_METHOD:
-        return arena_printf(&c->arena, "%.*s|%s|%.*s|%s|%s", STR_ARG(tenant), p->decl->name, STR_ARG(account), l->name,
-                            row->decl->request);
     case PER_RESOURCE:
-        return arena_printf(&c->arena, "%.*s|%s|%.*s|%s|%.*s", STR_ARG(tenant), p->decl->name, STR_ARG(account),
-                            l->name, STR_ARG(narrower));
+        return rl_id_nth(sub(s->account, narrower), n);
     }
     UNREACHABLE();
 }
@@ -319,24 +349,27 @@ enum err limits_ask(struct call *c, const struct provider_conf *p, const struct 
 {
     struct str first;
     const struct request_conf *row = limits_row(p, str_of(x->method), str_of(x->path), &first);
+    struct scopes scopes;
 
+    make_scopes(c, p, &scopes);
     ret->n = 0;
     for (unsigned i = 0; i < p->n_limits; i++) {
         const struct limit_conf *l = &p->limits[i];
-        struct str narrower = STR(""), key;
+        struct str narrower = STR(""), name;
 
         if ((!l->amount && !l->concurrency && !l->spacing_ms) || (narrow(l->scope) && !(row && row->limits & 1u << i)))
             continue;
         if (l->scope == PER_RESOURCE)
             narrower = resource_of(x, row, first);
-        key = limit_key(c, p, l, row, narrower);
-        if (!key.p || key.len > RL_KEY_MAX)
-            return E_CALL_TOO_LARGE;
-        ret->asks[ret->n] = (struct rl_ask){ .key = key.p, .key_len = (uint16_t)key.len, .rule = l->rule,
-                                             .cost = (uint32_t)(l->spacing_ms ? 1 : cost_of(l, row, c->tool->decl)) };
+        else if (l->scope == PER_METHOD)
+            narrower = str_of(row->decl->request);
+        name = limit_name(c, p, l, narrower);
+        ret->asks[ret->n] = (struct rl_ask){ .key = name.p, .key_len = (uint16_t)name.len, .rule = l->rule,
+                                             .cost = (uint32_t)(l->spacing_ms ? 1 : cost_of(l, row, c->tool->decl)),
+                                             .id = limit_id(&scopes, l->scope, i, narrower) };
         ret->of[ret->n++] = l;
     }
-    return OK;
+    return arena_overflowed(&c->arena) ? E_CALL_TOO_LARGE : OK;
 }
 
 /* ---- what answers teach ------------------------------------------------------------------------------------------ */

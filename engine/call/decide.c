@@ -81,12 +81,6 @@ static struct str failed_forbid(struct call *c, const struct policy_decision *d)
     return STR("(unnamed)");
 }
 
-/* Cedar skips a forbid that fails to evaluate; who names the arguments can make one fail, so here that refuses. */
-bool side_refuses(const struct policy_decision *d)
-{
-    return d->effect == POLICY_DENY || d->n_forbid_errors > 0;
-}
-
 /* Who was refused, and by which policy: the model may read it, so it names policies of this tenant only. */
 static enum err denied(struct call *c, struct question_side side, const struct policy_decision *d)
 {
@@ -144,7 +138,7 @@ static enum err decide_links(struct call *c, const struct question *q)
     if (!c->registry->delegation_required)
         return OK;
     for (unsigned i = 0; i < q->n_actors; i++)
-        if (!delegation_covers(q->delegations ? q->delegations[i] : NULL, q->action))
+        if (!question_delegated(q, i))
             return call_why(c, E_POLICY_DENIED,
                             "not permitted: %.*s has recorded no delegation of %.*s to the agent %.*s "
                             "(sluice delegate records one)",
@@ -219,7 +213,7 @@ bool call_could_allow(struct call *c, const struct tool *t)
         if (!policy_could_allow(c->registry->policy, &x->requests[i]))
             return false;
     for (unsigned i = 0; c->registry->delegation_required && i < q.n_actors; i++)
-        if (!delegation_covers(q.delegations ? q.delegations[i] : NULL, q.action))
+        if (!question_delegated(&q, i))
             return false;
     return true;
 }

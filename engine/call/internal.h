@@ -21,8 +21,6 @@ enum err call_check(struct call *c);
 enum err call_check_result(struct call *c);
 /* decide.c: DECIDE, three sides. */
 enum err call_decide(struct call *c);
-/* A denial, or a forbid that could not be evaluated. */
-bool side_refuses(const struct policy_decision *d);
 /* admit.c: ADMIT, and giving it back. */
 enum err await_admit(struct call *c);
 void call_unadmit(struct call *c);

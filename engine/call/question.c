@@ -216,3 +216,39 @@ enum err question_ask(const struct question *q, const struct policy_entities *ba
         e = ask_side(q, a, x, i, shared);
     return !e && arena_overflowed(a) ? E_CALL_TOO_LARGE : e;
 }
+
+/* ---- the answer -------------------------------------------------------------------------------------------------- */
+
+const char *decided_name(enum decided d)
+{
+    static const char *const decided_names[] = { "deny", "allow", "needs_approval" };
+
+    return decided_names[d];
+}
+
+/* Cedar skips a forbid that fails to evaluate; who names the arguments can make one fail, so here that refuses. */
+bool side_refuses(const struct policy_decision *d)
+{
+    return d->effect == POLICY_DENY || d->n_forbid_errors > 0;
+}
+
+bool question_delegated(const struct question *q, unsigned actor)
+{
+    return delegation_covers(q->delegations ? q->delegations[actor] : NULL, q->action);
+}
+
+enum decided question_decided(const struct question *q, const struct policy_decision *sides, bool delegated)
+{
+    enum decided d = DECIDED_ALLOW;
+
+    for (unsigned i = 0; i < question_sides(q); i++) {
+        if (side_refuses(&sides[i]))
+            return DECIDED_DENY;
+        if (sides[i].effect == POLICY_NEEDS_APPROVAL)
+            d = DECIDED_NEEDS_APPROVAL;
+    }
+    for (unsigned i = 0; delegated && i < q->n_actors; i++)
+        if (!question_delegated(q, i))
+            return DECIDED_DENY;
+    return d;
+}

@@ -60,6 +60,16 @@ struct asked {
 enum err question_ask(const struct question *q, const struct policy_entities *base, struct arena *a,
                       struct asked *ret);
 
+/* What all sides together come to: each must permit, and a forbid that failed to evaluate refuses, too. */
+enum decided { DECIDED_DENY, DECIDED_ALLOW, DECIDED_NEEDS_APPROVAL };
+const char *decided_name(enum decided d);       /* "deny", "allow", "needs_approval" */
+/* A denial, or a forbid that could not be evaluated. */
+bool side_refuses(const struct policy_decision *d);
+/* Has the user recorded a delegation to that actor which covers the action? */
+bool question_delegated(const struct question *q, unsigned actor);
+/* sides: of all sides of the question. delegated: the user must have recorded delegations that cover the action. */
+enum decided question_decided(const struct question *q, const struct policy_decision *sides, bool delegated);
+
 /*
  * Action::"<name>" in Action::"<group>" and, unless effect is 0, in its effect, and in what `base` says. Names and
  * arena must outlive it. E_CALL_TOO_LARGE.

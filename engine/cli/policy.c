@@ -9,6 +9,8 @@ static const char help[] =
     "Usage: sluice policy check [--config FILE | --schema FILE] [--deny-warnings] PATH...\n"
     "       sluice policy schema [--config FILE]\n"
     "       sluice policy explain --policies FILE --entities FILE --principal P --action A --resource R\n"
+    "       sluice policy explain --call ID [--policies PATH] [--config FILE] [--data DIR]\n"
+    "       sluice policy replay --policies PATH [--since 7d] [--config FILE] [--data DIR]\n"
     "       sluice policy authorize --policies FILE --entities FILE --principal P --action A --resource R\n"
     "       sluice policy test [--root DIR] CASE.json...\n\n"
     "check reads Cedar policies, files or directories of *.cedar, as the engine would. What is wrong is\n"
@@ -26,7 +28,15 @@ static const char help[] =
     "  --root DIR            where the names in the cases are (default: the current directory)\n\n"
     "explain decides one request and shows why: each policy that is about it, each condition, each\n"
     "expression with its value. It takes the options of authorize, and\n\n"
-    "  --all                 shows also the policies that are about other requests, and what does not match\n\n"
+    "  --all                 shows also the policies that are about other requests, and what does not match\n"
+    "  --call ID             instead: a call of the journal, side by side, by the configured policies or\n"
+    "                        by those of --policies\n\n"
+    "replay decides the journal's calls again under other policies, and lists each that would be decided\n"
+    "otherwise, with what decided then and now. The exit code is 0 without flips, 2 with, 1 when it could\n"
+    "not be done. It disturbs no running engine.\n\n"
+    "  --policies PATH       the candidates: a file or a directory of *.cedar; may be repeated\n"
+    "  --since TIME          only calls of the last 90m, 8h, 30d\n"
+    "  --config, --data      the engine's: its journal, and the tools and entities of now\n\n"
     "authorize decides one request and prints ALLOW or DENY, with the options, files and exit codes of\n"
     "the reference implementation's command: 0 allow, 2 deny, 1 could not decide.\n\n"
     "  --policies FILE       policies and templates, Cedar or JSON (default: standard input); -p\n"
@@ -56,7 +66,7 @@ static int run(int argc, char **argv)
 {
     static const struct { const char *word; int (*run)(int argc, char **argv); } words[] = {
         { "check", policy_check }, { "test", policy_test }, { "authorize", policy_authorize },
-        { "explain", policy_explain_verb }, { "schema", policy_schema },
+        { "explain", policy_explain_verb }, { "replay", policy_replay }, { "schema", policy_schema },
     };
     int n, rc;
 
@@ -66,8 +76,8 @@ static int run(int argc, char **argv)
     rc = options_read(&verb_policy, argc, argv, NULL, NULL, 0, &n);
     if (rc < 0)
         return 0;
-    return complain(&verb_policy, EXIT_USAGE, "write: sluice policy check, test, authorize, explain or schema ...; "
-                    "see sluice policy --help");
+    return complain(&verb_policy, EXIT_USAGE,
+                    "write: sluice policy check, schema, explain, replay, authorize or test ...");
 }
 
 const struct verb verb_policy = { "policy", "check, test and ask policies without an engine", help, run };

@@ -9,6 +9,10 @@ int policy_check(int argc, char **argv);
 int policy_authorize(int argc, char **argv);
 /* The same options; also --all. */
 int policy_explain_verb(int argc, char **argv);
+/* 0 no flips, 2 flips, 1 it could not be done. */
+int policy_replay(int argc, char **argv);
+/* explain with --call. */
+int policy_explain_call(int argc, char **argv);
 int policy_test(int argc, char **argv);
 int policy_schema(int argc, char **argv);
 

@@ -1,7 +1,11 @@
 """Policy in a running engine: who is asked about, with which facts, what is on record, and what a reload changes."""
+import contextlib
 import json
 import os
+import shutil
 import signal
+import sqlite3
+import subprocess
 import sys
 import unittest
 
@@ -160,6 +164,92 @@ class Facts(WithPolicies):
         shown = harness.run("audit", "show", r["call"], "--data", self.engine.data)
         for word in ("not-bob", "typo", "the attribute does not exist", r["policy"]):
             self.assertIn(word, shown)
+
+
+class Replay(WithPolicies):
+    """Recorded calls are decided again beside the running engine, from its journal."""
+    SOME = BOTH + """
+        @id("small") forbid (principal is User, action == Action::"add", resource) when { context.args.a > 100 };
+        @id("desks") forbid (principal == Agent::"closed", action, resource);
+        """
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls("reload").reload(cls.SOME, [])
+        cls.calls = [cls.engine.call("add", {"a": a, "b": 2}, cls.engine.token(**who)) for a, who in (
+            (1, {}), (101, {}), (1, {"agent": "closed"}), (50, {"agent": "desk", "extra": ("--via", "front")}),
+            (7, {"user": "bob", "extra": ("--group", "night")}))]
+
+    def candidate(self, text):
+        path = os.path.join(harness.scratch(), "candidate.cedar")
+        with open(path, "w") as f:
+            f.write(text)
+        return path
+
+    def policy(self, *args):
+        p = subprocess.run([harness.SLUICE, "policy"] + list(args) + ["--config", self.files.config, "--data",
+                           self.engine.data], capture_output=True, text=True, timeout=60)
+        return p.returncode, p.stdout, p.stderr
+
+    def id_of(self, i):
+        return self.record_of(self.calls[i])["call"]
+
+    def test_the_same_policies_decide_the_same(self):
+        self.assertEqual([allowed(m) for m in self.calls], [True, False, False, True, True])
+        rc, out, err = self.policy("replay", "--policies", os.path.join(self.files.dir, "policies"))
+        self.assertEqual((rc, out, err), (0, "5 calls replayed, 0 flips, 0 not replayable\n", ""))
+
+    def test_each_flip_is_named_with_what_decided_before_and_after(self):
+        rc, out, _ = self.policy("replay", "--policies", self.candidate(BOTH + """
+            @id("smaller") forbid (principal is User, action == Action::"add", resource) when { context.args.a > 40 };
+            @id("nights") forbid (principal in Group::"night", action, resource);
+            @id("fronts") forbid (principal == Agent::"front", action, resource) when { context.side == "delegate" };
+            @id("ask") @approval("boss") permit (principal, action, resource);
+            """))
+        self.assertEqual(rc, 2)
+        lines = out.splitlines()
+        self.assertEqual(lines[-1], "5 calls replayed, 3 flips, 0 not replayable")
+        flips = {l.split()[1]: l for l in lines[:-1]}
+        self.assertEqual(set(flips), {self.id_of(2), self.id_of(3), self.id_of(4)})
+        self.assertIn("closed for alice@demo.example of demo: deny (users, desks) -> allow (", flips[self.id_of(2)])
+        self.assertRegex(flips[self.id_of(3)],
+                         r"allow \(users, agents, agents\) -> deny \(smaller, agents, ask, fronts\)")
+        self.assertIn("-> deny (nights, ", flips[self.id_of(4)])
+
+    def test_approvals_flip_too(self):
+        rc, out, _ = self.policy("replay", "--policies", self.candidate(
+            '@approval("boss") permit (principal, action, resource);'))
+        self.assertEqual((rc, out.splitlines()[-1]), (2, "5 calls replayed, 5 flips, 0 not replayable"))
+        self.assertEqual(out.count("-> needs_approval ("), 5)
+
+    def test_a_recorded_call_is_explained_side_by_side(self):
+        rc, out, err = self.policy("explain", "--call", self.id_of(1))
+        self.assertEqual((rc, err), (0, ""))
+        self.assertIn("=== user alice@demo.example: DENY\ndecided by \"small\"\n", out)
+        self.assertIn("when context.args.a > 100  ->  true\n        context.args.a  ->  101\n    => forbids\n", out)
+        self.assertIn("=== agent ", out)
+        self.assertNotIn("other policies", out)
+        rc, out, _ = self.policy("explain", "--call", self.id_of(0), "--policies", self.candidate(BOTH))
+        self.assertIn("it was decided by other policies", out)
+
+    def test_what_cannot_be_asked_again_is_counted_and_said(self):
+        rc, out, err = self.policy("replay", "--policies", "/nowhere")
+        self.assertEqual((rc, out), (1, ""))
+        self.assertIn("/nowhere", err)
+        rc, _, err = self.policy("explain", "--call", "call_00000000000000000000000000")
+        self.assertEqual(rc, 1)
+        self.assertIn("no decided call", err)
+        rc, out, err = self.policy("replay", "--since", "soon", "--policies", self.candidate(BOTH))
+        self.assertEqual(rc, 1)
+        copy = os.path.join(harness.scratch(), "copy")
+        shutil.copytree(self.engine.data, copy)
+        with contextlib.closing(sqlite3.connect(os.path.join(copy, "sluice.db"))) as db, db:
+            db.execute("DELETE FROM keys")
+        p = subprocess.run([harness.SLUICE, "policy", "replay", "--config", self.files.config, "--data", copy,
+                            "--policies", self.candidate(BOTH)], capture_output=True, text=True, timeout=60)
+        self.assertEqual((p.returncode, p.stdout), (0, "0 calls replayed, 0 flips, 5 not replayable\n"))
+        self.assertIn("its tenant's key is gone (5)", p.stderr)
 
 
 class Reloads(WithPolicies):

@@ -125,7 +125,7 @@ struct journal_lane {
     int space_error;                    /* errno of the last attempt; 0 while none failed */
     bool told_full;                     /* this shortage is on record */
     struct wake next_wanted;
-    struct commit_waiter *room_waiters;
+    struct commit_waiter *room_waiters, **room_last;    /* first come, first served; see room_offer() */
 
     struct wake work;
     unsigned last_batch;                /* records */
@@ -138,6 +138,8 @@ struct journal_lane {
 void waiters_wake(struct commit_waiter *list, uint64_t up_to);
 void waiter_link(struct commit_waiter **list, struct commit_waiter *w);
 void waiter_unlink(struct commit_waiter *w);
+/* There may be room again: the first who waits for it looks. */
+void room_offer(struct journal_lane *lane);
 
 /* Queues a record of the journal's own, digging into the floor if it must; false if even that is full. */
 bool lane_note(struct journal_lane *lane, enum journal_type type, struct str payload);

@@ -93,6 +93,34 @@ static void tell_full(struct journal_lane *lane)
     buf_release(&payload);
 }
 
+/*
+ * Who waits for room stands in line.  Room that comes back is offered to the first, who hands the offer on when it has
+ * taken what it needs or goes away: one task runs for each that is served.  Waking all of them each time would be
+ * thousands that run to find nothing, for every one that ends.
+ */
+static void room_link(struct journal_lane *lane, struct commit_waiter *w)
+{
+    w->next = NULL;
+    w->prev = lane->room_last;
+    *lane->room_last = w;
+    lane->room_last = &w->next;
+}
+
+static void room_unlink(struct journal_lane *lane, struct commit_waiter *w)
+{
+    *w->prev = w->next;
+    if (w->next)
+        w->next->prev = w->prev;
+    else
+        lane->room_last = w->prev;
+}
+
+void room_offer(struct journal_lane *lane)
+{
+    if (lane->room_waiters)
+        wake_fire(&lane->room_waiters->wake);
+}
+
 /* May `bytes` more be promised or queued for a new call? */
 static bool admits(struct journal_lane *lane, size_t bytes)
 {
@@ -119,35 +147,47 @@ enum err journal_reserve(struct journal_lane *lane, unsigned records, size_t pay
     return OK;
 }
 
+/* Is it room that is missing, and may it come? A full disk may stay full for hours: that is said at once. */
+static bool may_wait(const struct journal_lane *lane, enum err e)
+{
+    return e == E_JOURNAL_UNWRITABLE && lane->state == JOURNAL_READY && !lane->space_error;
+}
+
 enum err await_journal_reserve(struct journal_lane *lane, unsigned records, size_t payload_bytes, ns_t deadline,
                                struct journal_room *room)
 {
     ns_t until = loop_now() + lane->j->opt.commit_timeout;
+    struct commit_waiter w = { 0 };
+    enum err e;
 
     if (until > deadline)
         until = deadline;
-    for (;;) {
-        struct commit_waiter w = { 0 };
-        enum err e = journal_reserve(lane, records, payload_bytes, room);
-
-        /* a full disk may stay full for hours: that is said at once */
-        if (e != E_JOURNAL_UNWRITABLE || lane->state != JOURNAL_READY || lane->space_error)
-            return e;
-        waiter_link(&lane->room_waiters, &w);
+    /* nobody passes those who wait */
+    e = lane->room_waiters ? E_JOURNAL_UNWRITABLE : journal_reserve(lane, records, payload_bytes, room);
+    if (!may_wait(lane, e))
+        return e;
+    room_link(lane, &w);
+    do {
+        w.wake = (struct wake){ 0 };
         e = await_wake(&w.wake, until);
-        waiter_unlink(&w);
         if (e)
-            return e == E_CANCELLED ? e : E_JOURNAL_UNWRITABLE;
-    }
+            break;
+        e = journal_reserve(lane, records, payload_bytes, room);
+    } while (may_wait(lane, e));
+    room_unlink(lane, &w);
+    room_offer(lane);
+    return e == E_TIMEOUT ? E_JOURNAL_UNWRITABLE : e;
 }
 
 void journal_unreserve(struct journal_lane *lane, struct journal_room *room)
 {
     MAGIC_CHECK(lane, LANE_MAGIC);
     ASSERT(lane->reserved >= room->bytes);
+    if (room->bytes == 0)
+        return;
     lane->reserved -= room->bytes;
     room->bytes = 0;
-    waiters_wake(lane->room_waiters, UINT64_MAX);
+    room_offer(lane);
 }
 
 /* ---- appending ------------------------------------------------------------------------------------------------- */
@@ -380,6 +420,7 @@ static struct journal_lane *lane_new(struct journal *j, const struct lane_head *
 
     ASSERT(lane);
     lane->magic = LANE_MAGIC;
+    lane->room_last = &lane->room_waiters;
     lane->j = j;
     lane->number = head->lane;
     lane->head = *head;

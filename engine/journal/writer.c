@@ -202,7 +202,7 @@ static bool await_commit(struct journal_lane *lane)
         LOG_WARN("the journal's device answers again", LOG_I("lane", lane->number),
                  LOG_I("ms", (loop_now() - began) / NS_PER_MS));
     lane->stalled = false;
-    waiters_wake(lane->room_waiters, UINT64_MAX);
+    room_offer(lane);
     return good;
 }
 
@@ -271,7 +271,7 @@ static void await_next(struct journal_lane *lane)
             lane->told_full = false;
         }
     }
-    waiters_wake(lane->room_waiters, UINT64_MAX);
+    room_offer(lane);
 }
 
 void next_main(void *arg)

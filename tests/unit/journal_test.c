@@ -384,6 +384,77 @@ static void limits_hold(void **state)
     assert_ok(verify(dir, NULL, &t, NULL));
 }
 
+/* ---- who waits for room stands in line --------------------------------------------------------------------------- */
+
+enum { IN_LINE = 5, CHUNK = 16384 };
+
+static struct {
+    struct journal_lane *lane;
+    unsigned served, order[IN_LINE];
+    struct journal_room room[IN_LINE];
+} line;
+
+static void one_in_line(void *arg)
+{
+    unsigned i = (unsigned)(uintptr_t)arg;
+    enum err e = await_journal_reserve(line.lane, 1, i == IN_LINE - 1 ? 10 : 10000, NS_NEVER, &line.room[i]);
+
+    assert_err(e, i == 1 ? E_CANCELLED : OK);
+    if (!e)
+        line.order[line.served++] = i;
+}
+
+/* Lets everybody run who can. */
+static void await_others(void)
+{
+    for (unsigned i = 0; i < 4 * IN_LINE; i++)
+        await_turn();
+}
+
+static void line_run(void *arg)
+{
+    static const unsigned expected[] = { 0, 2, 3, 4 };
+    struct journal_options opt = options(256 << 10);
+    struct journal *j = open_journal(&opt);
+    struct journal_room held[64] = { { 0 } };
+    struct task *second = NULL;
+    unsigned n = 0;
+
+    line.lane = open_lane(j, 0);
+    line.served = 0;
+    while (await_journal_reserve(line.lane, 1, CHUNK, loop_now() + 20 * NS_PER_MS, &held[n]) == OK)
+        assert_true(++n < 64);
+    for (uintptr_t i = 0; i < IN_LINE; i++) {
+        struct task *t = task_spawn("in line", one_in_line, (void *)i);
+
+        assert_non_null(t);
+        second = i == 1 ? t : second;
+        await_others();
+    }
+    /* the last would fit into what is left over: it does not pass the others */
+    assert_int_equal(line.served, 0);
+    task_cancel(second);
+    await_others();
+    journal_unreserve(line.lane, &held[--n]);
+    await_others();
+    assert_in_range(line.served, 1, 2);         /* one and a half chunks may have been left over */
+    while (n > 0)
+        journal_unreserve(line.lane, &held[--n]);
+    await_others();
+    assert_int_equal(line.served, IN_LINE - 1);
+    assert_memory_equal(line.order, expected, sizeof(expected));
+    for (unsigned i = 0; i < IN_LINE; i++)
+        journal_unreserve(line.lane, &line.room[i]);
+    assert_ok(await_journal_lane_close(line.lane));
+    journal_close(j);
+}
+
+static void room_is_given_in_turn(void **state)
+{
+    fresh_directory(NULL);
+    in_loop(line_run, NULL);
+}
+
 static void cancelled(void *arg)
 {
     uint64_t *result = arg, seq;
@@ -610,6 +681,7 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup(a_second_engine_is_turned_away, fresh_directory),
         cmocka_unit_test_setup(bad_options_and_keys_are_named, fresh_directory),
         cmocka_unit_test_setup(limits_hold, fresh_directory),
+        cmocka_unit_test_setup(room_is_given_in_turn, fresh_directory),
         cmocka_unit_test_setup(a_cancelled_wait_leaves_the_record, fresh_directory),
         cmocka_unit_test_setup(a_full_disk_ends_by_itself, fresh_directory),
         cmocka_unit_test_setup(both_verifiers_agree, fresh_directory),

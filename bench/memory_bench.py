@@ -40,6 +40,7 @@ auth: { audiences: ["%(audience)s"] }
 tls: { provider_ca: "%(dir)s/cert.pem" }
 drain_seconds: 0
 budgets: { calls_in_flight: 150000 }
+journal: { segment_mb: 512 }
 providers:
   bench: { base_url: "%(url)s", allow_loopback: true, allow_plain_http: true, limits: %(limits)s }
 """
@@ -105,36 +106,43 @@ class Bed:
         return json.load(urllib.request.urlopen(self.control + "/stats"))["at_once"]
 
     def metric(self, name):
-        text = self.engine.request("GET", "/metrics")[2].decode()
-        return sum(float(v) for v in re.findall(r"^%s(?:\{[^}]*\})? (\S+)" % name, text, re.M))
+        return sum(float(v) for v in re.findall(r"^%s(?:\{[^}]*\})? (\S+)" % name, self.request("/metrics"), re.M))
+
+    def request(self, path):
+        return self.engine.request("GET", path)[2].decode()
 
     def memory(self):
         with open("/proc/%d/status" % self.engine.process.pid) as f:
             return int(re.search(r"RssAnon:\s+(\d+)", f.read()).group(1)) * 1024
 
-    def fill(self, lines, in_flight, wanted, count):
-        """Memory before, and when `wanted` calls wait; ends with everything ended."""
+    def fill(self, lines, wanted, count):
+        """Memory before, and when `wanted` calls wait, which come within 12 s; ends with everything ended."""
         self.warm()
         self.hold()
         before, until = self.memory(), time.monotonic() + HOLD_S
-        load = self.load(lines, "--count", in_flight, "--in-flight", in_flight, "--timeout", 2 * HOLD_S)
+        heap = self.metric("sluice_jemalloc_allocated_bytes")
+        load = self.load(lines, "--mode", "open", "--arrivals", "even", "--rate", len(lines) / 12, "--seconds", 12.1,
+                         "--in-flight", len(lines), "--timeout", 2 * HOLD_S)
         while (n := count()) < wanted and load.poll() is None and time.monotonic() < until:
             time.sleep(0.05)
-        after, heap = self.memory(), self.metric("sluice_jemalloc_allocated_bytes")
+        after, heap = self.memory(), self.metric("sluice_jemalloc_allocated_bytes") - heap
+        self.ended = re.findall(r"^sluice_calls_total.*", self.request("/metrics"), re.M)
         load.kill()
         load.wait()
         self.engine.kill()
         self.upstream.kill()
         if n < wanted:
-            raise SystemExit("memory_bench: only %d of %d calls waited at once\n%s" % (n, wanted, self.engine.text()))
-        return {"calls": n, "before": before, "after": after, "each": (after - before) / n, "heap": heap}
+            raise SystemExit("memory_bench: only %d of %d calls waited at once; what became of the others:\n%s\n%s" % (
+                n, wanted, self.ended, self.engine.text()))
+        return {"calls": n, "before": before, "after": after, "each": (after - before) / n, "heap": heap / n}
 
 
 def under_way(opt, tls):
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     n = min(opt.calls, (files - 200) // 2)
     bed = Bed(opt.programs, 1000, tls)
-    return bed.fill([harness.call_line("bench.read", {}, t) for t in bed.tokens], n, n, bed.at_provider)
+    lines = [harness.call_line("bench.read", {}, bed.tokens[i % 1000]) for i in range(n)]
+    return bed.fill(lines, n, bed.at_provider)
 
 
 def parked(opt):
@@ -148,7 +156,7 @@ def parked(opt):
         lines.append(json.dumps({"body": json.dumps(batch), "headers": {
             "Content-Type": "application/json", "Accept": "application/json, text/event-stream",
             "MCP-Protocol-Version": OLD, "Authorization": "Bearer " + token}}) + "\n")
-    return bed.fill(lines, users, users * (BATCH - 1), lambda: bed.metric("sluice_limit_waiting"))
+    return bed.fill(lines, users * (BATCH - 1), lambda: bed.metric("sluice_limit_waiting"))
 
 
 CASES = {"plain": lambda opt: under_way(opt, False), "tls": lambda opt: under_way(opt, True), "parked": parked}
@@ -167,8 +175,8 @@ def main():
     results = {}
     for name in opt.only or CASES:
         r = results[name] = CASES[name](opt)
-        print("%-7s %6d calls: %7.1f MiB before, %7.1f MiB then, %6.2f KiB each" % (
-            name, r["calls"], r["before"] / 2**20, r["after"] / 2**20, r["each"] / 1024), flush=True)
+        print("%-7s %6d calls: %7.1f MiB before, %7.1f MiB then, %6.2f KiB each (%.2f of them heap in use)" % (
+            name, r["calls"], r["before"] / 2**20, r["after"] / 2**20, r["each"] / 1024, r["heap"] / 1024), flush=True)
     if opt.json:
         with open(opt.json, "w") as f:
             json.dump(results, f, indent=1)

@@ -110,6 +110,20 @@ static void context_prepare(struct task *t)
 
 /* ---- stacks ------------------------------------------------------------------------------------------------------ */
 
+#ifndef MADV_GUARD_INSTALL
+#define MADV_GUARD_INSTALL 102          /* Linux 6.13, newer than the C library's headers */
+#endif
+
+/*
+ * A page that nobody may touch.  As a guard region it is a mark in the page table; where the kernel has none (or the
+ * memory is locked) it is a protection, which splits the mapping in two: at the default vm.max_map_count a process can
+ * then have 32,000 stacks.
+ */
+static bool guard_install(void *low)
+{
+    return madvise(low, GUARD, MADV_GUARD_INSTALL) == 0 || mprotect(low, GUARD, PROT_NONE) == 0;
+}
+
 static bool slab_add(struct loop *l)
 {
     size_t slice = GUARD + l->opt.stack_size * STACK_FACTOR;
@@ -131,7 +145,7 @@ static bool slab_add(struct loop *l)
         char *low = base + (size_t)i * slice;
         struct task *t = (struct task *)(low + slice - ((sizeof(struct task) + 63) & ~(size_t)63));
 
-        if (mprotect(low, GUARD, PROT_NONE) != 0) {
+        if (!guard_install(low)) {
             LOG_ERROR("no guard page for a stack; is vm.max_map_count too low?", LOG_I("errno", errno));
             continue;                   /* that slice is not used: never a stack without a guard */
         }

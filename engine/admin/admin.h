@@ -12,11 +12,12 @@
  *   POST   /v1/delegations           {agent, actions?, seconds?} -> {id}              token, policy delegations.record
  *   DELETE /v1/delegations/ID        in force at once                                 token, policy delegations.revoke
  *   GET    /v1/limits                where the caller's tenant stands in line         token, policy limits.list
+ *   GET    /v1/limits/all            where all tenants do                             token with OPERATOR_SCOPE
  *   GET    /connect/start            the page that says what is about to be connected, for whom   the state
  *   POST   /connect/start            its button: on to the provider, with a cookie    the state
  *   GET    /connect/callback         where the provider sends the browser back        the state and that cookie
  *
- * The last eleven are calls like any other (call/call.h): identified, decided, counted, recorded once.  What changes an
+ * The last twelve are calls like any other (call/call.h): identified, decided, counted, recorded once.  What changes an
  * account or a delegation is in the journal as an ADMIN record too.
  */
 #ifndef ADMIN_ADMIN_H

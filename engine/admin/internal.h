@@ -44,6 +44,7 @@ enum err await_delegations_record(struct call *c, struct turn *t);
 enum err await_delegations_revoke(struct call *c, struct turn *t);
 /* limits.c: /v1/limits */
 enum err await_limits_list(struct call *c, struct turn *t);
+enum err await_limits_all(struct call *c, struct turn *t);
 /* connect.c: /connect/ */
 enum err await_connect_page(struct call *c, struct turn *t);
 enum err await_connect_go(struct call *c, struct turn *t);

@@ -21,6 +21,7 @@ static const struct route routes[] = {
     { "POST", "/v1/delegations", "delegations/record", false, false, await_delegations_record },
     { "DELETE", "/v1/delegations/", "delegations/revoke", true, false, await_delegations_revoke },
     { "GET", "/v1/limits", "limits/list", false, false, await_limits_list },
+    { "GET", "/v1/limits/all", "limits/all", false, false, await_limits_all },
     { "GET", "/connect/start", "connect/page", false, true, await_connect_page },
     { "POST", "/connect/start", "connect/go", false, true, await_connect_go },
     { "GET", "/connect/callback", "connect/callback", false, true, await_connect_callback },

@@ -127,7 +127,8 @@ static void authorize_with(struct link *l, struct str token)
 static int authorize_mint(const struct verb *v, const struct link_options *o, struct link *l)
 {
     struct identity_mint m = {
-        .tenant = str_of(o->tenant), .user = str_of(o->user), .agent = str_of(o->agent), .audience = str_of(l->url)
+        .tenant = str_of(o->tenant), .user = str_of(o->user), .agent = str_of(o->agent), .audience = str_of(l->url),
+        .scopes = str_of(o->scopes)
     };
     struct buf minted = BUF_INIT(IDENTITY_TOKEN_MAX);
     int rc = mint(v, l->data, &m, &minted);

@@ -18,6 +18,7 @@
 
 struct link_options {
     const char *url, *token, *user, *agent, *tenant, *data, *config;
+    const char *scopes;                 /* of a token that is made here; no option of its own */
 };
 
 /* The rows of a verb's table of options. */

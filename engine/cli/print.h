@@ -17,7 +17,7 @@ void print_compact(FILE *to, const struct json *j);  /* one line of JSON */
 /* An object as "key  value" lines, a list of objects as a table, anything else as indented JSON. */
 void print_json(FILE *to, const struct json *j);
 
-enum { TABLE_COLUMNS = 8, TABLE_ROWS = 10000 };
+enum { TABLE_COLUMNS = 12, TABLE_ROWS = 10000 };
 
 struct table {
     struct arena *arena;

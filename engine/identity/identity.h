@@ -63,6 +63,8 @@ struct caller {
 
 struct caller *caller_ref(struct caller *c);            /* any thread; returns c */
 void caller_release(struct caller *c);                  /* accepts NULL */
+/* What the operator's token says, which only who has the engine's key can make: see admin/limits.c. */
+#define OPERATOR_SCOPE "sluice.operator"
 bool caller_has_scope(const struct caller *c, struct str scope);
 /* A caller that no token proves (--no-auth on loopback, stdio). E_CONFIG when a name is not acceptable. */
 enum err caller_named(struct str tenant, struct str user, struct str agent, struct caller **ret, struct errinfo *info);

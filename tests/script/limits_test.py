@@ -1,11 +1,16 @@
 """The limiter's place in the engine: throttles in every encoding, providers that keep failing, repeats."""
 import email.utils
+import fcntl
 import json
 import os
+import pty
 import re
 import signal
 import socket
+import struct
+import subprocess
 import sys
+import termios
 import threading
 import time
 import unittest
@@ -390,6 +395,39 @@ permit (principal in Tenant::"other", action, resource);
         go.set()
         for t in calls:
             t.join()
+
+    def test_the_operator_sees_all_and_nobody_else_does(self):
+        self.behave(lambda c, r: upstream.answer(c, 200, EMPTY))
+        for _ in range(80):                         # what is granted often has a name to be shown by
+            self.assertEqual(outcome_of(self.engine.call("outlook.list_mail", {}, self.token)), "done")
+        keys = self.top("--all")
+        mine = [k for k in keys if k["tenant"] == "demo" and k["key"].endswith("|mailbox_requests")]
+        self.assertEqual(len(mine), 1, keys)
+        self.assertGreaterEqual(mine[0]["granted"], 80)
+        p = harness.run("limits", "top", "--once", "--all", "--url", self.engine.url, "--data", self.engine.data)
+        self.assertRegex(p.splitlines()[0], r"^\d+ keys, \d+ waiting, \d+ throttled since the engine started$")
+        self.assertRegex(p, r"mailbox_requests .* demo\b")
+        for scope in ((), ("--scope", "sluice.operators"), ("--scope", "operator")):
+            token = self.engine.token(extra=scope)
+            status, _, raw = self.engine.request("GET", "/v1/limits/all", None, {"Authorization": "Bearer " + token})
+            self.assertEqual((status, b"are for the operator" in raw), (403, True), raw)
+        self.assertEqual(self.engine.request("GET", "/v1/limits/all")[0], 401)
+
+    def test_it_goes_on_until_it_is_told_to_stop(self):
+        master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 6, 200, 0, 0))
+        p = subprocess.Popen([harness.SLUICE, "limits", "top", "--all", "--url", self.engine.url, "--data",
+                              self.engine.data], stdout=slave, stderr=slave)
+        os.close(slave)
+        seen = b""
+        while seen.count(b"\x1b[H\x1b[J") < 3:      # cleared and written again
+            seen += os.read(master, 4096)
+        p.send_signal(signal.SIGINT)
+        p.wait(20)
+        os.close(master)
+        frame = seen.split(b"\x1b[H\x1b[J")[2].decode()
+        self.assertIn("GRANTED/S", frame)
+        self.assertLessEqual(frame.count("\n"), 5)      # as many rows as fit
 
     def test_policy_says_who_may_look(self):
         self.assertIn("not permitted", self.top("--tenant", "third", "--as", "x@third.example", code=3))

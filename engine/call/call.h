@@ -69,6 +69,16 @@ enum call_kind { CALL_OTHER, CALL_TOOL };
 
 enum { CALL_ARENA_MAX = 16 << 20, CALL_TIMEOUT_MS = 30000, CALL_KEY_MAX = 255, CALL_SIDES_MAX = 2 + CALLER_ACTORS_MAX };
 
+enum { SHADOW_NAMED_MAX = 8 };
+
+/* A decision of the candidate policies that is another than the live ones': shadow.c */
+struct shadow_flip {
+    bool flipped;
+    uint8_t now;                        /* enum decided */
+    uint8_t n;
+    uint32_t policies[SHADOW_NAMED_MAX];        /* the first that decided, by their numbers in registry->candidate */
+};
+
 struct call {
     uint32_t magic;
     struct id id;                       /* "call_..." */
@@ -114,6 +124,7 @@ struct call {
     struct asked *asked;                /* what policies were asked */
     struct policy_decision *sides;      /* user, agent, then the delegations */
     unsigned n_sides;
+    struct shadow_flip flip;            /* what the candidate policies would have decided otherwise */
 
     /* ADMIT, INTENT */
     bool counted;                       /* among the calls in flight */

@@ -157,7 +157,11 @@ enum err call_decide(struct call *c)
         e = ask_about(c, &q, c->args, c->resource_type, c->resource_id);
     if (!e)
         e = decide_sides(c, &q);
-    return e ? e : decide_links(c, &q);
+    if (!e)
+        e = decide_links(c, &q);
+    if (c->registry->candidate && c->asked && c->n_sides == c->asked->n)
+        call_shadow(c, &q);
+    return e;
 }
 
 static enum err decide_action(struct call *c, struct str group, struct str name, enum effect effect, struct str type,

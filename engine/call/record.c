@@ -9,6 +9,7 @@
  *   resource "Type::id", resource_type, account, key
  *   time (of the decision, ms), policy and entities (versions),                          why
  *   decisions [{side, who, effect, policies [..], errors [{policy, why, line, column}]}]: every side, refused or not,
+ *   candidate {policy (version), decision, policies [..]}: what the candidate policies would have decided otherwise
  *   delegations [{agent, id, covers, actions [..], since, expires}]: what the user has recorded for the actors
  *
  * With the sealed arguments that is all DECIDE had: `sluice policy explain` and `replay` ask the same question again.
@@ -237,6 +238,9 @@ size_t call_record_room(const struct call *c)
         for (uint32_t k = 0; k < d->n_errors && k < POLICY_NAMED_MAX; k++)
             n += policy_set_info(set, d->errors[k].policy).id.len + 24;
     }
+    n += c->flip.flipped ? 32 : 0;
+    for (unsigned i = 0; i < c->flip.n; i++)
+        n += 1 + policy_set_info(c->registry->candidate, c->flip.policies[i]).id.len;
     for (unsigned i = 0; c->delegations && i < c->caller->n_actors; i++)
         for (unsigned k = 0; c->delegations[i] && k < c->delegations[i]->n_actions; k++)
             n += c->delegations[i]->actions[k].len + 1;
@@ -303,6 +307,20 @@ static void rec_delegations(struct rec *r, const struct call *c)
     }
 }
 
+static void rec_candidate(struct rec *r, const struct call *c)
+{
+    if (!c->flip.flipped)
+        return;
+    rec_key(r, "candidate");
+    buf_addf(&r->b, "{\"policy\":\"%s\",\"decision\":\"%s\",\"policies\":[", policy_set_version(c->registry->candidate),
+             decided_name((enum decided)c->flip.now));
+    for (unsigned i = 0; i < c->flip.n; i++) {
+        buf_add_z(&r->b, i ? "," : "");
+        buf_add_json_str(&r->b, policy_set_info(c->registry->candidate, c->flip.policies[i]).id);
+    }
+    buf_add_z(&r->b, "]}");
+}
+
 static void rec_decisions(struct rec *r, const struct call *c)
 {
     if (c->n_sides == 0)
@@ -311,6 +329,7 @@ static void rec_decisions(struct rec *r, const struct call *c)
     rec_z(r, "policy", policy_set_version(c->registry->policy));
     rec_z(r, "entities", c->registry->entities_version);
     rec_sides(r, c);
+    rec_candidate(r, c);
     rec_delegations(r, c);
 }
 

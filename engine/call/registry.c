@@ -496,6 +496,7 @@ static void registry_free(struct registry *r)
         schema_free(r->tools[i].output);
     }
     policy_set_unref(r->policy);
+    policy_set_unref(r->candidate);
     policy_entities_unref(r->entities);
     map_release(&r->by_name);
     arena_release(&r->arena);
@@ -511,6 +512,7 @@ enum err registry_build(const struct registry_options *opt, struct registry **re
     atomic_init(&r->refs, 1);
     arena_init(&r->arena, REGISTRY_ARENA_MAX);
     r->policy = policy_set_ref(opt->policy);
+    r->candidate = opt->candidate ? policy_set_ref(opt->candidate) : NULL;
     r->entities = opt->entities ? policy_entities_ref(opt->entities) : NULL;
     snprintf(r->entities_version, sizeof(r->entities_version), "%s",
              opt->entities_version ? opt->entities_version : "");

@@ -113,6 +113,7 @@ struct registry {
     size_t n_resources;
     struct map by_name;                 /* tool name -> struct tool */
     struct policy_set *policy;
+    struct policy_set *candidate;       /* asked beside, never obeyed: shadow.c; NULL: none */
     struct policy_entities *entities;   /* the operator's; NULL: none */
     char entities_version[65];          /* SHA-256 of their text; "" for none */
     bool delegation_required;
@@ -130,6 +131,7 @@ struct registry_options {
     size_t n_setups;
     const char *const *enabled;         /* names of connectors, NULL-terminated; NULL: all that are no fixtures */
     struct policy_set *policy;          /* a reference is taken */
+    struct policy_set *candidate;       /* likewise; may be NULL */
     struct policy_entities *entities;   /* frozen, or NULL; a reference is taken */
     const char *entities_version;
     bool delegation_required;           /* users must have recorded a delegation to each agent: question.h */

@@ -17,6 +17,7 @@ int policy_vocabulary(const char *config_path, struct buf *out)
 
     if (rc)
         return rc;
+    config->candidate[0] = NULL;
     config->policies[0] = NULL;         /* broken ones must not be in the way of what is there to check them */
     if (snapshot_build(config, &r, &info))
         rc = complain(&verb_policy, EXIT_UNABLE, "%s", info.text);

@@ -38,6 +38,7 @@ static void use_policies(struct config *c, const char *const *policies)
     for (; policies[n] && n + 1 < CONFIG_LIST_MAX; n++)
         c->policies[n] = policies[n];
     c->policies[n] = NULL;
+    c->candidate[0] = NULL;
 }
 
 int recorded_open(struct recorded_journal *j, const struct verb *v, const char *config, const char *data,
@@ -50,6 +51,7 @@ int recorded_open(struct recorded_journal *j, const struct verb *v, const char *
     rc = config_open(v, config, data, &j->config);
     if (rc)
         return rc;
+    j->config->validation = POLICY_VALIDATION_OFF;
     if (policies)
         use_policies(j->config, policies);
     snprintf(j->dir, sizeof(j->dir), "%s/journal", j->config->data);

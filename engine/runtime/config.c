@@ -164,9 +164,22 @@ static enum err read_format(struct reader *r, const yaml_node_t *n, enum log_for
     return OK;
 }
 
+static enum err read_validation(struct reader *r, const yaml_node_t *n, enum policy_validation *to)
+{
+    static const char *const names[] = { "warn", "strict", "off" };
+
+    for (int i = 0; i < 3; i++) {
+        if (n->type == YAML_SCALAR_NODE && str_is(scalar(n), names[i])) {
+            *to = (enum policy_validation)i;
+            return OK;
+        }
+    }
+    return wrong(r, n, "expected strict, warn or off");
+}
+
 /* ---- mappings ---------------------------------------------------------------------------------------------------- */
 
-enum kind { K_TEXT, K_BOOL, K_INT, K_LIST, K_SECRET, K_LEVEL, K_FORMAT, K_MAP, K_CALL };
+enum kind { K_TEXT, K_BOOL, K_INT, K_LIST, K_SECRET, K_LEVEL, K_FORMAT, K_VALIDATION, K_MAP, K_CALL };
 
 struct key {
     const char *name;
@@ -228,6 +241,7 @@ static enum err read_value(struct reader *r, const struct key *k, const yaml_nod
     case K_SECRET:  return read_secret(r, n, to);
     case K_LEVEL:   return read_level(r, n, to);
     case K_FORMAT:  return read_format(r, n, to);
+    case K_VALIDATION:  return read_validation(r, n, to);
     case K_MAP:     return read_map(r, n, k->map, object);
     case K_CALL:    return k->call(r, n, object);
     }
@@ -478,6 +492,8 @@ static const struct key top_keys[] = {
     { "tls", K_MAP, 0, tls_keys, NULL },
     { "auth", K_MAP, 0, auth_keys, NULL },
     TOP("policies", K_LIST, policies),
+    TOP("policy_validation", K_VALIDATION, validation),
+    TOP("shadow_policies", K_LIST, candidate),
     TOP("entities", K_LIST, entities),
     { "delegation", K_MAP, 0, delegation_keys, NULL },
     TOP("connectors", K_LIST, connectors),

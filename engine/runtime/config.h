@@ -48,6 +48,8 @@ struct config {
     size_t n_issuers;
 
     const char *policies[CONFIG_LIST_MAX];      /* files or directories of *.cedar */
+    const char *candidate[CONFIG_LIST_MAX];     /* likewise: asked beside the policies, never obeyed */
+    enum policy_validation { POLICY_VALIDATION_WARN, POLICY_VALIDATION_STRICT, POLICY_VALIDATION_OFF } validation;
     const char *entities[CONFIG_LIST_MAX];      /* files or directories of *.json: users, agents, groups, ... */
     bool delegation_required;
     const char *connectors[CONFIG_LIST_MAX];    /* enabled; none: all but fixtures */

@@ -7,11 +7,13 @@
 
 #include "base/check.h"
 #include "base/crypto.h"
-#include "call/registry.h"
+#include "base/log.h"
+#include "call/vocabulary.h"
 #include "loop/world.h"
+#include "policy/schema.h"
 #include "runtime/runtime.h"
 
-enum { FILES_MAX = 4096, FILE_BYTES_MAX = 16 << 20 };
+enum { FILES_MAX = 4096, FILE_BYTES_MAX = 16 << 20, FINDINGS_LOGGED_MAX = 20 };
 
 struct collect {
     struct arena arena;
@@ -144,6 +146,67 @@ enum err entities_load(const char *const *paths, struct policy_entities **ret, c
     return e;
 }
 
+/* ---- the snapshot ------------------------------------------------------------------------------------------------ */
+
+/* Candidates decide nothing, so what is wrong with them stops nothing: without them is as before. */
+static struct policy_set *candidate_load(const struct config *c)
+{
+    struct policy_set *set = NULL;
+    struct errinfo why = { "" };
+
+    if (c->candidate[0] && policies_load(c->candidate, &set, &why))
+        LOG_WARN("the candidate policies were not taken", LOG_S("why", why.text));
+    return set;
+}
+
+/* What is wrong with the policies: each line of it is logged, up to a number; strict: the first is the error. */
+static enum err tell_findings(const struct policy_report *r, bool strict, struct errinfo *info)
+{
+    size_t n = 0;
+
+    for (const struct policy_finding *f = r->first; f; f = f->next) {
+        char place[300];
+
+        if (f->warning)
+            continue;
+        snprintf(place, sizeof(place), "%.*s:%u:%u", STR_ARG(f->file), f->line, f->column);
+        if (strict)
+            return err_set(info, E_CONFIG, "%s: policy \"%.*s\": %.*s (errors: %zu; sluice policy check shows all)",
+                           place, STR_ARG(f->policy), STR_ARG(f->text), r->n_errors);
+        if (n++ == FINDINGS_LOGGED_MAX)
+            break;
+        LOG_WARN("a policy does not validate", LOG_S("place", place), LOG_SV("policy", f->policy),
+                 LOG_SV("why", f->text));
+    }
+    if (r->n_errors > FINDINGS_LOGGED_MAX)
+        LOG_WARN("there is more that does not validate: sluice policy check shows all",
+                 LOG_I("errors", (int64_t)r->n_errors));
+    return OK;
+}
+
+/* The live policies against the schema of what they can be asked. */
+static enum err validate(const struct config *c, const struct registry *r, struct errinfo *info)
+{
+    struct policy_schema *schema = NULL;
+    struct policy_report report;
+    struct buf text = BUF_INIT(64 << 20);
+    enum err e;
+
+    if (c->validation == POLICY_VALIDATION_OFF || policy_set_count(r->policy) == 0)
+        return OK;
+    policy_report_init(&report);
+    e = vocabulary_write(r, &text);
+    if (!e)
+        e = policy_schema_parse(STR("(schema)"), buf_str(&text), POLICY_SCHEMA_TEXT, &schema, NULL, info);
+    if (!e)
+        e = policy_schema_validate(schema, r->policy, &report, info);
+    e = e ? e : tell_findings(&report, c->validation == POLICY_VALIDATION_STRICT, info);
+    policy_report_release(&report);
+    policy_schema_unref(schema);
+    buf_release(&text);
+    return e;
+}
+
 enum err snapshot_build(const struct config *c, struct registry **ret, struct errinfo *info)
 {
     char version[65];
@@ -161,8 +224,16 @@ enum err snapshot_build(const struct config *c, struct registry **ret, struct er
     if (!e)
         e = entities_load(c->entities, &opt.entities, version, info);
     if (!e)
+        opt.candidate = candidate_load(c);
+    if (!e)
         e = registry_build(&opt, ret, info);
+    if (!e) {
+        e = validate(c, *ret, info);
+        if (e)
+            registry_unref(*ret);
+    }
     policy_set_unref(opt.policy);
+    policy_set_unref(opt.candidate);
     policy_entities_unref(opt.entities);
     return e;
 }

@@ -217,7 +217,7 @@ def config_tables():
 
 class Configuration(unittest.TestCase):
     KINDS = {"K_TEXT": "text", "K_BOOL": "true/false", "K_INT": "number", "K_LIST": "list", "K_SECRET": "secret",
-             "K_LEVEL": "level", "K_FORMAT": "format"}
+             "K_LEVEL": "level", "K_FORMAT": "format", "K_VALIDATION": "strict, warn or off"}
     CALLS = {"read_issuers": ("issuer_keys", "[]"), "read_providers": ("provider_keys", ".NAME"),
              "read_limits": ("limit_keys", ".LIMIT"), "read_costs": ("", ".REQUEST"),
              "read_tool_budgets": ("tool_budget_keys", ".TOOL")}

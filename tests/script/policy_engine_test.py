@@ -2,6 +2,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -250,6 +251,95 @@ class Replay(WithPolicies):
                             "--policies", self.candidate(BOTH)], capture_output=True, text=True, timeout=60)
         self.assertEqual((p.returncode, p.stdout), (0, "0 calls replayed, 0 flips, 5 not replayable\n"))
         self.assertIn("its tenant's key is gone (5)", p.stderr)
+
+
+class Candidates(WithPolicies):
+    """Shadow mode: a candidate set beside the live one."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.shadow = harness.scratch()
+        cls.EXTRA = "shadow_policies: [%s]" % cls.shadow
+        super().setUpClass()
+
+    def candidate(self, text):
+        with open(os.path.join(self.shadow, "next.cedar"), "w") as f:
+            f.write(text)
+
+    def counted(self, answer):
+        text = self.engine.request("GET", "/metrics")[2].decode()
+        m = re.search(r'^sluice_policy_candidate_total\{answer="%s"\} (\d+)$' % answer, text, re.M)
+        return int(m.group(1)) if m else 0
+
+    def test_flips_are_counted_and_recorded_and_never_obeyed(self):
+        self.candidate('@id("nobody") forbid (principal == User::"bob", action, resource);\n' + BOTH)
+        self.reload(BOTH, [])
+        same = self.counted("same")
+        m = self.add()
+        self.assertTrue(allowed(m))
+        self.assertNotIn("candidate", self.record_of(m))
+        self.assertEqual(self.counted("same"), same + 1)
+        m = self.add(user="bob")
+        self.assertTrue(allowed(m), why(m))
+        r = self.record_of(m)
+        self.assertEqual([d["effect"] for d in r["decisions"]], ["allow", "allow"])
+        self.assertEqual((r["candidate"]["decision"], r["candidate"]["policies"]), ("deny", ["nobody", "agents"]))
+        self.assertRegex(r["candidate"]["policy"], "^[0-9a-f]{64}$")
+        self.assertNotEqual(r["candidate"]["policy"], r["policy"])
+        self.assertEqual(self.counted("allow_to_deny"), 1)
+
+    def test_a_candidate_that_would_allow_more_lets_nothing_through(self):
+        self.candidate("permit (principal, action, resource);")
+        self.reload('@id("none") forbid (principal, action, resource);', [])
+        m = self.add()
+        self.assertFalse(allowed(m))
+        self.assertEqual(self.record_of(m)["candidate"]["decision"], "allow")
+        self.assertEqual(self.counted("deny_to_allow"), 1)
+        self.assertEqual(self.tools(), set())
+        self.candidate('@approval("boss") permit (principal, action, resource);')
+        self.reload(BOTH)
+        self.assertTrue(allowed(self.add()))
+        self.assertEqual(self.counted("allow_to_needs_approval"), 1)
+
+    def test_a_broken_candidate_is_said_and_changes_nothing(self):
+        self.candidate("permit (principal, action);")
+        self.reload(BOTH, [])
+        self.assertRegex(self.engine.text(), r"candidate policies were not taken.*next\.cedar:1:\d+: ")
+        m = self.add()
+        self.assertTrue(allowed(m))
+        self.assertNotIn("candidate", self.record_of(m))
+
+    def test_a_candidate_that_runs_out_of_memory_fails_alone(self):
+        many = ", ".join("[%d, context.args.a]" % i for i in range(3000))
+        self.candidate("\n".join("permit (principal, action, resource) when { [%s].contains(context) };" % many
+                                 for _ in range(8)))
+        self.reload(BOTH, [])
+        failed = self.counted("failed")
+        m = self.add()
+        self.assertTrue(allowed(m), m)
+        self.assertNotIn("candidate", self.record_of(m))
+        self.assertEqual(self.counted("failed"), failed + 1)
+
+
+class Validated(WithPolicies):
+    """Policies are checked when they are loaded, by the schema of what they can be asked."""
+    TYPO = BOTH + '''@id("typo") forbid (principal, action == Action::"add", resource) when { context.args.aa > 1 };'''
+
+    def test_findings_are_told_and_the_set_is_taken(self):
+        self.reload(self.TYPO, [])
+        self.assertRegex(self.engine.text(), r"a policy does not validate.*a\.cedar:4:\d+.*typo.*no attribute `aa`")
+        self.assertFalse(allowed(self.add()))       # a forbid that fails refuses
+
+    def test_strictly_the_set_is_refused_and_the_running_one_stays(self):
+        self.reload(BOTH, [])
+        with open(self.files.config, "a") as f:
+            f.write("policy_validation: strict\n")
+        self.reload(self.TYPO, taken=False)
+        self.assertRegex(self.engine.text().splitlines()[-1],
+                         r'a\.cedar:4:\d+: policy \\?"typo\\?": .*no attribute `aa`')
+        self.assertTrue(allowed(self.add()))
+        self.reload(BOTH)
+        self.assertTrue(allowed(self.add()))
 
 
 class Reloads(WithPolicies):

@@ -25,6 +25,9 @@ struct question_side question_side(const struct question *q, unsigned i)
     return (struct question_side){ i == 1 ? "agent" : "delegate", "Agent", q->actors[i - 1].name };
 }
 
+static struct policy_type type_user = { .name = { "User", 4 } }, type_agent = { .name = { "Agent", 5 } },
+                          type_tenant = { .name = { "Tenant", 6 } }, type_group = { .name = { "Group", 5 } };
+
 /* ---- entities ---------------------------------------------------------------------------------------------------- */
 
 /* What the operator says of the entity: nothing, where that names tenants and not this one. */
@@ -47,9 +50,8 @@ static const struct policy_entity *known(const struct policy_entities *base, con
 static enum err add(struct asked *x, struct arena *a, const struct policy_uid *uid,
                     const struct policy_uid *const *parents, size_t n)
 {
-    for (uint32_t i = 0; i < x->layer.n; i++)
-        if (policy_uid_eq(&x->layer.items[i].uid, uid))
-            return OK;                  /* an agent that acts twice; a resource that is the tenant, or the agent */
+    if (policy_layer_own(&x->layer, uid))
+        return OK;                      /* an agent that acts twice; a resource that is the tenant, or the agent */
     return policy_layer_merge(&x->layer, a, *uid, known(x->layer.base, uid, &x->tenant), parents, n);
 }
 
@@ -62,7 +64,7 @@ static enum err add_user(const struct question *q, struct arena *a, struct asked
         return E_CALL_TOO_LARGE;
     parents[0] = &x->tenant;
     for (unsigned i = 0; i < q->n_groups; i++) {
-        groups[i] = policy_uid(STR("Group"), q->groups[i]);
+        groups[i] = policy_uid_typed(&type_group, q->groups[i]);
         parents[1 + i] = &groups[i];
     }
     return add(x, a, &x->principals[0], parents, 1 + q->n_groups);
@@ -205,10 +207,10 @@ enum err question_ask(const struct question *q, const struct policy_entities *ba
 
     ASSERT(q->n_actors >= 1 && q->n_actors <= CALLER_ACTORS_MAX);
     x->n = question_sides(q);
-    x->tenant = policy_uid(STR("Tenant"), q->tenant);
+    x->tenant = policy_uid_typed(&type_tenant, q->tenant);
     x->resource = policy_uid(q->resource_type, q->resource_id);
     for (unsigned i = 0; i < x->n; i++)
-        x->principals[i] = policy_uid(i ? STR("Agent") : STR("User"), question_side(q, i).who);
+        x->principals[i] = policy_uid_typed(i ? &type_agent : &type_user, question_side(q, i).who);
     policy_layer_init(&x->layer, base);
     e = add_entities(q, a, x);
     shared_context(q, a, x, shared);

@@ -379,16 +379,13 @@ enum err policy_entities_freeze(struct policy_entities *s, struct errinfo *info)
 static struct policy_entity *layer_put(struct policy_layer *l, struct arena *a, struct policy_uid uid,
     const struct policy_entity *known, const struct policy_uid *const *parents, size_t n_parents)
 {
-    const struct policy_entity *up[POLICY_LAYER_MAX];
+    __attribute__((uninitialized)) const struct policy_entity *up[POLICY_LAYER_MAX];
     size_t total = known ? known->n_ancestors : 0, at = 0;
     struct policy_ancestor *v;
     struct policy_entity *out;
 
-    if (l->n == POLICY_LAYER_MAX)
+    if (l->n == POLICY_LAYER_MAX || policy_layer_own(l, &uid))
         return NULL;
-    for (uint32_t i = 0; i < l->n; i++)
-        if (policy_uid_eq(&l->items[i].uid, &uid))
-            return NULL;
     for (size_t i = 0; i < n_parents; i++) {
         const struct policy_entity *found = policy_layer_find(l, parents[i]);
 
@@ -455,10 +452,7 @@ enum err policy_layer_take(struct policy_layer *l, const struct policy_entity *e
 
 const struct policy_entity *policy_layer_find(const struct policy_layer *l, const struct policy_uid *uid)
 {
-    if (!l)
-        return NULL;
-    for (uint32_t i = 0; i < l->n; i++)
-        if (l->hashes[i] == uid->hash && policy_uid_eq(&l->items[i].uid, uid))
-            return &l->items[i];
-    return l->base ? policy_entities_find(l->base, uid) : NULL;
+    const struct policy_entity *own = l ? policy_layer_own(l, uid) : NULL;
+
+    return own || !l || !l->base ? own : policy_entities_find(l->base, uid);
 }

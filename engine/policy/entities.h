@@ -89,6 +89,15 @@ enum err policy_layer_merge(struct policy_layer *l, struct arena *a, struct poli
 /* The same for one that is whole: its ancestors are all that is above it, whatever the layer says. Copied as it is. */
 enum err policy_layer_take(struct policy_layer *l, const struct policy_entity *entity);
 
+/* NULL if there is none in the layer itself. */
+static inline const struct policy_entity *policy_layer_own(const struct policy_layer *l, const struct policy_uid *uid)
+{
+    for (uint32_t i = 0; i < l->n; i++)
+        if (l->hashes[i] == uid->hash && policy_uid_eq(&l->items[i].uid, uid))
+            return &l->items[i];
+    return NULL;
+}
+
 /* NULL if there is none; `l` may be NULL. */
 const struct policy_entity *policy_layer_find(const struct policy_layer *l, const struct policy_uid *uid);
 

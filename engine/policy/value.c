@@ -5,6 +5,8 @@
  */
 #include "policy/value.h"
 
+#include <stdatomic.h>
+
 #include "base/check.h"
 #include "base/map.h"
 #include "policy/ext.h"
@@ -12,13 +14,29 @@
 
 enum { LINEAR_MAX = 8 };        /* up to here a scan beats a binary search */
 
-struct policy_uid policy_uid(struct str type, struct str id)
+static struct policy_uid uid_of(struct str type, uint64_t t, struct str id)
 {
-    uint64_t t = hash_bytes(type.p, type.len), h = hash_bytes(id.p, id.len);
+    uint64_t h = hash_bytes(id.p, id.len);
 
     /* An odd multiplier keeps both halves' bits; equality never rests on the hash alone. */
     h = (h ^ (t * 0x9e3779b97f4a7c15u)) * 0xd6e8feb86659fd93u;
     return (struct policy_uid){ type, id, h ^ (h >> 32), t };
+}
+
+struct policy_uid policy_uid(struct str type, struct str id)
+{
+    return uid_of(type, hash_bytes(type.p, type.len), id);
+}
+
+struct policy_uid policy_uid_typed(struct policy_type *type, struct str id)
+{
+    uint64_t t = atomic_load_explicit(&type->hash, memory_order_relaxed);
+
+    if (!t) {
+        t = hash_bytes(type->name.p, type->name.len);
+        atomic_store_explicit(&type->hash, t, memory_order_relaxed);
+    }
+    return uid_of(type->name, t, id);
 }
 
 bool policy_type_valid(struct str type)

@@ -75,6 +75,15 @@ struct policy_attr {
 /* Type and id are not copied. The type is a Cedar name ("User", "App::User"); see policy_type_valid(). */
 struct policy_uid policy_uid(struct str type, struct str id);
 
+/* A type that names are often made of; its hash is made with the first. For static ones. */
+struct policy_type {
+    struct str name;
+    _Atomic uint64_t hash;      /* 0: not made yet */
+};
+
+/* policy_uid(type->name, id) */
+struct policy_uid policy_uid_typed(struct policy_type *type, struct str id);
+
 /* str_eq() for names, which are short and mostly equal by now: without a call, and without reading what is one text. */
 static inline bool policy_text_eq(struct str a, struct str b)
 {

@@ -8,6 +8,8 @@ Fenced blocks of README.md and docs/*.md, by their tags:
   cedar         accepted by `sluice policy check`
   c connector   the example connector: the build has made it a program (the second argument), which is run here
   json          parses
+  cedar file X  what is in a file X beside the commands; validates against the schema that the page's commands make
+  json file X   likewise; parses
 """
 import glob
 import json
@@ -39,6 +41,13 @@ def blocks(tag, pages=None):
             if m.group(1).strip() == tag:
                 found.append(("%s:%d" % (page, text.count("\n", 0, m.start()) + 1), m.group(2)))
     return found
+
+
+def files(language, pages=None):
+    """[(page:line, name, text)] of the blocks that are files."""
+    named = [t.split() for t in sorted({m.group(1).strip() for p in pages or PAGES for m in FENCE.finditer(read(p))})
+             if re.match(language + " file [a-z.]+$", t)]
+    return [(where, t[2], text) for t in named for where, text in blocks(" ".join(t), pages)]
 
 
 def prose(text):
@@ -73,6 +82,11 @@ class Examples(unittest.TestCase):
         for i, (_, text) in enumerate(blocks("cedar")):
             with open(os.path.join(cls.etc, "policies", "%02d.cedar" % i), "w") as f:
                 f.write(text)
+        for _, name, text in files("cedar") + files("json"):
+            with open(os.path.join(cls.dir, name), "w") as f:
+                f.write(text)
+        os.mkdir(os.path.join(cls.dir, "docs"))
+        os.symlink(os.path.join(ROOT, "docs", "demo"), os.path.join(cls.dir, "docs", "demo"))
 
     def placed(self, text):
         return text.replace("/etc/sluice/", self.etc + "/")
@@ -107,6 +121,15 @@ class Examples(unittest.TestCase):
                     f.write(text)
                 harness.run("policy", "check", path)
 
+    def test_policies_that_are_files_validate_and_none_is_useless(self):
+        config = os.path.join(self.dir, "all.yaml")
+        with open(config, "w") as f:
+            f.write("connectors: [outlook]\nentities: [%s/entities.json]\n" % self.dir)
+        self.assertGreaterEqual(len(files("cedar")), 4)
+        for where, name, _ in files("cedar"):
+            with self.subTest(where):
+                harness.run("policy", "check", "--config", config, "--deny-warnings", os.path.join(self.dir, name))
+
     def test_commands_do_what_the_page_says(self):
         data = os.path.join(self.dir, "sluice-data")
         engine = harness.Engine(data=data, args=["--policies", "docs/demo"])
@@ -124,7 +147,7 @@ class Examples(unittest.TestCase):
         self.assertEqual(engine.stop(), 0)
 
     def test_json_parses(self):
-        for where, text in blocks("json"):
+        for where, text in blocks("json") + [(where, text) for where, _, text in files("json")]:
             with self.subTest(where):
                 json.loads(text)
 

@@ -26,6 +26,7 @@ if(TARGET sluice)
   endif()
   script_test(bench_gen_test $<TARGET_FILE_DIR:bench-load>)
   set_tests_properties(script/bench_gen_test PROPERTIES RUN_SERIAL ON)
+  script_test(bench_run_test)
   script_test(house)
   # The example of docs/connectors.md as a program of its own: its tools are the only ones in it.
   set(example ${CMAKE_BINARY_DIR}/tests/docs_example.c)

@@ -1,0 +1,178 @@
+"""What runs for a case: the upstream, the engine with its users, and the peers beside it.
+
+The engine has everything on: tokens of user and agent, policies, limits, budgets, sealed credentials, a durable journal
+on a real disk.  Its data directory is filled by bench-populate before it starts; the load's tokens come from there.
+"""
+import json
+import os
+import subprocess
+
+import peers
+from common import harness, load_cpus, pinned, subject_cpus
+
+POLICY = """
+@id("users-use-their-mailboxes")
+permit (principal is User, action in [%(actions)s], resource) when { context.user like "user-*" };
+@id("agents-act-for-them")
+permit (principal is Agent, action in [%(actions)s], resource) when { context.user like "user-*" };
+@id("people-destroy")
+forbid (principal, action in Action::"destroys", resource) unless { context.auth == "user" };
+@id("nobody-gets-mail")
+forbid (principal, action in [%(actions)s], resource) when { context.args has to && context.args.to == "nobody" };
+"""
+MORE = """@id("extra-%(i)d")
+permit (principal == User::"somebody-%(i)d", action in [%(actions)s], resource)
+  when { context.args has folder && context.args.folder == "folder-%(i)d" };
+"""
+CONFIG = """
+workers: %(workers)d
+connectors: [%(connectors)s]
+policies: ["%(folder)s/policy.cedar"]
+auth: { audiences: ["%(audience)s"] }
+journal: %(journal)s
+budgets: %(budgets)s
+providers:
+%(providers)s"""
+PROVIDER = """  %(name)s: { base_url: "%(url)s", token_url: "%(plain)s/token", client_id: bench-client,
+    client_secret: "env:BENCH_SECRET", allow_loopback: true, allow_plain_http: true, limits: %(limits)s }
+"""
+# Far away, so that they are counted and never reached; a scenario brings them near.
+LIMITS = {
+    "outlook": {"mailbox_concurrency": {"concurrency": 100000}, "mailbox_requests": {"amount": 1000000000},
+                "app_requests": {"amount": 1000000000}},
+    "bench": {"account_at_once": {"concurrency": 100000}},
+}
+BUDGETS = {"tenant": {"per_minute": 1000000000}, "agent": {"per_minute": 1000000000},
+           "user": {"per_minute": 1000000000}}
+
+
+class Rig:
+    AUDIENCE = "http://bench.example/mcp"
+
+    def __init__(self, case, systems, opt, pinning=True):
+        self.case, self.opt, self.pinning = case, opt, pinning
+        self.folder = harness.scratch("sluice-bench-")
+        self.data = os.path.join(opt.data, os.path.basename(self.folder)) if opt.data else \
+            os.path.join(self.folder, "data")
+        self.ca = os.path.join(self.folder, "ca.pem")
+        self.providers = sorted({c["tool"].split(".")[0] for c in case.calls})
+        self.systems, self.left_out = {}, {}
+        self.make_certificate()
+        self.start_upstream()
+        self.populate()
+        for name in systems:
+            try:
+                self.systems[name] = self.start_engine() if name == "sluice" else peers.START[name](self)
+            except peers.Missing as e:
+                self.left_out[name] = str(e)
+
+    def program(self, name):
+        return os.path.join(self.opt.programs, name)
+
+    # ---- the upstream ----
+
+    def make_certificate(self):
+        """A certificate of its own authority for 127.0.0.1, which everybody here is told to trust."""
+        self.key = os.path.join(self.folder, "key.pem")
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+                        "-keyout", self.key, "-out", self.ca, "-days", "2", "-subj", "/CN=localhost", "-addext",
+                        "subjectAltName=DNS:localhost,IP:127.0.0.1"], check=True, capture_output=True)
+
+    def start_upstream(self):
+        u = self.case.upstream
+        command = [self.program("bench-upstream"), "--port", "0", "--delay", u["delay"], "--payload", str(u["payload"]),
+                   "--expires-in", str(u["expires_in"])]
+        if u["fail"]:
+            command += ["--fail", u["fail"]]
+        self.tls_port = 0
+        if u["tls"]:
+            self.tls_port = peers.free_port()
+            command += ["--tls-port", str(self.tls_port), "--cert", self.ca, "--key", self.key]
+        self.upstream = harness.Process(pinned(load_cpus(), command))
+        self.port = int(self.upstream.wait_line(r"listening http://127\.0\.0\.1:(\d+)").group(1))
+
+    def upstream_url(self):
+        if self.case.upstream["tls"]:
+            return "https://127.0.0.1:%d" % self.tls_port
+        return "http://127.0.0.1:%d" % self.port
+
+    def upstream_stats(self):
+        import urllib.request
+        with urllib.request.urlopen("http://127.0.0.1:%d/stats" % self.port, timeout=10) as r:
+            return json.load(r)
+
+    # ---- the engine ----
+
+    def populate(self):
+        """Users, accounts, and [(tenant, user, token)] of those that the load calls for."""
+        c = self.case.callers
+        self.tokens = []
+        path = os.path.join(self.folder, "tokens")
+        for provider in self.providers:
+            command = [self.program("bench-populate"), "--data", self.data, "--provider", provider, "--tenants",
+                       str(c["tenants"]), "--users", str(c["users"]), "--tokens", path, "--tokens-max",
+                       str(c["tokens"]), "--audience", self.AUDIENCE, "--agent", "agent-0"]
+            if c["expired"]:
+                command.append("--expired")
+            p = subprocess.run(command, capture_output=True, text=True)
+            if p.returncode:
+                raise SystemExit("bench: bench-populate: %s" % p.stderr.strip())
+        with open(path) as f:
+            self.tokens = [line.split() for line in f]
+        for agent in range(1, c["agents"]):         # users take turns with agents
+            for i in range(agent, len(self.tokens), c["agents"]):
+                self.tokens[i][2] = None
+            for tenant in {t for t, _, token in self.tokens if token is None}:
+                rows = [r for r in self.tokens if r[2] is None and r[0] == tenant]
+                for row, token in zip(rows, self.mint([r[1] for r in rows], tenant, "agent-%d" % agent)):
+                    row[2] = token
+
+    def mint(self, users, tenant, agent="agent-0"):
+        """Fresh tokens, one per user named."""
+        path = os.path.join(self.folder, "users")
+        with open(path, "w") as f:
+            f.write("\n".join(users) + "\n")
+        return harness.run("token", "--users-file", path, "--tenant", tenant, "--agent", agent, "--ttl", "8h",
+                           "--audience", self.AUDIENCE, "--data", self.data).split()
+
+    def issuer_key(self):
+        return peers.raw_public_key(os.path.join(self.data, "issuer.key"))
+
+    def write_policies(self):
+        actions = ", ".join('Action::"%s"' % p for p in self.providers)
+        with open(os.path.join(self.folder, "policy.cedar"), "w") as f:
+            f.write(POLICY % {"actions": actions})
+            for i in range(self.case.engine["policies"] - POLICY.count("@id")):
+                f.write(MORE % {"i": i, "actions": actions})
+
+    def start_engine(self):
+        e = self.case.engine
+        self.write_policies()
+        providers = "".join(PROVIDER % {
+            "name": p, "url": self.upstream_url(), "plain": "http://127.0.0.1:%d" % self.port,
+            "limits": json.dumps({**LIMITS.get(p, {}), **e["limits"]})} for p in self.providers)
+        config = os.path.join(self.folder, "sluice.yaml")
+        with open(config, "w") as f:
+            f.write(CONFIG % {"workers": e["workers"], "connectors": ", ".join(self.providers), "folder": self.folder,
+                              "audience": self.AUDIENCE, "journal": json.dumps({"segment_mb": 64, **e["journal"]}),
+                              "budgets": json.dumps({**BUDGETS, **e["budgets"]}), "providers": providers})
+        try:
+            engine = harness.Engine(config=config, data=self.data, env={
+                "BENCH_SECRET": "bench-secret", "SSL_CERT_FILE": self.ca})
+        except AssertionError as error:
+            raise SystemExit("bench: the engine did not start: %s" % error) from None
+        system = peers.System("sluice", engine, engine.url)
+        if self.pinning:
+            system.pin(subject_cpus(e["workers"]))
+        system.metrics = "http://127.0.0.1:%d/metrics" % engine.port
+        return system
+
+    def stop(self):
+        for name, system in self.systems.items():
+            if name != "direct":
+                system.stop()
+        self.upstream.signal(15)
+        self.upstream.wait()
+        if self.opt.data:
+            import shutil
+            shutil.rmtree(self.data, True)

@@ -1,0 +1,170 @@
+"""What the engine must show: each row a figure of the results, what it may be at most, and what is aimed at.
+
+A row's figure is a function of {scenario: result}; None where its scenario was not run, or a peer was left out.
+"""
+import figures
+import rounds
+
+
+def cell(results, scenario, case, system):
+    for c in results.get(scenario, {}).get("cells", ()):
+        if c["case"] == case and c["system"] == system:
+            return c
+    return None
+
+
+def ratio(results, a, b, figure="cpu_us"):
+    """Of two cells, (scenario, case, system) each: of a figure, round by round."""
+    x, y = cell(results, *a), cell(results, *b)
+    if not x or not y:
+        return None
+    return figures.ratios(x[figure + "_rounds"], y[figure + "_rounds"])
+
+
+def added(results, quantile):
+    """What the engine adds to a latency beyond what nginx adds."""
+    x, y = cell(results, "latency", "", "sluice"), cell(results, "latency", "", "nginx")
+    if not x or not y:
+        return None
+    return figures.spread([a - b for a, b in zip(x[quantile + "_rounds"], y[quantile + "_rounds"])])
+
+
+def write_extra(results, quantile):
+    x, y = cell(results, "write", "write", "sluice"), cell(results, "write", "read", "sluice")
+    if not x or not y:
+        return None
+    return figures.spread([a - b for a, b in zip(x[quantile + "_rounds"], y[quantile + "_rounds"])])
+
+
+def per_call_kb(results, scenario, case):
+    c = cell(results, scenario, case, "sluice")
+    if not c:
+        return None
+    return {k: v / c["in_flight"] / 1024 if k != "n" else v for k, v in c["memory_growth"].items()}
+
+
+def by_factor(c, timeline):
+    """{factor of the capacity: ok answers per second}, the first second of each phase left out."""
+    found, at = {}, 0.0
+    for p in c["phases"]:
+        factor, seconds = p.split(":")
+        rows = [r for r in timeline if at + 1 <= r["t"] < at + float(seconds)]
+        found.setdefault(factor, []).extend(r["ok"] for r in rows)
+        at += float(seconds)
+    return found
+
+
+def goodput(results):
+    """At ten times the capacity, of the best that any phase reached, in per cent."""
+    c = cell(results, "overload", "places", "sluice")
+    if not c:
+        return None
+    parts = []
+    for timeline in c["timelines"]:
+        of = {f: figures.median(v) for f, v in by_factor(c, timeline).items() if v}
+        if of.get("10x") is not None and max(of.values()):
+            parts.append(100 * of["10x"] / max(of.values()))
+    return figures.spread(parts)
+
+
+def refusals_ms(results):
+    c = cell(results, "overload", "places", "sluice")
+    s = c and c["refused_p99"]
+    return s and {k: v / 1000 if k != "n" else v for k, v in s.items()}
+
+
+def soak_growth(results):
+    c = cell(results, "soak", "", "sluice")
+    s = c and c["memory_growth"]
+    return s and {k: v / 1048576 if k != "n" else v for k, v in s.items()}
+
+
+def cpu(a, b):
+    return lambda r: ratio(r, a, b)
+
+
+READ, TLS = ("read", "", "sluice"), ("read-tls", "", "sluice")
+ROWS = (        # what, figure, unit, at most (or "least": at least), aim
+    ("CPU per governed read, plain upstream, everything on, vs nginx bare proxy",
+     cpu(READ, ("read", "", "nginx")), "x", 1.2, 0.9),
+    ("the same, TLS upstream, vs nginx to the same TLS upstream", cpu(TLS, ("read-tls", "", "nginx")), "x", 1.1, 0.8),
+    ("vs official TypeScript SDK server, same tool", cpu(READ, ("read", "", "typescript")), "x", 1 / 20, 1 / 30),
+    ("added p50 at half of saturation, beyond nginx's own", lambda r: added(r, "p50"), "us", 20, 5),
+    ("added p99 at half of saturation, beyond nginx's own", lambda r: added(r, "p99"), "us", 200, 120),
+    ("governed write with durable intent: extra p50", lambda r: write_extra(r, "p50"), "us", 300, 130),
+    ("governed write with durable intent: extra p99", lambda r: write_extra(r, "p99"), "us", 800, 250),
+    ("user memory per call in flight, plain", lambda r: per_call_kb(r, "memory", "plain"), "KB", 16, 8),
+    ("user memory per call in flight, TLS", lambda r: per_call_kb(r, "memory", "tls"), "KB", 60, 24),
+    ("memory per waiter parked on a limit", lambda r: per_call_kb(r, "waiters", ""), "KB", 8, 2),
+    ("CPU per call, 100 to 10,000 in flight to one host",
+     cpu(("in-flight", "10000", "sluice"), ("in-flight", "100", "sluice")), "x", 1.1, 1.03),
+    ("1 to 2 workers, CPU per call", cpu(("workers", "2", "sluice"), ("workers", "1", "sluice")), "x", 1.05, 1.03),
+    ("256 to 100,000 accounts, CPU per call",
+     cpu(("accounts", "100000", "sluice"), ("accounts", "256", "sluice")), "x", 1.15, 1.05),
+    ("1 to 1,000,000 accounts, CPU per call",
+     cpu(("million", "1000000", "sluice"), ("million", "1", "sluice")), "x", 1.15, 1.05),
+    ("10 to 10,000 policies, CPU per call",
+     cpu(("policies", "10000", "sluice"), ("policies", "10", "sluice")), "x", 1.1, 1.05),
+    ("1 to 10,000 tenants, CPU per call",
+     cpu(("tenants", "10000", "sluice"), ("tenants", "1", "sluice")), "x", 1.1, 1.05),
+    ("offered 10x capacity: goodput, of peak", goodput, "%", -90, -95),
+    ("offered 10x capacity: p99 of refusals", refusals_ms, "ms", 5, 2),
+    ("80 % load for as long as the soak ran: memory growth", soak_growth, "MB", None, None),
+)
+
+
+def judged(results):
+    """[(what, spread, unit, at most, aim, verdict)] of the rows whose scenarios were run."""
+    rows = []
+    for what, figure, unit, most, aim in ROWS:
+        s = figure(results)
+        if s is None:
+            continue
+        verdict = ""
+        if most is not None:
+            def good(bound, s=s):
+                return s["median"] >= -bound if bound < 0 else s["median"] <= bound
+            verdict = "aim" if good(aim) else "met" if good(most) else "missed"
+        rows.append((what, s, unit, most, aim, verdict))
+    return rows
+
+
+def in_words(s, unit):
+    """A figure as people read it: the median, and from where to where the rounds went."""
+    small = unit == "x" and s["median"] < 0.2
+    if small:
+        return "1/%.0f (1/%.0f..1/%.0f)" % (1 / s["median"], 1 / s["least"], 1 / s["most"])
+    digits = 2 if unit == "x" else 1 if unit in ("KB", "ms", "MB", "%") else 0
+    form = "%%.%df" % digits
+    return (form + "%s (" + form + ".." + form + ")") % (s["median"], " " + unit if unit != "x" else "x", s["least"],
+                                                         s["most"])
+
+
+def bound_in_words(bound, unit):
+    if bound is None:
+        return "none beyond noise"
+    if unit == "x" and bound < 0.2:
+        return "1/%.0f" % (1 / bound)
+    return "%s%g%s" % ("at least " if bound < 0 else "", abs(bound), "x" if unit == "x" else " " + unit)
+
+
+def markdown(results):
+    """The table, as docs/performance.md has it."""
+    lines = ["| metric | measured: median (least..most of the rounds) | at most | aim | |", "|---|---|---|---|---|"]
+    for what, s, unit, most, aim, verdict in judged(results):
+        lines.append("| %s | %s | %s | %s | %s |" % (what, in_words(s, unit), bound_in_words(most, unit),
+                                                    bound_in_words(aim, unit), verdict))
+    return "\n".join(lines)
+
+
+def noise(result):
+    """Of a scenario: how far the system measured twice in each round differed, and the loop that is always the same."""
+    for c in result["cells"]:
+        if c["system"].endswith(rounds.AGAIN):
+            for first in result["cells"]:
+                if first["system"] + rounds.AGAIN == c["system"] and first["case"] == c["case"]:
+                    pairs = figures.ratios(c["cpu_us_rounds"], first["cpu_us_rounds"])
+                    off = max(abs(pairs["least"] - 1), abs(pairs["most"] - 1))
+                    return {"system": first["system"], "ratio": pairs, "most": off, "median": abs(pairs["median"] - 1),
+                            "loop": figures.width(result["cpu_loop_s"])}
+    return None

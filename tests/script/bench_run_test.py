@@ -1,0 +1,206 @@
+"""The bench's runner: scenarios that are wrong are refused by file and key, figures are what they say, the gate judges
+as it should, and a short run against a real engine ends in results that can be read."""
+import json
+import os
+import re
+import subprocess
+import sys
+import unittest
+import unittest.mock
+import xml.dom.minidom
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import harness
+
+RUN = os.path.join(harness.ROOT, "bench", "run")
+sys.path.insert(1, RUN)
+import figures
+import gate
+import plots
+import report
+import scenario
+import targets
+
+GOOD = 'shows = "something"\n[[calls]]\ntool = "bench.read"\n'
+WRONG = (       # text of a file, what the error must name
+    ("", "shows: is missing"),
+    ('shows = ""\n', "shows"),
+    (GOOD.split("[[")[0], "calls: expected at least one"),
+    ('color = "red"\n' + GOOD, "color: there is no such key"),
+    (GOOD + "[lode]\nseconds = 1\n", "lode: there is no such key"),
+    (GOOD + "[load]\nsecond = 1\n", "load.second: there is no such key"),
+    (GOOD + '[load]\nmode = "ajar"\n', "load.mode"),
+    (GOOD + "[load]\nin_flight = 0\n", "load.in_flight"),
+    (GOOD + "[load]\nin_flight = true\n", "load.in_flight"),
+    (GOOD + '[load]\nseconds = "3"\n', "load.seconds"),
+    (GOOD + '[load]\nmode = "open"\nrate = "fast"\n', "load.rate"),
+    (GOOD + '[load]\nmode = "open"\nphases = ["1x"]\n', "load.phases"),
+    (GOOD + '[load]\nphases = ["1x:2"]\n', "load.phases: needs mode"),
+    (GOOD + '[load]\nera = "2024-11-05"\n', "load.era"),
+    (GOOD + "[callers]\nusers = 2000000\n", "callers.users"),
+    (GOOD + '[upstream]\ndelay = "5ms"\n', "upstream.delay"),
+    (GOOD + '[upstream]\nfail = "often"\n', "upstream.fail"),
+    (GOOD + '[upstream]\ntls = "yes"\n', "upstream.tls"),
+    (GOOD + "[engine]\nlimits = 3\n", "engine.limits"),
+    ('systems = ["apache"]\n' + GOOD, "systems"),
+    (GOOD + "weight = 0\n", "calls.weight"),
+    ('shows = "x"\n[[calls]]\narguments = {}\n', "calls.tool: is missing"),
+    (GOOD + '[[events]]\nsignal = "HUP"\n', "events.at: is missing"),
+    (GOOD + '[[events]]\nat = 1\nsignal = "KILL"\n', "events.signal"),
+    (GOOD + '[[cases]]\nload = { seconds = 1 }\n', "cases.name"),
+    (GOOD + '[[cases]]\nname = "a"\n[[cases]]\nname = "a"\n', 'cases.name: "a" is there twice'),
+    (GOOD + '[[cases]]\nname = "a"\nlod = { seconds = 1 }\n', "cases.lod: there is no such section"),
+    (GOOD + '[[cases]]\nname = "a"\nload = 3\n', "cases.load: expected a table"),
+    (GOOD + '[[cases]]\nname = "a"\nload = { secs = 3 }\n', "load.secs: there is no such key"),
+    ("cases = 3\n" + GOOD, "cases: expected [[cases]]"),
+    ("shows = \n", "Invalid value"),
+)
+
+
+class Scenarios(unittest.TestCase):
+    def of(self, text):
+        path = os.path.join(harness.scratch(), "wrong.toml")
+        with open(path, "w") as f:
+            f.write(text)
+        return scenario.load(path)
+
+    def test_each_mistake_is_named_with_file_and_key(self):
+        for text, said in WRONG:
+            with self.subTest(said):
+                with self.assertRaises(scenario.Wrong) as e:
+                    self.of(text)
+                self.assertIn("wrong.toml", str(e.exception))
+                self.assertIn(said, str(e.exception))
+
+    def test_a_case_replaces_keys_and_keeps_the_others(self):
+        s = self.of(GOOD + '[load]\nseconds = 2\nin_flight = 8\n[[cases]]\nname = "a"\nload = { in_flight = 9 }\n'
+                           '[[cases]]\nname = "b"\nengine = { workers = 2 }\n')
+        self.assertEqual([(c.load["seconds"], c.load["in_flight"]) for c in s.cases], [(2, 9), (2, 8)])
+        self.assertNotEqual(s.cases[0].rig(), s.cases[1].rig())
+
+    def test_those_of_the_project_can_be_read_and_rows_find_their_cells(self):
+        known = scenario.all_of()
+        for name in ("read", "read-tls", "write", "cold-tokens", "in-flight", "waiters", "refresh-storm", "overload",
+                     "noisy-neighbour", "mailbox-storm", "policies", "accounts", "tenants", "slow-upstream", "latency",
+                     "workers"):
+            self.assertIn(name, known)
+        asked = []
+        with unittest.mock.patch.object(targets, "cell", lambda results, *which: asked.append(which)):
+            for _, figure, *_ in targets.ROWS:
+                self.assertIsNone(figure({}))
+        self.assertGreater(len(asked), len(targets.ROWS))
+        for name, case, system in asked:
+            self.assertIn(case, [c.name for c in known[name].cases], name)
+            self.assertIn(system, known[name].systems, name)
+
+
+class Figures(unittest.TestCase):
+    def spread(self, *values):
+        return figures.spread(values)
+
+    def test_spread_and_ratio(self):
+        self.assertEqual(self.spread(3, 1, 2), {"median": 2, "least": 1, "most": 3, "n": 3})
+        self.assertIsNone(figures.spread([None]))
+        self.assertEqual(figures.ratios([2, 4], [1, 4])["median"], 1.5)
+
+    def test_histograms_are_put_together(self):
+        merged = figures.merge_buckets([[[10, 1], [20, 2]], [[20, 1], [30, 4]]])
+        self.assertEqual(merged, [[10, 1], [20, 3], [30, 4]])
+        self.assertEqual(figures.quantile(merged, 0.5), 20)
+        self.assertEqual(figures.quantile(merged, 0.99), 30)
+        self.assertIsNone(figures.quantile([], 0.5))
+
+    def test_only_what_is_beyond_noise_is_a_difference(self):
+        old = self.spread(10, 10.2, 9.9)
+        self.assertEqual(figures.beyond_noise(old, self.spread(10.3, 10.4, 10.3), 0.05)[1], "within noise")
+        self.assertEqual(figures.beyond_noise(old, self.spread(12, 12.3, 11.9), 0.05)[1], "more")
+        self.assertEqual(figures.beyond_noise(old, self.spread(8, 8.2, 8.1), 0.05)[1], "less")
+        self.assertEqual(figures.beyond_noise(old, self.spread(9, 13, 12), 0.05)[1], "within noise")
+        self.assertEqual(figures.beyond_noise(None, old, 0.05), (None, "unknown"))
+
+    def test_plots_are_xml_and_nothing_of_them_is_elsewhere(self):
+        s = self.spread(1, 2, 3)
+        for svg in (plots.bars([("a<b", s, "#000"), ("b", self.spread(500, 510), "#000"), ("c", s, "#000")], "us"),
+                    plots.distributions([("a&b", [[100, 5], [1000, 1]], "#000")]),
+                    plots.timeline([{"t": i, "offered": 10 ** i, "ok": i, "refused": 0} for i in range(5)], ["1x:5"])):
+            xml.dom.minidom.parseString(svg)
+        self.assertEqual(plots.distributions([("a", [], "#000")]), "")
+
+
+class Gate(unittest.TestCase):
+    def test_more_than_a_tenth_fails(self):
+        rows = gate.judge({"read": 1000, "write": 1000}, {"read": 1099, "write": 1101})
+        self.assertEqual([r[4] for r in rows], ["ok", "more"])
+        self.assertFalse(gate.passes(rows))
+        self.assertTrue(gate.passes(rows[:1]))
+
+    def test_less_is_said_and_passes_and_what_is_gone_fails(self):
+        rows = gate.judge({"read": 1000, "old": 5}, {"read": 800, "new": 7})
+        self.assertEqual([(r[0], r[4]) for r in rows], [("new", "new"), ("old", "gone"), ("read", "less")])
+        self.assertFalse(gate.passes(rows))
+        self.assertTrue(gate.passes([r for r in rows if r[4] != "gone"]))
+
+    def test_a_baseline_that_is_none_says_how_to_write_one(self):
+        d = harness.scratch()
+        for text in ("", "[]", "{}", '{"instructions": {}}', '{"instructions": {"read": "many"}}',
+                     '{"instructions": {"read": 0}}'):
+            path = os.path.join(d, "gate.json")
+            with open(path, "w") as f:
+                f.write(text)
+            with self.assertRaisesRegex(gate.Broken, "gate.json.*--renew"):
+                gate.read_baseline(path)
+        with self.assertRaisesRegex(gate.Broken, "--renew"):
+            gate.read_baseline(os.path.join(d, "none.json"))
+
+    def test_the_projects_own_baseline_is_one(self):
+        self.assertEqual(set(gate.read_baseline()), set(gate.KINDS))
+
+
+class ARun(unittest.TestCase):
+    """With the engine, the upstream and the floor: what is there wherever the tests are."""
+
+    def bench(self, *args):
+        return subprocess.run([sys.executable, RUN, "--build", os.path.dirname(harness.SLUICE), *args],
+                              capture_output=True, text=True, timeout=300)
+
+    def test_a_short_run_and_a_comparison_with_itself(self):
+        out = harness.scratch()
+        p = self.bench("read", "--systems", "direct,floor,sluice", "--rounds", "2", "--seconds", "0.2", "--no-syscalls",
+                       "--out", out)
+        self.assertEqual(p.returncode, 0, p.stderr)
+        self.assertIn("noise floor", p.stdout)
+        results = os.path.join(out, "results.json")
+        with open(results) as f:
+            data = json.load(f)
+        cells = {c["system"]: c for c in data["scenarios"]["read"]["cells"]}
+        self.assertEqual(set(cells), {"direct", "floor", "sluice", "floor'"})
+        for name, c in cells.items():
+            self.assertEqual((c["failed"], c["refused"], c["rounds"]), (0, 0, 2), name)
+            self.assertGreater(c["ok"], 0)
+            self.assertGreater(c["rate_ok"]["median"], 0)
+        self.assertIn("RUN", [s[0] for s in cells["sluice"]["stages"]])
+        with open(os.path.join(out, "report.html")) as f:
+            page = f.read()
+        self.assertNotRegex(page, r'(?:src|href)\s*=|@import|url\(')
+        for svg in re.findall(r"<svg.*?</svg>", page, re.S):
+            xml.dom.minidom.parseString(svg)
+        same = self.bench("compare", results, results)
+        self.assertEqual(same.returncode, 0, same.stderr)
+        self.assertRegex(same.stdout, r"sluice +CPU us/call.*1\.00x  within noise")
+
+    def test_what_is_not_there_is_said(self):
+        p = self.bench("raed")
+        self.assertEqual(p.returncode, 1)
+        self.assertIn("there is no scenario raed; there are", p.stderr)
+        p = self.bench("compare", "a")
+        self.assertIn("compare OLD NEW", p.stderr)
+        p = self.bench("compare", __file__, __file__)
+        self.assertEqual(p.returncode, 1)
+        self.assertIn("not a file of results", p.stderr)
+        p = self.bench("read", "--systems", "apache")
+        self.assertEqual(p.returncode, 2)
+        self.assertIn("there is no apache", p.stderr)
+
+
+if __name__ == "__main__":
+    harness.main()

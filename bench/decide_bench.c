@@ -6,7 +6,8 @@
  * The whole of call_decide(), on frozen arguments of outlook.send_mail, for a caller with one agent (two sides), with
  * one delegation behind it (three) and with three (five).  Arguments, entities and context are made each time, as in a
  * call; the arena is cleared between two and keeps its memory.  CPU time, the first decile of batches.  With N (10 if
- * left out) policies beside those that decide.
+ * left out) policies beside those that decide. Then what a list of all tools costs a caller: found anew, and shared
+ * with others of the class.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,8 +16,9 @@
 
 #include "base/check.h"
 #include "call/internal.h"
+#include "call/listing.h"
 
-enum { BATCH = 500, BATCHES = 400 };
+enum { BATCH = 500, BATCHES = 400, FIRST_LISTS = 21 };
 
 static const char deciding[] =
     "permit(principal is User in Tenant::\"demo\", action in Action::\"outlook\", resource is Mailbox);\n"
@@ -81,6 +83,43 @@ static double measure(struct call *c, const struct json *args)
     return (double)took[BATCHES / 10] / BATCH;
 }
 
+static int64_t list_once(struct call *c)
+{
+    const struct tool *last = &c->registry->tools[c->registry->n_tools - 1];
+    int64_t begun = now_ns();
+
+    arena_clear(&c->arena);
+    c->visible = NULL;
+    c->delegations = NULL;
+    ASSERT(call_could_allow(c, last));
+    return now_ns() - begun;
+}
+
+/* tools/list without its text: a bit for each tool. The median of a class's first, each in a listing of its own. */
+static double measure_first(struct call *c)
+{
+    int64_t took[FIRST_LISTS];
+
+    for (unsigned i = 0; i < FIRST_LISTS; i++) {
+        listing_free(c->registry->listing);
+        c->registry->listing = listing_new(c->registry->policy, c->registry->n_tools, &c->registry->arena);
+        ASSERT(c->registry->listing != NULL);
+        took[i] = list_once(c);
+    }
+    qsort(took, FIRST_LISTS, sizeof(took[0]), by_value);
+    return (double)took[FIRST_LISTS / 2];
+}
+
+static double measure_shared(struct call *c)
+{
+    static int64_t took[BATCHES];
+
+    for (unsigned i = 0; i < BATCHES; i++)
+        took[i] = list_once(c);
+    qsort(took, BATCHES, sizeof(took[0]), by_value);
+    return (double)took[BATCHES / 2];
+}
+
 int main(int argc, char **argv)
 {
     static const char *const enabled[] = { "outlook", NULL };
@@ -109,6 +148,9 @@ int main(int argc, char **argv)
     printf("DECIDE, %u policies beside those that decide\n", n);
     for (caller.n_actors = 1; caller.n_actors <= 4; caller.n_actors *= 2)
         printf("  %u sides  %7.0f ns\n", caller.n_actors + 1, measure(&c, args));
+    caller.n_actors = 1;
+    printf("  the tools of a caller (%zu): found %.0f ns, shared %.0f ns\n", c.registry->n_tools, measure_first(&c),
+           measure_shared(&c));
     arena_release(&c.arena);
     arena_release(&a);
     registry_unref(c.registry);

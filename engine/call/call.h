@@ -124,6 +124,7 @@ struct call {
     struct asked *asked;                /* what policies were asked */
     struct policy_decision *sides;      /* user, agent, then the delegations */
     unsigned n_sides;
+    const uint64_t *visible;            /* of tools/list: a bit for each tool; NULL: not asked yet */
     struct shadow_flip flip;            /* what the candidate policies would have decided otherwise */
 
     /* ADMIT, INTENT */

@@ -33,7 +33,7 @@ static enum err recorded_delegations(struct call *c)
     return OK;
 }
 
-static enum err question_of(struct call *c, const struct policy_entity *action, struct question *q)
+enum err call_question(struct call *c, const struct policy_entity *action, struct question *q)
 {
     const struct caller *w = c->caller;
 
@@ -152,7 +152,7 @@ enum err call_decide(struct call *c)
     enum err e;
 
     ASSERT(c->frozen.p != NULL && c->caller != NULL);
-    e = question_of(c, &c->tool->action, &q);
+    e = call_question(c, &c->tool->action, &q);
     if (!e)
         e = ask_about(c, &q, c->args, c->resource_type, c->resource_id);
     if (!e)
@@ -176,7 +176,7 @@ static enum err decide_action(struct call *c, struct str group, struct str name,
         return E_CALL_TOO_LARGE;
     e = question_action(c->registry->entities, &c->arena, action, group, effect, entity);
     if (!e)
-        e = question_of(c, entity, &q);
+        e = call_question(c, entity, &q);
     if (!e)
         e = ask_about(c, &q, json_object(&c->arena), type, id);
     if (!e)
@@ -199,25 +199,4 @@ enum err call_decide_action(struct call *c, struct str group, struct str name, e
 enum err call_decide_named(struct call *c, const struct provider_conf *p, struct str name)
 {
     return decide_action(c, str_of(p->decl->name), name, EFFECT_READS, STR("Tenant"), c->caller->tenant, true);
-}
-
-/* ---- lists ------------------------------------------------------------------------------------------------------- */
-
-bool call_could_allow(struct call *c, const struct tool *t)
-{
-    struct asked *x = arena_alloc(&c->arena, sizeof(*x));
-    struct question q;
-
-    if (!x || question_of(c, &t->action, &q))
-        return false;
-    q.resource_type = str_of(t->resource_type);
-    if (question_ask(&q, c->registry->entities, &c->arena, x))
-        return false;
-    for (unsigned i = 0; i < x->n; i++)
-        if (!policy_could_allow(c->registry->policy, &x->requests[i]))
-            return false;
-    for (unsigned i = 0; c->registry->delegation_required && i < q.n_actors; i++)
-        if (!question_delegated(&q, i))
-            return false;
-    return true;
 }

@@ -21,6 +21,8 @@ enum err call_check(struct call *c);
 enum err call_check_result(struct call *c);
 /* decide.c: DECIDE, three sides. */
 enum err call_decide(struct call *c);
+/* What policies are asked about the call's caller: arguments, resource and time unknown. E_CALL_TOO_LARGE. */
+enum err call_question(struct call *c, const struct policy_entity *action, struct question *q);
 /* shadow.c: asks the candidate policies of the snapshot, which must have some; once all sides are decided. */
 void call_shadow(struct call *c, const struct question *q);
 /* admit.c: ADMIT, and giving it back. */

@@ -14,6 +14,7 @@
 #include "call/budget.h"
 #include "call/internal.h"
 #include "call/limits.h"
+#include "call/listing.h"
 #include "json/schema.h"
 
 enum { REGISTRY_ARENA_MAX = 64 << 20 };
@@ -495,6 +496,7 @@ static void registry_free(struct registry *r)
         schema_free(r->tools[i].input);
         schema_free(r->tools[i].output);
     }
+    listing_free(r->listing);
     policy_set_unref(r->policy);
     policy_set_unref(r->candidate);
     policy_entities_unref(r->entities);
@@ -527,6 +529,7 @@ enum err registry_build(const struct registry_options *opt, struct registry **re
     if (!e) {
         others_make(r);
         version_make(r);
+        r->listing = listing_new(r->policy, r->n_tools, &r->arena);
         e = arena_overflowed(&r->arena) ? err_set(info, E_CONFIG, "the declarations need more than 64 MiB") : OK;
     }
     if (e) {

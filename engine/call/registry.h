@@ -114,6 +114,7 @@ struct registry {
     struct map by_name;                 /* tool name -> struct tool */
     struct policy_set *policy;
     struct policy_set *candidate;       /* asked beside, never obeyed: shadow.c; NULL: none */
+    struct listing *listing;            /* which tools which callers see */
     struct policy_entities *entities;   /* the operator's; NULL: none */
     char entities_version[65];          /* SHA-256 of their text; "" for none */
     bool delegation_required;

@@ -1,8 +1,6 @@
 /* vocabulary.c -- the generated Cedar schema, and the engine's own actions */
 #include "call/vocabulary.h"
 
-#include <stdlib.h>
-
 #include "base/check.h"
 #include "policy/shape.h"
 
@@ -93,14 +91,16 @@ static bool required(const struct json *schema, struct str name)
     return false;
 }
 
-static void write_record(struct buf *out, const struct json *schema, const char *lead);
+static void write_record(struct buf *out, const struct json *schema, const char *lead, bool may_lack);
 
 static void write_type(struct buf *out, const struct json *schema, const char *lead)
 {
     bool null = false;
     struct str type = only_type(schema, &null);
 
-    if (str_is(type, "string")) {
+    if (!typable(schema)) {
+        buf_add_z(out, SHAPE_UNTYPED);
+    } else if (str_is(type, "string")) {
         buf_add_z(out, "String");
     } else if (str_is(type, "integer")) {
         buf_add_z(out, "Long");
@@ -111,11 +111,12 @@ static void write_type(struct buf *out, const struct json *schema, const char *l
         write_type(out, json_get(schema, "items"), lead);
         buf_add_c(out, '>');
     } else {
-        write_record(out, schema, lead);
+        write_record(out, schema, lead, false);
     }
 }
 
-static void write_record(struct buf *out, const struct json *schema, const char *lead)
+/* may_lack: all of it is optional. */
+static void write_record(struct buf *out, const struct json *schema, const char *lead, bool may_lack)
 {
     const struct json *first = json_first(json_get(schema, "properties"));
 
@@ -123,19 +124,10 @@ static void write_record(struct buf *out, const struct json *schema, const char 
     for (const struct json *p = first; p; p = json_next(p)) {
         bool null = false;
 
-        buf_add_z(out, lead);
-        if (!typable(p)) {
-            struct policy_value name = policy_string(json_key(p));
-
-            buf_add_z(out, "    // ");
-            policy_value_write(out, &name);
-            buf_add_z(out, " may be of several types");
-            continue;
-        }
         only_type(p, &null);
-        buf_add_z(out, "    ");
+        buf_addf(out, "%s    ", lead);
         shape_write_name(out, json_key(p));
-        buf_add_z(out, required(schema, json_key(p)) && !null ? ": " : "?: ");
+        buf_add_z(out, required(schema, json_key(p)) && !null && typable(p) && !may_lack ? ": " : "?: ");
         write_type(out, p, lead);
         buf_add_c(out, ',');
     }
@@ -146,69 +138,88 @@ static void write_record(struct buf *out, const struct json *schema, const char 
 
 /* ---- actions ----------------------------------------------------------------------------------------------------- */
 
+struct word {
+    struct str name;
+    struct word *next;
+};
+
+/* One action. A prompt may be called as a tool is: then it is asked about both. */
+struct deed {
+    struct str name;
+    struct word *groups, *resources;            /* no resources: a group, which nobody asks for */
+    const struct json *args;                    /* JSON Schema of context.args; NULL: there are none */
+    bool may_lack;                              /* it is also asked for without arguments */
+    struct deed *next;
+};
+
 struct writing {
     const struct registry *r;
     struct arena arena;
     struct shapes shapes;
-    struct buf *out;
-    struct { struct str *p; size_t n; } groups;         /* actions that others are in */
+    struct deed *deeds;         /* in the order of names, as all lists here: the text depends on the snapshot alone */
 };
 
-static void note_group(struct writing *w, struct str name)
+static void add_word(struct writing *w, struct word **at, struct str name)
 {
-    for (size_t i = 0; i < w->groups.n; i++)
-        if (str_eq(w->groups.p[i], name))
-            return;
-    w->groups.p[w->groups.n++] = name;
-}
+    struct word *made;
 
-static int by_name(const void *a, const void *b)
-{
-    return str_cmp(*(const struct str *)a, *(const struct str *)b);
-}
-
-/* The names of what an action is in: its provider and effect, and what the operator's entities say beside. */
-static struct str *groups_of(struct writing *w, const struct policy_entity *action, size_t *ret_n)
-{
-    struct str *groups = ARENA_ARRAY(&w->arena, struct str, action->n_ancestors + 1);
-    size_t n = 0;
-
-    for (uint32_t i = 0; groups && i < action->n_ancestors; i++)
-        if (str_is(action->ancestors[i].uid->type, "Action"))
-            groups[n++] = action->ancestors[i].uid->id;
-    if (n)
-        qsort(groups, n, sizeof(*groups), by_name);
-    *ret_n = n;
-    return groups;
-}
-
-/* args: the JSON Schema of context.args; NULL: there are none. resources: types, at least one. */
-static void write_action(struct writing *w, const struct policy_entity *action, const struct str *resources, size_t n,
-                         const struct json *args)
-{
-    size_t n_groups;
-    const struct str *groups = groups_of(w, action, &n_groups);
-
-    buf_add_z(w->out, "\naction ");
-    shape_write_name(w->out, action->uid.id);
-    buf_add_z(w->out, " in [");
-    for (size_t i = 0; i < n_groups; i++) {
-        buf_add_z(w->out, i ? ", " : "");
-        shape_write_name(w->out, groups[i]);
+    while (*at && str_cmp((*at)->name, name) < 0)
+        at = &(*at)->next;
+    if (*at && str_eq((*at)->name, name))
+        return;
+    made = ARENA_NEW(&w->arena, struct word);
+    if (made) {
+        *made = (struct word){ name, *at };
+        *at = made;
     }
-    buf_add_z(w->out, "] appliesTo {\n    principal: [User, Agent],\n    resource: [");
-    for (size_t i = 0; i < n; i++)
-        buf_addf(w->out, "%s%.*s", i ? ", " : "", STR_ARG(resources[i]));
-    buf_add_z(w->out, "],\n    context: {\n"
-              "        side: String, user: String, agent: String, tenant: String, auth: String, scopes: Set<String>,\n"
-              "        delegator: User, actor: Agent, time: datetime,\n"
-              "        delegation?: { since: datetime, covers: Bool, actions: Set<String>, expires?: datetime },\n"
-              "        args: ");
-    if (args)
-        write_record(w->out, args, "\n        ");
-    else
-        buf_add_z(w->out, "{}");
-    buf_add_z(w->out, "\n    }\n};\n");
+}
+
+/* The deed of that name, made if it is new. NULL: the arena is full. */
+static struct deed *deed(struct writing *w, struct str name)
+{
+    struct deed **at = &w->deeds, *made;
+
+    while (*at && str_cmp((*at)->name, name) < 0)
+        at = &(*at)->next;
+    if (*at && str_eq((*at)->name, name))
+        return *at;
+    made = ARENA_NEW(&w->arena, struct deed);
+    if (made) {
+        *made = (struct deed){ .name = name, .next = *at };
+        *at = made;
+    }
+    return made;
+}
+
+/* With all that it is in: its provider and effect, and what the operator's entities say beside. */
+static void add_action(struct writing *w, const struct policy_entity *action, const char *resource,
+                       const struct json *args)
+{
+    struct deed *d = deed(w, action->uid.id);
+
+    for (uint32_t i = 0; d && i < action->n_ancestors; i++) {
+        const struct policy_uid *up = action->ancestors[i].uid;
+
+        if (!str_is(up->type, "Action") || str_eq(up->id, d->name))
+            continue;
+        add_word(w, &d->groups, up->id);
+        deed(w, up->id);
+    }
+    if (!d)
+        return;
+    d->may_lack |= d->resources && (!args || !d->args);
+    d->args = args ? args : d->args;
+    add_word(w, &d->resources, str_of(resource));
+}
+
+/* Action::"<group>.<name>", which is no tool: made as DECIDE makes it. */
+static void add_other(struct writing *w, const char *group, const char *name, enum effect effect, const char *resource)
+{
+    struct policy_entity action;
+    struct str whole = arena_printf(&w->arena, "%s.%s", group, name);
+
+    if (!question_action(w->r->entities, &w->arena, whole, str_of(group), effect, &action))
+        add_action(w, &action, resource, NULL);
 }
 
 static const char *account_type(const struct provider *p)
@@ -216,85 +227,66 @@ static const char *account_type(const struct provider *p)
     return p->resource ? p->resource : "Account";
 }
 
-/* Action::"<group>.<name>", which is no tool: made as DECIDE makes it. */
-static enum err write_other(struct writing *w, const char *group, const char *name, enum effect effect,
-                            const struct str *resources, size_t n)
+static void collect_actions(struct writing *w)
 {
-    struct policy_entity action;
-    struct str whole = arena_printf(&w->arena, "%s.%s", group, name);
-    enum err e = question_action(w->r->entities, &w->arena, whole, str_of(group), effect, &action);
+    const struct registry *r = w->r;
 
-    if (!e)
-        write_action(w, &action, resources, n, NULL);
-    return e;
-}
-
-static enum err write_actions(struct writing *w)
-{
-    struct str *accounts = ARENA_ARRAY(&w->arena, struct str, w->r->n_providers + 1);
-    const struct str tenant = STR("Tenant");
-    size_t n = 0;
-    enum err e = accounts ? OK : E_CALL_TOO_LARGE;
-
-    for (size_t i = 0; !e && i < w->r->n_tools; i++) {
-        const struct tool *t = &w->r->tools[i];
-        const struct str type = str_of(t->resource_type);
-
-        write_action(w, &t->action, &type, 1, t->input_tree);
-    }
-    for (size_t i = 0; !e && i < w->r->n_prompts; i++)
-        e = write_other(w, w->r->prompts[i]->provider->name, w->r->prompts[i]->name, EFFECT_READS, &tenant, 1);
-    for (size_t i = 0; !e && i < w->r->n_resources; i++)
-        e = write_other(w, w->r->resources[i]->provider->name, w->r->resources[i]->name, EFFECT_READS, &tenant, 1);
-    for (size_t i = 0; !e && i < w->r->n_providers; i++) {
-        struct str type = str_of(account_type(w->r->providers[i].decl));
-        bool known = w->r->providers[i].decl->no_account;
-
-        for (size_t k = 0; k < n && !known; k++)
-            known = str_eq(accounts[k], type);
-        if (!known)
-            accounts[n++] = type;
-    }
-    for (size_t i = 0; !e && i < ARRAY_LEN(engine_actions); i++) {
-        const struct engine_action *x = &engine_actions[i];
-        const struct str type = str_of(x->resource);
-
-        if (x->resource || n)
-            e = write_other(w, x->group, x->name, 0, x->resource ? &type : accounts, x->resource ? 1 : n);
-    }
-    return e;
-}
-
-/* Everything that an action is in is an action of its own, which nobody asks for. */
-static enum err write_groups(struct writing *w)
-{
-    size_t most = 3 + w->r->n_providers + ARRAY_LEN(engine_actions);
-
-    for (size_t i = 0; i < w->r->n_tools; i++)
-        most += w->r->tools[i].action.n_ancestors;
-    w->groups.p = ARENA_ARRAY(&w->arena, struct str, most);
-    if (!w->groups.p)
-        return E_CALL_TOO_LARGE;
     for (enum effect f = EFFECT_READS; f <= EFFECT_DESTROYS; f++)
-        note_group(w, str_of(effect_name(f)));
-    for (size_t i = 0; i < w->r->n_providers; i++)
-        note_group(w, str_of(w->r->providers[i].decl->name));
-    for (size_t i = 0; i < ARRAY_LEN(engine_actions); i++)
-        note_group(w, str_of(engine_actions[i].group));
-    for (size_t i = 0; i < w->r->n_tools; i++) {
-        size_t n;
-        const struct str *groups = groups_of(w, &w->r->tools[i].action, &n);
+        deed(w, str_of(effect_name(f)));
+    for (size_t i = 0; i < r->n_providers; i++)
+        deed(w, str_of(r->providers[i].decl->name));
+    for (size_t i = 0; i < r->n_tools; i++)
+        add_action(w, &r->tools[i].action, r->tools[i].resource_type, r->tools[i].input_tree);
+    for (size_t i = 0; i < r->n_prompts; i++)
+        add_other(w, r->prompts[i]->provider->name, r->prompts[i]->name, EFFECT_READS, "Tenant");
+    for (size_t i = 0; i < r->n_resources; i++)
+        add_other(w, r->resources[i]->provider->name, r->resources[i]->name, EFFECT_READS, "Tenant");
+    for (size_t k = 0; k < ARRAY_LEN(engine_actions); k++) {
+        const struct engine_action *x = &engine_actions[k];
 
-        for (size_t k = 0; k < n; k++)
-            note_group(w, groups[k]);
+        deed(w, str_of(x->group));
+        if (x->resource)
+            add_other(w, x->group, x->name, 0, x->resource);
+        for (size_t i = 0; !x->resource && i < r->n_providers; i++)
+            if (!r->providers[i].decl->no_account)
+                add_other(w, x->group, x->name, 0, account_type(r->providers[i].decl));
     }
-    buf_add_z(w->out, "\naction ");
-    for (size_t i = 0; i < w->groups.n; i++) {
-        buf_add_z(w->out, i ? ", " : "");
-        shape_write_name(w->out, w->groups.p[i]);
+}
+
+static void write_deed(struct buf *out, const struct deed *d)
+{
+    const char *between = " in [";
+
+    buf_add_z(out, "\naction ");
+    shape_write_name(out, d->name);
+    for (const struct word *g = d->groups; g; g = g->next, between = ", ") {
+        buf_add_z(out, between);
+        shape_write_name(out, g->name);
     }
-    buf_add_z(w->out, ";\n");
-    return OK;
+    buf_add_z(out, d->groups ? "]" : "");
+    between = " appliesTo {\n    principal: [User, Agent],\n    resource: [";
+    for (const struct word *t = d->resources; t; t = t->next, between = ", ")
+        buf_addf(out, "%s%.*s", between, STR_ARG(t->name));
+    if (d->resources) {
+        buf_add_z(out, "],\n    context: {\n"
+                  "        side: String, user: String, agent: String, tenant: String, auth: String,\n"
+                  "        scopes: Set<String>, delegator: User, actor: Agent, time: datetime,\n"
+                  "        delegation?: { since: datetime, covers: Bool, actions: Set<String>, expires?: datetime },\n"
+                  "        args: ");
+        write_record(out, d->args, "\n        ", d->may_lack);
+        buf_add_z(out, "\n    }\n}");
+    }
+    buf_add_z(out, ";\n");
+}
+
+/* Some argument is written as Untyped. */
+static bool args_untyped(const struct deed *d)
+{
+    for (; d; d = d->next)
+        for (const struct json *p = json_first(json_get(d->args, "properties")); p; p = json_next(p))
+            if (!typable(p))
+                return true;
+    return false;
 }
 
 /* ---- entities ---------------------------------------------------------------------------------------------------- */
@@ -327,23 +319,43 @@ static void collect_entities(struct writing *w)
         shapes_add_store(s, w->r->entities);
 }
 
-enum err vocabulary_write(const struct registry *r, struct buf *out)
+/* In the text, an entity type of such a name would take the name from the type that Cedar has. */
+static enum err check_types(const struct shapes *s, struct errinfo *info)
 {
-    struct writing w = { .r = r, .out = out };
+    static const char *const taken[] = { "Bool", "Boolean", "Long", "String", "Set", "Record", "Entity", "Extension",
+                                         "decimal", "ipaddr", "datetime", "duration" };
+
+    for (const struct shape_type *t = s->types; t; t = t->next)
+        for (size_t i = 0; i < ARRAY_LEN(taken); i++) {
+            struct str name = str_of(taken[i]);
+
+            if (str_ends(t->name, name) && (t->name.len == name.len || t->name.p[t->name.len - name.len - 1] == ':'))
+                return err_set(info, E_CONFIG, "the entities name a type %.*s: no schema can have it beside Cedar's "
+                               "own type %s", STR_ARG(t->name), taken[i]);
+        }
+    return OK;
+}
+
+enum err vocabulary_write(const struct registry *r, struct buf *out, struct errinfo *info)
+{
+    struct writing w = { .r = r };
     enum err e;
 
     arena_init(&w.arena, VOCABULARY_MAX);
     w.shapes.arena = &w.arena;
     collect_entities(&w);
+    collect_actions(&w);
+    if (args_untyped(w.deeds))
+        shapes_type(&w.shapes, STR(SHAPE_UNTYPED));
     buf_add_z(out, "// What policies can be asked here: made by `sluice policy schema` from the tools and entities of\n"
               "// the configuration. A set of policies that validates against it never fails to evaluate, but for\n"
               "// integer overflow and for entities that do not exist.\n\n");
     shapes_write(&w.shapes, out);
-    e = write_groups(&w);
-    if (!e)
-        e = write_actions(&w);
+    for (const struct deed *d = w.deeds; d; d = d->next)
+        write_deed(out, d);
+    e = check_types(&w.shapes, info);
     if (!e && (arena_overflowed(&w.arena) || out->overflow))
-        e = E_CALL_TOO_LARGE;
+        e = err_set(info, E_CALL_TOO_LARGE, "the schema takes more than 64 MiB");
     arena_release(&w.arena);
     return e;
 }

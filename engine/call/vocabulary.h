@@ -3,7 +3,7 @@
  *
  * Made from a snapshot: entity types as question.h says, with the attributes that the operator's entities have; one
  * action for each tool, prompt and resource, in its provider and effect; the arguments by their JSON Schema.  Every
- * question the engine asks fits it, but for arguments of which JSON Schema says less than Cedar's types can:
+ * question the engine asks fits it, but for integers beyond 64 bits and arguments that have no type in Cedar:
  *
  *   string, with or without enum, format or pattern     String
  *   integer                                             Long
@@ -11,16 +11,15 @@
  *   array of one type of items                          Set<T>
  *   object whose properties are all named               a record
  *   what may also be null                               the same, optional: null is absent to policies
- *   anything else (number, several types, any JSON)     left out, and said in a comment: policies that read it are
- *                                                       found wrong, or found never to match (after `has`)
+ *   anything else (number, several types, any JSON)     optional and SHAPE_UNTYPED (shape.h)
  */
 #ifndef CALL_VOCABULARY_H
 #define CALL_VOCABULARY_H
 
 #include "call/registry.h"
 
-/* The text, in Cedar's syntax. E_CALL_TOO_LARGE: it takes more than 64 MiB. */
-enum err vocabulary_write(const struct registry *r, struct buf *out);
+/* The text, in Cedar's syntax. E_CONFIG, E_CALL_TOO_LARGE: there is none, and `info` says why. */
+enum err vocabulary_write(const struct registry *r, struct buf *out, struct errinfo *info);
 
 /* Whether actions.def has it. */
 bool engine_action_known(struct str group, struct str name);

@@ -21,8 +21,8 @@ int policy_vocabulary(const char *config_path, struct buf *out)
     config->policies[0] = NULL;         /* broken ones must not be in the way of what is there to check them */
     if (snapshot_build(config, &r, &info))
         rc = complain(&verb_policy, EXIT_UNABLE, "%s", info.text);
-    else if (vocabulary_write(r, out))
-        rc = complain(&verb_policy, EXIT_UNABLE, "the schema takes more than 64 MiB");
+    else if (vocabulary_write(r, out, &info))
+        rc = complain(&verb_policy, EXIT_UNABLE, "%s", info.text);
     registry_unref(r);
     config_free(config);
     return rc;

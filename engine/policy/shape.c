@@ -83,7 +83,9 @@ static struct shape *of_value(struct shapes *s, struct policy_value v)
     switch (x->kind) {
     case POLICY_ENTITY:
         x->entity = v.u.uid->type;
-        shapes_type(s, x->entity);
+        x->mixed = policy_type_is_action(x->entity);    /* the schema knows actions by name, not as a type */
+        if (!x->mixed)
+            shapes_type(s, x->entity);
         break;
     case POLICY_SET:
         for (uint32_t i = 0; i < v.len; i++)
@@ -145,12 +147,31 @@ static void take_entity(const struct policy_entity *e, void *arg)
     for (uint32_t i = 0; i < e->n_tags; i++)
         t->tags = join(s, t->tags, of_value(s, e->tags[i].value));
     for (uint32_t i = 0; i < e->n_ancestors; i++)
-        shapes_in(s, e->uid.type, e->ancestors[i].uid->type);
+        if (!policy_type_is_action(e->ancestors[i].uid->type))
+            shapes_in(s, e->uid.type, e->ancestors[i].uid->type);
+}
+
+/* Whether Cedar has a type for it. */
+static bool writable(const struct shape *x)
+{
+    if (!x || x->mixed)
+        return false;
+    for (const struct shape_member *m = x->members; m; m = m->next)
+        if (!writable(m->shape))
+            return false;
+    return x->kind != POLICY_SET || writable(x->element);
 }
 
 void shapes_add_store(struct shapes *s, const struct policy_entities *store)
 {
+    bool untyped = false;
+
     policy_entities_each(store, take_entity, s);
+    for (const struct shape_type *t = s->types; t; t = t->next)
+        for (const struct shape_member *m = t->attrs; m; m = m->next)
+            untyped |= !writable(m->shape);
+    if (untyped)
+        shapes_type(s, STR(SHAPE_UNTYPED));
 }
 
 /* --- writing ------------------------------------------------------------------------------------------------------ */
@@ -168,16 +189,6 @@ void shape_write_name(struct buf *out, struct str name)
         buf_add_str(out, name);
     else
         write_quoted(out, name);
-}
-
-static bool writable(const struct shape *x)
-{
-    if (!x || x->mixed)
-        return false;
-    for (const struct shape_member *m = x->members; m; m = m->next)
-        if (!writable(m->shape))
-            return false;
-    return x->kind != POLICY_SET || writable(x->element);
 }
 
 static void write_members(struct buf *out, const struct shape_member *list, uint32_t of, bool open, const char *lead);
@@ -214,17 +225,15 @@ static void write_members(struct buf *out, const struct shape_member *list, uint
     const char *between = "";
 
     for (const struct shape_member *m = list; m; m = m->next) {
-        if (!writable(m->shape)) {
-            ASSERT(lead != NULL);
-            buf_addf(out, "%s// ", lead);
-            write_quoted(out, m->name);
-            buf_add_z(out, m->shape && m->shape->mixed ? " has values of several types" : " is always empty");
-            continue;
-        }
+        bool known = writable(m->shape);
+
         buf_add_z(out, lead ? lead : between);
         shape_write_name(out, m->name);
-        buf_add_z(out, open || m->seen < of ? "?: " : ": ");
-        write_shape(out, m->shape);
+        buf_add_z(out, open || m->seen < of || !known ? "?: " : ": ");
+        if (known)
+            write_shape(out, m->shape);
+        else
+            buf_add_z(out, SHAPE_UNTYPED);
         buf_add_z(out, lead ? "," : "");
         between = ", ";
     }

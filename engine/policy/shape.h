@@ -10,6 +10,12 @@
 
 #include "policy/entities.h"
 
+/*
+ * The type of what Cedar has no type for: an entity type without entities. Policies can ask whether such an attribute
+ * is there; what they do with it beyond that is a finding.
+ */
+#define SHAPE_UNTYPED   "Untyped"
+
 struct shape;
 
 struct shape_member {
@@ -41,7 +47,7 @@ void shapes_in(struct shapes *s, struct str low, struct str high);
 void shapes_add_store(struct shapes *s, const struct policy_entities *store);
 /*
  * The declarations, by namespaces. An attribute that has several types, or none that Cedar can name (a set that is
- * always empty), is left out and said in a comment: policies that read it are found wrong, or never to match.
+ * always empty), is optional and SHAPE_UNTYPED.
  */
 void shapes_write(const struct shapes *s, struct buf *out);
 

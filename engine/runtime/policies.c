@@ -187,20 +187,29 @@ static enum err tell_findings(const struct policy_report *r, bool strict, struct
 /* The live policies against the schema of what they can be asked. */
 static enum err validate(const struct config *c, const struct registry *r, struct errinfo *info)
 {
+    bool strict = c->validation == POLICY_VALIDATION_STRICT;
     struct policy_schema *schema = NULL;
     struct policy_report report;
     struct buf text = BUF_INIT(64 << 20);
+    struct errinfo why = { "" };
     enum err e;
 
     if (c->validation == POLICY_VALIDATION_OFF || policy_set_count(r->policy) == 0)
         return OK;
     policy_report_init(&report);
-    e = vocabulary_write(r, &text);
+    e = vocabulary_write(r, &text, &why);
     if (!e)
-        e = policy_schema_parse(STR("(schema)"), buf_str(&text), POLICY_SCHEMA_TEXT, &schema, NULL, info);
+        e = policy_schema_parse(STR("(schema)"), buf_str(&text), POLICY_SCHEMA_TEXT, &schema, NULL, &why);
     if (!e)
-        e = policy_schema_validate(schema, r->policy, &report, info);
-    e = e ? e : tell_findings(&report, c->validation == POLICY_VALIDATION_STRICT, info);
+        e = policy_schema_validate(schema, r->policy, &report, &why);
+    if (!e) {
+        e = tell_findings(&report, strict, info);
+    } else if (strict) {
+        e = err_set(info, E_CONFIG, "the policies cannot be validated: %s", why.text);
+    } else {
+        LOG_WARN("the policies cannot be validated", LOG_S("why", why.text));   /* they are as good as before */
+        e = OK;
+    }
     policy_report_release(&report);
     policy_schema_unref(schema);
     buf_release(&text);
@@ -219,6 +228,7 @@ enum err snapshot_build(const struct config *c, struct registry **ret, struct er
                                                  c->budgets[BUDGET_USER] },
                                     .tool_budgets = c->tool_budgets,
                                     .n_tool_budgets = c->n_tool_budgets };
+    struct registry *made = NULL;
     enum err e = policies_load(c->policies, &opt.policy, info);
 
     if (!e)
@@ -226,12 +236,13 @@ enum err snapshot_build(const struct config *c, struct registry **ret, struct er
     if (!e)
         opt.candidate = candidate_load(c);
     if (!e)
-        e = registry_build(&opt, ret, info);
-    if (!e) {
-        e = validate(c, *ret, info);
-        if (e)
-            registry_unref(*ret);
-    }
+        e = registry_build(&opt, &made, info);
+    if (!e)
+        e = validate(c, made, info);
+    if (e)
+        registry_unref(made);
+    else
+        *ret = made;
     policy_set_unref(opt.policy);
     policy_set_unref(opt.candidate);
     policy_entities_unref(opt.entities);

@@ -90,6 +90,37 @@ class Check(Written):
         p = policy("check", "--schema", self.schema, level)     # without the entities there is no such attribute
         self.assertIn("[impossible]", p.stdout)
 
+    def test_an_argument_without_a_type_can_be_asked_for_and_not_be_used(self):
+        config = self.write("fixture.yaml", "connectors: [conformance]\n")
+        asks = self.write("asks.cedar", 'forbid(principal, action == Action::"json_schema_2020_12_tool", resource)\n'
+                          'when { context.args has address || context.args has phone };\n')
+        p = policy("check", "--config", config, "--deny-warnings", asks)
+        self.assertEqual(p.returncode, 0, p.stdout)
+        uses = self.write("uses.cedar", 'forbid(principal, action == Action::"json_schema_2020_12_tool", resource)\n'
+                          'when { context.args has address && context.args.address == "x" };\n')
+        p = policy("check", "--config", config, uses)
+        self.assertEqual(p.returncode, 1)
+        self.assertIn("Untyped", p.stdout)
+        made = self.write("fixture.cedarschema", policy("schema", "--config", config).stdout)
+        self.assertEqual(policy("check", "--schema", made, "--deny-warnings", asks).returncode, 0)
+
+    def test_entities_that_no_schema_can_have(self):
+        for types, says in ((["Org::String"], "a type Org::String"),
+                            (["Org::Tenant", "Org::X"], "`Org::Tenant` would hide `Tenant`")):
+            people = self.write("strange.json", [{"uid": {"type": t, "id": "a"}, "attrs": {}, "parents": []}
+                                                 for t in types])
+            config = self.write("strange.yaml", "entities: [%s]\npolicies: [%s]\n" % (people, DEMO))
+            p = policy("check", "--config", config, DEMO)
+            self.assertEqual(p.returncode, 1)
+            self.assertIn(says, p.stderr)
+            for strict in (False, True):
+                strange = self.write("strict.yaml", read(config) + "policy_validation: strict\n" * strict)
+                p = subprocess.run([harness.SLUICE, "serve", "--check", "--config", strange], capture_output=True,
+                                   text=True)
+                self.assertEqual(p.returncode, int(strict), p.stderr)
+                self.assertIn("the policies cannot be validated", p.stderr)
+                self.assertIn(says, p.stderr)
+
     def test_what_cannot_be_read_is_said(self):
         for args in (["check"], ["check", "--schema", "a", "--config", "b", DEMO], ["frobnicate"], []):
             p = policy(*args)

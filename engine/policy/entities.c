@@ -307,7 +307,7 @@ static bool close_node(struct policy_entities *s, struct node *n)
         total += 1 + (up ? up->entity.n_ancestors : 0);
     }
     v = total > UINT32_MAX ? NULL : ARENA_ARRAY(&s->arena, struct policy_ancestor, total);
-    if (!v && total)
+    if (!v && n->n_parents)
         return false;
     for (size_t i = 0; i < n->n_parents; i++) {
         struct node *up = find(s, &n->parents[i]);
@@ -394,7 +394,7 @@ static struct policy_entity *layer_put(struct policy_layer *l, struct arena *a, 
         total += 1 + (found ? found->n_ancestors : 0);
     }
     v = total > UINT32_MAX ? NULL : arena_alloc(a, total * sizeof(*v));
-    if (!v && total)
+    if (!v && (total || n_parents))
         return NULL;
     for (size_t i = 0; i < n_parents; i++) {
         const struct policy_entity *found = i < POLICY_LAYER_MAX ? up[i] : policy_layer_find(l, parents[i]);

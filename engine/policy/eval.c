@@ -537,6 +537,9 @@ enum policy_verdict eval_policy(struct eval *e, const struct program_policy *p)
     __attribute__((uninitialized)) struct policy_value local[STACK_LOCAL + 1];
     struct policy_value *stack = local;
 
+#ifdef __clang_analyzer__       /* which does not see that */
+    memset(local, 0, sizeof(local));
+#endif
     if (p->unconditional)
         return POLICY_IS_TRUE;
     if (p->stack > STACK_LOCAL) {

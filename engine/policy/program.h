@@ -230,7 +230,7 @@ static inline bool index_may_have(const struct scope_index *x, uint32_t parent, 
 {
     uint64_t hash = index_hash(parent, key), tags = x->tags[(uint32_t)(hash >> 32) & x->bucket_mask];
 
-    return (index_lanes(tags, index_tag(hash)) != 0) | index_full(tags);
+    return (index_lanes(tags, index_tag(hash)) | (index_full(tags) ? 1u : 0u)) != 0;
 }
 
 /* INDEX_NONE if `parent` has no child for the key. */

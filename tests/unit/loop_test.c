@@ -3,10 +3,13 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -654,6 +657,49 @@ static void what_stands_in_line_is_measured(void **state)
     assert_int_equal(lag_look(&lag, 0), 0);
 }
 
+/* ---- guards ------------------------------------------------------------------------------------------------------ */
+
+/* Writes downwards page by page, as far as told; never so far as the stack of a neighbour ends. */
+static void write_down(void *arg)
+{
+    volatile char *here = __builtin_frame_address(0);
+
+    for (size_t at = 0; at < (size_t)(uintptr_t)arg; at += 1024)
+        here[-(ptrdiff_t)at - 512] = 1;
+    loop_stop(loop_self());
+}
+
+static void start_writing(void *arg)
+{
+    assert_non_null(task_spawn("writes down", write_down, arg));
+}
+
+/* How a child ends whose task writes so far down. */
+static int child_writes(size_t bytes)
+{
+    pid_t child = fork();
+    int status;
+
+    assert_true(child >= 0);
+    if (child == 0) {
+        signal(SIGSEGV, SIG_DFL);       /* cmocka would go on with the next test */
+        prctl(PR_SET_DUMPABLE, 0);
+        run(start_writing, (void *)(uintptr_t)bytes);
+        _exit(0);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    return status;
+}
+
+static void a_stack_that_overflows_faults(void **state)
+{
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    skip();                             /* stacks are eight times as large, and a sanitizer has its own handler */
+#endif
+    assert_int_equal(child_writes(TASK_STACK_DEFAULT - 8192), 0);
+    assert_true(WIFSIGNALED(child_writes(TASK_STACK_DEFAULT + 2048)));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -673,6 +719,7 @@ int main(void)
         cmocka_unit_test(a_task_mutex_admits_one),
         cmocka_unit_test(cleared_timers_do_not_fire),
         cmocka_unit_test(what_stands_in_line_is_measured),
+        cmocka_unit_test(a_stack_that_overflows_faults),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

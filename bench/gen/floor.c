@@ -217,11 +217,13 @@ int main(int argc, char **argv)
         server_listen(&proxy.server, (int)opt.tls_port, tls);
     }
     server_run(&proxy.server);
+    server_release(&proxy.server);
     for (struct exchange *x; (x = proxy.free); free(x)) {
         proxy.free = x->next;
         curl_easy_cleanup(x->easy);
         buf_release(&x->body);
     }
+    curl_multi_setopt(proxy.multi, CURLMOPT_SOCKETFUNCTION, NULL);
     curl_multi_cleanup(proxy.multi);
     curl_slist_free_all(proxy.fields);
     curl_global_cleanup();

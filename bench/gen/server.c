@@ -17,7 +17,7 @@ struct peer {
     bool is_listener, busy, taking, gone;   /* busy: asked and not answered; taking: within its handler */
     struct buf in, out;
     size_t out_at;
-    struct peer *next;
+    struct peer *next, *older;          /* of the free ones; of all */
 };
 
 static volatile sig_atomic_t stopped;
@@ -42,13 +42,17 @@ void server_init(struct server *s)
 
 static struct peer *peer_new(struct server *s)
 {
-    struct peer *p = s->free;
+    struct peer *p = s->free, *older;
 
-    if (p)
+    if (p) {
         s->free = p->next;
-    else
-        p = need(malloc(sizeof(*p)));
-    *p = (struct peer){ .wire.fd = -1, .in = BUF_INIT(SERVER_REQUEST_MAX), .out = BUF_INIT(SERVER_REQUEST_MAX) };
+        older = p->older;
+    } else {
+        older = s->all;
+        s->all = p = need(malloc(sizeof(*p)));
+    }
+    *p = (struct peer){ .wire.fd = -1, .older = older, .in = BUF_INIT(SERVER_REQUEST_MAX),
+                        .out = BUF_INIT(SERVER_REQUEST_MAX) };
     return p;
 }
 
@@ -273,4 +277,19 @@ void server_run(struct server *s)
                 peer_event(s, p);
         }
     }
+}
+
+void server_release(struct server *s)
+{
+    struct peer *p;
+
+    while ((p = s->all)) {
+        s->all = p->older;
+        wire_close(&p->wire);
+        buf_release(&p->in);
+        buf_release(&p->out);
+        free(p);
+    }
+    close(s->epoll);
+    free(s->bytes);
 }

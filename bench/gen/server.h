@@ -35,7 +35,7 @@ struct server {
     int epoll;
     /* Events of other files of `epoll`: data.ptr is what was given there, and has its lowest bit set. */
     void (*other)(void *ptr, uint32_t events);
-    struct peer *free;
+    struct peer *all, *free;
     char *bytes;
 };
 
@@ -44,6 +44,7 @@ void server_init(struct server *s);
 void server_listen(struct server *s, int port, SSL_CTX *tls);
 /* Serves until SIGTERM or SIGINT. */
 void server_run(struct server *s);
+void server_release(struct server *s);
 /* Sends an answer as it is (a head with Content-Length, and a body). */
 void peer_reply(struct server *s, struct peer *peer, struct str bytes);
 /* The same of a status, further fields ("Name: value\r\n"...) and a body of JSON. */

@@ -300,6 +300,7 @@ int main(int argc, char **argv)
     }
     server_run(&up.server);
     write_json();
+    server_release(&up.server);
     SSL_CTX_free(tls);
     buf_release(&up.messages);
     free(up.heap);

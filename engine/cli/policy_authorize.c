@@ -12,6 +12,7 @@
 
 #include "cli/cli.h"
 #include "cli/policy_verbs.h"
+#include "cli/print.h"
 #include "json/json.h"
 #include "loop/world.h"
 #include "policy/explain.h"
@@ -246,10 +247,11 @@ static void observe(void *arg, uint32_t policy, int verdict)
 static void print_errors(const struct asking *k, const struct policy_decision *d)
 {
     printf("\n");
-    for (uint32_t i = 0; i < d->n_errors && i < POLICY_NAMED_MAX; i++)
-        printf("error while evaluating policy `%.*s`: %s (at %u:%u)\n",
-               STR_ARG(policy_set_info(k->set, d->errors[i].policy).id), policy_fault_text(d->errors[i].fault),
-               d->errors[i].line, d->errors[i].column);
+    for (uint32_t i = 0; i < d->n_errors && i < POLICY_NAMED_MAX; i++) {
+        printf("error while evaluating policy `");
+        print_line(stdout, policy_set_info(k->set, d->errors[i].policy).id);
+        printf("`: %s (at %u:%u)\n", policy_fault_text(d->errors[i].fault), d->errors[i].line, d->errors[i].column);
+    }
     if (d->n_errors > POLICY_NAMED_MAX)
         printf("and %u more\n", d->n_errors - POLICY_NAMED_MAX);
 }
@@ -261,8 +263,11 @@ static void print_reasons(const struct asking *k, const struct policy_decision *
     for (size_t i = 0; d->n_reasons && i < policy_set_count(k->set); i++) {
         struct policy_info p = policy_set_info(k->set, i);
 
-        if (k->verdicts[i] == POLICY_IS_TRUE && p.forbid == (d->effect == POLICY_DENY))
-            printf("  %.*s\n", STR_ARG(p.id));
+        if (k->verdicts[i] != POLICY_IS_TRUE || p.forbid != (d->effect == POLICY_DENY))
+            continue;
+        printf("  ");
+        print_line(stdout, p.id);
+        printf("\n");
     }
     if (d->n_reasons)
         printf("\n");
@@ -296,7 +301,7 @@ static int explain(struct asking *k)
     enum err e = policy_explain(k->set, &k->request, k->o.all ? POLICY_EXPLAIN_ALL : 0, &out);
 
     if (!e)
-        fwrite(out.p, 1, out.len, stdout);
+        print_text(stdout, buf_str(&out));
     buf_release(&out);
     return e ? complain(&verb_policy, EXIT_UNABLE, "the explanation needs more memory than allowed") : EXIT_DONE;
 }

@@ -3,6 +3,7 @@
 
 #include "cli/cli.h"
 #include "cli/policy_verbs.h"
+#include "cli/print.h"
 #include "policy/lint.h"
 #include "policy/schema.h"
 #include "runtime/runtime.h"
@@ -42,6 +43,7 @@ static bool same_place(const struct policy_finding *a, const struct policy_findi
 static void print_findings(const struct policy_report *r)
 {
     const struct policy_finding *next;
+    struct buf line = BUF_INIT(1 << 20);
     size_t shown = 0;
 
     for (const struct policy_finding *f = r->first; f; f = next) {
@@ -50,16 +52,21 @@ static void print_findings(const struct policy_report *r)
         for (next = f->next; next && same_place(f, next); next = next->next)
             like_it++;
         shown += 1 + like_it;
-        printf("%.*s", STR_ARG(f->file));
+        buf_addf(&line, "%.*s", STR_ARG(f->file));
         if (f->line)
-            printf(":%u:%u", f->line, f->column);
-        printf(": %s: policy \"%.*s\": %.*s", f->warning ? "warning" : "error", STR_ARG(f->policy), STR_ARG(f->text));
+            buf_addf(&line, ":%u:%u", f->line, f->column);
+        buf_addf(&line, ": %s: policy \"%.*s\": %.*s", f->warning ? "warning" : "error", STR_ARG(f->policy),
+                 STR_ARG(f->text));
         if (like_it)
-            printf(", and %zu more like it", like_it);
-        printf(" [%s]\n", policy_finding_name(f->kind));
+            buf_addf(&line, ", and %zu more like it", like_it);
+        buf_addf(&line, " [%s]", policy_finding_name(f->kind));
+        print_line(stdout, buf_str(&line));
+        printf("\n");
+        buf_clear(&line);
     }
     if (shown < r->n_errors + r->n_warnings)
         printf("and %zu more\n", r->n_errors + r->n_warnings - shown);
+    buf_release(&line);
 }
 
 static int check(const struct options *o, const struct policy_set *set, const struct policy_schema *schema)

@@ -177,6 +177,10 @@ static bool explain_one(const struct recorded *r, struct arena *a, void *arg)
         buf_addf(&out, "\n=== %s %.*s: ", side.name, STR_ARG(side.who));
         x->full = policy_explain(x->journal->registry->policy, &r->asked->requests[i], x->flags, &out) != OK;
     }
+    for (unsigned i = 0; x->journal->registry->delegation_required && i < r->question.n_actors; i++)
+        if (!delegation_covers(r->question.delegations ? r->question.delegations[i] : NULL, r->question.action))
+            buf_addf(&out, "\n=== delegation to %.*s: DENY\nthe user had recorded none that covers %.*s\n",
+                     STR_ARG(r->question.actors[i].name), STR_ARG(r->tool));
     print_text(stdout, buf_str(&out));
     buf_release(&out);
     return false;
@@ -197,7 +201,7 @@ int policy_explain_call(int argc, char **argv)
 
     if (rc)
         return rc < 0 ? 0 : EXIT_UNABLE;
-    x.flags = all ? POLICY_EXPLAIN_ALL : 0;
+    x.flags = POLICY_EXPLAIN_FAILED_FORBIDS | (all ? POLICY_EXPLAIN_ALL : 0);
     rc = recorded_open(&j, &verb_policy, config, data, n_paths ? paths : NULL);
     if (!rc)
         rc = recorded_each(&j, 0, call, explain_one, &x);

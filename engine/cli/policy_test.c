@@ -5,6 +5,7 @@
 
 #include "cli/cli.h"
 #include "cli/policy_verbs.h"
+#include "cli/print.h"
 #include "policy/cases.h"
 
 enum { CASES_MAX = 65536, FILE_MAX = 256 << 20 };
@@ -35,7 +36,8 @@ static enum err read_file(void *arg, struct str name, struct arena *a, struct st
 
 static void tell(void *arg, const char *line)
 {
-    fprintf(stderr, "%s\n", line);
+    print_line(stderr, str_of(line));
+    fprintf(stderr, "\n");
 }
 
 int policy_test(int argc, char **argv)

@@ -17,6 +17,7 @@ struct explaining {
     const struct policy_request *request;
     struct eval eval;
     struct buf *out;
+    unsigned flags;
     unsigned shown;
     bool faulted;               /* in this condition: nothing after it was evaluated */
     bool full;
@@ -258,13 +259,22 @@ static bool head_matches(struct explaining *x, const struct ast_policy *p)
 
 /* --- policies ----------------------------------------------------------------------------------------------------- */
 
+/* Quoted as in Cedar, so that no name can look like a line of its own. */
+static void write_id(struct explaining *x, const char *before, struct str id)
+{
+    struct policy_value v = policy_string(id);
+
+    buf_add_z(x->out, before);
+    policy_value_write(x->out, &v);
+}
+
 static void title(struct explaining *x, size_t number)
 {
     struct policy_info p = policy_set_info(x->set, number);
 
-    buf_addf(x->out, "\n%s \"%.*s\"", p.forbid ? "forbid" : "permit", STR_ARG(p.id));
+    write_id(x, p.forbid ? "\nforbid " : "\npermit ", p.id);
     if (p.template.len)
-        buf_addf(x->out, ", a link of \"%.*s\"", STR_ARG(p.template));
+        write_id(x, ", a link of ", p.template);
     if (p.file.len && p.line)
         buf_addf(x->out, "  %.*s:%u:%u", STR_ARG(p.file), p.line, p.column);
     buf_add_c(x->out, '\n');
@@ -286,8 +296,10 @@ static void verdict(struct explaining *x, size_t number, enum policy_verdict exp
     else if (v == POLICY_IS_FALSE)
         buf_add_z(x->out, "does not apply\n");
     else
-        buf_addf(x->out, "fails, and is skipped: %s, at %u:%u\n", policy_fault_text(x->eval.fault),
-            x->set->places[x->eval.fault_at].line, x->set->places[x->eval.fault_at].column);
+        buf_addf(x->out, "fails, %s: %s, at %u:%u\n",
+            p->forbid && x->flags & POLICY_EXPLAIN_FAILED_FORBIDS ? "which refuses, as it forbids" : "and is skipped",
+            policy_fault_text(x->eval.fault), x->set->places[x->eval.fault_at].line,
+            x->set->places[x->eval.fault_at].column);
 }
 
 static void decided(struct explaining *x, const struct policy_decision *d)
@@ -295,11 +307,16 @@ static void decided(struct explaining *x, const struct policy_decision *d)
     static const char *const names[] = { [POLICY_DENY] = "DENY", [POLICY_ALLOW] = "ALLOW",
         [POLICY_NEEDS_APPROVAL] = "ALLOW, once a person has approved" };
 
+    if (x->flags & POLICY_EXPLAIN_FAILED_FORBIDS && d->effect != POLICY_DENY && d->n_forbid_errors) {
+        buf_addf(x->out, "DENY\n%u %s to evaluate, which refuses what else would be permitted\n",
+            d->n_forbid_errors, d->n_forbid_errors == 1 ? "forbid failed" : "forbids failed");
+        return;
+    }
     buf_addf(x->out, "%s\n", names[d->effect]);
     if (d->n_reasons == 0)
         buf_add_z(x->out, "no policy permits it (default deny)\n");
     for (uint32_t i = 0; i < d->n_reasons && i < POLICY_NAMED_MAX; i++)
-        buf_addf(x->out, "%s\"%.*s\"", i ? ", " : "decided by ", STR_ARG(policy_set_info(x->set, d->reasons[i]).id));
+        write_id(x, i ? ", " : "decided by ", policy_set_info(x->set, d->reasons[i]).id);
     if (d->n_reasons > POLICY_NAMED_MAX)
         buf_addf(x->out, " and %u more", d->n_reasons - POLICY_NAMED_MAX);
     buf_add_z(x->out, d->n_reasons ? "\n" : "");
@@ -320,7 +337,7 @@ static void begin(struct explaining *x)
 enum err policy_explain(const struct policy_set *set, const struct policy_request *request, unsigned flags,
     struct buf *out)
 {
-    struct explaining x = { .set = set, .request = request, .out = out };
+    struct explaining x = { .set = set, .request = request, .flags = flags, .out = out };
     struct policy_decision d;
     size_t others = 0;
     enum err e = policy_decide(set, request, &d);

@@ -8,6 +8,8 @@
 
 enum {
     POLICY_EXPLAIN_ALL = 1,     /* also the policies whose heads do not match, with what does not */
+    /* A forbid that fails refuses, as for calls (call/decide.c), in place of being skipped, as in Cedar. */
+    POLICY_EXPLAIN_FAILED_FORBIDS = 2,
 };
 
 /*

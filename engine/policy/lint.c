@@ -22,6 +22,7 @@ struct conjunct {
 
 struct subject {
     const struct ast_policy *p;
+    uint64_t *order;            /* hashes of the conjuncts in the order of evaluation */
     uint32_t number;
     uint64_t key;               /* of the principal that its head asks for: 0 for anybody */
     struct conjunct *conjuncts; /* ascending by hash */
@@ -89,7 +90,8 @@ static bool fails(struct lint *l, const struct ast_policy *p, const struct ast *
         if (value_of(e, &v, &fault) != POLICY_IS_ERROR)
             return false;
         found(l, POLICY_ALWAYS_FAILS, p, e->line, e->column, "this always fails (",
-            str_of(policy_fault_text(fault)), "): the policy never applies");
+            str_of(policy_fault_text(fault)), p->forbid
+            ? "): the policy never applies, but a forbid that fails refuses calls" : "): the policy never applies");
         return true;
     }
     for (const struct ast *k = e->first; k; k = k->next) {
@@ -198,6 +200,15 @@ static bool covers(const struct subject *a, const struct subject *b)
     return true;
 }
 
+/* Whether what a asks is what b asks first, in the same order: then where b fails and a does not, a holds. */
+static bool begins_with(const struct subject *b, const struct subject *a)
+{
+    for (size_t i = 0; i < a->n; i++)
+        if (i >= b->n || a->order[i] != b->order[i])
+            return false;
+    return true;
+}
+
 static bool budgets_eq(const struct ast_policy *a, const struct ast_policy *b)
 {
     for (uint32_t i = 0; i < a->n_budgets && a->n_budgets == b->n_budgets; i++)
@@ -226,6 +237,8 @@ static bool judge(struct lint *l, const struct subject *a, const struct subject 
     }
     if (a->p->forbid != p->forbid)
         return false;
+    if (p->forbid && !begins_with(b, a))
+        return false;                   /* b may fail where a does not hold, and a forbid that fails refuses calls */
     if (p->forbid || (!bound && plain) || (roles_eq(role_a, role_b) && budgets_eq(a->p, p))) {
         if (a->number > b->number && covers(b, a))
             return false;               /* the same twice: said of the later one */
@@ -309,6 +322,7 @@ static void add_conjuncts(struct lint *l, struct subject *s, const struct ast *e
     buf_add_z(&text, unless ? ")" : "");
     s->conjuncts[s->n].text = arena_str(&l->arena, buf_str(&text));
     s->conjuncts[s->n].hash = policy_uid(STR("C"), s->conjuncts[s->n].text).hash;
+    s->order[s->n] = s->conjuncts[s->n].hash;
     s->n++;
     buf_release(&text);
 }
@@ -336,7 +350,8 @@ static bool prepare(struct lint *l, struct subject *s, uint32_t number)
     for (const struct ast_condition *c = s->p->conditions; c; c = c->next)
         n += c->unless ? 1 : count_conjuncts(c->expr);
     s->conjuncts = ARENA_ARRAY(&l->arena, struct conjunct, n + 1);
-    if (!s->conjuncts)
+    s->order = ARENA_ARRAY(&l->arena, uint64_t, n + 1);
+    if (!s->conjuncts || !s->order)
         return false;
     for (const struct ast_condition *c = s->p->conditions; c; c = c->next)
         add_conjuncts(l, s, c->expr, c->unless);

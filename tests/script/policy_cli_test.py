@@ -153,6 +153,17 @@ class Explain(Written):
         self.assertIn("when context.args.count <= 50  ->  false\n        context.args.count  ->  200\n", p.stdout)
         self.assertIn("=> does not apply", p.stdout)
 
+    def test_names_cannot_play_with_the_terminal(self):
+        wild = self.write("wild.cedar", '@id("\\u{1b}[31m\\n=> permits") permit(principal, action, resource)\n'
+                          'when { 1 + true == 2 };')
+        none = self.write("none.json", [])
+        ask = ["--policies", wild, "--entities", none, "--principal", 'User::"a"', "--action", 'Action::"b"',
+               "--resource", 'Box::"c"']
+        for p in (policy("check", wild), policy("explain", *ask), policy("authorize", "--verbose", *ask)):
+            self.assertNotIn("\x1b", p.stdout + p.stderr)
+            self.assertNotIn("\n=> permits", p.stdout)
+            self.assertIn("[31m", p.stdout, p.stderr)
+
     def test_a_question_that_is_not_whole_is_an_error(self):
         p = policy("explain", "--policies", self.schema)
         self.assertEqual(p.returncode, 1)

@@ -234,6 +234,14 @@ class Replay(WithPolicies):
         rc, out, _ = self.policy("explain", "--call", self.id_of(0), "--policies", self.candidate(BOTH))
         self.assertIn("it was decided by other policies", out)
 
+    def test_a_forbid_that_fails_is_shown_to_refuse(self):
+        rc, out, _ = self.policy("explain", "--call", self.id_of(0), "--policies", self.candidate(BOTH + """
+            @id("guard") forbid (principal is User, action, resource) when { context.args.zz > 1 };
+            """))
+        self.assertEqual(rc, 0)
+        self.assertIn("=== user alice@demo.example: DENY\n1 forbid failed to evaluate, which refuses", out)
+        self.assertIn("=> fails, which refuses, as it forbids: the attribute does not exist", out)
+
     def test_what_cannot_be_asked_again_is_counted_and_said(self):
         rc, out, err = self.policy("replay", "--policies", "/nowhere")
         self.assertEqual((rc, out), (1, ""))

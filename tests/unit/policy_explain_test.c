@@ -136,6 +136,13 @@ static void test_explanations(void **state)
         "        context.nope  ->  fails: the attribute does not exist\n"
         "    => fails, and is skipped: the attribute does not exist, at 4:90\n"
         "\n1 more policy is not about this request: another principal, action or resource\n");
+    expect_text("@id(\"one\\ntwo\") permit(principal, action, resource);\n"
+        "@id(\"odd\") forbid(principal, action, resource) when { context.nope };", 1, POLICY_EXPLAIN_FAILED_FORBIDS,
+        "DENY\n1 forbid failed to evaluate, which refuses what else would be permitted\n"
+        "\npermit \"one\\ntwo\"  p.cedar:1:1\n    => permits\n"
+        "\nforbid \"odd\"  p.cedar:2:1\n"
+        "    when context.nope  ->  fails: the attribute does not exist\n"
+        "    => fails, which refuses, as it forbids: the attribute does not exist, at 2:63\n");
     expect_text("", 1, 0, "DENY\nno policy permits it (default deny)\n");
 }
 
@@ -191,6 +198,12 @@ static void test_lint(void **state)
         { "@id(\"p\") permit(principal, action, resource) when { principal.x == ip(\"no\") };",
           "always-fails 1:68 p; " },
         { "@id(\"p\") permit(principal, action, resource) when { \"a\" };", "always-fails 1:53 p; " },
+        { "@id(\"f\") forbid(principal, action, resource) " COND ";\n"
+          "@id(\"g\") forbid(principal is U, action, resource) when { context.n > 1 && context.m };",
+          "redundant 2:1 g; " },
+        /* a forbid that fails refuses calls: g may, where f does not hold */
+        { "@id(\"f\") forbid(principal, action, resource) " COND ";\n"
+          "@id(\"g\") forbid(principal is U, action, resource) when { context.m && context.n > 1 };", "" },
         /* what may be evaluated or not, or depends on entities, is nobody's fault */
         { "@id(\"p\") permit(principal, action, resource) when { principal has x || ip(\"no\").isIpv4() };", "" },
         { "@id(\"p\") permit(principal, action, resource) when { U::\"a\" in U::\"b\" };", "" },

@@ -322,6 +322,9 @@ static bool side_allows(struct world *w, const struct policy_request *r)
             continue;
         assert_int_equal(policy_decide(w->made[i].without, r, &other), OK);
         assert_int_equal(other.effect, d.effect);
+        /* for a call, which a forbid that fails refuses too */
+        assert_int_equal(other.effect == POLICY_DENY || other.n_forbid_errors > 0,
+                         d.effect == POLICY_DENY || d.n_forbid_errors > 0);
     }
     return d.effect == POLICY_ALLOW;
 }

@@ -131,7 +131,7 @@ static enum err approve(struct call *c)
 
 /* The outcome is unknown: looks whether the effect happened, where the connector can. Looking must not make things
  * worse: what it said on the way is forgotten, and a look that ran out of memory has seen nothing. */
-static enum err await_reconcile(struct call *c, enum err unknown)
+static NOINLINE enum err await_reconcile(struct call *c, enum err unknown)
 {
     enum settled settled = SETTLED_UNKNOWN;
     struct errinfo why = c->why;
@@ -159,7 +159,7 @@ static enum err await_run(struct call *c)
 {
     enum err e;
 
-    ASSERT(c->intended && c->n_sides >= 2);
+    ASSERT(c->intended && c->permitted);
     e = c->tool->decl->run(c);
     if (!e && arena_overflowed(&c->arena))
         e = c->effects_sent
@@ -199,7 +199,7 @@ static enum err end_of_call(const struct call *c)
 
 /* Whoever reads the answer acts on its error, and a model reads its text: when the outcome is unknown that is what both
  * say, without a hint to repeat. */
-static void say_unknown(struct call *c)
+static NOINLINE void say_unknown(struct call *c)
 {
     struct errinfo detail = c->why;
 
@@ -382,6 +382,7 @@ static void call_release(struct call *c)
     caller_release(c->caller);
     registry_unref(c->registry);
     arena_release(&c->arena);
+    arena_release(&c->deciding);
     *c->prev = c->next;
     if (c->next)
         c->next->prev = c->prev;
@@ -405,6 +406,7 @@ void await_call(struct worker *w, const struct call_front *front, void *front_da
     memcpy(c->key_text, c->id.z + strlen("call_"), strlen(c->id.z) - strlen("call_"));
     c->deadline = c->began + CALL_TIMEOUT_MS * NS_PER_MS;
     arena_init(&c->arena, CALL_ARENA_MAX);
+    arena_init(&c->deciding, CALL_ARENA_MAX);
     w->calls++;
     c->next = w->first_call;
     if (c->next)

@@ -119,7 +119,8 @@ struct call {
     char digest[65];                    /* SHA-256 of frozen, hex */
     struct str resource_type, resource_id;
 
-    /* DECIDE */
+    /* DECIDE to INTENT: then it is on record, and its memory goes while the call waits */
+    struct arena deciding;
     const struct vault_delegation **delegations;    /* what the user has recorded, by actor; NULL: nothing */
     struct asked *asked;                /* what policies were asked */
     struct policy_decision *sides;      /* user, agent, then the delegations */
@@ -133,6 +134,7 @@ struct call {
     struct journal_room room;
     struct once_entry *once;            /* claimed key */
     bool intended;                      /* an intent is on record */
+    bool permitted;                     /* by every side, and that is on record: without it no byte leaves (P1) */
     char key_text[ID_MAX];              /* what call_key() answers */
     char replay_of[ID_MAX];             /* the call whose recorded outcome is answered again */
     struct str sealed_result;           /* kept with the key, in base64 */

@@ -20,11 +20,11 @@ static enum err recorded_delegations(struct call *c)
 
     if (!vault || !vault_delegations_any(vault))
         return OK;
-    c->delegations = ARENA_ARRAY(&c->arena, const struct vault_delegation *, w->n_actors);
+    c->delegations = ARENA_ARRAY(&c->deciding, const struct vault_delegation *, w->n_actors);
     if (!c->delegations)
         return E_CALL_TOO_LARGE;
     for (unsigned i = 0; i < w->n_actors; i++) {
-        enum err e = vault_delegation_find(vault, w->tenant, w->user, w->actors[i].name, c->began_wall, &c->arena,
+        enum err e = vault_delegation_find(vault, w->tenant, w->user, w->actors[i].name, c->began_wall, &c->deciding,
                                            &c->delegations[i]);
 
         if (e && e != E_NOT_FOUND)
@@ -55,17 +55,17 @@ enum err call_question(struct call *c, const struct policy_entity *action, struc
 static enum err ask_about(struct call *c, struct question *q, const struct json *args, struct str type, struct str id)
 {
     struct errinfo info;
-    enum err e = policy_value_from_json(&c->arena, args, POLICY_JSON_PLAIN, &q->args, &info);
+    enum err e = policy_value_from_json(&c->deciding, args, POLICY_JSON_PLAIN, &q->args, &info);
 
     q->resource_type = type;
     q->resource_id = id.p ? id : STR("");
     q->time = c->began_wall;
-    c->asked = arena_alloc(&c->arena, sizeof(*c->asked));
+    c->asked = arena_alloc(&c->deciding, sizeof(*c->asked));
     if (e == E_FORMAT)
         return call_why(c, E_ARGS_INVALID, "policies cannot read these arguments: %s", info.text);
     if (e || !c->asked)
         return e ? e : E_CALL_TOO_LARGE;
-    return question_ask(q, c->registry->entities, &c->arena, c->asked);
+    return question_ask(q, c->registry->entities, &c->deciding, c->asked);
 }
 
 /* ---- the answer -------------------------------------------------------------------------------------------------- */
@@ -116,7 +116,7 @@ static enum err decide_sides(struct call *c, const struct question *q)
     size_t n;
 
     c->n_sides = 0;
-    c->sides = ARENA_ARRAY(&c->arena, struct policy_decision, c->asked->n);
+    c->sides = ARENA_ARRAY(&c->deciding, struct policy_decision, c->asked->n);
     if (!c->sides)
         return E_CALL_TOO_LARGE;
     e = policy_decide_sides(c->registry->policy, c->asked->requests, c->asked->n, c->sides, &n);
@@ -167,18 +167,18 @@ enum err call_decide(struct call *c)
 static enum err decide_action(struct call *c, struct str group, struct str name, enum effect effect, struct str type,
                               struct str id, bool linked)
 {
-    struct str action = arena_printf(&c->arena, "%.*s.%.*s", STR_ARG(group), STR_ARG(name));
-    struct policy_entity *entity = ARENA_NEW(&c->arena, struct policy_entity);
+    struct str action = arena_printf(&c->deciding, "%.*s.%.*s", STR_ARG(group), STR_ARG(name));
+    struct policy_entity *entity = ARENA_NEW(&c->deciding, struct policy_entity);
     struct question q;
     enum err e;
 
     if (!entity || !action.p)
         return E_CALL_TOO_LARGE;
-    e = question_action(c->registry->entities, &c->arena, action, group, effect, entity);
+    e = question_action(c->registry->entities, &c->deciding, action, group, effect, entity);
     if (!e)
         e = call_question(c, entity, &q);
     if (!e)
-        e = ask_about(c, &q, json_object(&c->arena), type, id);
+        e = ask_about(c, &q, json_object(&c->deciding), type, id);
     if (!e)
         e = decide_sides(c, &q);
     if (!e && linked)

@@ -30,6 +30,7 @@ enum {
     ILL_AFTER_MS = 1000,
     REPLY_MAX = 8 << 20,
     ERROR_BODY_MAX = 64 * 1024,
+    HEADERS_MAX = 16,
 };
 
 struct attempt {
@@ -39,6 +40,8 @@ struct attempt {
     struct fetch_reply reply;
     struct str body;                /* of the request */
     struct str path;
+    struct fetch_header *headers;
+    unsigned n_headers;
     struct json *json;              /* of the answer */
     struct answer_info info;
     struct limits_asked asked;             /* of the limiter */
@@ -68,6 +71,33 @@ static void form_body(struct buf *b, const struct json *fields)
     }
 }
 
+/* As many as there are, in the arena: they stay until the answer has come. */
+static void request_headers(struct attempt *a)
+{
+    const char *const *h = a->p->decl->headers;
+    struct fetch_header *out;
+    unsigned n = 0, max = 3;
+
+    for (; h && *h && max < HEADERS_MAX; h++)
+        max++;
+    a->headers = out = ARENA_ARRAY(&a->c->arena, struct fetch_header, max);
+    if (!out)
+        return;
+    out[n++] = (struct fetch_header){ .name = STR("Accept"), .value = STR("application/json") };
+    out[n++] = (struct fetch_header){ .name = STR("User-Agent"), .value = STR("sluice/" SLUICE_VERSION) };
+    if (a->x->body)
+        out[n++] = (struct fetch_header){ .name = STR("Content-Type"),
+                                          .value = a->x->form ? STR("application/x-www-form-urlencoded")
+                                                              : STR("application/json") };
+    for (h = a->p->decl->headers; h && *h && n < max; h++) {
+        struct str name, value;
+
+        if (str_cut(str_of(*h), ':', &name, &value))
+            out[n++] = (struct fetch_header){ .name = name, .value = str_trim(value) };
+    }
+    a->n_headers = n;
+}
+
 static enum err write_request(struct attempt *a)
 {
     struct buf b = BUF_INIT(REPLY_MAX);
@@ -80,26 +110,8 @@ static enum err write_request(struct attempt *a)
     a->body = arena_str(&c->arena, buf_str(&b));
     a->path = ARENA_CAT(&c->arena, a->p->base_path, str_of(a->x->path));
     buf_release(&b);
+    request_headers(a);
     return b.overflow || arena_overflowed(&c->arena) ? E_CALL_TOO_LARGE : OK;
-}
-
-static unsigned request_headers(const struct attempt *a, struct fetch_header *out, unsigned max)
-{
-    unsigned n = 0;
-
-    out[n++] = (struct fetch_header){ .name = STR("Accept"), .value = STR("application/json") };
-    out[n++] = (struct fetch_header){ .name = STR("User-Agent"), .value = STR("sluice/" SLUICE_VERSION) };
-    if (a->x->body)
-        out[n++] = (struct fetch_header){ .name = STR("Content-Type"),
-                                          .value = a->x->form ? STR("application/x-www-form-urlencoded")
-                                                              : STR("application/json") };
-    for (const char *const *h = a->p->decl->headers; h && *h && n < max; h++) {
-        struct str name, value;
-
-        if (str_cut(str_of(*h), ':', &name, &value))
-            out[n++] = (struct fetch_header){ .name = name, .value = str_trim(value) };
-    }
-    return n;
 }
 
 /* ---- permit ------------------------------------------------------------------------------------------------------ */
@@ -155,10 +167,9 @@ static enum err await_credential(struct attempt *a, struct vault_lease *lease)
     return e ? call_why(c, e, "%s: %s", err_text(e), info.text) : OK;
 }
 
-/* Bytes leave here and nowhere else. */
-static void await_send(struct attempt *a, const struct vault_lease *lease)
+/* Bytes leave here and nowhere else. A frame of its own: who waits for a permit does not hold it. */
+static NOINLINE void await_send(struct attempt *a, const struct vault_lease *lease)
 {
-    struct fetch_header headers[16];
     struct call *c = a->c;
     struct errinfo info = { "" };
     struct fetch_request req = { .tenant = c->caller->tenant,
@@ -166,16 +177,14 @@ static void await_send(struct attempt *a, const struct vault_lease *lease)
                                  .guard = &a->p->guard,
                                  .method = str_of(a->x->method),
                                  .path = a->path,
-                                 .headers = headers,
-                                 .n_headers = request_headers(a, headers, ARRAY_LEN(headers)),
+                                 .headers = a->headers,
+                                 .n_headers = a->n_headers,
                                  .body = a->body,
                                  .bearer = lease->token,
                                  .deadline = c->deadline,
                                  .reply_max = REPLY_MAX };
 
-    ASSERT(c->intended && c->n_sides >= 2 && c->step == STEP_RUN);
-    for (unsigned i = 0; i < c->n_sides; i++)
-        ASSERT(c->sides[i].effect != POLICY_DENY);
+    ASSERT(c->intended && c->permitted && c->step == STEP_RUN);
     memset(&a->reply, 0, sizeof(a->reply));
     c->exchanges++;
     if (a->x->effect)

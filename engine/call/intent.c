@@ -54,6 +54,20 @@ static enum err await_key(struct call *c, bool *ret_replay)
     return call_unseal_result(c, old.result);
 }
 
+/* What was decided is on record: of it the call keeps that every side permits. */
+static void permitted(struct call *c)
+{
+    ASSERT(c->n_sides >= 2);
+    for (unsigned i = 0; i < c->n_sides; i++)
+        ASSERT(!side_refuses(&c->sides[i]));
+    c->intended = c->permitted = true;
+    c->n_sides = 0;
+    c->sides = NULL;
+    c->asked = NULL;
+    c->delegations = NULL;
+    arena_release(&c->deciding);
+}
+
 enum err await_intent(struct call *c, bool *ret_replay)
 {
     size_t bytes = ROOM_BYTES + c->frozen.len * 2 + call_record_room(c);
@@ -69,6 +83,6 @@ enum err await_intent(struct call *c, bool *ret_replay)
         return e;
     e = await_record_intent(c);
     if (!e)
-        c->intended = true;
+        permitted(c);
     return e;
 }

@@ -116,6 +116,7 @@ static void call_begin(struct bed *b, const struct who *w, struct call *c)
     *c = (struct call){ .magic = CALL_MAGIC, .worker = &b->worker, .caller = (struct caller *)&w->caller,
                         .registry = b->registry, .began_wall = 1795186800000 };
     arena_init(&c->arena, CALL_ARENA_MAX);
+    arena_init(&c->deciding, CALL_ARENA_MAX);
 }
 
 /* ---- what must hold ---------------------------------------------------------------------------------------------- */
@@ -158,6 +159,7 @@ static bool decided(struct bed *b, const struct who *w, const struct tool *t)
         assert_true(d.effect == POLICY_ALLOW && d.n_forbid_errors == 0);
     }
     arena_release(&c.arena);
+    arena_release(&c.deciding);
     b->allowed += allowed;
     b->denied += !allowed;
     return allowed;
@@ -180,6 +182,7 @@ static void list(struct bed *b, const struct who *w)
             fail_msg("%s is hidden and allowed", t->decl->name);
     }
     arena_release(&c.arena);
+    arena_release(&c.deciding);
 }
 
 static int64_t counted(const char *answer)
@@ -276,6 +279,7 @@ static void users_of_a_group_share_one_list(void **state)
         assert_true(call_could_allow(&c, registry_tool(b.registry, STR("outlook.list_mail"))));
         assert_int_equal(call_could_allow(&c, registry_tool(b.registry, STR("outlook.send_mail"))), i == 10000);
         arena_release(&c.arena);
+        arena_release(&c.deciding);
     }
     assert_int_equal(counted("found") - found, 2);
     assert_int_equal(counted("shared") - shared, 9999);

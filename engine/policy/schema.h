@@ -12,6 +12,7 @@
 #ifndef POLICY_SCHEMA_H
 #define POLICY_SCHEMA_H
 
+#include "base/map.h"
 #include "policy/entities.h"
 #include "policy/policy.h"
 #include "policy/value.h"
@@ -64,7 +65,8 @@ struct policy_finding {
 
 struct policy_report {
     struct arena arena;         /* owns the findings */
-    struct policy_finding *first;
+    struct policy_finding *first, *last;
+    struct map by_policy;       /* its id -> the first of its findings */
     size_t n_errors, n_warnings;        /* counts all, also those that did not fit the arena */
 };
 

@@ -159,20 +159,37 @@ static struct policy_set *candidate_load(const struct config *c)
     return set;
 }
 
+/* That no action applies mostly follows from a wrong name: then that one helps more. */
+static const struct policy_finding *first_error(const struct policy_report *r)
+{
+    const struct policy_finding *first = NULL;
+
+    for (const struct policy_finding *f = r->first; f; f = f->next) {
+        if (f->warning)
+            continue;
+        if (f->kind != POLICY_NO_ACTION_APPLIES)
+            return f;
+        first = first ? first : f;
+    }
+    return first;
+}
+
 /* What is wrong with the policies: each line of it is logged, up to a number; strict: the first is the error. */
 static enum err tell_findings(const struct policy_report *r, bool strict, struct errinfo *info)
 {
+    const struct policy_finding *first = first_error(r);
     size_t n = 0;
 
+    if (first && strict)
+        return err_set(info, E_CONFIG, "%.*s:%u:%u: policy \"%.*s\": %.*s (errors: %zu; sluice policy check shows all)",
+                       STR_ARG(first->file), first->line, first->column, STR_ARG(first->policy), STR_ARG(first->text),
+                       r->n_errors);
     for (const struct policy_finding *f = r->first; f; f = f->next) {
         char place[300];
 
         if (f->warning)
             continue;
         snprintf(place, sizeof(place), "%.*s:%u:%u", STR_ARG(f->file), f->line, f->column);
-        if (strict)
-            return err_set(info, E_CONFIG, "%s: policy \"%.*s\": %.*s (errors: %zu; sluice policy check shows all)",
-                           place, STR_ARG(f->policy), STR_ARG(f->text), r->n_errors);
         if (n++ == FINDINGS_LOGGED_MAX)
             break;
         LOG_WARN("a policy does not validate", LOG_S("place", place), LOG_SV("policy", f->policy),

@@ -346,6 +346,11 @@ class Validated(WithPolicies):
         self.assertRegex(self.engine.text().splitlines()[-1],
                          r'a\.cedar:4:\d+: policy \\?"typo\\?": .*no attribute `aa`')
         self.assertTrue(allowed(self.add()))
+        self.reload(BOTH + 'permit (principal, action == Action::"ad", resource);', taken=False)
+        self.assertRegex(self.engine.text().splitlines()[-1], r'a\.cedar:4:30: .*no action `Action::\\?"ad')
+        self.reload(BOTH + 'permit (principal is Group, action == Action::"add", resource);', taken=False)
+        self.assertRegex(self.engine.text().splitlines()[-1], r"a\.cedar:4:1: .*no action that the head allows")
+        self.assertTrue(allowed(self.add()))
         self.reload(BOTH)
         self.assertTrue(allowed(self.add()))
 

@@ -574,6 +574,7 @@ enum err program_compile(struct policy_set *set, const struct ast_policy *first,
     struct compiler c = compiler_for(set);
     size_t i = 0;
 
+    grow(&c, &c.types, 1);      /* the first is nobody's: of policies that have none */
     set->policies = n < INDEX_LEAF ? lines(&c, (n + 1) * sizeof(struct program_policy)) : NULL;
     set->names = ARENA_ARRAY(&set->arena, struct program_name, n ? n : 1);
     if (!set->policies || !set->names)

@@ -69,7 +69,7 @@ struct program_policy {
     struct scope principal, resource;
     const struct policy_uid *actions;       /* n_actions of them */
     uint32_t n_actions;
-    uint32_t principal_type, resource_type; /* of IS_IN: in set->types */
+    uint32_t principal_type, resource_type; /* of IS_IN: in set->types; else 0 */
     uint32_t code;                  /* its first instruction */
     uint32_t stack;                 /* values its code has on the stack at most */
     uint8_t kind[DIM_COUNT];        /* enum scope_kind of each constraint; of the action ANY, EQ or IN */
@@ -166,7 +166,7 @@ struct policy_set {
     struct place *places;       /* one per instruction */
     uint32_t n_code;
     struct policy_value *consts;
-    const struct policy_uid **types;        /* entities with an empty id, that stand for their types */
+    const struct policy_uid **types;        /* entities with an empty id, that stand for their types; [0]: NULL */
     struct str *keys;
     struct pattern *patterns;
     struct scope_index index;

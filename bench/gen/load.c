@@ -48,7 +48,7 @@ static struct {
     const char *url, *ca, *requests, *mode, *arrivals, *order, *phases, *json, *start_file, *counted_file, *answers;
     int64_t in_flight, connections, seed, count, spin_us;
     double rate, seconds, warmup, timeout;
-    bool progress;
+    bool progress, visit;
 } opt = { .mode = "closed", .arrivals = "poisson", .order = "weight", .json = "-", .in_flight = 64, .seed = 1,
           .rate = 1000, .seconds = 10, .timeout = 30 };
 
@@ -367,6 +367,30 @@ static void mark(int64_t now)
     }
 }
 
+/* Every request once, in turn, before anything is counted: what is there to be known of its caller is known then. */
+static void visit_all(void)
+{
+    bool open = load.open, by_turn = load.by_turn, bound = load.bound;
+    int64_t count = opt.count;
+
+    tally_init(&load.tally, &load.requests, NEVER, NEVER);
+    load.open = load.bound = false;
+    load.by_turn = true;
+    load.due = NEVER;
+    opt.count = (int64_t)load.requests.n;
+    for (load.epoch = now_ns(); load.due != 0 || load.in_flight; ) {
+        dispatch();
+        await_events(now_ns() + TICK_NS);
+        expire(now_ns());
+    }
+    tally_release(&load.tally);
+    load.open = open;
+    load.by_turn = by_turn;
+    load.bound = bound;
+    load.made = 0;
+    opt.count = count;
+}
+
 static void run(void)
 {
     int64_t tick = 0, line = load.tally.began + NS_PER_S;
@@ -424,6 +448,7 @@ static const struct option_row rows[] = {
     { "count", "N", OPTION_COUNT, &opt.count,
       "closed: so many requests, however long it takes, in place of --seconds" },
     { "warmup", "S", OPTION_REAL, &opt.warmup, "0; before counting begins" },
+    { "visit", "", OPTION_FLAG, &opt.visit, "every request once, in turn, before the warm-up" },
     { "timeout", "S", OPTION_REAL, &opt.timeout, "30; since a request was due" },
     { "seed", "N", OPTION_COUNT, &opt.seed, "1; of everything that is left to chance" },
     { "spin", "US", OPTION_COUNT, &opt.spin_us, "0; what is due within so many microseconds is waited for awake" },
@@ -557,6 +582,8 @@ int main(int argc, char **argv)
         set_up_schedule();
     set_up();
     open_connections();
+    if (opt.visit)
+        visit_all();
     load.epoch = now_ns();
     began = load.epoch + (int64_t)(opt.warmup * 1e9);
     tally_init(&load.tally, &load.requests, began, opt.count ? NEVER : began + (int64_t)(opt.seconds * 1e9));

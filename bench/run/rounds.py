@@ -108,6 +108,8 @@ def load_command(rig, case, system, requests, capacity=None, seconds=None, warmu
                "--arrivals", o["arrivals"]]
     if case.callers["fresh"]:
         command += ["--order", "turn"]
+    if o["visit"]:
+        command += ["--visit"]
     if o["mode"] == "open" and o["phases"]:
         parts = [p.split(":") for p in o["phases"]]
         return command + ["--phases", ",".join("%g:%s" % (rate(r), s) for r, s in parts)]

@@ -97,6 +97,7 @@ SECTIONS = {        # section: {key: (what may stand there, what it is when left
         "arrivals": (one_of("poisson", "even"), "poisson", "open: how requests are spread"),
         "seconds": (number(0.1, 3600), 3, "counted in each round"),
         "warmup": (number(0, 600), 1, "before counting, in each round"),
+        "visit": (flag, False, "every token calls once before the warm-up, so that none is met for the first time"),
         "timeout": (whole(1, 600), 30, "seconds until a request counts as failed"),
         "era": (one_of("2026-07-28", "2025-11-25"), "2026-07-28", "the protocol's revision; the older one in sessions"),
     },

@@ -91,6 +91,15 @@ class Load(Bed):
         self.assertEqual(sorted(t["n"] for t in told), list(range(100)))
         self.assertEqual(len(json.loads(told[0]["message"])["value"]), 1)
 
+    def test_every_request_is_made_once_before_anything_is_counted(self):
+        up = self.upstream()
+        lines = [dict(REQUEST, group="g%d" % i, weight=1 if i == 7 else 0) for i in range(300)]
+        for mode in (["--count", 100], ["--mode", "open", "--rate", 200, "--seconds", 0.5]):
+            before = self.stats(up)["requests"]
+            r = self.load(up.url, "--visit", "--in-flight", 5, *mode, requests=self.requests(*lines))
+            self.assertEqual(self.stats(up)["requests"] - before, 300 + r["sent"])
+            self.assertEqual((r["ok"], r["groups"]["g7"]["ok"]), (r["offered"], r["offered"]))
+
     def test_each_connection_its_own_request(self):
         up = self.upstream("--delay", "fixed:2000")
         r = self.load(up.url, "--seconds", 1, "--in-flight", 10, "--order", "bound",

@@ -72,8 +72,11 @@ static bool typable(const struct json *schema)
 
     if (!simple(schema))
         return false;
-    if (str_is(type, "array"))
-        return typable(json_get(schema, "items"));
+    if (str_is(type, "array")) {
+        null = false;
+        only_type(json_get(schema, "items"), &null);
+        return typable(json_get(schema, "items")) && !null;         /* null in a set has no type */
+    }
     if (str_is(type, "object")) {
         for (const struct json *p = json_first(json_get(schema, "properties")); p; p = json_next(p))
             if (!typable(p))

@@ -4,14 +4,16 @@
 
 #include "base/check.h"
 #include "call/registry.h"
+#include "call/vocabulary.h"
 #include "cli/policy_verbs.h"
 #include "cli/print.h"
 #include "cli/recorded.h"
 #include "json/json.h"
 #include "loop/world.h"
 #include "policy/explain.h"
+#include "policy/schema.h"
 
-enum { PATHS_MAX = CONFIG_LIST_MAX - 1, EXIT_FLIPS = 2, EXPLANATION_MAX = 256 << 20 };
+enum { PATHS_MAX = CONFIG_LIST_MAX - 1, EXIT_FLIPS = 2, EXPLANATION_MAX = 256 << 20, SCHEMA_MAX = 64 << 20 };
 
 /* ---- replay ------------------------------------------------------------------------------------------------------ */
 
@@ -149,10 +151,34 @@ int policy_replay(int argc, char **argv)
 
 struct explaining {
     struct recorded_journal *journal;
+    struct policy_schema *schema;       /* NULL: none can be made */
     const char *lacks;
     unsigned flags;
     bool full;
 };
+
+/* Without a schema nothing is said to be outside of it: explaining needs none. */
+static void make_schema(struct explaining *x)
+{
+    struct buf text = BUF_INIT(SCHEMA_MAX);
+    struct errinfo info;
+
+    if (!vocabulary_write(x->journal->registry, &text, &info))
+        policy_schema_parse(STR("(schema)"), buf_str(&text), POLICY_SCHEMA_TEXT, &x->schema, NULL, &info);
+    buf_release(&text);
+}
+
+static void explain_side(struct explaining *x, const struct recorded *r, unsigned i, struct buf *out)
+{
+    struct question_side side = question_side(&r->question, i);
+    struct errinfo why = { "" };
+
+    buf_addf(out, "\n=== %s %.*s: ", side.name, STR_ARG(side.who));
+    x->full = policy_explain(x->journal->registry->policy, &r->asked->requests[i], x->flags, out) != OK;
+    if (x->schema && policy_schema_check_request(x->schema, &r->asked->requests[i], &why))
+        buf_addf(out, "\nthis is more than `policy schema` says can be asked, so validation promises nothing: %s\n",
+                 why.text);
+}
 
 static bool explain_one(const struct recorded *r, struct arena *a, void *arg)
 {
@@ -171,13 +197,9 @@ static bool explain_one(const struct recorded *r, struct arena *a, void *arg)
                  policy_set_version(x->journal->registry->policy));
     if (!str_is(r->entities, x->journal->registry->entities_version))
         buf_addf(&out, "it was decided with other entities than the configuration has now\n");
-    for (unsigned i = 0; i < r->asked->n && !x->full; i++) {
-        struct question_side side = question_side(&r->question, i);
-
-        buf_addf(&out, "\n=== %s %.*s: ", side.name, STR_ARG(side.who));
-        x->full = policy_explain(x->journal->registry->policy, &r->asked->requests[i], x->flags, &out) != OK;
-    }
-    for (unsigned i = 0; x->journal->registry->delegation_required && i < r->question.n_actors; i++)
+    for (unsigned i = 0; i < r->asked->n && !x->full; i++)
+        explain_side(x, r, i, &out);
+    for (unsigned i = 0; r->delegation_required && i < r->question.n_actors; i++)
         if (!delegation_covers(r->question.delegations ? r->question.delegations[i] : NULL, r->question.action))
             buf_addf(&out, "\n=== delegation to %.*s: DENY\nthe user had recorded none that covers %.*s\n",
                      STR_ARG(r->question.actors[i].name), STR_ARG(r->tool));
@@ -203,8 +225,11 @@ int policy_explain_call(int argc, char **argv)
         return rc < 0 ? 0 : EXIT_UNABLE;
     x.flags = POLICY_EXPLAIN_FAILED_FORBIDS | (all ? POLICY_EXPLAIN_ALL : 0);
     rc = recorded_open(&j, &verb_policy, config, data, n_paths ? paths : NULL);
-    if (!rc)
+    if (!rc) {
+        make_schema(&x);
         rc = recorded_each(&j, 0, call, explain_one, &x);
+    }
+    policy_schema_unref(x.schema);
     if (!rc && x.lacks)
         rc = complain(&verb_policy, EXIT_UNABLE, "%s cannot be asked again: %s", call, x.lacks);
     if (!rc && x.full)

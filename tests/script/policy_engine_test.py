@@ -261,6 +261,37 @@ class Replay(WithPolicies):
         self.assertIn("its tenant's key is gone (5)", p.stderr)
 
 
+class Questions(WithPolicies):
+    """Everything that calls ask fits the schema that is made for it: the recorded questions are checked by it."""
+
+    def explained(self, message):
+        return harness.run("policy", "explain", "--call", self.record_of(message)["call"], "--config",
+                           self.files.config, "--data", self.engine.data)
+
+    def test_each_fits_but_for_arguments_without_a_type(self):
+        self.reload(BOTH, [entity("User", "alice@demo.example", {"level": 3, "odd": [1, "x"]},
+                                  [("Group", "staff")]), entity("Agent", "desk", {}, [("Group", "robots")]),
+                           entity("Action", "add", {}, [("Action", "sums")])])
+        harness.run("delegate", "desk", "--for", "1d", "--only", "reads", "--as", "alice@demo.example", "--tenant",
+                    "demo", "--agent", "desk", "--data", self.engine.data)
+        mail = {"to": ["bob@demo.example"], "subject": "s", "body": "b"}
+        token = self.engine.token(agent="desk", extra=("--via", "front", "--group", "night"))
+        for tool, args in (("add", {"a": 1, "b": 2}), ("test_simple_text", {}), ("test_x_mcp_header", {"query": "x"}),
+                           ("json_schema_2020_12_tool", {"name": "n", "email": "a@b.c", "contactMethod": "email"}),
+                           ("outlook.send_mail", mail), ("outlook.send_mail", dict(mail, cc=["c@demo.example"])),
+                           ("outlook.list_mail", {"count": 3, "unread_only": True}), ("outlook.list_mail", {}),
+                           ("outlook.book_meeting", {"attendees": ["b@demo.example"], "minutes": 30, "subject": "s",
+                                                     "after": "2026-11-20T09:00:00Z"})):
+            with self.subTest(tool):
+                out = self.explained(self.engine.call(tool, args, token))
+                self.assertEqual(out.count("=== delegate front: ALLOW"), 1, out)
+                self.assertNotIn("more than `policy schema` says", out)
+        out = self.explained(self.engine.call("json_schema_2020_12_tool", {"email": "a@b.c", "address": {
+            "city": "x"}}, token))
+        self.assertEqual(out.count("more than `policy schema` says"), 3, out)
+        self.assertIn("address", out)
+
+
 class Candidates(WithPolicies):
     """Shadow mode: a candidate set beside the live one."""
 
@@ -389,6 +420,9 @@ class Delegations(WithPolicies):
         self.assertIn("has recorded no delegation of add to the agent desk", why(m))
         self.assertEqual(self.record_of(m)["delegation_required"], True)
         self.assertEqual(self.tools(agent="desk"), set())
+        out = harness.run("policy", "explain", "--call", self.record_of(m)["call"], "--config", self.files.config,
+                          "--data", self.engine.data)
+        self.assertIn("=== delegation to desk: DENY\nthe user had recorded none that covers add\n", out)
 
         refused = self.delegate("desk", "--only", "no_such_tool", check=False)
         self.assertEqual(refused.returncode, 3, refused.stderr)

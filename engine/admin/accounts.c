@@ -74,7 +74,7 @@ enum err await_accounts_connect(struct call *c, struct turn *t)
                      p->decl->name, p->decl->name);
     if (!e)
         e = await_vault_connect_begin(c->worker->engine->vault, &p->vault, c->caller->tenant, c->caller->user, label,
-                                      connect_redirect_uri(c, t), &c->arena, &url, &state, &c->why);
+                                      connect_redirect_uri(c, t), &c->arena, &url, &state, call_info(c));
     if (e)
         return e;
     record_change(c, "connect_begin", "provider", str_of(p->decl->name), "account", STR_NULL, OK);
@@ -101,7 +101,7 @@ enum err await_accounts_put(struct call *c, struct turn *t)
     if (!secret)
         return call_why(c, E_RPC_PARAMS, "token: longer than a token may be");
     s.token = secret;
-    e = await_vault_account_put(c->worker->engine->vault, &s, &c->arena, &id, &c->why);
+    e = await_vault_account_put(c->worker->engine->vault, &s, &c->arena, &id, call_info(c));
     secret_release(secret);
     record_change(c, "account_put", "provider", s.provider, "account", id, e);
     if (e)
@@ -125,7 +125,7 @@ enum err await_accounts_disconnect(struct call *c, struct turn *t)
     if (e)
         return e;
     e = await_vault_disconnect(c->worker->engine->vault, c->caller->tenant, t->rest, &p->vault,
-                               loop_now() + TIMEOUT_S * NS_PER_S, &revoked, &c->why);
+                               loop_now() + TIMEOUT_S * NS_PER_S, &revoked, call_info(c));
     record_change(c, "disconnect", "provider", account.provider, "account", t->rest, e);
     if (e)
         return e;

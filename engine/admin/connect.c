@@ -119,7 +119,7 @@ enum err await_connect_go(struct call *c, struct turn *t)
 
     if (b64url_decode(&c->arena, form_value(&c->arena, t->form, "go"), &sealed))
         return E_STATE_INVALID;
-    e = await_vault_tenant(c->worker->engine->vault, c->caller->tenant, &c->why);
+    e = await_vault_tenant(c->worker->engine->vault, c->caller->tenant, call_info(c));
     if (!e && vault_unseal(c->worker->engine->vault, c->caller->tenant, c->caller->user, STR("connect"), sealed, &url))
         e = E_STATE_INVALID;
     if (!e) {
@@ -148,10 +148,10 @@ enum err await_connect_callback(struct call *c, struct turn *t)
     if (!has_cookie(c, t))
         return call_why(c, E_STATE_INVALID, "this browser has not confirmed that the account may be connected");
     e = await_vault_connect_finish(c->worker->engine->vault, &p->vault, &cb, loop_now() + TIMEOUT_S * NS_PER_S,
-                                   &c->arena, &id, &c->why);
+                                   &c->arena, &id, call_info(c));
     record_change(c, "connect_finish", "provider", t->pending.provider, "account", id, e);
     if (e)
-        LOG_WARN("an account could not be connected", LOG_S("error", err_name(e)), LOG_S("why", c->why.text));
+        LOG_WARN("an account could not be connected", LOG_S("error", err_name(e)), LOG_S("why", call_said(c)));
     else
         t->page = STR(
             "<!doctype html><title>sluice</title><p>The account is connected. You can close this page.</p>\n");

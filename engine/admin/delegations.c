@@ -110,7 +110,7 @@ enum err await_delegations_record(struct call *c, struct turn *t)
         return e;
     if (seconds)
         n.expires = c->began_wall + s * 1000;
-    e = await_vault_delegation_put(c->worker->engine->vault, &n, &c->arena, &id, &c->why);
+    e = await_vault_delegation_put(c->worker->engine->vault, &n, &c->arena, &id, call_info(c));
     record_change(c, "delegation_record", "delegate", n.agent, "delegation", id, e);
     if (e)
         return e == E_CONFIG ? E_RPC_PARAMS : e;
@@ -135,7 +135,8 @@ enum err await_delegations_revoke(struct call *c, struct turn *t)
         e = decide(c, "revoke", STR("Agent"), agent);
     if (e)
         return e;
-    e = await_vault_delegation_delete(c->worker->engine->vault, c->caller->tenant, c->caller->user, t->rest, &c->why);
+    e = await_vault_delegation_delete(c->worker->engine->vault, c->caller->tenant, c->caller->user, t->rest,
+                                      call_info(c));
     record_change(c, "delegation_revoke", "delegate", agent, "delegation", t->rest, e);
     if (e)
         return e == E_NOT_FOUND ? E_HTTP_NOT_FOUND : e;

@@ -48,7 +48,7 @@ static enum err decode(struct call *c)
     struct turn *t = c->front_data;
     struct str body = http_body(t->rq);
     struct json_error where;
-    enum err e = mcp_guard(t->mcp, t->rq, &c->why);
+    enum err e = mcp_guard(t->mcp, t->rq, call_info(c));
 
     if (e)
         return e;
@@ -68,9 +68,9 @@ static enum err decode(struct call *c)
 static enum err await_state_caller(struct call *c, struct turn *t)
 {
     enum err e = await_vault_connect_peek(c->worker->engine->vault, form_value(&c->arena, t->form, "state"),
-                                          &c->arena, &t->pending, &c->why);
+                                          &c->arena, &t->pending, call_info(c));
 
-    return e ? e : caller_named(t->pending.tenant, t->pending.user, STR("browser"), &c->caller, &c->why);
+    return e ? e : caller_named(t->pending.tenant, t->pending.user, STR("browser"), &c->caller, call_info(c));
 }
 
 static enum err await_who(struct call *c)
@@ -85,7 +85,7 @@ static enum err await_who(struct call *c)
         return call_why(c, E_TOKEN_MISSING, "accounts are not managed where there is no authentication");
     if (http_header(t->rq, "authorization", &authorization) > 1)
         return E_TOKEN_MALFORMED;
-    return await_identify(identity, authorization, &c->caller, &c->why);
+    return await_identify(identity, authorization, &c->caller, call_info(c));
 }
 
 static enum err await_act(struct call *c)
@@ -118,7 +118,7 @@ static struct str text_of_error(struct call *c, struct turn *t, struct buf *b)
         return STR("text/html; charset=utf-8");
     }
     json_set_z(&c->arena, body, "error", err_name(c->err));
-    json_set_z(&c->arena, body, "message", c->why.text[0] ? c->why.text : err_text(c->err));
+    json_set_z(&c->arena, body, "message", *call_said(c) ? call_said(c) : err_text(c->err));
     json_write(b, body);
     return STR("application/json");
 }

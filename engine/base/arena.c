@@ -16,7 +16,7 @@
 
 enum { STEP = 16, CANARY_LEN = 16 };
 /* What malloc is asked for, so that a chunk fills a size class. */
-enum { BLOCK_FIRST = 2048, BLOCK_MAX = 256 * 1024 };
+enum { BLOCK_FIRST = 1536, BLOCK_MAX = 256 * 1024 };
 
 struct arena_chunk {
     struct arena_chunk *older;

@@ -458,7 +458,7 @@ enum err fail(struct call *c, enum err e, const char *fmt, ...)
 
     ASSERT(e != OK);
     va_start(ap, fmt);
-    vsnprintf(c->why.text, sizeof(c->why.text), fmt, ap);
+    vsnprintf(call_info(c)->text, sizeof(c->why->text), fmt, ap);
     va_end(ap);
     return e;
 }

@@ -305,7 +305,7 @@ void budget_name(const struct call *c, const struct budget_line *line, struct bu
 enum err budget_refused(struct call *c, enum err e, const struct budget_line *line)
 {
     char again[64] = "", at[25];
-    struct buf b = BUF_INIT(sizeof(c->why.text));
+    struct buf b = BUF_INIT(sizeof(c->why->text));
 
     buf_addf(&b, "%s:%s", line->whose, line->what);
     metric_add_at(M_BUDGET_REFUSED_TOTAL, metric_label(M_BUDGET_REFUSED_TOTAL, buf_str(&b)), 1);

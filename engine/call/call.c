@@ -44,7 +44,7 @@ static unsigned step_metric[STEP_COUNT];
 /* Measured by the clock itself: most steps begin and end within one turn of the loop. */
 static void step_observe(const struct call *c, ns_t now)
 {
-    metric_observe_at(M_STEP_SECONDS, step_metric[c->step], now - c->at[c->step]);
+    metric_observe_at(M_STEP_SECONDS, step_metric[c->step], now - c->since);
 }
 
 static void call_step(struct call *c, enum step next)
@@ -56,7 +56,7 @@ static void call_step(struct call *c, enum step next)
     if (c->step != STEP_NONE)
         step_observe(c, now);
     c->step = next;
-    c->at[next] = now;
+    c->since = now;
     task_doing(steps[next].name);
 }
 
@@ -72,12 +72,31 @@ static void metrics_name_steps(void)
     atomic_store(&named, true);
 }
 
+struct errinfo *call_info(struct call *c)
+{
+    if (!c->why)
+        c->why = calloc(1, sizeof(*c->why));
+    ASSERT(c->why != NULL);
+    return c->why;
+}
+
+const char *call_said(const struct call *c)
+{
+    return c->why ? c->why->text : "";
+}
+
+void call_unsay(struct call *c)
+{
+    free(c->why);
+    c->why = NULL;
+}
+
 enum err (call_why)(struct call *c, enum err e, const char *fmt, ...)
 {
     va_list ap;
 
     va_start(ap, fmt);
-    vsnprintf(c->why.text, sizeof(c->why.text), fmt, ap);
+    vsnprintf(call_info(c)->text, sizeof(c->why->text), fmt, ap);
     va_end(ap);
     return e;
 }
@@ -134,7 +153,7 @@ static enum err approve(struct call *c)
 static NOINLINE enum err await_reconcile(struct call *c, enum err unknown)
 {
     enum settled settled = SETTLED_UNKNOWN;
-    struct errinfo why = c->why;
+    struct errinfo why = *call_info(c);
 
     if (!c->tool->decl->reconcile || task_cancelled() || arena_overflowed(&c->arena))
         return unknown;
@@ -142,7 +161,7 @@ static NOINLINE enum err await_reconcile(struct call *c, enum err unknown)
     c->deadline = loop_now() + RECONCILE_MS * NS_PER_MS;    /* the call's own may be what ran out */
     settled = c->tool->decl->reconcile(c);
     c->in_reconcile = false;
-    c->why = why;
+    *call_info(c) = why;
     c->retry_after_ms = 0;
     if (settled == SETTLED_UNKNOWN || arena_overflowed(&c->arena))
         return unknown;
@@ -193,7 +212,7 @@ static enum err end_of_call(const struct call *c)
     if (!c->err || err_row(c->err)->outcome != OUTCOME_NONE)
         return c->err;
     LOG_ERROR("an internal error reached the end of a call", LOG_S("call", c->id.z), LOG_S("error", err_name(c->err)),
-              LOG_S("step", step_name(c->step)), LOG_S("why", c->why.text));
+              LOG_S("step", step_name(c->step)), LOG_S("why", call_said(c)));
     return c->effects_sent ? E_OUTCOME_UNKNOWN : E_INTERNAL;
 }
 
@@ -201,7 +220,7 @@ static enum err end_of_call(const struct call *c)
  * say, without a hint to repeat. */
 static NOINLINE void say_unknown(struct call *c)
 {
-    struct errinfo detail = c->why;
+    struct errinfo detail = *call_info(c);
 
     if (c->outcome != OUTCOME_UNKNOWN || !c->err || c->err == E_OUTCOME_UNKNOWN)
         return;
@@ -256,7 +275,7 @@ static enum err overloaded(struct call *c)
     const struct tool *t = c->kind == CALL_TOOL ? registry_tool(c->registry, c->tool_name) : NULL;
     struct overload *o = &c->worker->overload;
     bool dear = t && t->decl->effect != EFFECT_READS;
-    ns_t now = c->at[STEP_IDENTIFY];
+    ns_t now = c->since;
     static metric_slot_t slots[2];
 
     if (overload_admits(o, hash_bytes(c->caller->tenant.p, c->caller->tenant.len), dear, lag_look(&c->worker->lag, now),
@@ -289,9 +308,10 @@ static enum err await_steps(struct call *c)
     e = overloaded(c);
     if (e)
         return e;
-    e = await_vault_tenant(c->worker->engine->vault, c->caller->tenant, &c->why);   /* its key, for sealing: a lookup */
+    /* its key, for sealing: a lookup */
+    e = await_vault_tenant(c->worker->engine->vault, c->caller->tenant, call_info(c));
     if (e && err_row(e)->outcome == OUTCOME_NONE) {
-        LOG_ERROR("a tenant's key cannot be opened", LOG_SV("tenant", c->caller->tenant), LOG_S("why", c->why.text));
+        LOG_ERROR("a tenant's key cannot be opened", LOG_SV("tenant", c->caller->tenant), LOG_S("why", call_said(c)));
         return call_why(c, E_STORE_UNAVAILABLE, "this tenant's key cannot be opened; the operator's log says more");
     }
     if (e)
@@ -299,6 +319,7 @@ static enum err await_steps(struct call *c)
     if (c->kind == CALL_TOOL)
         return await_tool_call(c);
     call_step(c, STEP_ANSWER);
+    c->answering = true;
     return c->front->await_answer(c);
 }
 
@@ -341,7 +362,7 @@ static void say_unrecorded(struct call *c)
     c->structured = c->content = NULL;
     if (c->effects_sent == 0) {
         c->err = E_JOURNAL_UNWRITABLE;
-        c->why.text[0] = '\0';
+        call_unsay(c);
         return;
     }
     c->retry_after_ms = 0;
@@ -383,6 +404,7 @@ static void call_release(struct call *c)
     registry_unref(c->registry);
     arena_release(&c->arena);
     arena_release(&c->deciding);
+    free(c->why);
     *c->prev = c->next;
     if (c->next)
         c->next->prev = c->prev;
@@ -402,7 +424,7 @@ void await_call(struct worker *w, const struct call_front *front, void *front_da
     *c = (struct call){ .magic = CALL_MAGIC, .id = id_new("call"), .worker = w, .registry = registry_ref(w->registry),
                         .task = task_self(), .front = front, .front_data = front_data, .began = loop_now(),
                         .began_wall = loop_wall_ms(), .bytes_in = bytes_in };
-    memcpy(c->peer, peer, strnlen(peer, sizeof(c->peer) - 1));
+    c->peer = peer;
     memcpy(c->key_text, c->id.z + strlen("call_"), strlen(c->id.z) - strlen("call_"));
     c->deadline = c->began + CALL_TIMEOUT_MS * NS_PER_MS;
     arena_init(&c->arena, CALL_ARENA_MAX);

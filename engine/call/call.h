@@ -93,7 +93,7 @@ struct call {
     void *front_data;
 
     enum step step;
-    ns_t began, deadline, at[STEP_COUNT];
+    ns_t began, since, deadline;        /* since: when its step began */
     wall_ms_t began_wall;
 
     /* DECODE */
@@ -105,7 +105,7 @@ struct call {
     struct str key;                     /* the client's idempotency key, or empty */
     int64_t timeout_ms;                 /* the client's wish, 0: none */
     size_t bytes_in;
-    char peer[64];
+    const char *peer;                   /* as long as the call */
 
     /* IDENTIFY */
     struct caller *caller;
@@ -153,25 +153,31 @@ struct call {
     bool in_reconcile, replayed;
 
     /* ANSWER */
+    bool answering;                     /* it came so far */
     struct json *answer;                /* the result of everything that is no tool call */
 
     /* OUTCOME */
     enum err err;
-    struct errinfo why;                 /* for the client: what happened, where, what to do */
+    struct errinfo *why;                /* for the client: call_info(), call_said() */
     int64_t retry_after_ms;
     enum outcome outcome;
     struct json *error_data;            /* JSON-RPC error data, or NULL */
 };
 
 /* The life of a call, on a task of its own: from DECODE to REPLY. Afterwards everything of the call is released. The
- * front's data is the caller's. */
+ * front's data and `peer` are the caller's. */
 void await_call(struct worker *w, const struct call_front *front, void *front_data, const char *peer, size_t bytes_in);
 
 /* At the end of the drain time: every call in flight on this worker is cancelled. What came of it is recorded and
  * said. */
 void calls_cut(struct worker *w);
 
-/* Sets what the client is told, and returns e. */
+/* What the client is told of an error: what happened, where, what to do. Has no memory while a call waits that has not
+ * failed. */
+struct errinfo *call_info(struct call *c);
+const char *call_said(const struct call *c);    /* "": nothing */
+void call_unsay(struct call *c);
+/* Sets it, and returns e. */
 enum err call_why(struct call *c, enum err e, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 #ifdef __clang_analyzer__       /* as in base/err.h */
 #define call_why(c, e, ...)     ((void)(call_why)(c, e, __VA_ARGS__), (e))

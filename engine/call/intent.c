@@ -66,6 +66,7 @@ static void permitted(struct call *c)
     c->asked = NULL;
     c->delegations = NULL;
     arena_release(&c->deciding);
+    call_unsay(c);
 }
 
 enum err await_intent(struct call *c, bool *ret_replay)

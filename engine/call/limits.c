@@ -353,6 +353,10 @@ enum err limits_ask(struct call *c, const struct provider_conf *p, const struct 
 
     make_scopes(c, p, &scopes);
     ret->n = 0;
+    ret->asks = ARENA_ARRAY(&c->arena, struct rl_ask, p->n_limits);
+    ret->of = ARENA_ARRAY(&c->arena, const struct limit_conf *, p->n_limits);
+    if (!ret->asks || !ret->of)
+        return E_CALL_TOO_LARGE;
     for (unsigned i = 0; i < p->n_limits; i++) {
         const struct limit_conf *l = &p->limits[i];
         struct str narrower = STR(""), name;

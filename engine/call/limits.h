@@ -14,15 +14,15 @@
 
 /* What one exchange asks of its provider's limits: all at once or not at all. */
 struct limits_asked {
-    struct rl_ask asks[LIMITS_MAX];
-    const struct limit_conf *of[LIMITS_MAX];
+    struct rl_ask *asks;
+    const struct limit_conf **of;
     unsigned n;
 };
 
 /* registry_build(): the provider's limits and requests. E_CONFIG with provider, limit and request named. */
 enum err limits_make(struct provider_conf *p, const struct provider_setup *s, struct errinfo *info);
 
-/* The keys live in the call's arena. E_CALL_TOO_LARGE. */
+/* Asks and keys live in the call's arena. E_CALL_TOO_LARGE. */
 enum err limits_ask(struct call *c, const struct provider_conf *p, const struct exchange *x, struct limits_asked *ret);
 
 /* The row that a request falls under, or NULL. path: as the connector wrote it, a query is ignored. *ret_first: what

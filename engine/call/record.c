@@ -421,9 +421,9 @@ static void rec_why(struct rec *r, struct call *c)
 {
     bool quotes = c->frozen.p && c->err != E_POLICY_DENIED && c->err != E_APPROVAL_NEEDED && c->err != E_RATE_LIMITED;
 
-    rec_z(r, "why", quotes || !c->why.text[0] ? err_text(c->err) : c->why.text);
-    if (quotes && c->why.text[0])
-        rec_sealed(r, "detail", c, "detail", str_of(c->why.text));
+    rec_z(r, "why", quotes || !*call_said(c) ? err_text(c->err) : call_said(c));
+    if (quotes && *call_said(c))
+        rec_sealed(r, "detail", c, "detail", str_of(call_said(c)));
 }
 
 static void rec_outcome(struct rec *r, struct call *c)

@@ -157,11 +157,12 @@ static enum err check_mirrors(struct call *c, struct turn *t)
 
     if (t->msg.era != ERA_MODERN || !t->method->mirror)
         return OK;
-    e = mirror_fits(&c->arena, head, "mcp-name", t->param_name, &c->why);
+    e = mirror_fits(&c->arena, head, "mcp-name", t->param_name, call_info(c));
     if (e || t->method->await_answer)
         return e;
     tool = registry_tool(c->registry, t->param_name);
-    return tool ? mirror_params(&c->arena, head, tool->input_tree, json_get(t->msg.params, "arguments"), &c->why) : OK;
+    return tool ? mirror_params(&c->arena, head, tool->input_tree, json_get(t->msg.params, "arguments"), call_info(c))
+                : OK;
 }
 
 static enum err request_fits(struct call *c, struct turn *t)
@@ -200,7 +201,7 @@ static enum err decode_all(struct call *c, struct turn *t)
     e = parse(c, t, &root);
     if (e)
         return e;
-    e = message_classify(root, http_request_head(t->wire->rq), &t->msg, &c->why);
+    e = message_classify(root, http_request_head(t->wire->rq), &t->msg, call_info(c));
     c->rpc_id = t->msg.id;
     c->method = t->msg.method.len > METHOD_SHOWN_MAX ? str_n(t->msg.method.p, METHOD_SHOWN_MAX) : t->msg.method;
     if (t->msg.kind == MESSAGE_RESPONSE)
@@ -223,7 +224,7 @@ static enum err decode_all(struct call *c, struct turn *t)
 enum err mcp_decode(struct call *c)
 {
     struct turn *t = turn_of(c);
-    enum err e = guard_origin(t->wire->mcp, http_request_head(t->wire->rq), &c->why);
+    enum err e = guard_origin(t->wire->mcp, http_request_head(t->wire->rq), call_info(c));
 
     if (e)
         return e;

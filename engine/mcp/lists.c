@@ -110,7 +110,7 @@ static bool may_see(struct call *c, const struct provider *p, const char *name)
 
     c->sides = NULL;
     c->n_sides = 0;
-    c->why.text[0] = '\0';
+    call_unsay(c);
     return allowed;
 }
 

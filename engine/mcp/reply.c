@@ -49,7 +49,7 @@ static void add_text(struct buf *b, const char *key, struct str value)
 
 static struct str said(const struct call *c)
 {
-    return str_of(c->why.text[0] ? c->why.text : err_text(c->err));
+    return str_of(*call_said(c) ? call_said(c) : err_text(c->err));
 }
 
 /* {"jsonrpc":"2.0","id":<id>, -- an id that is not known is left out, never null. */
@@ -205,7 +205,7 @@ static int status_of(const struct call *c, const struct turn *t)
     if (t->msg.kind != MESSAGE_REQUEST)
         return status == 200 ? 400 : status;
     if (t->msg.era == ERA_MODERN)
-        return c->err == E_RPC_PARAMS && c->at[STEP_ANSWER] ? 200 : status;
+        return c->err == E_RPC_PARAMS && c->answering ? 200 : status;
     switch (c->err) {
     case E_RPC_METHOD_UNKNOWN:
     case E_RPC_PARAMS:

@@ -260,7 +260,7 @@ static enum err front_identify(struct call *c)
     enum err e;
 
     mint(c->front_data, &text);
-    e = await_identify(sim.engine.identity, buf_str(&text), &c->caller, &c->why);
+    e = await_identify(sim.engine.identity, buf_str(&text), &c->caller, call_info(c));
     buf_release(&text);
     return e;
 }
@@ -308,8 +308,8 @@ static void front_reply(struct call *c)
     a->replayed = c->replayed;
     snprintf(a->key, sizeof(a->key), "%s", c->key_text);
     snprintf(a->owner, sizeof(a->owner), "%.*s", STR_ARG(json_str(json_get(c->structured, "owner"))));
-    if (secret_in(c->structured) || secret_in(c->content) || strstr(c->why.text, UPSTREAM_ACCESS) ||
-        strstr(c->why.text, UPSTREAM_REFRESH))
+    if (secret_in(c->structured) || secret_in(c->content) || strstr(call_said(c), UPSTREAM_ACCESS) ||
+        strstr(call_said(c), UPSTREAM_REFRESH))
         sim_violation("a token was in the reply of %s", a->call);
     a->acked = !simworld_dead();
     sim.heard[c->err] += a->acked;

@@ -6,8 +6,9 @@
  * The whole of call_decide(), on frozen arguments of outlook.send_mail, for a caller with one agent (two sides), with
  * one delegation behind it (three) and with three (five).  Arguments, entities and context are made each time, as in a
  * call; the arena is cleared between two and keeps its memory.  CPU time, the first decile of batches.  With N (10 if
- * left out) policies beside those that decide. Then what a list of all tools costs a caller: found anew, and shared
- * with others of the class.
+ * left out) policies beside those that decide. The same with candidate policies beside the live ones (shadow mode):
+ * the same ones, and such as decide otherwise each time. Then what a list of all tools costs a caller: found anew, and
+ * shared with others of the class.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -41,7 +42,9 @@ static int64_t now_ns(void)
     return t.tv_sec * 1000000000LL + t.tv_nsec;
 }
 
-static struct policy_set *policies(unsigned n)
+static const char otherwise[] = "@id(\"nobody\") forbid(principal, action, resource);\n";
+
+static struct policy_set *policies(unsigned n, const char *more)
 {
     struct buf text = BUF_INIT(1 << 26);
     struct policy_source source = { STR("bench"), STR_NULL };
@@ -49,6 +52,7 @@ static struct policy_set *policies(unsigned n)
     struct errinfo info;
 
     buf_add_z(&text, deciding);
+    buf_add_z(&text, more);
     for (unsigned i = 0; i < n; i++)
         buf_addf(&text, "permit(principal == User::\"u%u\", action in Action::\"reads\", resource == "
                         "Mailbox::\"m%u\");\n", i, i);
@@ -75,6 +79,7 @@ static double measure(struct call *c, const struct json *args)
 
         for (unsigned i = 0; i < BATCH; i++) {
             arena_clear(&c->arena);
+            arena_clear(&c->deciding);
             decide_once(c, args);
         }
         took[b] = now_ns() - begun;
@@ -83,12 +88,24 @@ static double measure(struct call *c, const struct json *args)
     return (double)took[BATCHES / 10] / BATCH;
 }
 
+/* With a candidate, which is asked after the live policies. */
+static double measure_beside(struct call *c, const struct json *args, struct policy_set *candidate)
+{
+    double ns;
+
+    c->registry->candidate = candidate;
+    ns = measure(c, args);
+    c->registry->candidate = NULL;
+    return ns;
+}
+
 static int64_t list_once(struct call *c)
 {
     const struct tool *last = &c->registry->tools[c->registry->n_tools - 1];
     int64_t begun = now_ns();
 
     arena_clear(&c->arena);
+    arena_clear(&c->deciding);
     c->visible = NULL;
     c->delegations = NULL;
     ASSERT(call_could_allow(c, last));
@@ -130,7 +147,8 @@ int main(int argc, char **argv)
                                      { STR("front"), STR_NULL }, { STR("desk"), STR_NULL } };
     struct caller caller = { .tenant = STR("demo"), .user = STR("alice@demo.example"), .agent = STR("assistant"),
                              .actors = actors, .auth = CALLER_AUTH_JWT };
-    struct registry_options opt = { .enabled = enabled, .policy = policies(n) };
+    struct registry_options opt = { .enabled = enabled, .policy = policies(n, "") };
+    struct policy_set *other = policies(n, otherwise);
     struct engine engine = { .n_workers = 1 };
     struct worker worker = { .engine = &engine };
     struct call c = { .magic = CALL_MAGIC, .worker = &worker, .caller = &caller, .resource_type = STR("Mailbox"),
@@ -144,16 +162,22 @@ int main(int argc, char **argv)
     c.tool = registry_tool(c.registry, STR("outlook.send_mail"));
     arena_init(&a, 1 << 20);
     arena_init(&c.arena, CALL_ARENA_MAX);
+    arena_init(&c.deciding, CALL_ARENA_MAX);
     ASSERT(c.tool && json_parse(&a, str_of(text), NULL, &args, &where) == OK);
-    printf("DECIDE, %u policies beside those that decide\n", n);
-    for (caller.n_actors = 1; caller.n_actors <= 4; caller.n_actors *= 2)
-        printf("  %u sides  %7.0f ns\n", caller.n_actors + 1, measure(&c, args));
+    printf("DECIDE, %u policies beside those that decide; with candidates: the same, others\n", n);
+    for (caller.n_actors = 1; caller.n_actors <= 4; caller.n_actors *= 2) {
+        printf("  %u sides  %7.0f ns", caller.n_actors + 1, measure(&c, args));
+        printf("  %7.0f ns", measure_beside(&c, args, opt.policy));
+        printf("  %7.0f ns\n", measure_beside(&c, args, other));
+    }
     caller.n_actors = 1;
     printf("  the tools of a caller (%zu): found %.0f ns, shared %.0f ns\n", c.registry->n_tools, measure_first(&c),
            measure_shared(&c));
+    arena_release(&c.deciding);
     arena_release(&c.arena);
     arena_release(&a);
     registry_unref(c.registry);
+    policy_set_unref(other);
     policy_set_unref(opt.policy);
     return 0;
 }

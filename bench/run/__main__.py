@@ -17,7 +17,6 @@ import measure
 import report
 import rounds
 import scenario
-import targets
 from common import ROOT, say
 
 HEADLINE = {"rounds": 5, "seconds": 1.0, "warmup": 0.4}         # about eight minutes
@@ -39,6 +38,7 @@ def options():
     p.add_argument("--data", help="where engines keep their data: a directory on the disk that is to be measured")
     p.add_argument("--out", default=os.path.join(ROOT, "build", "bench"), help="where results go (build/bench)")
     p.add_argument("--build", default=os.path.join(ROOT, "build", "release"), help="where programs are (build/release)")
+    p.add_argument("--docs", action="store_true", help="with headline: puts the table into docs/performance.md")
     p.add_argument("--no-syscalls", action="store_true", help="without the runs under strace")
     o = p.parse_args()
     o.systems = o.systems.split(",") if o.systems else []
@@ -83,13 +83,26 @@ def run(o, known):
         say("[%d/%d] %s: %s" % (i + 1, len(picked), s.name, s.shows))
         data["scenarios"][s.name] = rounds.run_scenario(s, o)
         paths = report.write(data, o.out)           # what is there by now, should somebody lose patience
-    print(report.tables(data))
     if o.names == ["headline"]:
-        path = os.path.join(o.out, "table.md")
-        with open(path, "w") as f:
-            f.write(targets.markdown(data["scenarios"]) + "\n")
-        say("the table for docs/performance.md: %s" % path)
+        data["scenarios"]["parked"] = parked(o)
+        paths = report.write(data, o.out)
+    print(report.tables(data))
+    if o.docs:
+        report.into_docs(data, os.path.join(ROOT, "docs", "performance.md"))
     say("results: %s\nreport:  %s" % paths)
+
+
+def parked(o):
+    """What ./dev bench parked says: {"each": bytes, ...}; nothing if it does not end well."""
+    say("[parked] what a call holds that stands in line, 100,000 of them in one engine")
+    path = os.path.join(o.out, "parked.json")
+    command = [sys.executable, os.path.join(common.BENCH, "parked_bench.py"), common.harness.SLUICE, o.programs]
+    p = subprocess.run(command + ["--json", path], capture_output=True, text=True)
+    say("  " + (p.stdout + p.stderr).strip()[-300:])
+    if p.returncode:
+        return {}
+    with open(path) as f:
+        return json.load(f)
 
 
 def compare(names):

@@ -73,7 +73,7 @@ def table(name, result):
 
 
 def tables(data):
-    out = [table(name, r) for name, r in data["scenarios"].items()]
+    out = [table(name, r) for name, r in data["scenarios"].items() if "cells" in r]
     rows = targets.judged(data["scenarios"])
     if rows:
         out.append("\nwhat must be shown: median (least..most of the rounds), at most, aim")
@@ -124,13 +124,11 @@ def section(name, result):
 
 
 def page(data):
-    m = data["machine"]
+    busy = data["machine"]["load_before"]
     out = ["<!doctype html><html lang='en'><meta charset='utf-8'><title>sluice: bench</title><style>%s</style>" % STYLE,
            "<h1>sluice: what a governed call costs</h1>",
-           "<p class='quiet'>%s, %s processors, %s GB, %s, Linux %s; %s; commit %s; %d rounds%s</p>" % (
-               html.escape(m["cpu"]), m["cpus"], m["memory_gb"], html.escape(m["system"]), html.escape(m["kernel"]),
-               data["when"], data["commit"], data["rounds"],
-               "; the machine was busy with other work (load %.1f)" % m["load_before"] if m["load_before"] > 1 else "")]
+           "<p class='quiet'>%s%s</p>" % (html.escape(machine_in_words(data)), "; the machine was busy with other work "
+                                          "when it began (load %.1f)" % busy if busy > 1 else "")]
     rows = targets.judged(data["scenarios"])
     if rows:
         out.append("<table><tr><th>what must be shown</th><th>measured</th><th>at most</th><th>aim</th><th></th></tr>")
@@ -139,7 +137,7 @@ def page(data):
                 html.escape(what), targets.in_words(s, unit), targets.bound_in_words(most, unit),
                 targets.bound_in_words(aim, unit), verdict, verdict))
         out.append("</table>")
-    out += [section(name, r) for name, r in data["scenarios"].items()]
+    out += [section(name, r) for name, r in data["scenarios"].items() if "cells" in r]
     return "\n".join(out) + "</html>\n"
 
 
@@ -163,7 +161,7 @@ def compare(old, new):
         if old["machine"][key] != new["machine"][key]:
             out.append("note: another machine: %s was %s, is %s: compare ratios only" %
                        (key, old["machine"][key], new["machine"][key]))
-    both = [n for n in old["scenarios"] if n in new["scenarios"]]
+    both = [n for n in old["scenarios"] if n in new["scenarios"] and "cells" in old["scenarios"][n]]
     if not both:
         return out + ["nothing to compare: no scenario is in both"]
     for name in both:
@@ -182,6 +180,41 @@ def compare(old, new):
                     out.append("  %-24s %-20s %10.2f -> %10.2f   %5.2fx  %s" %
                                (label(x), words + of, p["median"], q["median"], r, verdict))
     return out
+
+
+MARKS = "<!-- measured: ./dev bench headline --docs -->", "<!-- end -->"
+
+
+def machine_in_words(data):
+    m = data["machine"]
+    return "%s, %s processors, %s GB, %s, Linux %s, nginx %s, HAProxy %s, OpenSSL %s; commit %s; %s; %d rounds" % (
+        m["cpu"], m["cpus"], m["memory_gb"], m["system"], m["kernel"], m["nginx"], m["haproxy"], m["openssl"],
+        data["commit"], data["when"], data["rounds"])
+
+
+def into_docs(data, path):
+    """Puts the table between the marks of docs/performance.md."""
+    with open(path) as f:
+        before, rest = f.read().split(MARKS[0])
+    after = rest.split(MARKS[1])[1]
+    noises = ["| %s | %s |" % (name, noise_in_words(r).split(": ", 1)[1])
+              for name, r in data["scenarios"].items() if "cells" in r]
+    body = [machine_in_words(data) + ".", "", targets.markdown(data["scenarios"]), "",
+            "The scenario `read`, per call; CPU in microseconds:", "", systems_table(data["scenarios"].get("read")), "",
+            "| scenario | noise floor |", "|---|---|", *noises]
+    with open(path, "w") as f:
+        f.write(before + MARKS[0] + "\n" + "\n".join(body) + "\n" + MARKS[1] + after)
+
+
+def systems_table(result):
+    """What each system of the scenario `read` costs."""
+    lines = ["| system | CPU | of it user | syscalls | bytes in / out | memory, MB |", "|---|---|---|---|---|---|"]
+    for c in result["cells"] if result else ():
+        lines.append("| `%s` | %s | %.1f | %s | %.0f / %.0f | %.1f |" % (
+            c["system"], plus_minus(c["cpu_us"]), c["user_us"]["median"],
+            "%.1f" % c["syscalls"]["per_call"] if c["syscalls"] else "", c["bytes_in"]["median"],
+            c["bytes_out"]["median"], c["memory_pss"]["median"] / 1048576))
+    return "\n".join(lines)
 
 
 def write(data, folder):

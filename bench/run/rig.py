@@ -26,11 +26,13 @@ permit (principal == User::"somebody-%(i)d", action in [%(actions)s], resource)
 """
 CONFIG = """
 workers: %(workers)d
+connections: 100000
 connectors: [%(connectors)s]
 policies: ["%(folder)s/policy.cedar"]
 auth: { audiences: ["%(audience)s"] }
 journal: %(journal)s
 budgets: %(budgets)s
+overload: %(overload)s
 providers:
 %(providers)s"""
 PROVIDER = """  %(name)s: { base_url: "%(url)s", token_url: "%(plain)s/token", client_id: bench-client,
@@ -155,7 +157,8 @@ class Rig:
         with open(config, "w") as f:
             f.write(CONFIG % {"workers": e["workers"], "connectors": ", ".join(self.providers), "folder": self.folder,
                               "audience": self.AUDIENCE, "journal": json.dumps({"segment_mb": 64, **e["journal"]}),
-                              "budgets": json.dumps({**BUDGETS, **e["budgets"]}), "providers": providers})
+                              "budgets": json.dumps({**BUDGETS, **e["budgets"]}),
+                              "overload": json.dumps({"delay_ms": 500, **e["overload"]}), "providers": providers})
         try:
             engine = harness.Engine(config=config, data=self.data, env={
                 "BENCH_SECRET": "bench-secret", "SSL_CERT_FILE": self.ca})

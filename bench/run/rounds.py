@@ -71,6 +71,7 @@ class Requests:
 
     def __init__(self, rig, case):
         self.rig, self.case, self.n = rig, case, 0
+        self.fresh, self.used = [], {}
         self.same = None if case.callers["fresh"] or case.load["era"] != harness.MODERN else self.write(rig.tokens)
 
     def write(self, tokens, session_of=None):
@@ -83,15 +84,23 @@ class Requests:
     def next(self, system):
         if self.same:
             return self.same
-        tokens = self.rig.tokens
         if self.case.callers["fresh"]:
-            users = [self.rig.tokens[i % len(self.rig.tokens)] for i in range(self.case.callers["fresh"])]
-            made = self.rig.mint([u for _, u, _ in users], self.rig.tokens[0][0])
-            tokens = [[t, u, token] for (t, u, _), token in zip(users, made)]
+            return self.never_seen(system)
+        tokens = self.rig.tokens
         session_of = None
         if self.case.load["era"] != harness.MODERN and system.name == "sluice":
             session_of = {token: open_session(system.url, token, self.case.load["era"]) for _, _, token in tokens}
         return self.write(tokens, session_of)
+
+    def never_seen(self, system):
+        """A file of tokens that this system has not seen; every system gets the same."""
+        turn = self.used.get(system.name, 0)
+        self.used[system.name] = turn + 1
+        if turn == len(self.fresh):
+            users = [self.rig.tokens[i % len(self.rig.tokens)] for i in range(self.case.callers["fresh"])]
+            made = self.rig.mint([u for _, u, _ in users], self.rig.tokens[0][0])
+            self.fresh.append(self.write([[t, u, token] for (t, u, _), token in zip(users, made)]))
+        return self.fresh[turn]
 
 
 # ---- one run -------------------------------------------------------------------------------------------------------
@@ -126,7 +135,7 @@ class Watch:
         for path in (self.start, self.end):
             if os.path.exists(path):
                 os.unlink(path)
-        self.memory, self.in_flight = [], []
+        self.samples = []               # (memory, calls in flight; None where the system does not say)
 
     def metrics(self):
         return measure.scrape(self.system.metrics) if hasattr(self.system, "metrics") else None
@@ -142,7 +151,8 @@ class Watch:
             if due and now >= due[0]["at"]:
                 os.kill(self.system.pid, getattr(signal, "SIG" + due.pop(0)["signal"]))
             if now >= sample:
-                self.memory.append(measure.memory(self.system.pid))
+                held = self.metrics()
+                self.samples.append((measure.memory(self.system.pid), held and held["sluice_calls_in_flight"]))
                 sample = now + 0.5
             time.sleep(0.002)
         self.cpu_after = measure.cpu(self.system.pid)
@@ -152,7 +162,8 @@ class Watch:
 def run_once(rig, case, system, requests, capacity=None, seconds=None, warmup=None):
     """One load against one system; what came of it. seconds, warmup: in place of the scenario's."""
     report = os.path.join(rig.folder, "report.json")
-    idle = measure.memory(system.pid)
+    if not hasattr(system, "idle"):
+        system.idle = measure.memory(system.pid)        # later it keeps what it once had
     watch = Watch(system, rig.folder)
     command = load_command(rig, case, system, requests.next(system), capacity, seconds, warmup)
     command += ["--json", report, "--start-file", watch.start, "--counted-file", watch.end,
@@ -168,7 +179,7 @@ def run_once(rig, case, system, requests, capacity=None, seconds=None, warmup=No
         raise Failed("bench-load against %s: %s" % (system.name, "".join(said).strip()[-500:]))
     with open(report) as f:
         got = json.load(f)
-    return figures_of(got, watch, idle, system)
+    return figures_of(got, watch, system.idle, system)
 
 
 def figures_of(got, watch, idle, system):
@@ -177,15 +188,17 @@ def figures_of(got, watch, idle, system):
     run = {k: got[k] for k in ("offered", "sent", "ok", "refused", "failed", "late", "answered", "reasons", "rate_ok",
                                "seconds", "latency_us", "refused_us", "groups", "timeline")}
     run.update(cpu_us=user + kernel, user_us=user, system_us=kernel, bytes_in=got["bytes_in"] / n,
-               bytes_out=got["bytes_out"] / n, load_cpu_us=got["cpu_s"] * 1e6 / n, memory_idle=idle,
-               memory_most=max(watch.memory, key=lambda m: m["pss"], default=idle))
+               bytes_out=got["bytes_out"] / n, load_cpu_us=got["cpu_s"] * 1e6 / n, memory_idle=idle)
+    run["memory_most"], run["in_flight_then"] = max(watch.samples, key=lambda s: (s[1] or 0, s[0]["pss"]),
+                                                    default=(idle, None))
     if watch.before is not None:
         run["stages"] = measure.stages(watch.before, watch.after)
         run["tokens_verified"] = delta(watch, "sluice_tokens_verified_total")
         run["commits"] = delta(watch, "sluice_journal_commits_total")
         run["allocated"] = watch.after.get("sluice_jemalloc_allocated_bytes")
-        if run["ok"] and measure.done_calls(watch.after) == measure.done_calls(watch.before):
-            raise Failed("%s: the load counted %d answers as good, the engine none" % (system.name, run["ok"]))
+        if run["rate_ok"] and measure.done_calls(watch.after) == measure.done_calls(watch.before):
+            raise Failed("%s: the load counted %.0f good answers per second, the engine none" %
+                         (system.name, run["rate_ok"]))
     return run
 
 
@@ -344,6 +357,7 @@ def summary(c):
     def of(get):
         return figures.spread([get(r) for r in runs])
     memory = [(r["memory_most"]["anonymous"] - r["memory_idle"]["anonymous"]) for r in runs]
+    each = [m / (r["in_flight_then"] or c.case.load["in_flight"]) for m, r in zip(memory, runs)]
     result = {
         "case": c.case.name, "system": c.name, "capacity": c.capacity, "in_flight": c.case.load["in_flight"],
         "mode": c.case.load["mode"], "phases": c.case.load["phases"], "tls": c.case.upstream["tls"],
@@ -352,6 +366,7 @@ def summary(c):
         "system_us": of(lambda r: r["system_us"]), "rate_ok": of(lambda r: r["rate_ok"]),
         "load_cpu_us": of(lambda r: r["load_cpu_us"]), "bytes_in": of(lambda r: r["bytes_in"]),
         "bytes_out": of(lambda r: r["bytes_out"]), "memory_growth": figures.spread(memory),
+        "memory_each": figures.spread(each), "in_flight_then": of(lambda r: r["in_flight_then"]),
         "memory_pss": of(lambda r: r["memory_most"]["pss"]),
         "memory_anonymous": of(lambda r: r["memory_most"]["anonymous"]),
         "ok": sum(r["ok"] for r in runs), "refused": sum(r["refused"] for r in runs),

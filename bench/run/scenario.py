@@ -123,6 +123,7 @@ SECTIONS = {        # section: {key: (what may stand there, what it is when left
         "limits": (table, {}, "replaces limits of the providers: { NAME = { amount = 10 } }"),
         "budgets": (table, {}, "as in the configuration"),
         "journal": (table, {}, "as in the configuration"),
+        "overload": (table, {}, "as in the configuration"),
     },
     "calls": {      # a list of these
         "tool": (text, None, "which tool is called"),

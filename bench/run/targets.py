@@ -18,7 +18,8 @@ def ratio(results, a, b, figure="cpu_us"):
     x, y = cell(results, *a), cell(results, *b)
     if not x or not y:
         return None
-    return figures.ratios(x[figure + "_rounds"], y[figure + "_rounds"])
+    r = figures.ratios(x[figure + "_rounds"], y[figure + "_rounds"])
+    return r if r and r["median"] else None         # nothing came back while counting: no figure
 
 
 def added(results, quantile):
@@ -40,7 +41,7 @@ def per_call_kb(results, scenario, case):
     c = cell(results, scenario, case, "sluice")
     if not c:
         return None
-    return {k: v / c["in_flight"] / 1024 if k != "n" else v for k, v in c["memory_growth"].items()}
+    return {k: v / 1024 if k != "n" else v for k, v in c["memory_each"].items()}
 
 
 def by_factor(c, timeline):
@@ -73,6 +74,11 @@ def refusals_ms(results):
     return s and {k: v / 1000 if k != "n" else v for k, v in s.items()}
 
 
+def parked_kb(results):
+    each = results.get("parked", {}).get("each")
+    return each and figures.spread([each / 1024])
+
+
 def soak_growth(results):
     c = cell(results, "soak", "", "sluice")
     s = c and c["memory_growth"]
@@ -95,7 +101,7 @@ ROWS = (        # what, figure, unit, at most (or "least": at least), aim
     ("governed write with durable intent: extra p99", lambda r: write_extra(r, "p99"), "us", 800, 250),
     ("user memory per call in flight, plain", lambda r: per_call_kb(r, "memory", "plain"), "KB", 16, 8),
     ("user memory per call in flight, TLS", lambda r: per_call_kb(r, "memory", "tls"), "KB", 60, 24),
-    ("memory per waiter parked on a limit", lambda r: per_call_kb(r, "waiters", ""), "KB", 8, 2),
+    ("100,000 waiters parked on a limit: memory each", parked_kb, "KB", 8, 2),
     ("CPU per call, 100 to 10,000 in flight to one host",
      cpu(("in-flight", "10000", "sluice"), ("in-flight", "100", "sluice")), "x", 1.1, 1.03),
     ("1 to 2 workers, CPU per call", cpu(("workers", "2", "sluice"), ("workers", "1", "sluice")), "x", 1.05, 1.03),
@@ -164,6 +170,8 @@ def noise(result):
             for first in result["cells"]:
                 if first["system"] + rounds.AGAIN == c["system"] and first["case"] == c["case"]:
                     pairs = figures.ratios(c["cpu_us_rounds"], first["cpu_us_rounds"])
+                    if not pairs or not pairs["median"]:
+                        continue
                     off = max(abs(pairs["least"] - 1), abs(pairs["most"] - 1))
                     return {"system": first["system"], "ratio": pairs, "most": off, "median": abs(pairs["median"] - 1),
                             "loop": figures.width(result["cpu_loop_s"])}

@@ -268,13 +268,19 @@ static enum err await_tool_call(struct call *c)
     return await_run(c);
 }
 
-/* A worker that has more to do than it can: before this call costs more than reading it did. Calls that write or
- * destroy are the dear ones; of a tool that is not known there is nothing to save. */
-static enum err overloaded(struct call *c)
+/* Calls that write or destroy; of a tool that is not known there is nothing to save. */
+static bool is_dear(const struct call *c)
 {
     const struct tool *t = c->kind == CALL_TOOL ? registry_tool(c->registry, c->tool_name) : NULL;
+
+    return t && t->decl->effect != EFFECT_READS;
+}
+
+/* A worker that has more to do than it can: before this call costs more than reading it did. */
+static enum err overloaded(struct call *c)
+{
     struct overload *o = &c->worker->overload;
-    bool dear = t && t->decl->effect != EFFECT_READS;
+    bool dear = o->overloaded && is_dear(c);
     ns_t now = c->since;
     static metric_slot_t slots[2];
 

@@ -25,6 +25,22 @@ static void press(struct overload *o, ns_t lag, ns_t now)
     o->put_off = false;
 }
 
+/* Whoever was put off comes back after a while that is as long as it must be for few to be put off again, but some:
+ * else there would be time left. */
+static void adapt(struct overload *o)
+{
+    if (o->off * 100 > o->all * 60)
+        o->retry *= 3;
+    else if (o->off * 100 > o->all * 30)
+        o->retry = o->retry * 3 / 2;
+    else if (o->off * 100 < o->all * 10)
+        o->retry = o->retry * 2 / 3;
+    if (o->retry < OVERLOAD_RETRY_MIN)
+        o->retry = OVERLOAD_RETRY_MIN;
+    if (o->retry > OVERLOAD_RETRY_MAX)
+        o->retry = OVERLOAD_RETRY_MAX;
+}
+
 /* Did this tenant ask for less than half of an equal share? In the second before this one. */
 static bool modest(struct overload *o, uint64_t tenant, ns_t now)
 {
@@ -32,11 +48,12 @@ static bool modest(struct overload *o, uint64_t tenant, ns_t now)
     int64_t second = now / NS_PER_S;
 
     if (o->second != second) {
+        adapt(o);
         memcpy(o->before, o->asked, sizeof(o->before));
         o->all_before = o->second + 1 == second ? o->all : 0;
         o->tenants_before = o->second + 1 == second ? o->tenants : 0;
         memset(o->asked, 0, sizeof(o->asked));
-        o->all = o->tenants = 0;
+        o->all = o->tenants = o->off = 0;
         o->second = second;
     }
     o->tenants += *mine == 0;
@@ -66,11 +83,12 @@ bool overload_admits(struct overload *o, uint64_t tenant, bool dear, ns_t lag, n
     if (modest(o, tenant, now))
         room *= 2;
     o->put_off = o->overloaded && lag > room && falls(o, lag, room);
+    o->off += o->put_off;
     return !o->put_off;
 }
 
 ns_t overload_retry(struct overload *o)
 {
     o->spread = (o->spread + 618) % 1000;       /* the golden ratio's part: near ones differ much, all are alike */
-    return OVERLOAD_RETRY / 2 + OVERLOAD_RETRY * o->spread / 1000;
+    return o->retry / 2 + o->retry / 1000 * o->spread;
 }

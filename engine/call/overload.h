@@ -21,8 +21,9 @@
 
 #include "base/clock.h"
 
-#define OVERLOAD_PATIENCE NS_PER_S
-#define OVERLOAD_RETRY    NS_PER_S
+#define OVERLOAD_PATIENCE  NS_PER_S
+#define OVERLOAD_RETRY_MIN (NS_PER_S / 2)
+#define OVERLOAD_RETRY_MAX (10 * NS_PER_S)
 
 enum { OVERLOAD_EASE = 4, OVERLOAD_SHARES = 64 };
 
@@ -34,15 +35,16 @@ struct overload {
     ns_t pressure;                  /* 0 to OVERLOAD_PATIENCE */
     bool overloaded;
     int64_t second;                 /* of these counts: requests by tenant (its hash), and of all */
-    uint32_t asked[OVERLOAD_SHARES], all, tenants;
+    uint32_t asked[OVERLOAD_SHARES], all, tenants, off;
+    ns_t retry;                     /* OVERLOAD_RETRY_MIN to _MAX: longer while more than 30 % are put off */
     uint32_t before[OVERLOAD_SHARES], all_before, tenants_before;
 };
 
 /* A request of this tenant has been reached, and stood in line for about `lag`. False: it is to be put off. */
 bool overload_admits(struct overload *o, uint64_t tenant, bool dear, ns_t lag, ns_t now);
 
-/* After how long whoever was put off may come back: half to one and a half of OVERLOAD_RETRY, so that they do not all
- * come back together. */
+/* After how long whoever was put off may come back: half to one and a half of `retry`, so that they do not come back
+ * together. */
 ns_t overload_retry(struct overload *o);
 
 #endif

@@ -582,6 +582,7 @@ static void conn_step(struct conn *c)
         return;
     }
     if (c->rest > loop_now() && !c->eof) {
+        move_to(c, &c->srv->idle);
         timer_set(&c->timer, c->rest, rested);
         return;
     }

@@ -144,7 +144,7 @@ enum err await_http_stream_end(struct http_request *rq);
 enum { HTTP_REPLY_MAX = 64 * 1024 * 1024 };
 
 /* After this reply the connection's next request is not looked at before `until`: for a client that was told to come
- * back later and does not wait by itself. At most two seconds from now. */
+ * back later and does not wait by itself. At most 20 s from now; it counts as idle. */
 void http_rest(struct http_request *rq, ns_t until);
 
 /* ---- server-sent events (WHATWG HTML 9.2), for a stream of type text/event-stream -------------------------------- */

@@ -9,7 +9,7 @@
 #include "base/log.h"
 #include "http/internal.h"
 
-#define REST_MAX (2 * NS_PER_S)
+#define REST_MAX (20 * NS_PER_S)
 
 static struct str moved(struct str s, const char *from, size_t len, const char *to)
 {

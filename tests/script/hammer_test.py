@@ -12,6 +12,7 @@ much of a limit is used is judged by the minute, and in simulated time, where no
 import http.client
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -232,6 +233,38 @@ class Neighbours(Bed):
         self.assertLessEqual(beside["p99_ms"], MOVED * alone["p99_ms"])
         self.assertGreaterEqual(beside["jain"], 0.95)
         self.assertEqual(self.ask("GET", "/sandbox/stats")["points"]["limited"], 0)
+
+
+class AnotherProcess(Bed):
+    """Somebody else asks the provider too, with the same quota: what is left is learned from the answers' fields."""
+    THEIRS = 60                             # requests a second, of the 150 that are possible
+
+    def stranger(self, seconds):
+        """A process of its own that asks the provider evenly, and is not told of the engine."""
+        requests = os.path.join(harness.scratch(), "requests")
+        with open(requests, "w") as f:
+            f.write(json.dumps({"method": "GET", "path": "/quota/points/K-2",
+                                "headers": {"Authorization": "Bearer stranger"}}) + "\n")
+        return subprocess.Popen([LOAD, "--target", self.url + "/quota/points/K-2", "--requests", requests, "--mode",
+                                 "open", "--arrivals", "even", "--rate", str(self.THEIRS), "--seconds", str(seconds),
+                                 "--in-flight", "16"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def test_what_another_process_uses_is_learned(self):
+        tokens = self.tokens_of(["t%d" % i for i in range(4)], 10)
+        other = self.stranger(SECONDS + 2)
+        got = self.figures(self.load("points.read", SECONDS, tokens), "beside another process")
+        theirs = json.loads(other.communicate(timeout=60)[0])
+        count = self.counts("points")
+        text = self.engine.request("GET", "/metrics")[2].decode()
+        mine = sum(int(float(v)) for v in
+                   re.findall(r'^sluice_throttles_total\{provider="points".*\} (\S+)$', text, re.M))
+        left = REAL["points"] / 2 / 5 - self.THEIRS
+        print("  %.1f/s left, %.1f %% of it used; throttled: %d of the engine's %d, %d of the other's %d" %
+              (left, 100 * got["per_s"] / left, mine, got["done"] + mine, count["limited"] - mine, theirs["sent"]))
+        self.assertEqual(got["other"], 0)
+        self.assertLessEqual(mine, max(5, got["done"] // 100))
+        self.assertGreaterEqual(got["per_s"], 0.9 * left if SECONDS >= 60 else 0.6 * left)
+        self.assertGreater(theirs["ok"], 0)
 
 
 if __name__ == "__main__":

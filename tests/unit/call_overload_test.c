@@ -106,10 +106,27 @@ static void test_they_do_not_come_back_together(void **state)
     unsigned tenths[10] = { 0 };
 
     (void)state;
+    line_of(0, 1, false);
     for (int i = 0; i < 1000; i++)
-        tenths[(overload_retry(&o) - OVERLOAD_RETRY / 2) * 10 / OVERLOAD_RETRY]++;
+        tenths[(overload_retry(&o) - o.retry / 2) * 10 / o.retry]++;
     for (int i = 0; i < 10; i++)
         assert_in_range(tenths[i], 90, 110);
+}
+
+/* The more must be put off, the later they come back; and sooner again. */
+static void test_they_come_back_the_later_the_more_there_are(void **state)
+{
+    (void)state;
+    line_of(0, 1100, false);
+    assert_int_equal(o.retry, OVERLOAD_RETRY_MIN);
+    line_of(2 * DELAY_MS, 2500, false);
+    assert_in_range(o.retry, 3 * OVERLOAD_RETRY_MIN, 9 * OVERLOAD_RETRY_MIN);
+    line_of(2 * DELAY_MS, 20000, false);
+    assert_int_equal(o.retry, OVERLOAD_RETRY_MAX);
+    line_of(DELAY_MS * 6 / 5, 5000, false);                         /* a fifth is put off: it stays */
+    assert_in_range(o.retry, OVERLOAD_RETRY_MAX * 2 / 3, OVERLOAD_RETRY_MAX);
+    line_of(0, 20000, false);
+    assert_int_equal(o.retry, OVERLOAD_RETRY_MIN);
 }
 
 static void test_switched_off(void **state)
@@ -129,6 +146,7 @@ int main(void)
         cmocka_unit_test_setup(test_a_flood_is_refused_to_its_tenant_first, setup),
         cmocka_unit_test_setup(test_equal_shares, setup),
         cmocka_unit_test_setup(test_they_do_not_come_back_together, setup),
+        cmocka_unit_test_setup(test_they_come_back_the_later_the_more_there_are, setup),
         cmocka_unit_test_setup(test_switched_off, setup),
     };
 

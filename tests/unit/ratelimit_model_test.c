@@ -2,7 +2,8 @@
  * ratelimit_model_test.c -- thousands of acquirers on a few dozen keys, simulated time, judged by a slow model
  *
  * One seed drives everything: who asks for what, when, with which deadline, how long it holds, who cancels or returns
- * unused, which key is paused. The seed is printed; SLUICE_SEED=n runs that one only. After every step it must hold:
+ * unused, which key is paused. The seed is printed; SLUICE_SEED=n runs that one only, SLUICE_MODEL_SEEDS=n the first n
+ * (40; 1,000 are four million arrivals). After every step it must hold:
  *
  *   - in flight per key never above the cap;
  *   - what was used on a key fits its rate over every span (an exact leaky bucket, or a sum over a sliding window), its
@@ -499,13 +500,14 @@ static void run(uint64_t seed, int nactors, uint64_t arrivals)
 
 static void test_simulation(void **state)
 {
-    const char *one = getenv("SLUICE_SEED");
+    const char *one = getenv("SLUICE_SEED"), *many = getenv("SLUICE_MODEL_SEEDS");
+    uint64_t seeds = many ? strtoull(many, NULL, 10) : 40;
 
     if (one) {
         run(strtoull(one, NULL, 10), ACTORS, 60000);
         return;
     }
-    for (uint64_t seed = 1; seed <= 40; seed++)
+    for (uint64_t seed = 1; seed <= seeds; seed++)
         run(seed, 30 + (int)(seed * 7 % 90), 4000);
     for (uint64_t seed = 101; seed <= 103; seed++)
         run(seed, ACTORS, 30000);

@@ -11,6 +11,7 @@ static const char help[] =
     "       sluice policy explain --policies FILE --entities FILE --principal P --action A --resource R\n"
     "       sluice policy explain --call ID [--policies PATH] [--config FILE] [--data DIR]\n"
     "       sluice policy replay --policies PATH [--since 7d] [--config FILE] [--data DIR]\n"
+    "       sluice policy flips [--since 7d] [--config FILE] [--data DIR]\n"
     "       sluice policy authorize --policies FILE --entities FILE --principal P --action A --resource R\n"
     "       sluice policy test [--root DIR] CASE.json...\n\n"
     "check reads Cedar policies, files or directories of *.cedar, as the engine would. What is wrong is\n"
@@ -37,6 +38,8 @@ static const char help[] =
     "  --policies PATH       the candidates: a file or a directory of *.cedar; may be repeated\n"
     "  --since TIME          only calls of the last 90m, 8h, 30d\n"
     "  --config, --data      the engine's: its journal, and the tools and entities of now\n\n"
+    "flips lists the calls of the journal that the candidates of shadow_policies, asked at the time,\n"
+    "would have decided otherwise; --since, --config, --data and the exit codes are those of replay.\n\n"
     "authorize decides one request and prints ALLOW or DENY, with the options, files and exit codes of\n"
     "the reference implementation's command: 0 allow, 2 deny, 1 could not decide.\n\n"
     "  --policies FILE       policies and templates, Cedar or JSON (default: standard input); -p\n"
@@ -66,7 +69,8 @@ static int run(int argc, char **argv)
 {
     static const struct { const char *word; int (*run)(int argc, char **argv); } words[] = {
         { "check", policy_check }, { "test", policy_test }, { "authorize", policy_authorize },
-        { "explain", policy_explain_verb }, { "replay", policy_replay }, { "schema", policy_schema },
+        { "explain", policy_explain_verb }, { "replay", policy_replay }, { "flips", policy_flips },
+        { "schema", policy_schema },
     };
     int n, rc;
 
@@ -77,7 +81,7 @@ static int run(int argc, char **argv)
     if (rc < 0)
         return 0;
     return complain(&verb_policy, EXIT_USAGE,
-                    "write: sluice policy check, schema, explain, replay, authorize or test ...");
+                    "write: sluice policy check, schema, explain, replay, flips, authorize or test ...");
 }
 
 const struct verb verb_policy = { "policy", "check, test and ask policies without an engine", help, run };

@@ -1,4 +1,7 @@
-/* policy_replay.c -- `sluice policy replay` and `policy explain --call`: decisions of the journal, taken again */
+/*
+ * policy_replay.c -- `sluice policy replay`, `policy flips` and `policy explain --call`: decisions of the
+ * journal, taken again, or as the candidates of the time took them
+ */
 #include <stdio.h>
 #include <string.h>
 
@@ -13,7 +16,8 @@
 #include "policy/explain.h"
 #include "policy/schema.h"
 
-enum { PATHS_MAX = CONFIG_LIST_MAX - 1, EXIT_FLIPS = 2, EXPLANATION_MAX = 256 << 20, SCHEMA_MAX = 64 << 20 };
+enum { PATHS_MAX = CONFIG_LIST_MAX - 1, EXIT_FLIPS = 2 };
+enum { EXPLANATION_MAX = 256 << 20, SCHEMA_MAX = 64 << 20, FLIP_MEMORY_MAX = 64 << 20 };
 
 /* ---- replay ------------------------------------------------------------------------------------------------------ */
 
@@ -60,24 +64,26 @@ static struct str none_or(const struct buf *b)
     return b->len ? buf_str(b) : STR("no policy");
 }
 
-static void print_flip(const struct replay *p, const struct recorded *r, enum decided now,
-                       const struct policy_decision *sides, size_t n)
+static struct str in(const struct json *record, const char *member)
 {
-    struct buf line = BUF_INIT(1 << 20), before = BUF_INIT(1 << 18), after = BUF_INIT(1 << 18);
+    return json_str(json_get(record, member));
+}
+
+/* after: the policies that decide now. */
+static void print_flip(wall_ms_t time, const struct json *rec, enum decided was, struct str now, struct str after)
+{
+    struct buf line = BUF_INIT(1 << 20), before = BUF_INIT(1 << 18);
     char when[25];
 
-    wall_format(r->time, when);
-    add_recorded_policies(&before, r->record);
-    add_policies(&after, p->journal->registry->policy, sides, n);
-    buf_addf(&line, "%s  %.*s  %.*s  %.*s for %.*s of %.*s: %s (%.*s) -> %s (%.*s)", when, STR_ARG(r->call),
-             STR_ARG(r->tool), STR_ARG(r->question.actors[0].name), STR_ARG(r->question.user),
-             STR_ARG(r->question.tenant), decided_name(r->was), STR_ARG(none_or(&before)), decided_name(now),
-             STR_ARG(none_or(&after)));
+    wall_format(time, when);
+    add_recorded_policies(&before, rec);
+    buf_addf(&line, "%s  %.*s  %.*s  %.*s for %.*s of %.*s: %s (%.*s) -> %.*s (%.*s)", when, STR_ARG(in(rec, "call")),
+             STR_ARG(in(rec, "tool")), STR_ARG(in(rec, "agent")), STR_ARG(in(rec, "user")),
+             STR_ARG(in(rec, "tenant")), decided_name(was), STR_ARG(none_or(&before)), STR_ARG(now), STR_ARG(after));
     print_line(stdout, buf_str(&line));
     putchar('\n');
     buf_release(&line);
     buf_release(&before);
-    buf_release(&after);
 }
 
 static bool replay_one(const struct recorded *r, struct arena *a, void *arg)
@@ -99,8 +105,12 @@ static bool replay_one(const struct recorded *r, struct arena *a, void *arg)
     p->calls++;
     p->other_entities += !str_is(r->entities, p->journal->registry->entities_version);
     if (now != r->was) {
+        struct buf after = BUF_INIT(1 << 18);
+
         p->flips++;
-        print_flip(p, r, now, sides, n);
+        add_policies(&after, p->journal->registry->policy, sides, n);
+        print_flip(r->time, r->record, r->was, str_of(decided_name(now)), none_or(&after));
+        buf_release(&after);
     }
     return !ferror(stdout);
 }
@@ -145,6 +155,67 @@ int policy_replay(int argc, char **argv)
         rc = replay_all(&j, since ? world->wall_ms() - back_s * 1000 : 0);
     recorded_close(&j);
     return rc;
+}
+
+/* ---- flips ------------------------------------------------------------------------------------------------------- */
+
+struct flips {
+    struct arena arena;
+    size_t n;
+};
+
+static bool flip_one(const struct journal_record *r, void *arg)
+{
+    struct flips *f = arg;
+    struct buf after = BUF_INIT(1 << 18);
+    const struct json *candidate;
+    struct json *rec = NULL;
+    struct json_error where;
+
+    arena_clear(&f->arena);
+    candidate = json_parse(&f->arena, r->payload, NULL, &rec, &where) ? NULL : json_get(rec, "candidate");
+    if (!candidate)
+        return true;
+    for (const struct json *p = json_first(json_get(candidate, "policies")); p; p = json_next(p)) {
+        buf_add_z(&after, after.len ? ", " : "");
+        buf_add_str(&after, json_str(p));
+    }
+    f->n++;
+    print_flip(r->time, rec, recorded_was(rec), in(candidate, "decision"), none_or(&after));
+    buf_release(&after);
+    return !ferror(stdout);
+}
+
+int policy_flips(int argc, char **argv)
+{
+    const char *config = NULL, *data = NULL, *since = NULL;
+    const struct option_spec specs[] = { { .name = "config", .value = &config }, { .name = "data", .value = &data },
+                                         { .name = "since", .value = &since }, { NULL } };
+    struct journal_scan_options opt = { .lane = -1, .types = 1u << JOURNAL_INTENT | 1u << JOURNAL_OUTCOME };
+    struct flips f = { .n = 0 };
+    struct errinfo info = { "" };
+    struct config *c = NULL;
+    char dir[4096];
+    int64_t back_s = 0;
+    enum err e;
+    int n, rc = options_read(&verb_policy, argc, argv, specs, NULL, 0, &n);
+
+    if (rc)
+        return rc < 0 ? 0 : EXIT_UNABLE;
+    if (since && !duration_read(since, 10LL * 365 * 86400, &back_s))
+        return complain(&verb_policy, EXIT_UNABLE, "--since takes a time like 90m, 8h or 30d, not \"%s\"", since);
+    if (config_open(&verb_policy, config, data, &c))
+        return EXIT_UNABLE;
+    opt.since = since ? world->wall_ms() - back_s * 1000 : 0;
+    snprintf(dir, sizeof(dir), "%s/journal", c->data);
+    arena_init(&f.arena, FLIP_MEMORY_MAX);
+    e = journal_scan(dir, &opt, flip_one, &f, &info);
+    arena_release(&f.arena);
+    config_free(c);
+    if (e)
+        return complain(&verb_policy, EXIT_UNABLE, "%s", info.text[0] ? info.text : err_text(e));
+    printf("%zu %s\n", f.n, f.n == 1 ? "flip" : "flips");
+    return f.n ? EXIT_FLIPS : EXIT_DONE;
 }
 
 /* ---- explain ----------------------------------------------------------------------------------------------------- */

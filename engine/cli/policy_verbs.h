@@ -11,6 +11,8 @@ int policy_authorize(int argc, char **argv);
 int policy_explain_verb(int argc, char **argv);
 /* 0 no flips, 2 flips, 1 it could not be done. */
 int policy_replay(int argc, char **argv);
+/* What the candidates of the time would have decided otherwise; the same exit codes. */
+int policy_flips(int argc, char **argv);
 /* explain with --call. */
 int policy_explain_call(int argc, char **argv);
 int policy_test(int argc, char **argv);

@@ -201,8 +201,7 @@ static const char *read_question(struct reading *d, const struct json *rec, stru
     return lacks;
 }
 
-/* What was answered: a call that went on after DECIDE was allowed, whatever became of it. */
-static enum decided was(const struct json *rec)
+enum decided recorded_was(const struct json *rec)
 {
     struct str error = member(rec, "error");
 
@@ -229,7 +228,7 @@ static bool one_record(const struct journal_record *jr, void *arg)
     r.tool = member(rec, "tool");
     r.policy = member(rec, "policy");
     r.entities = member(rec, "entities");
-    r.was = was(rec);
+    r.was = recorded_was(rec);
     json_bool(json_get(rec, "delegation_required"), &r.delegation_required);
     r.lacks = read_question(d, rec, &r.question);
     r.asked = ARENA_NEW(&d->arena, struct asked);

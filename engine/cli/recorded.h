@@ -47,4 +47,7 @@ typedef bool recorded_fn(const struct recorded *r, struct arena *a, void *arg);
 /* since: 0 for all; call: only that one, or NULL. An exit code. */
 int recorded_each(struct recorded_journal *j, wall_ms_t since, const char *call, recorded_fn *fn, void *arg);
 
+/* What was answered: a call that went on after DECIDE was allowed, whatever became of it. */
+enum decided recorded_was(const struct json *record);
+
 #endif

@@ -327,12 +327,26 @@ class Candidates(WithPolicies):
         self.assertNotEqual(r["candidate"]["policy"], r["policy"])
         self.assertEqual(self.counted("allow_to_deny"), 1)
 
+        listed = self.flips()
+        self.assertEqual(listed[0], 2)
+        self.assertRegex("\n".join(listed[1]), r"Z  %s  add  test-agent for bob of demo: allow \(users, agents\) -> "
+                         r"deny \(nobody, agents\)\n" % r["call"])
+        self.assertEqual(self.flips("--since", "soon")[0], 1)
+        self.assertEqual(self.flips("--data", "/nowhere")[0], 1)
+
+    def flips(self, *args):
+        p = subprocess.run([harness.SLUICE, "policy", "flips", "--config", self.files.config]
+                           + list(args or ("--data", self.engine.data)), capture_output=True, text=True, timeout=60)
+        return p.returncode, p.stdout.splitlines()
+
     def test_a_candidate_that_would_allow_more_lets_nothing_through(self):
         self.candidate("permit (principal, action, resource);")
         self.reload('@id("none") forbid (principal, action, resource);', [])
         m = self.add()
         self.assertFalse(allowed(m))
-        self.assertEqual(self.record_of(m)["candidate"]["decision"], "allow")
+        r = self.record_of(m)
+        self.assertEqual(r["candidate"]["decision"], "allow")
+        self.assertTrue([x for x in self.flips()[1] if r["call"] in x and x.split(": ")[1].startswith("deny (none, ")])
         self.assertEqual(self.counted("deny_to_allow"), 1)
         self.assertEqual(self.tools(), set())
         self.candidate('@approval("boss") permit (principal, action, resource);')

@@ -77,8 +77,9 @@ def wrapper(folder, sluice, port):
 
 
 class Knocking:
-    """Connects again and again while an engine starts.  Valgrind runs one thread at a time, and none beside one that
-    waits in io_uring_enter, of which it does not know that it waits: a worker that nobody asks holds up the start."""
+    """Connects again and again while an engine starts and first calls need its other threads.  Valgrind runs one thread
+    at a time, and none beside one that waits in io_uring_enter, of which it does not know that it waits: a worker that
+    nobody asks holds up the others."""
 
     def __init__(self, port):
         self.port, self.over = port, threading.Event()
@@ -141,7 +142,8 @@ def count(o):
         for kind, tool in KINDS.items():
             case = scenario.Case(kind, dict(parts, calls=[{"tool": tool, "arguments": ARGUMENTS[kind], "weight": 1}]))
             requests = rounds.Requests(rig, case).next(system)
-            offer(rig, system, requests, WARM)
+            with Knocking(port):
+                offer(rig, system, requests, WARM)
             control(system.pid, "--instr=on")
             control(system.pid, "--zero")
             offer(rig, system, requests, CALLS)

@@ -59,13 +59,12 @@ def amount(v, unit=""):
 
 
 def bars(rows, unit):
-    """Horizontal bars with whiskers from least to most; rows: [(label, spread, colour)]. What is far longer than the
-    others is cut, and says so."""
+    """Horizontal bars with whiskers from least to most; rows: [(label, spread, colour)]. One or two
+    that are far longer than the others are cut, and say so."""
     left, right, step = 190, 150, 30
     svg = Svg(len(rows) * step + 34)
     ordered = sorted(s["most"] for _, s, _ in rows)
-    top = next((a * 1.25 for a, b in zip(ordered, ordered[1:]) if a and b > 8 * a and b > 4 * ordered[-1] / 8),
-               ordered[-1]) if len(ordered) > 2 else ordered[-1]
+    top = next((a * 1.25 for a, b in list(zip(ordered, ordered[1:]))[-2:] if b > 8 * a > 0), ordered[-1])
     scale = (WIDTH - left - right) / top if top else 0
     ticks = nice(top)
     for i in range(int(top / ticks + 1e-9) + 1):
@@ -137,6 +136,7 @@ def timeline(rows, phases):
     """Offered, done and refused per second, and where the phases begin."""
     left, top, height, width = 64, 30, 200, WIDTH - 90
     svg = Svg(height + top + 44)
+    rows = [r for r in rows if r["t"] < sum(float(p.split(":")[1]) for p in phases)]    # stragglers came later
     most = max([r["offered"] for r in rows] + [1])
     low = max(min([r["ok"] for r in rows if r["ok"]] + [most]) / 2, 1)
     span = math.log10(most / low) or 1

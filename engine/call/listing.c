@@ -1,9 +1,9 @@
 /*
  * listing.c -- tools/list: may this caller use this tool with some arguments?
  *
- * The answer is one bit per tool.  A class of callers is what the heads of policies make of each side (classes.h);
- * where a condition looks at who asks, or where delegations are required, a caller is in a class of its own, and its
- * bits are found anew each time.
+ * The answer is one bit per tool.  A class of callers is, within a tenant, what the heads of policies make of each side
+ * (classes.h); where a condition looks at who asks, or where delegations are required, a caller is in a class of its
+ * own, and its bits are found anew each time.
  */
 #include "call/listing.h"
 
@@ -126,7 +126,7 @@ static bool could_allow(struct call *c, const struct tool *t)
     return true;
 }
 
-/* The class of the caller: for each side, which heads it matches. False: it has none in common with others. */
+/* The class of the caller: its tenant (P8), and for each side, which heads it matches. False: none but its own. */
 static bool class_of(struct call *c, struct buf *key)
 {
     struct asked *x = arena_alloc(&c->arena, sizeof(*x));
@@ -134,6 +134,8 @@ static bool class_of(struct call *c, struct buf *key)
 
     if (c->registry->delegation_required || !x || !ask_without_arguments(c, &c->registry->tools[0], &q, x))
         return false;
+    buf_add(key, &q.tenant.len, sizeof(q.tenant.len));
+    buf_add_str(key, q.tenant);
     for (unsigned i = 0; i < x->n; i++)
         if (!policy_class_of(c->registry->listing->classes, &x->layer, &x->principals[i], key))
             return false;

@@ -287,10 +287,42 @@ static void users_of_a_group_share_one_list(void **state)
     policy_set_unref(opt.policy);
 }
 
+/* Policies cannot tell them apart; the second of a tenant shares with the first, and never with the other tenant's. */
+static void nothing_is_shared_between_tenants(void **state)
+{
+    static const char *const tenants[] = { "t1", "t2", "t1", "t2" };
+    struct policy_source source = { STR("p"), STR("permit(principal, action, resource);") };
+    struct registry_options opt = { 0 };
+    int64_t shared = counted("shared"), found = counted("found");
+    struct bed b = { 0 };
+    struct errinfo info;
+
+    b.worker.engine = &b.engine;
+    assert_int_equal(policy_set_parse(&source, 1, 0, &opt.policy, &info), OK);
+    assert_int_equal(registry_build(&opt, &b.registry, &info), OK);
+    for (size_t i = 0; i < ARRAY_LEN(tenants); i++) {
+        struct call c;
+        struct who w;
+
+        random_caller(&w);
+        w.caller.tenant = str_of(tenants[i]);
+        w.caller.n_actors = 1;
+        call_begin(&b, &w, &c);
+        assert_true(call_could_allow(&c, &b.registry->tools[0]));
+        arena_release(&c.arena);
+        arena_release(&c.deciding);
+    }
+    assert_int_equal(counted("found") - found, 2);
+    assert_int_equal(counted("shared") - shared, 2);
+    registry_unref(b.registry);
+    policy_set_unref(opt.policy);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(shared_lists_are_the_callers_own), cmocka_unit_test(users_of_a_group_share_one_list),
+        cmocka_unit_test(nothing_is_shared_between_tenants),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

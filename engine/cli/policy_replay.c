@@ -122,12 +122,13 @@ static int replay_all(struct recorded_journal *j, wall_ms_t since)
 
     if (rc)
         return rc;
-    for (size_t i = 0; i < ARRAY_LEN(p.lacks) && p.lacks[i]; i++)
-        fprintf(stderr, "not replayable: %s (%zu)\n", p.lacks[i], p.lack[i]);
     if (p.other_entities)
         fprintf(stderr, "%zu were decided with other entities than the configuration has now\n", p.other_entities);
-    printf("%zu %s replayed, %zu %s, %zu not replayable\n", p.calls, p.calls == 1 ? "call" : "calls", p.flips,
+    printf("%zu %s replayed, %zu %s, %zu not replayable", p.calls, p.calls == 1 ? "call" : "calls", p.flips,
            p.flips == 1 ? "flip" : "flips", p.lacking);
+    for (size_t i = 0; i < ARRAY_LEN(p.lacks) && p.lacks[i]; i++)
+        printf("%s%s: %zu", i ? "; " : " (", p.lacks[i], p.lack[i]);
+    puts(p.lacking ? ")" : "");
     return p.flips ? EXIT_FLIPS : EXIT_DONE;
 }
 

@@ -119,6 +119,13 @@ static void call_begin(struct bed *b, const struct who *w, struct call *c)
     arena_init(&c->deciding, CALL_ARENA_MAX);
 }
 
+static void call_end(struct call *c)
+{
+    call_unsay(c);
+    arena_release(&c->arena);
+    arena_release(&c->deciding);
+}
+
 /* ---- what must hold ---------------------------------------------------------------------------------------------- */
 
 /* One side of a question, without any list or index of classes. */
@@ -158,8 +165,7 @@ static bool decided(struct bed *b, const struct who *w, const struct tool *t)
         assert_int_equal(policy_decide(b->registry->policy, &c.asked->requests[i], &d), OK);
         assert_true(d.effect == POLICY_ALLOW && d.n_forbid_errors == 0);
     }
-    arena_release(&c.arena);
-    arena_release(&c.deciding);
+    call_end(&c);
     b->allowed += allowed;
     b->denied += !allowed;
     return allowed;
@@ -181,8 +187,7 @@ static void list(struct bed *b, const struct who *w)
         if (decided(b, w, t) && !shown)
             fail_msg("%s is hidden and allowed", t->decl->name);
     }
-    arena_release(&c.arena);
-    arena_release(&c.deciding);
+    call_end(&c);
 }
 
 static int64_t counted(const char *answer)
@@ -278,8 +283,7 @@ static void users_of_a_group_share_one_list(void **state)
         call_begin(&b, &w, &c);
         assert_true(call_could_allow(&c, registry_tool(b.registry, STR("outlook.list_mail"))));
         assert_int_equal(call_could_allow(&c, registry_tool(b.registry, STR("outlook.send_mail"))), i == 10000);
-        arena_release(&c.arena);
-        arena_release(&c.deciding);
+        call_end(&c);
     }
     assert_int_equal(counted("found") - found, 2);
     assert_int_equal(counted("shared") - shared, 9999);
@@ -309,8 +313,7 @@ static void nothing_is_shared_between_tenants(void **state)
         w.caller.n_actors = 1;
         call_begin(&b, &w, &c);
         assert_true(call_could_allow(&c, &b.registry->tools[0]));
-        arena_release(&c.arena);
-        arena_release(&c.deciding);
+        call_end(&c);
     }
     assert_int_equal(counted("found") - found, 2);
     assert_int_equal(counted("shared") - shared, 2);

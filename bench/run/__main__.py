@@ -136,6 +136,8 @@ def main():
     except (scenario.Wrong, rounds.Failed) as e:
         say("bench: %s" % e)
         return 1
+    except BrokenPipeError:                 # whoever read has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         say("\nbench: interrupted; what was measured before is in %s" % o.out)
         return 130

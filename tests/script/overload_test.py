@@ -21,7 +21,8 @@ import harness
 
 SECONDS = int(os.environ.get("SLUICE_OVERLOAD_SECONDS", "5"))
 SHARE = float(os.environ.get("SLUICE_OVERLOAD_SHARE", "0.6"))      # of the peak
-DELAY_MS, POLICIES, CONNECTIONS = 20, 2000, 3000
+DELAY_MS = int(os.environ.get("SLUICE_OVERLOAD_DELAY_MS", "20"))
+POLICIES, CONNECTIONS = 2000, 3000
 POLICY = "permit (principal, action, resource);\n" + "".join(
     "forbid (principal, action == Action::\"add\", resource) when { context.args.a * 2 - context.args.b == %d };\n" % n
     for n in range(1000, 1000 + POLICIES))
@@ -112,8 +113,9 @@ class Overload(unittest.TestCase):
                    if line.startswith("sluice_calls_total") and ":done" in line.replace('",outcome="', ":"))
 
     def test_ten_times_the_load(self):
-        peak, peak_rate = self.load(SECONDS, 1, "--mode", "closed", "--in-flight", "16")
-        self.assertEqual(peak["refused"] + peak["failed"], 0, peak["reasons"])
+        peak, peak_rate = self.load(SECONDS, 1, "--mode", "closed", "--in-flight", "6")
+        self.assertEqual(peak["failed"], 0, peak["reasons"])
+        self.assertLessEqual(peak["refused"], peak["ok"] // 50, "a full worker is not an overloaded one")
         polite = Client(self.engine, self.token)
         modest = Client(self.engine, self.engine.token(user="m@modest.example", tenant="modest"))
         flood, flood_rate = self.load(SECONDS, 6, "--mode", "open", "--rate", str(int(10 * peak["rate_ok"])),
@@ -131,7 +133,7 @@ class Overload(unittest.TestCase):
         self.assertGreaterEqual(max(share), SHARE, "by the clock, by CPU time")
         if SECONDS >= 20:
             self.assertGreaterEqual(flood["rate_ok"], 0.9 * peak["rate_ok"])
-        self.assertLess(statistics.median(polite.took), 0.25)
+        self.assertLess(statistics.median(polite.took), 12 * DELAY_MS / 1e3)
         self.assertGreater(polite.again[0], 0.24, "it was told to wait a quarter of a second at least")
         self.assertGreater(modest.done, 4 * modest.put_off, "one tenant's flood is refused to that tenant first")
         self.afterwards()

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import time
+import urllib.error
 import urllib.request
 
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
@@ -46,9 +47,17 @@ def memory(pid):
 
 
 def scrape(url):
-    """{series: value} of a /metrics page."""
-    with urllib.request.urlopen(url, timeout=10) as r:
-        text = r.read().decode()
+    """{series: value} of a /metrics page; an engine that is overloaded puts that off as well, for a while."""
+    until = time.monotonic() + 20
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=20) as r:
+                text = r.read().decode()
+            break
+        except urllib.error.HTTPError as e:
+            if e.code != 503 or time.monotonic() > until:
+                raise
+            time.sleep(0.1)
     return {m.group(1): float(m.group(2)) for m in re.finditer(r"^([a-z][^ #]*(?:\{[^}]*\})?) (\S+)$", text, re.M)}
 
 

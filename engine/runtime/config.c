@@ -14,7 +14,7 @@
 #include "loop/world.h"
 #include "runtime/config.h"
 
-enum { CONNECTIONS_MAX = 1000000, OVERLOAD_MS_MAX = 30000 };
+enum { CONNECTIONS_MAX = 1000000, TOKENS_MIN = 100, TOKENS_MAX = 10000000, OVERLOAD_MS_MAX = 30000 };
 enum { CONFIG_ARENA_MAX = 4 << 20, CONFIG_FILE_MAX = 1 << 20, SECRET_FILE_MAX = 8192 };
 
 struct reader {
@@ -405,6 +405,7 @@ static const struct key tls_keys[] = {
 };
 static const struct key auth_keys[] = {
     TOP("none", K_BOOL, no_auth), TOP("tenant", K_TEXT, tenant), TOP("user", K_TEXT, user), TOP("agent", K_TEXT, agent),
+    TOP("tokens", K_INT, tokens_max),
     TOP("local_issuer", K_BOOL, local_issuer), TOP("audiences", K_LIST, audiences),
     { "issuers", K_CALL, 0, NULL, read_issuers }, { 0 },
 };
@@ -524,6 +525,7 @@ static struct config *config_new(void)
     c->record_arguments = true;
     c->breaker_least = 10;
     c->connections_max = 10000;
+    c->tokens_max = 20000;
     c->overload_ms = 500;
     c->repeats_percent = 10;
     c->log_level = LOG_LEVEL_INFO;
@@ -621,6 +623,8 @@ enum err config_check(const struct config *c, struct errinfo *info)
         return err_set(info, E_CONFIG, "tls.client_required needs tls.client_ca");
     if (c->connections_max < 1 || c->connections_max > CONNECTIONS_MAX)
         return err_set(info, E_CONFIG, "connections: 1 to %d", CONNECTIONS_MAX);
+    if (c->tokens_max < TOKENS_MIN || c->tokens_max > TOKENS_MAX)
+        return err_set(info, E_CONFIG, "auth.tokens: %d to %d", TOKENS_MIN, TOKENS_MAX);
     if (c->overload_ms > OVERLOAD_MS_MAX)
         return err_set(info, E_CONFIG, "overload.delay_ms: at most %d", OVERLOAD_MS_MAX);
     if (c->workers > 256)

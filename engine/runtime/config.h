@@ -43,6 +43,7 @@ struct config {
     bool no_auth;                               /* only on loopback */
     const char *tenant, *user, *agent;          /* who callers are without auth */
     bool local_issuer;
+    int64_t tokens_max;                         /* verified ones that are remembered */
     const char *audiences[CONFIG_LIST_MAX];     /* of tokens of the local issuer; none: the URL of the endpoint */
     struct config_issuer issuers[IDENTITY_ISSUERS_MAX];
     size_t n_issuers;

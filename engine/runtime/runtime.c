@@ -400,6 +400,7 @@ static void issuers_of(struct runtime *rt, const struct config *c, struct issuer
                                             .n_issuers = c->n_issuers,
                                             .local = rt->local,
                                             .local_audiences = out->local,
+                                            .cache_max = (size_t)c->tokens_max,
                                             .fetcher = egress_identity_fetcher() };
     out->config.n_local_audiences = strs_of(c->audiences, out->local);
     if (out->config.n_local_audiences == 0)

@@ -14,6 +14,8 @@ struct admission {
     struct permit_wait waits[BUDGET_LINES_OF_POLICY / RL_ASKS_MAX + 1];
 };
 
+enum { CALLS_DEFAULT = 16000 };
+
 #define TELL_AFTER  NS_PER_S
 #define TELL_EACH   (5 * NS_PER_S)
 
@@ -228,9 +230,16 @@ static bool budgets_any(const struct call *c)
     return any;
 }
 
+/* Only calls that were admitted take room: those that are being refused would else keep others out. */
+bool call_room(const struct worker *w)
+{
+    unsigned max = w->engine->opt.calls_max;
+
+    return w->admitted < (max ? max : CALLS_DEFAULT);
+}
+
 enum err await_admit(struct call *c)
 {
-    struct engine *engine = c->worker->engine;
     enum err e;
 
     ASSERT(c->n_sides >= 2);
@@ -239,8 +248,10 @@ enum err await_admit(struct call *c)
         e = scopes_ready(c);
     if (e)
         return e;
-    if (c->worker->calls > (engine->opt.calls_max ? engine->opt.calls_max : 16000))
+    if (!call_room(c->worker))
         return E_OVERLOADED;
+    c->worker->admitted++;
+    c->admitted = true;
     if (!budgets_any(c))
         return OK;
     c->admission = ARENA_NEW(&c->arena, struct admission);

@@ -276,16 +276,18 @@ static bool is_dear(const struct call *c)
     return t && t->decl->effect != EFFECT_READS;
 }
 
-/* A worker that has more to do than it can: before this call costs more than reading it did. */
+/* A worker that has more to do than it can, or as many calls under way as it may: said before this call costs more than
+ * reading it did. */
 static enum err overloaded(struct call *c)
 {
     struct overload *o = &c->worker->overload;
     bool dear = o->overloaded && is_dear(c);
     ns_t now = c->since;
+    bool in_time = overload_admits(o, hash_bytes(c->caller->tenant.p, c->caller->tenant.len), dear,
+                                   lag_look(&c->worker->lag, now), now);
     static metric_slot_t slots[2];
 
-    if (overload_admits(o, hash_bytes(c->caller->tenant.p, c->caller->tenant.len), dear, lag_look(&c->worker->lag, now),
-                        now))
+    if (in_time && (c->kind != CALL_TOOL || call_room(c->worker)))
         return OK;
     if (!metric_slot_known(&slots[dear]))
         metric_slot_ask(&slots[dear], M_PUT_OFF_TOTAL, dear ? STR("writes") : STR("reads"));
@@ -415,6 +417,7 @@ static void call_release(struct call *c)
     if (c->next)
         c->next->prev = c->prev;
     c->worker->calls--;
+    c->worker->admitted -= c->admitted;
     metric_add(M_CALLS_IN_FLIGHT, -1);
     c->magic = 0;
     free(c);

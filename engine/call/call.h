@@ -89,6 +89,7 @@ struct call {
     struct call *next, **prev;          /* among the worker's calls */
     bool cut;                           /* the engine ends it: what it came to is still said */
     bool put_off;                       /* for overload: before anything was decided */
+    bool admitted;                      /* counted among the worker's */
     const struct call_front *front;
     void *front_data;
 

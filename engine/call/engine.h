@@ -66,6 +66,7 @@ struct worker {
     struct fetch *fetch;
     struct registry *registry;              /* the current snapshot; swapped on the worker's own thread */
     unsigned calls;                         /* in flight */
+    unsigned admitted;                      /* of these: past ADMIT, so calls_max bounds them */
     struct call *first_call;                /* all of them */
     bool draining;
     struct overload overload;

@@ -27,6 +27,8 @@ enum err call_question(struct call *c, const struct policy_entity *action, struc
 void call_shadow(struct call *c, const struct question *q);
 /* admit.c: ADMIT, and giving it back. */
 enum err await_admit(struct call *c);
+/* Has the worker room for one more call under way? */
+bool call_room(const struct worker *w);
 void call_unadmit(struct call *c);
 /* intent.c: INTENT. E_KEY_REUSED...; *ret_replay: the key has been settled before, the outcome is filled in. */
 enum err await_intent(struct call *c, bool *ret_replay);

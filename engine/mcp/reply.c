@@ -319,7 +319,7 @@ static void await_message(struct call *c, struct turn *t)
             batch_add(t->batch, buf_str(&b));
     } else {
         extras_make(&x, c, t, status);
-        if (c->err == E_OVERLOADED)
+        if (c->err == E_OVERLOADED && c->worker->overload.overloaded)     /* else saying no costs little */
             http_rest(t->wire->rq, loop_now() + c->retry_after_ms * NS_PER_MS);
         await_wire_reply(t->wire, status, x.list, x.n, buf_str(&b));
         buf_release(&x.challenge);

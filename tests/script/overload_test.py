@@ -155,6 +155,26 @@ class Overload(unittest.TestCase):
         self.assertGreaterEqual(told, alone + counted)      # the last second's are written when the engine ends
 
 
+class Room(unittest.TestCase):
+    """calls_in_flight bounds calls that are under way; those that are being told no do not keep others out."""
+
+    def test_refusals_take_no_room(self):
+        e = started("budgets: { calls_in_flight: 4 }\n", "permit (principal, action, resource);")
+        requests = os.path.join(harness.scratch(), "requests")
+        with open(requests, "w") as f:
+            f.write(harness.call_line("test_tool_with_progress", {}, e.token()))
+        began = time.monotonic()
+        self.assertEqual(bed.outcome_of(e.call("test_tool_with_progress", {}, e.token())), "done")
+        possible = 4 / max(time.monotonic() - began, 0.1)
+        p = subprocess.run([LOAD, "--target", e.url, "--requests", requests, "--seconds", "4", "--warmup", "1",
+                            "--mode", "closed", "--in-flight", "64"], capture_output=True, text=True, timeout=60)
+        r = json.loads(p.stdout)
+        self.assertEqual(list(r["reasons"]), ["overloaded"], r["reasons"])
+        self.assertGreater(r["refused"], r["ok"])
+        self.assertGreater(r["rate_ok"], 0.6 * possible, "of %.0f calls a second" % possible)
+        self.assertEqual(e.stop(), 0, e.text())
+
+
 class Connections(unittest.TestCase):
     def test_at_the_limit_the_longest_idle_goes(self):
         e = started("connections: 2\n", bed.POLICY)

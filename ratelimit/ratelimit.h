@@ -269,7 +269,8 @@ int64_t rl_next(struct rl *rl);
  */
 enum rl_result rl_pause(struct rl *rl, const struct rl_ask *ask, int64_t until, int64_t now);
 
-/* Ends a pause early. */
+/* Ends a pause early. A pause hides when the last grant was: a key with spacing keeps a whole one from now on, or as
+   much as was left of the pause if that is less. */
 void rl_resume(struct rl *rl, const struct rl_ask *ask, int64_t now);
 
 /*

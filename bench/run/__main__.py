@@ -53,8 +53,11 @@ def options():
 
 
 def commit():
-    p = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty"], capture_output=True, text=True)
-    return p.stdout.strip() or "unknown"
+    try:
+        p = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty"], capture_output=True, text=True)
+        return p.stdout.strip() or "unknown"
+    except OSError:             # an archive of the project, on a machine without git
+        return "unknown"
 
 
 def chosen(o, known):

@@ -9,7 +9,7 @@
 #include "loop/world.h"
 
 /* Two records of the largest kind, so that most reads are of this size; less for smaller files. */
-enum { WINDOW_MAX = 2 * (JOURNAL_PAYLOAD_MAX + 4096) };
+enum { WINDOW_MAX = 2 * (JOURNAL_PAYLOAD_MAX + 4096), READ_AGAIN = 3 };
 
 void path_set(char path[JOURNAL_PATH_MAX], const char *fmt, ...)
 {
@@ -179,6 +179,21 @@ static const uint8_t *frame_at(struct walker *w, int64_t off, struct frame *ret,
     return *why ? NULL : p;
 }
 
+/*
+ * The frame at the walker's place. While an engine writes, one read may see it half old and half new, and what stands
+ * behind it whole: so what does not match is read again before that is believed.
+ */
+static const uint8_t *frame_here(struct walker *w, struct frame *ret, const char **why)
+{
+    const uint8_t *p = frame_at(w, w->off, ret, why);
+
+    for (int again = 0; !p && !w->f->error && again < READ_AGAIN; again++) {
+        w->f->len = 0;
+        p = frame_at(w, w->off, ret, why);
+    }
+    return p;
+}
+
 enum walk walker_next(struct walker *w, struct frame *ret)
 {
     int64_t left = w->f->size - w->off;
@@ -193,7 +208,7 @@ enum walk walker_next(struct walker *w, struct frame *ret)
         return WALK_END;
     if (w->rolled)
         return bad(w, "bytes behind the segment's last record");
-    p = frame_at(w, w->off, ret, &why);
+    p = frame_here(w, ret, &why);
     if (!p)
         return bad(w, why);
     if (ret->lane != w->lane)

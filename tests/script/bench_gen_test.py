@@ -79,7 +79,7 @@ class Load(Bed):
             self.assertEqual(json.load(f), stats)
 
     def test_count_turn_and_answers(self):
-        up = self.upstream("--payload", "100", "--delay", "fixed:1000")
+        up = self.upstream("--payload", "100", "--delay", "fixed:300000")        # so that all hundred are there at once
         lines = [dict(REQUEST, group="g%d" % i) for i in range(20)]
         answers = os.path.join(self.dir, "answers")
         r = self.load(up.url, "--count", 100, "--in-flight", 100, "--order", "turn", "--answers", answers,

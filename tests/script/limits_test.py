@@ -414,7 +414,10 @@ permit (principal in Tenant::"other", action, resource);
         self.assertEqual(self.engine.request("GET", "/v1/limits/all")[0], 401)
 
     def test_it_goes_on_until_it_is_told_to_stop(self):
-        master, slave = pty.openpty()
+        try:
+            master, slave = pty.openpty()
+        except OSError:
+            self.skipTest("skipped: this machine gives no terminals")
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 6, 200, 0, 0))
         p = subprocess.Popen([harness.SLUICE, "limits", "top", "--all", "--url", self.engine.url, "--data",
                               self.engine.data], stdout=slave, stderr=slave)

@@ -14,6 +14,7 @@ import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 FUNCTION_LINES_MAX, FILE_LINES_MAX, LINE_MAX = 70, 800, 120
+SEEDS_MAX = 60
 CODE = (".c", ".h", ".S", ".def", ".py", ".mjs", ".cmake", "CMakeLists.txt", ".yaml", "dev")
 SHIPPED = ("engine/", "connectors/", "ratelimit/")
 
@@ -243,8 +244,20 @@ def rule_text(texts, codes):
                 yield None, path, 0, "%s:%d: \"%s\": %s" % (path, line, m.group(), why)
 
 
+def rule_seeds(texts, codes):
+    """Seeds are chosen by hand: what a fuzzer finds belongs in build/fuzz."""
+    counts = {}
+    for name in tracked():
+        if name.startswith("tests/fuzz/seeds/"):
+            target = name.split("/")[3]
+            counts[target] = counts.get(target, 0) + 1
+    for target, n in counts.items():
+        if n > SEEDS_MAX:
+            yield None, target, 0, "tests/fuzz/seeds/%s: %d seeds, %d are allowed" % (target, n, SEEDS_MAX)
+
+
 RULES = (rule_functions, rule_file_length, rule_line_length, rule_banned, rule_includes, rule_readmes, rule_errors,
-         rule_text)
+         rule_text, rule_seeds)
 
 
 def check():

@@ -8,21 +8,21 @@
 #include "base/check.h"
 #include "base/map.h"
 #include "policy/program.h"
+#include "policy/scope.h"
 
 /* On the stack of a task; who matches more is in a class of its own. */
 enum { MATCHES_MAX = 128 };
 
 /* One principal that heads ask for, of one policy or of many. */
 struct asked_for {
-    uint64_t key;               /* 0: anybody; else a hash a request must have: of the uid, an ancestor, the type */
-    uint32_t id;
+    struct scope_key by;        /* first: scope.h */
     bool personal;              /* a policy with this head looks at who asks */
     const struct ast_scope *scope;
 };
 
 struct policy_classes {
     const char *const *impersonal;
-    struct asked_for *all;      /* ascending by key */
+    struct asked_for *all;      /* in the order of scope_key_cmp() */
     size_t n;
 };
 
@@ -70,20 +70,6 @@ static bool policy_personal(const struct policy_classes *c, const struct ast_pol
 
 /* --- building ----------------------------------------------------------------------------------------------------- */
 
-static uint64_t key_of(const struct ast_scope *s)
-{
-    if (s->kind == SCOPE_IS)
-        return policy_uid(s->type, STR("")).type_hash;
-    return s->n ? s->uids->hash : 0;
-}
-
-static int by_key(const void *x, const void *y)
-{
-    const struct asked_for *a = x, *b = y;
-
-    return a->key != b->key ? (a->key < b->key ? -1 : 1) : (a->id > b->id) - (a->id < b->id);
-}
-
 /* The entry of a head's principal, made if it is the first of its kind. NULL: the arena is full. */
 static struct asked_for *entry_of(struct policy_classes *c, struct map *known, struct arena *a,
     const struct ast_scope *s)
@@ -98,7 +84,7 @@ static struct asked_for *entry_of(struct policy_classes *c, struct map *known, s
     buf_release(&text);
     if (!found && name.p) {
         found = &c->all[c->n];
-        *found = (struct asked_for){ .key = key_of(s), .id = (uint32_t)c->n, .scope = s };
+        *found = (struct asked_for){ .by = { scope_key_of(s), (uint32_t)c->n }, .scope = s };
         c->n++;
         map_put(known, name, found);
     }
@@ -127,7 +113,7 @@ const struct policy_classes *policy_classes_new(const struct policy_set *set, co
     map_release(&known);
     if (full)
         return NULL;
-    qsort(c->all, c->n, sizeof(*c->all), by_key);
+    qsort(c->all, c->n, sizeof(*c->all), scope_key_cmp);
     return c;
 }
 
@@ -141,39 +127,21 @@ struct matching {
     size_t n;
 };
 
-static bool matches(const struct matching *m, const struct ast_scope *s)
-{
-    if ((s->kind == SCOPE_IS || s->kind == SCOPE_IS_IN) && !str_eq(s->type, m->principal->type))
-        return false;
-    if (s->kind == SCOPE_EQ)
-        return policy_uid_eq(m->principal, s->uids);
-    return s->n == 0 || eval_in(m->principal, m->entity, s->uids);
-}
-
 /* Those with one key. False: one of them is personal, or there are too many. */
 static bool add_matches(struct matching *m, uint64_t key)
 {
     const struct policy_classes *c = m->classes;
-    size_t low = 0, high = c->n;
 
-    while (low < high) {
-        size_t mid = low + (high - low) / 2;
-
-        if (c->all[mid].key < key)
-            low = mid + 1;
-        else
-            high = mid;
-    }
-    for (; low < c->n && c->all[low].key == key; low++) {
+    for (size_t i = scope_key_first(c->all, c->n, sizeof(*c->all), key); i < c->n && c->all[i].by.key == key; i++) {
         size_t at = m->n;
 
-        if (!matches(m, c->all[low].scope))
+        if (!scope_matches(c->all[i].scope, m->principal, m->entity))
             continue;
-        if (c->all[low].personal || m->n == MATCHES_MAX)
+        if (c->all[i].personal || m->n == MATCHES_MAX)
             return false;
-        for (; at > 0 && m->ids[at - 1] > c->all[low].id; at--)
+        for (; at > 0 && m->ids[at - 1] > c->all[i].by.number; at--)
             m->ids[at] = m->ids[at - 1];
-        m->ids[at] = c->all[low].id;
+        m->ids[at] = c->all[i].by.number;
         m->n++;
     }
     return true;

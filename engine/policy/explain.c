@@ -9,6 +9,7 @@
 #include "base/check.h"
 #include "policy/ext.h"
 #include "policy/program.h"
+#include "policy/scope.h"
 
 enum { VALUE_MAX = 200, SHOWN_MAX = 200, EXPR_MEMORY_MAX = 64 << 20, INDENT = 4 };
 
@@ -205,16 +206,6 @@ static enum policy_verdict conditions(struct explaining *x, const struct ast_pol
 }
 
 /* --- heads -------------------------------------------------------------------------------------------------------- */
-
-static bool scope_matches(const struct ast_scope *s, const struct policy_uid *uid, const struct policy_entity *entity)
-{
-    bool type = s->kind != SCOPE_IS && s->kind != SCOPE_IS_IN ? true : str_eq(s->type, uid->type);
-    bool in = s->kind == SCOPE_ANY || s->kind == SCOPE_IS;
-
-    for (size_t i = 0; i < s->n && !in; i++)
-        in = s->kind == SCOPE_EQ ? policy_uid_eq(uid, &s->uids[i]) : eval_in(uid, entity, &s->uids[i]);
-    return type && in;
-}
 
 static bool head(struct explaining *x, const struct ast_policy *p, bool only_faults)
 {

@@ -12,6 +12,7 @@
 #include "base/check.h"
 #include "policy/program.h"
 #include "policy/report.h"
+#include "policy/scope.h"
 
 enum { LINT_MAX = 1 << 30, SCRATCH_MAX = 64 << 20 };
 
@@ -21,10 +22,9 @@ struct conjunct {
 };
 
 struct subject {
+    struct scope_key by;        /* its head's principal, and its number; first: scope.h */
     const struct ast_policy *p;
     uint64_t *order;            /* hashes of the conjuncts in the order of evaluation */
-    uint32_t number;
-    uint64_t key;               /* of the principal that its head asks for: 0 for anybody */
     struct conjunct *conjuncts; /* ascending by hash */
     size_t n;
 };
@@ -33,7 +33,7 @@ struct lint {
     const struct policy_set *set;
     struct policy_report *report;
     struct arena arena;
-    struct subject *by_key;     /* ascending by key, then by number */
+    struct subject *by_key;     /* in the order of scope_key_cmp() */
     size_t n;
 };
 
@@ -142,47 +142,6 @@ static void check_alone(struct lint *l, const struct ast_policy *p)
 
 /* --- covering ----------------------------------------------------------------------------------------------------- */
 
-static bool has_type(const struct ast_scope *s)
-{
-    return s->kind == SCOPE_IS || s->kind == SCOPE_IS_IN;
-}
-
-static bool among(const struct policy_uid *uid, const struct ast_scope *s)
-{
-    for (size_t i = 0; i < s->n; i++)
-        if (policy_uid_eq(uid, &s->uids[i]))
-            return true;
-    return false;
-}
-
-/* Whether everything that fits `narrow` fits `wide`: sure by the words alone. */
-static bool scope_covers(const struct ast_scope *wide, const struct ast_scope *narrow)
-{
-    if (has_type(wide)) {
-        struct str type = has_type(narrow) ? narrow->type : narrow->kind == SCOPE_EQ && narrow->n ? narrow->uids->type
-            : STR("");
-
-        if (!str_eq(type, wide->type))
-            return false;
-    }
-    switch ((enum scope_kind)wide->kind) {
-    case SCOPE_ANY:
-    case SCOPE_IS:
-        return true;
-    case SCOPE_EQ:
-        return narrow->kind == SCOPE_EQ && among(narrow->uids, wide);
-    case SCOPE_IN:
-    case SCOPE_IS_IN:
-        if (narrow->kind == SCOPE_ANY || narrow->kind == SCOPE_IS)
-            return false;
-        for (size_t i = 0; i < narrow->n; i++)
-            if (!among(&narrow->uids[i], wide))
-                return false;
-        return true;
-    }
-    UNREACHABLE();
-}
-
 static bool covers(const struct subject *a, const struct subject *b)
 {
     size_t k = 0;
@@ -240,7 +199,7 @@ static bool judge(struct lint *l, const struct subject *a, const struct subject 
     if (p->forbid && !begins_with(b, a))
         return false;                   /* b may fail where a does not hold, and a forbid that fails refuses calls */
     if (p->forbid || (!bound && plain) || (roles_eq(role_a, role_b) && budgets_eq(a->p, p))) {
-        if (a->number > b->number && covers(b, a))
+        if (a->by.number > b->by.number && covers(b, a))
             return false;               /* the same twice: said of the later one */
         found(l, POLICY_REDUNDANT, p, p->line, p->column,
             "changes nothing: \"", a->p->id, "\" does the same whenever this holds");
@@ -255,42 +214,18 @@ static bool judge(struct lint *l, const struct subject *a, const struct subject 
     return false;
 }
 
-static int by_key(const void *x, const void *y)
-{
-    const struct subject *a = x, *b = y;
-
-    if (a->key != b->key)
-        return a->key < b->key ? -1 : 1;
-    return a->number < b->number ? -1 : a->number > b->number;
-}
-
-/* The first subject with that key, or where it would stand. */
-static size_t first_of(const struct lint *l, uint64_t key)
-{
-    size_t low = 0, high = l->n;
-
-    while (low < high) {
-        size_t mid = low + (high - low) / 2;
-
-        if (l->by_key[mid].key < key)
-            low = mid + 1;
-        else
-            high = mid;
-    }
-    return low;
-}
-
 static void check_against(struct lint *l, const struct subject *b)
 {
     const struct ast_scope *s = &b->p->principal;
-    uint64_t keys[] = { 0, b->key, 0 };
+    uint64_t keys[] = { 0, b->by.key, 0 };
 
     if (s->kind == SCOPE_EQ && s->n)
         keys[2] = s->uids->type_hash;
     else if (s->kind == SCOPE_IS_IN)
         keys[2] = policy_uid(s->type, STR("")).type_hash;
     for (size_t k = 0; k < ARRAY_LEN(keys); k++)
-        for (size_t i = first_of(l, keys[k]); (k == 0 || keys[k]) && i < l->n && l->by_key[i].key == keys[k]; i++)
+        for (size_t i = scope_key_first(l->by_key, l->n, sizeof(*l->by_key), keys[k]);
+             (k == 0 || keys[k]) && i < l->n && l->by_key[i].by.key == keys[k]; i++)
             if (&l->by_key[i] != b && covers(&l->by_key[i], b) && judge(l, &l->by_key[i], b))
                 return;
 }
@@ -334,19 +269,12 @@ static int by_hash(const void *x, const void *y)
     return a->hash != b->hash ? (a->hash < b->hash ? -1 : 1) : str_cmp(a->text, b->text);
 }
 
-static uint64_t key_of(const struct ast_scope *s)
-{
-    if (s->kind == SCOPE_IS)
-        return policy_uid(s->type, STR("")).type_hash;
-    return s->n ? s->uids->hash : 0;
-}
-
 static bool prepare(struct lint *l, struct subject *s, uint32_t number)
 {
     size_t n = 0;
 
-    *s = (struct subject){ .p = l->set->names[number].ast, .number = number };
-    s->key = key_of(&s->p->principal);
+    *s = (struct subject){ .p = l->set->names[number].ast, .by.number = number };
+    s->by.key = scope_key_of(&s->p->principal);
     for (const struct ast_condition *c = s->p->conditions; c; c = c->next)
         n += c->unless ? 1 : count_conjuncts(c->expr);
     s->conjuncts = ARENA_ARRAY(&l->arena, struct conjunct, n + 1);
@@ -378,7 +306,7 @@ enum err policy_lint(const struct policy_set *set, struct policy_report *ret)
     if (arena_overflowed(&l.arena)) {
         e = E_CALL_TOO_LARGE;
     } else {
-        qsort(l.by_key, l.n, sizeof(*l.by_key), by_key);
+        qsort(l.by_key, l.n, sizeof(*l.by_key), scope_key_cmp);
         for (size_t i = 0; i < l.n; i++)
             check_against(&l, &l.by_key[i]);
     }

@@ -11,6 +11,7 @@
 #include "base/metric.h"
 #include "call/budget.h"
 #include "call/internal.h"
+#include "call/limits.h"
 
 enum { MINUTE_S = 60, HOUR_S = 3600 };
 
@@ -139,16 +140,12 @@ static void set(struct rl *rl, unsigned id, struct rl_rule rule, uint64_t tag, n
     ASSERT(rl_rule_set(rl, (uint16_t)id, &rule, now));
 }
 
-/* Across restarts a tool's budget is known by the tool's name, a policy's by what it says: FNV-1a. */
-static uint64_t tag_of(const char *kind, const void *p, size_t n)
+/* Across restarts a tool's budget is known by the tool's name, a policy's by what it says. */
+static uint64_t tag_of(struct str kind, const void *p, size_t n)
 {
-    uint64_t h = 0xcbf29ce484222325ULL;
+    const struct str parts[] = { kind, str_n(p, n) };
 
-    for (; *kind; kind++)
-        h = (h ^ (unsigned char)*kind) * 0x100000001b3ULL;
-    for (size_t i = 0; i < n; i++)
-        h = (h ^ ((const unsigned char *)p)[i]) * 0x100000001b3ULL;
-    return h ? h : 1;
+    return limits_tag(parts, ARRAY_LEN(parts));
 }
 
 void budgets_apply(const struct registry *r, struct rl *rl, ns_t now)
@@ -164,14 +161,14 @@ void budgets_apply(const struct registry *r, struct rl *rl, ns_t now)
         const struct tool_budget *b = &r->tool_budgets[i];
 
         set(rl, RULE_TOOLS + (unsigned)i, rule_of(b->per_minute, b->at_once, b->per_hour, HOUR_S),
-            tag_of("tool ", b->tool, strlen(b->tool)), now);
+            tag_of(STR("tool "), b->tool, strlen(b->tool)), now);
     }
     for (size_t i = 0; i < r->n_policy_rules; i++) {
         const struct policy_rule *p = &r->policy_rules[i];
         int64_t per_minute = p->window_s == MINUTE_S ? p->amount : 0;
 
         set(rl, RULE_POLICIES + (unsigned)i, rule_of(per_minute, 0, p->amount - per_minute, p->window_s),
-            tag_of("policy ", p, sizeof(*p)), now);
+            tag_of(STR("policy "), p, sizeof(*p)), now);
     }
 }
 

@@ -89,7 +89,6 @@ struct call {
     struct call *next, **prev;          /* among the worker's calls */
     bool cut;                           /* the engine ends it: what it came to is still said */
     bool put_off;                       /* for overload: before anything was decided */
-    bool admitted;                      /* counted among the worker's */
     const struct call_front *front;
     void *front_data;
 
@@ -130,7 +129,7 @@ struct call {
     struct shadow_flip flip;            /* what the candidate policies would have decided otherwise */
 
     /* ADMIT, INTENT */
-    bool counted;                       /* among the calls in flight */
+    bool admitted;                      /* counted among the worker's that are under way */
     struct admission *admission;
     struct journal_room room;
     struct once_entry *once;            /* claimed key */

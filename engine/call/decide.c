@@ -101,12 +101,11 @@ static enum err denied(struct call *c, struct question_side side, const struct p
 
 static void count(enum err e, const struct policy_decision *d)
 {
-    static const char *const names[] = { "deny", "allow", "needs_approval" };
-    static metric_slot_t slots[ARRAY_LEN(names)];
-    unsigned i = e || side_refuses(d) ? POLICY_DENY : d->effect;
+    static metric_slot_t slots[DECIDED_NEEDS_APPROVAL + 1];
+    enum decided i = e ? DECIDED_DENY : side_decided(d);
 
     if (!metric_slot_known(&slots[i]))
-        metric_slot_ask(&slots[i], M_POLICY_DECISIONS_TOTAL, str_of(names[i]));
+        metric_slot_ask(&slots[i], M_POLICY_DECISIONS_TOTAL, str_of(decided_name(i)));
     metric_add_at(M_POLICY_DECISIONS_TOTAL, metric_slot(&slots[i]), 1);
 }
 

@@ -184,15 +184,13 @@ enum err limits_make(struct provider_conf *p, const struct provider_setup *s, st
 
 /* ---- rules of the limiter ---------------------------------------------------------------------------------------- */
 
-/* Names the rule across restarts: FNV-1a of "provider.limit". */
-static uint64_t rule_tag(const struct provider_conf *p, const struct limit_conf *l)
+uint64_t limits_tag(const struct str *parts, size_t n)
 {
-    const char *parts[] = { p->decl->name, ".", l->name };
     uint64_t h = 0xcbf29ce484222325ULL;
 
-    for (size_t i = 0; i < ARRAY_LEN(parts); i++)
-        for (const char *z = parts[i]; *z; z++)
-            h = (h ^ (unsigned char)*z) * 0x100000001b3ULL;
+    for (size_t i = 0; i < n; i++)
+        for (size_t k = 0; k < parts[i].len; k++)
+            h = (h ^ (unsigned char)parts[i].p[k]) * 0x100000001b3ULL;
     return h ? h : 1;
 }
 
@@ -205,7 +203,9 @@ static int64_t margin_ms(int64_t window_ms)
 
 static struct rl_rule rule_of(const struct provider_conf *p, const struct limit_conf *l)
 {
-    struct rl_rule rule = { .rate = RL_RATE_NONE, .concurrency = (uint32_t)l->concurrency };
+    const struct str name[] = { str_of(p->decl->name), STR("."), str_of(l->name) };
+    struct rl_rule rule = { .rate = RL_RATE_NONE, .concurrency = (uint32_t)l->concurrency,
+                            .tag = limits_tag(name, ARRAY_LEN(name)) };
 
     if (l->amount) {
         rule.rate = RL_RATE_WINDOW;
@@ -222,7 +222,6 @@ static struct rl_rule rule_of(const struct provider_conf *p, const struct limit_
         rule.amount = rule.burst = 1;
         rule.window_ns = l->spacing_ms * NS_PER_MS;
     }
-    rule.tag = rule_tag(p, l);
     return rule;
 }
 

@@ -22,6 +22,9 @@ struct limits_asked {
 /* registry_build(): the provider's limits and requests. E_CONFIG with provider, limit and request named. */
 enum err limits_make(struct provider_conf *p, const struct provider_setup *s, struct errinfo *info);
 
+/* What names a rule of the limiter across restarts: a hash (FNV-1a) of the parts, one behind the other; never 0. */
+uint64_t limits_tag(const struct str *parts, size_t n);
+
 /* Asks and keys live in the call's arena. E_CALL_TOO_LARGE. */
 enum err limits_ask(struct call *c, const struct provider_conf *p, const struct exchange *x, struct limits_asked *ret);
 

@@ -221,6 +221,9 @@ enum err question_ask(const struct question *q, const struct policy_entities *ba
 
 /* ---- the answer -------------------------------------------------------------------------------------------------- */
 
+_Static_assert((int)DECIDED_DENY == POLICY_DENY && (int)DECIDED_ALLOW == POLICY_ALLOW
+               && (int)DECIDED_NEEDS_APPROVAL == POLICY_NEEDS_APPROVAL, "a side's effect has the same names");
+
 const char *decided_name(enum decided d)
 {
     static const char *const decided_names[] = { "deny", "allow", "needs_approval" };
@@ -234,6 +237,11 @@ bool side_refuses(const struct policy_decision *d)
     return d->effect == POLICY_DENY || d->n_forbid_errors > 0;
 }
 
+enum decided side_decided(const struct policy_decision *d)
+{
+    return side_refuses(d) ? DECIDED_DENY : (enum decided)d->effect;
+}
+
 bool question_delegated(const struct question *q, unsigned actor)
 {
     return delegation_covers(q->delegations ? q->delegations[actor] : NULL, q->action);
@@ -244,10 +252,12 @@ enum decided question_decided(const struct question *q, const struct policy_deci
     enum decided d = DECIDED_ALLOW;
 
     for (unsigned i = 0; i < question_sides(q); i++) {
-        if (side_refuses(&sides[i]))
-            return DECIDED_DENY;
-        if (sides[i].effect == POLICY_NEEDS_APPROVAL)
-            d = DECIDED_NEEDS_APPROVAL;
+        enum decided side = side_decided(&sides[i]);
+
+        if (side == DECIDED_DENY)
+            return side;
+        if (side == DECIDED_NEEDS_APPROVAL)
+            d = side;
     }
     for (unsigned i = 0; delegated && i < q->n_actors; i++)
         if (!question_delegated(q, i))

@@ -65,6 +65,7 @@ enum decided { DECIDED_DENY, DECIDED_ALLOW, DECIDED_NEEDS_APPROVAL };
 const char *decided_name(enum decided d);       /* "deny", "allow", "needs_approval" */
 /* A denial, or a forbid that could not be evaluated. */
 bool side_refuses(const struct policy_decision *d);
+enum decided side_decided(const struct policy_decision *d);
 /* Has the user recorded a delegation to that actor which covers the action? */
 bool question_delegated(const struct question *q, unsigned actor);
 /* sides: of all sides of the question. delegated: the user must have recorded delegations that cover the action. */

@@ -267,8 +267,6 @@ size_t call_record_room(const struct call *c)
     return 6 * n;
 }
 
-static const char *const decision_effects[] = { "deny", "allow", "needs_approval" };
-
 static void rec_sides(struct rec *r, const struct call *c)
 {
     rec_key(r, "decisions");
@@ -280,7 +278,7 @@ static void rec_sides(struct rec *r, const struct call *c)
         buf_add_z(&r->b, "\",\"who\":");
         buf_add_json_str(&r->b, c->asked->principals[i].id);
         buf_add_z(&r->b, ",\"effect\":\"");
-        buf_add_z(&r->b, decision_effects[d->effect]);
+        buf_add_z(&r->b, decided_name((enum decided)d->effect));
         buf_add_c(&r->b, '"');
         rec_reasons(r, c, d);
         rec_errors(r, c, d);

@@ -383,7 +383,7 @@ int policy_authorize(int argc, char **argv)
 int policy_explain_verb(int argc, char **argv)
 {
     for (int i = 1; i < argc; i++)
-        if (strncmp(argv[i], "--call", 6) == 0)
+        if (strcmp(argv[i], "--call") == 0 || strncmp(argv[i], "--call=", 7) == 0)
             return policy_explain_call(argc, argv);
     return ask(argc, argv, explain);
 }

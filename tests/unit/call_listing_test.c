@@ -13,18 +13,7 @@
 #include <stdlib.h>
 
 #include "base_test.h"                  /* after connector.h: cmocka's fail() is a macro */
-
-static uint64_t seed;
-
-static unsigned below(unsigned n)
-{
-    seed ^= seed << 13;
-    seed ^= seed >> 7;
-    seed ^= seed << 17;
-    return (unsigned)((seed >> 20) % n);
-}
-
-#define PICK(...) ((const char *const[]){ __VA_ARGS__ })[below(ARRAY_LEN(((const char *const[]){ __VA_ARGS__ })))]
+#include "dice.h"
 
 /* ---- policies ---------------------------------------------------------------------------------------------------- */
 

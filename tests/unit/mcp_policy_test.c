@@ -8,23 +8,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "dice.h"
 #include "loop/world.h"
 #include "mcp_bed.h"
 #include "policy/policy.h"
 
 enum { SETS = 16, CALLERS = 6, TRIES = 3, POLICIES_MAX = 9, SIDES_MAX = 4 };
-
-static uint64_t seed;
-
-static unsigned below(unsigned n)
-{
-    seed ^= seed << 13;
-    seed ^= seed >> 7;
-    seed ^= seed << 17;
-    return (unsigned)(seed >> 20) % n;
-}
-
-#define PICK(list) (list)[below(ARRAY_LEN(list))]
 
 struct trial {
     struct bed bed;
@@ -63,11 +52,11 @@ static const char *const conditions[] = {
 
 static void make_policy(char *to, size_t max)
 {
-    int n = snprintf(to, max, "%s (%s, %s, %s)", below(4) ? "permit" : "forbid", PICK(principals), PICK(actions),
-                     PICK(resources));
+    int n = snprintf(to, max, "%s (%s, %s, %s)", below(4) ? "permit" : "forbid", PICK_FROM(principals),
+                     PICK_FROM(actions), PICK_FROM(resources));
 
     for (unsigned k = below(3); k > 0; k--)
-        n += snprintf(to + n, max - (size_t)n, " %s { %s }", below(4) ? "when" : "unless", PICK(conditions));
+        n += snprintf(to + n, max - (size_t)n, " %s { %s }", below(4) ? "when" : "unless", PICK_FROM(conditions));
     snprintf(to + n, max - (size_t)n, ";\n");
 }
 
@@ -113,10 +102,10 @@ static void random_caller(struct trial *t, struct who *w)
     struct buf token = BUF_INIT(3500);
     struct errinfo info = { "" };
 
-    *w = (struct who){ .tenant = below(3) ? STR("acme") : STR("rival"), .user = str_of(PICK(users)),
+    *w = (struct who){ .tenant = below(3) ? STR("acme") : STR("rival"), .user = str_of(PICK_FROM(users)),
                        .n_agents = 1 + below(SIDES_MAX - 1), .mail = below(2) };
     for (unsigned i = 0; i < w->n_agents; i++)
-        w->agents[i] = str_of(PICK(agents));
+        w->agents[i] = str_of(PICK_FROM(agents));
     if (below(2))
         w->groups[w->n_groups++] = STR("day");
     if (below(2))
@@ -151,8 +140,8 @@ static const char *random_args(const struct tool_known *tool)
     static const char *const write[] = { "{\"what\":\"x\"}", "{\"what\":\"yy\"}", "{\"what\":\"z\"}" };
 
     if (tool == &tools[0])
-        return PICK(add);
-    return tool == &tools[1] ? PICK(list) : tool == &tools[2] ? PICK(write) : "{}";
+        return PICK_FROM(add);
+    return tool == &tools[1] ? PICK_FROM(list) : tool == &tools[2] ? PICK_FROM(write) : "{}";
 }
 
 struct asked_here {

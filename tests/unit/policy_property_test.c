@@ -25,6 +25,7 @@
 #include <stdio.h>
 
 #include "base/check.h"
+#include "dice.h"
 #include "policy/explain.h"
 #include "policy/lint.h"
 #include "policy/policy.h"
@@ -67,18 +68,6 @@ static const char entities[] =
     "\"c0\"}]},"
     "{\"uid\": {\"type\": \"Action\", \"id\": \"2\"}, \"attrs\": {}, \"parents\": [{\"type\": \"Action\", \"id\": "
     "\"c1\"}, {\"type\": \"Action\", \"id\": \"reads\"}]}]";
-
-static uint64_t seed;
-
-static unsigned below(unsigned n)
-{
-    seed ^= seed << 13;
-    seed ^= seed >> 7;
-    seed ^= seed << 17;
-    return (unsigned)((seed >> 20) % n);
-}
-
-#define PICK(...) ((const char *const[]){ __VA_ARGS__ })[below(ARRAY_LEN(((const char *const[]){ __VA_ARGS__ })))]
 
 /* --- policies ----------------------------------------------------------------------------------------------------- */
 

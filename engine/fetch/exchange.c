@@ -87,8 +87,10 @@ static enum err await_send(struct exchange *x)
 {
     const struct wire *w = &x->wire;
     unsigned pieces = 0;
-    enum err e = OK;
+    enum err e;
 
+    await_last();                       /* requests of one turn leave together */
+    e = await_sleep(0);                 /* a kept connection came without a wait: cancelled before that? */
     x->sent_at = loop_now();
     while (!e && !x->early && x->off < x->total) {
         bool head = x->off < w->len;
@@ -168,10 +170,8 @@ enum err await_exchange(struct conn *c, const struct fetch_request *req, struct 
 {
     struct exchange x = { .c = c, .req = req };
     bool keep;
-    enum err e = await_sleep(0);        /* a kept connection came without a wait: cancelled before that? */
+    enum err e = loop_now() >= req->deadline ? E_TIMEOUT : OK;
 
-    if (!e && loop_now() >= req->deadline)
-        e = E_TIMEOUT;
     reader_init(&x.r, arena, req->reply_max, str_is(req->method, "HEAD"));
     if (!e && !wire_build(&x.wire, req)) {
         conn_release(c, true);

@@ -53,6 +53,10 @@ struct task {
     struct loop *loop;
 };
 
+struct task_queue {
+    struct task *first, **last;
+};
+
 struct stack_slab {
     struct stack_slab *next;
     void *base;
@@ -75,7 +79,7 @@ struct loop {
     struct task *running;
     void (*deep)(void *);           /* what it wants run on this stack: task_deep() */
     void *deep_arg;
-    struct task *run_first, **run_last;
+    struct task_queue runnable, last;       /* `last`: when all that are runnable have had their turn */
     struct task *free_tasks;
     struct stack_slab *slabs;
     unsigned tasks;

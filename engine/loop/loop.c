@@ -66,7 +66,8 @@ enum err loop_create(const struct loop_options *opt, struct loop **ret, struct e
         l->opt.ring_entries = 4096;
     if (!l->opt.stack_size)
         l->opt.stack_size = TASK_STACK_DEFAULT;
-    l->run_last = &l->run_first;
+    l->runnable.last = &l->runnable.first;
+    l->last.last = &l->last.first;
     e = world->ring_open(l->opt.ring_entries, &l->ring, info);
     if (e) {
         free(l);
@@ -256,7 +257,7 @@ void loop_run(struct loop *l, void (*start)(void *), void *arg)
         wheel_fire(&l->wheel, l->now);
         mail_deliver(l);
         tasks_run(l);
-        busy = l->run_first != NULL || l->n_done > 0;
+        busy = l->runnable.first != NULL || l->n_done > 0;
         if (world->threads && world->now() - l->now > STALL_MS * NS_PER_MS) {
             metric_add(M_LOOP_STALLS_TOTAL, 1);
             LOG_WARN("a turn of the loop took too long", LOG_I("worker", l->opt.id),

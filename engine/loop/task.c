@@ -175,17 +175,19 @@ void tasks_release(struct loop *l)
 
 /* ---- life -------------------------------------------------------------------------------------------------------- */
 
-static void make_runnable(struct task *t)
+static void enqueue(struct task_queue *q, struct task *t)
 {
-    struct loop *l = t->loop;
-
-    ASSERT(l == loop_current);
-    if (t->state == TASK_RUNNABLE)
-        return;
     t->state = TASK_RUNNABLE;
     t->next = NULL;
-    *l->run_last = t;
-    l->run_last = &t->next;
+    *q->last = t;
+    q->last = &t->next;
+}
+
+static void make_runnable(struct task *t)
+{
+    ASSERT(t->loop == loop_current);
+    if (t->state != TASK_RUNNABLE)
+        enqueue(&t->loop->runnable, t);
 }
 
 struct task *task_spawn(const char *name, void (*fn)(void *), void *arg)
@@ -229,15 +231,12 @@ static void task_end(struct loop *l, struct task *t)
 #endif
 }
 
-void tasks_run(struct loop *l)
+static void queue_run(struct loop *l, struct task_queue *q)
 {
-    struct task *t = l->run_first, *next;
+    struct task *t = q->first, *next;
 
-    l->run_first = NULL;
-    l->run_last = &l->run_first;
-#ifdef WITH_TSAN
-    l->main.fiber = __tsan_get_current_fiber();
-#endif
+    q->first = NULL;
+    q->last = &q->first;
     for (; t; t = next) {
         next = t->next;
         ASSERT(t->state == TASK_RUNNABLE);
@@ -253,6 +252,15 @@ void tasks_run(struct loop *l)
         if (t->state == TASK_FREE)
             task_end(l, t);
     }
+}
+
+void tasks_run(struct loop *l)
+{
+#ifdef WITH_TSAN
+    l->main.fiber = __tsan_get_current_fiber();
+#endif
+    queue_run(l, &l->runnable);
+    queue_run(l, &l->last);
 }
 
 struct task *task_self(void)
@@ -392,6 +400,15 @@ void await_turn(void)
 
     ASSERT(t != NULL && !t->loop->deep);
     make_runnable(t);
+    switch_to(&t->ctx, &t->loop->main, false);
+}
+
+void await_last(void)
+{
+    struct task *t = task_self();
+
+    ASSERT(t != NULL && !t->loop->deep);
+    enqueue(&t->loop->last, t);
     switch_to(&t->ctx, &t->loop->main, false);
 }
 

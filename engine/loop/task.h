@@ -53,6 +53,9 @@ void wake_fire(struct wake *w);
 enum err await_sleep(ns_t until);
 /* Lets the other runnable tasks go first. */
 void await_turn(void);
+/* The same within this turn: what wakes another process (a send, say) is done by all tasks of a turn one after another,
+ * so that the other is woken once and finds more to do, instead of going back to sleep each time. */
+void await_last(void);
 
 /* Submits op (done is set here), waits; *ret_res is its result. On deadline or cancellation the operation is cancelled
  * and waited for, so op and its buffers are free to go whatever is returned. Not for multishot kinds. */

@@ -77,6 +77,63 @@ static void sleeping_tasks_wake_in_order_and_never_early(void **state)
     assert_string_equal(trace, "bcd");
 }
 
+static void goes_last(void *arg)
+{
+    await_last();
+    note((char)(uintptr_t)arg);
+    await_turn();                       /* one that went last is not last for ever */
+    note((char)(uintptr_t)arg);
+}
+
+static void goes_first(void *arg)
+{
+    note((char)(uintptr_t)arg);
+    await_turn();
+    note((char)(uintptr_t)arg);
+    if ((uintptr_t)arg == 'd')
+        loop_stop(loop_self());
+}
+
+static void start_in_line(void *arg)
+{
+    (void)arg;
+    assert_non_null(task_spawn("last", goes_last, (void *)'A'));
+    assert_non_null(task_spawn("first", goes_first, (void *)'b'));
+    assert_non_null(task_spawn("last", goes_last, (void *)'C'));
+    assert_non_null(task_spawn("first", goes_first, (void *)'d'));
+}
+
+static void who_goes_last_goes_within_the_turn(void **state)
+{
+    trace_len = 0;
+    run(start_in_line, NULL);
+    assert_string_equal(trace, "bdACbdAC");
+}
+
+static void cancelled_last(void *arg)
+{
+    struct wake never = { 0 };
+
+    await_last();
+    note(await_wake(&never, NS_NEVER) == E_CANCELLED ? 'x' : '?');
+    loop_stop(loop_self());
+}
+
+static void start_cancelled_last(void *arg)
+{
+    struct task *t = task_spawn("last", cancelled_last, NULL);
+
+    assert_non_null(t);
+    task_cancel(t);
+}
+
+static void who_goes_last_hears_of_a_cancellation(void **state)
+{
+    trace_len = 0;
+    run(start_cancelled_last, NULL);
+    assert_string_equal(trace, "x");
+}
+
 static void count_down(void *arg)
 {
     int *n = arg;
@@ -704,6 +761,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sleeping_tasks_wake_in_order_and_never_early),
+        cmocka_unit_test(who_goes_last_goes_within_the_turn),
+        cmocka_unit_test(who_goes_last_hears_of_a_cancellation),
         cmocka_unit_test(thousands_of_tasks_live_at_once),
         cmocka_unit_test(the_limit_of_tasks_holds),
         cmocka_unit_test(registers_survive_switches),

@@ -114,6 +114,8 @@ struct journal_lane {
     /* queued: where the next record will go, behind everything pending */
     struct buf pending, writing;
     unsigned pending_records;
+    uint64_t wanted;                    /* somebody waits for the commit of this record */
+    ns_t due;                           /* of what is pending: then it is committed though nobody waits */
     int64_t tail_off, tail_bytes;       /* offset in, and length of, the segment the tail will be in */
     uint64_t next_seq;
     unsigned unsigned_records;          /* since the last checkpoint */
@@ -143,6 +145,8 @@ void room_offer(struct journal_lane *lane);
 
 /* Queues a record of the journal's own, digging into the floor if it must; false if even that is full. */
 bool lane_note(struct journal_lane *lane, enum journal_type type, struct str payload);
+/* Is it time to commit what is pending? */
+bool lane_due(const struct journal_lane *lane);
 /* Room left for records that have no reservation, and for those of the journal itself. */
 int64_t lane_room(const struct journal_lane *lane);
 

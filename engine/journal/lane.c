@@ -23,6 +23,10 @@ enum {
     FLOOR = 4096,
     PENDING_SOFT = 4 * 1024 * 1024,     /* queued bytes above which new records without a reservation are refused */
     READY_BYTES = 4096,                 /* a small call's two records */
+    /* Records that nobody waits for (the intent of a read, a refused request) go with the next commit; without one they
+     * are on disk after so much time, or when so many bytes are pending. */
+    LINGER_MS = 5,
+    LINGER_BYTES = 64 * 1024,
 };
 
 STATIC_ASSERT(2 * FLOOR + READY_BYTES <= JOURNAL_SEGMENT_MIN, "the smallest segment has room for more than the floor");
@@ -222,10 +226,21 @@ static bool place(struct journal_lane *lane, enum journal_type type, struct str 
         lane->tail_off = HEADER_BYTES;
         lane->tail_bytes = lane->j->opt.segment_bytes;
     }
+    if (lane->pending.len == 0) {
+        lane->due = loop_now() + LINGER_MS * NS_PER_MS;
+        wake_fire(&lane->work);         /* to look again then */
+    }
     push(lane, type, payload);
     ASSERT(lane->tail_off + FRAME_ROLL_BYTES <= lane->tail_bytes);
-    wake_fire(&lane->work);
+    if (lane->pending.len >= LINGER_BYTES)
+        wake_fire(&lane->work);
     return true;
+}
+
+bool lane_due(const struct journal_lane *lane)
+{
+    return lane->pending.len > 0 && (lane->wanted > lane->committed || lane->closing ||
+                                     lane->pending.len >= LINGER_BYTES || loop_now() >= lane->due);
 }
 
 /* Written now for its size; the writer puts the signature in, when the hash of the record before is known. */
@@ -309,6 +324,9 @@ enum err await_journal_commit(struct journal_lane *lane, uint64_t seq, ns_t dead
         return OK;
     if (lane->state != JOURNAL_READY)
         return E_JOURNAL_UNWRITABLE;
+    if (seq > lane->wanted)
+        lane->wanted = seq;
+    wake_fire(&lane->work);
     waiter_link(&lane->waiters, &w);
     e = await_wake(&w.wake, deadline < until ? deadline : until);
     waiter_unlink(&w);

@@ -221,10 +221,10 @@ void writer_main(void *arg)
 
     task_shield(+1);
     for (;;) {
-        while (lane->pending.len == 0 && !lane->closing) {
+        while (!lane_due(lane) && !lane->closing) {
             task_doing("waiting for records");
             lane->work = (struct wake){ 0 };
-            await_wake(&lane->work, NS_NEVER);
+            await_wake(&lane->work, lane->pending.len ? lane->due : NS_NEVER);
         }
         if (lane->pending.len == 0)
             break;

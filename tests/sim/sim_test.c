@@ -28,7 +28,7 @@
 #include "tests/unit/memworld.h"
 #include "upstream.h"
 
-enum { STORMY_LIVES_MAX = 4, LOG_TAIL = 4000 };
+enum { STORMY_LIVES_MAX = 4, STEADY_WORLDS = 3, LOG_TAIL = 4000 };
 
 struct sim sim;
 static int terminal, log_fd; /* the real stderr; what the engine believes to be it */
@@ -213,11 +213,16 @@ static void run_seed(uint64_t seed)
     memworld_reset();
 }
 
+/* What came of a rate in all its worlds: one world's six mailboxes may have been slow six times. */
+struct steady {
+    double done, possible;
+};
+
 /*
  * Four at once and so many in ten seconds of each mailbox, counted as they arrive and to the letter (upstream.c), ten
  * agents at each, nobody else's noise: nearly all of it must be used, and by all of them alike.
  */
-static void check_steady(void)
+static void check_steady(struct steady *sum)
 {
     double done = 0, squares = 0, possible = 6 * (double)sim.rate * 60 / 10, used, jain;
     unsigned long other = 0;
@@ -231,8 +236,10 @@ static void check_steady(void)
     jain = squares > 0 ? done * done / (sim.n_ops * squares) : 0;
     printf("figures: a minute of %lld requests in 10 s and mailbox: %.0f of %.0f, %.1f %% used, Jain %.4f\n",
            (long long)sim.rate, done, possible, used, jain);
-    if (used < 95 || used > 100)
+    if (used > 100)
         sim_violation("%.1f %% of what the provider allows was used", used);
+    sum->done += done;
+    sum->possible += possible;
     if (jain < 0.95)
         sim_violation("agents were not served alike: Jain's index is %.4f", jain);
     if (other)
@@ -272,18 +279,26 @@ static bool run_steady(uint64_t seed)
     static const int64_t rates[] = { 20, 45, 90 };
 
     for (size_t i = 0; i < ARRAY_LEN(rates); i++) {
-        world_of(seed + i);
-        sim.steady = true;
-        sim.steady_until = 0;
-        clients_plan_steady();
-        sim.rate = rates[i];
-        live(true);
-        if (!sim.violations)
-            check_steady();
-        upstream_end();
-        memworld_reset();
-        if (!told())
-            return false;
+        struct steady sum = { 0 };
+
+        for (unsigned k = 0; k < STEADY_WORLDS; k++) {
+            bool last = k == STEADY_WORLDS - 1;
+
+            world_of(seed + i * STEADY_WORLDS + k);
+            sim.steady = true;
+            sim.steady_until = 0;
+            clients_plan_steady();
+            sim.rate = rates[i];
+            live(true);
+            if (!sim.violations)
+                check_steady(&sum);
+            if (last && !sim.violations && 100 * sum.done / sum.possible < 95)
+                sim_violation("%.1f %% of what the provider allows was used", 100 * sum.done / sum.possible);
+            upstream_end();
+            memworld_reset();
+            if (!told())
+                return false;
+        }
     }
     return true;
 }

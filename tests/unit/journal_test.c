@@ -488,6 +488,36 @@ static void a_cancelled_wait_leaves_the_record(void **state)
     in_loop(cancel_run, NULL);
 }
 
+static void linger_run(void *arg)
+{
+    struct journal_options opt = options(1 << 20);
+    struct journal *j = open_journal(&opt);
+    struct journal_lane *lane = open_lane(j, 0);
+    int64_t before;
+    uint64_t first, second;
+
+    assert_ok(await_append(lane, 1, 10, &first));           /* OPEN is out with it */
+    before = metric_sum(M_JOURNAL_COMMITS_TOTAL);
+    assert_ok(append(lane, JOURNAL_INTENT, 2, 10, NULL, &first));
+    await_others();
+    assert_true(journal_lane_committed(lane) < first);
+    assert_ok(await_append(lane, 3, 10, &second));
+    assert_int_equal(metric_sum(M_JOURNAL_COMMITS_TOTAL), before + 1);                /* one went with the other */
+    assert_true(journal_lane_committed(lane) >= second);
+
+    assert_ok(append(lane, JOURNAL_INTENT, 4, 10, NULL, &first));
+    while (journal_lane_committed(lane) < first)            /* by itself, before long: the test's own limit ends this */
+        await_sleep(loop_now() + NS_PER_MS);
+    assert_int_equal(metric_sum(M_JOURNAL_COMMITS_TOTAL), before + 2);
+    assert_ok(await_journal_lane_close(lane));
+    journal_close(j);
+}
+
+static void what_nobody_waits_for_goes_with_others_or_soon(void **state)
+{
+    in_loop(linger_run, NULL);
+}
+
 /* ---- a file size limit stands in for a full disk --------------------------------------------------------------- */
 
 static void limit_file_size(rlim_t bytes)
@@ -683,6 +713,7 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup(limits_hold, fresh_directory),
         cmocka_unit_test_setup(room_is_given_in_turn, fresh_directory),
         cmocka_unit_test_setup(a_cancelled_wait_leaves_the_record, fresh_directory),
+        cmocka_unit_test_setup(what_nobody_waits_for_goes_with_others_or_soon, fresh_directory),
         cmocka_unit_test_setup(a_full_disk_ends_by_itself, fresh_directory),
         cmocka_unit_test_setup(both_verifiers_agree, fresh_directory),
         cmocka_unit_test_setup(records_read_as_text, fresh_directory),

@@ -12,9 +12,8 @@
 #include <stdlib.h>
 
 #include "base/check.h"
-#include "base/poison.h"
 
-enum { STEP = 16, CANARY_LEN = 16 };
+enum { STEP = ARENA_STEP, CANARY_LEN = 16 };
 /* What malloc is asked for, so that a chunk fills a size class. */
 enum { BLOCK_FIRST = 1536, BLOCK_MAX = 256 * 1024 };
 
@@ -127,7 +126,7 @@ static bool add_chunk(struct arena *a, size_t n)
     return true;
 }
 
-void *arena_alloc(struct arena *a, size_t n)
+void *arena_alloc_slow(struct arena *a, size_t n)
 {
     size_t rounded = n == 0 ? STEP : (n + STEP - 1) & ~(size_t)(STEP - 1);
     char *p;

@@ -9,13 +9,16 @@
 #ifndef BASE_ARENA_H
 #define BASE_ARENA_H
 
+#include "base/poison.h"
 #include "base/str.h"
+
+enum { ARENA_STEP = 16 };           /* what every allocation is rounded up to and aligned to */
 
 struct arena_chunk;
 
 struct arena {
     struct arena_chunk *chunks;     /* newest first */
-    char *next, *end;
+    char *next, *end;               /* the rest of the newest chunk: never more than the limit leaves */
     size_t used, max;               /* bytes asked for; the limit */
     bool overflow;
 };
@@ -38,8 +41,21 @@ static inline struct arena_mark arena_mark(const struct arena *a)
 void arena_rewind(struct arena *a, struct arena_mark mark);
 static inline bool arena_overflowed(const struct arena *a) { return a->overflow; }
 
+void *arena_alloc_slow(struct arena *a, size_t n);  /* arena_alloc() when the newest chunk has no room for it */
 /* Aligned to 16 bytes; contents undefined. NULL past the limit. */
-void *arena_alloc(struct arena *a, size_t n);
+static inline void *arena_alloc(struct arena *a, size_t n)
+{
+    size_t rounded = (n + ARENA_STEP - 1) & ~(size_t)(ARENA_STEP - 1);
+    char *p = a->next;
+
+    /* what is left is whole steps, so that n fits where it fits rounded; n - 1: nothing at all is the slow one's */
+    if (__builtin_expect(n - 1 >= (size_t)(a->end - p) || a->overflow, 0))
+        return arena_alloc_slow(a, n);
+    a->next = p + rounded;
+    a->used += rounded;
+    unpoison(p, n);
+    return p;
+}
 void *arena_zalloc(struct arena *a, size_t n);
 #define ARENA_NEW(a, type)      ((type *)arena_zalloc((a), sizeof(type)))
 #define ARENA_ARRAY(a, type, n) ((type *)arena_array((a), (n), sizeof(type)))

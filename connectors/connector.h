@@ -26,6 +26,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "base/err.h"
 
@@ -272,6 +273,8 @@ struct json *js_arr(struct call *call);
 struct json *js_text(struct call *call, const char *s);
 void js_set(struct call *call, struct json *obj, const char *key, struct json *value);
 void js_set_str(struct call *call, struct json *obj, const char *key, const char *value);
+/* A string of an answer or an argument as it is; "" if it is absent or no string. */
+void js_copy_str(struct call *call, struct json *obj, const char *key, const struct json *value);
 void js_set_int(struct call *call, struct json *obj, const char *key, int64_t value);
 void js_set_bool(struct call *call, struct json *obj, const char *key, bool value);
 void js_push(struct call *call, struct json *arr, struct json *value);
@@ -280,7 +283,12 @@ void js_push_str(struct call *call, struct json *arr, const char *value);
 struct json *js_parse(struct call *call, const char *text);
 const char *js_write(struct call *call, const struct json *v);      /* compact; "null" for NULL */
 
-struct json *js_get(const struct json *obj, const char *path);      /* "a.b.c" goes down members */
+struct json *js_down(const struct json *obj, const char *path, size_t step);    /* js_get() from its first step on */
+/* "a.b.c" goes down members. Inlined: a literal is looked through where it is compiled. */
+static inline struct json *js_get(const struct json *obj, const char *path)
+{
+    return js_down(obj, path, strcspn(path, "."));
+}
 struct json *js_at(const struct json *arr, size_t i);
 size_t js_len(const struct json *v);                                /* items or members; 0 for anything else */
 const char *js_str(struct call *call, const struct json *obj, const char *path);     /* "" if absent or no string */

@@ -318,9 +318,9 @@ static enum err await_pulls(struct call *call, const char *at, const char *login
             continue;
         one = js_obj(call);
         js_set_int(call, one, "number", js_int(pull, "number", 0));
-        js_set_str(call, one, "title", js_str(call, pull, "title"));
-        js_set_str(call, one, "author", js_str(call, pull, "user.login"));
-        js_set_str(call, one, "url", js_str(call, pull, "html_url"));
+        js_copy_str(call, one, "title", js_get(pull, "title"));
+        js_copy_str(call, one, "author", js_get(pull, "user.login"));
+        js_copy_str(call, one, "url", js_get(pull, "html_url"));
         js_push(call, list, one);
     }
     *ret_n = js_len(pulls);

@@ -110,12 +110,12 @@ TOOL(gmail_search,
             continue;                       /* deleted since it was found */
         if (e)
             return e;
-        js_set_str(call, one, "id", js_str(call, message, "id"));
-        js_set_str(call, one, "thread_id", js_str(call, message, "threadId"));
+        js_copy_str(call, one, "id", js_get(message, "id"));
+        js_copy_str(call, one, "thread_id", js_get(message, "threadId"));
         js_set_str(call, one, "subject", head(call, message, "Subject"));
         js_set_str(call, one, "from", head(call, message, "From"));
         js_set_str(call, one, "date", head(call, message, "Date"));
-        js_set_str(call, one, "preview", js_str(call, message, "snippet"));
+        js_copy_str(call, one, "preview", js_get(message, "snippet"));
         js_push(call, list, one);
     }
     result_json(call, "messages", list);

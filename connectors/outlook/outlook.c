@@ -57,11 +57,11 @@ static struct json *mail_summaries(struct call *call, struct json *reply)
     for (struct json *m = js_first(js_get(reply, "value")); m; m = js_next(m)) {
         struct json *one = js_obj(call);
 
-        js_set_str(call, one, "id", js_str(call, m, "id"));
-        js_set_str(call, one, "subject", js_str(call, m, "subject"));
-        js_set_str(call, one, "from", js_str(call, m, "from.emailAddress.address"));
-        js_set_str(call, one, "received_at", js_str(call, m, "receivedDateTime"));
-        js_set_str(call, one, "preview", js_str(call, m, "bodyPreview"));
+        js_copy_str(call, one, "id", js_get(m, "id"));
+        js_copy_str(call, one, "subject", js_get(m, "subject"));
+        js_copy_str(call, one, "from", js_get(m, "from.emailAddress.address"));
+        js_copy_str(call, one, "received_at", js_get(m, "receivedDateTime"));
+        js_copy_str(call, one, "preview", js_get(m, "bodyPreview"));
         js_set_bool(call, one, "read", js_bool(m, "isRead"));
         js_push(call, list, one);
     }

@@ -165,25 +165,30 @@ const char *js_write(struct call *c, const struct json *v)
     return z ? z : "";
 }
 
-struct json *js_get(const struct json *obj, const char *path)
+struct json *js_down(const struct json *obj, const char *path, size_t step)
 {
-    struct json *at = (struct json *)obj;
+    struct json *at = json_get_str(obj, str_n(path, step));
 
-    while (at) {
-        size_t n = strcspn(path, ".");
-
-        at = json_get_str(at, str_n(path, n));
-        if (!path[n])
-            return at;
-        path += n + 1;
+    while (at && path[step]) {
+        path += step + 1;
+        step = (size_t)(strchrnul(path, '.') - path);
+        at = json_get_str(at, str_n(path, step));
     }
-    return NULL;
+    return at;
 }
 
 /* Strings of a parsed answer are views into it and need not end in NUL: the copy goes where the call's memory is. */
 const char *js_str(struct call *c, const struct json *obj, const char *path)
 {
     return text_of(c, js_get(obj, path));
+}
+
+/* What a call gets stays as long as the call: the string's bytes may stay where they are. */
+void js_copy_str(struct call *c, struct json *obj, const char *key, const struct json *value)
+{
+    struct json *s = json_string_of(&c->arena, value);
+
+    json_set(&c->arena, obj, key, s ? s : json_string_ref(&c->arena, STR("")));
 }
 
 int64_t js_int(const struct json *obj, const char *path, int64_t otherwise)

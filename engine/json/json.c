@@ -15,27 +15,20 @@
 
 STATIC_ASSERT(sizeof(struct json) == 40, "a node is five words: the parser allocates one per value");
 
-static inline bool key_is(const struct json *m, struct str key)
-{
-    /* most others differ in length or in the first byte: no call for those */
-    return m->key_len == key.len && (key.len == 0 || (m->key[0] == key.p[0] && memcmp(m->key, key.p, key.len) == 0));
-}
-
-struct json *json_get_str(const struct json *obj, struct str key)
+/* The member of an object, by a key of at most JSON_KEY_MAX bytes. */
+static inline struct json *member(const struct json *obj, struct str key)
 {
     struct json *m;
 
-    if (!json_is(obj, JSON_OBJECT) || key.len > JSON_KEY_MAX || !key.p)
-        return NULL;
     for (m = json_first(obj); m; m = m->next)
-        if (key_is(m, key))
+        if (m->key_len == key.len && same_bytes(m->key, key.p, key.len))
             return m;
     return NULL;
 }
 
-struct json *json_get(const struct json *obj, const char *key)
+struct json *json_get_str(const struct json *obj, struct str key)
 {
-    return json_get_str(obj, str_of(key));
+    return json_is(obj, JSON_OBJECT) && key.len <= JSON_KEY_MAX && key.p ? member(obj, key) : NULL;
 }
 
 struct json *json_at(const struct json *arr, size_t i)
@@ -175,6 +168,15 @@ struct json *json_string_ref(struct arena *a, struct str s)
     return bytes_new(a, JSON_STRING, s);
 }
 
+struct json *json_string_of(struct arena *a, const struct json *j)
+{
+    struct json *same = json_is(j, JSON_STRING) ? bytes_new(a, JSON_STRING, json_str(j)) : NULL;
+
+    if (same)
+        same->flags = j->flags & F_PLAIN;
+    return same;
+}
+
 struct json *json_string(struct arena *a, struct str s)
 {
     struct json *j;
@@ -307,7 +309,7 @@ static void set(struct arena *a, struct json *obj, struct str key, bool copy_key
         refuse(a);
         return;
     }
-    old = json_get_str(obj, key);
+    old = member(obj, key);
     if (old == node)
         return;
     node = orphan(a, node);
@@ -324,9 +326,9 @@ static void set(struct arena *a, struct json *obj, struct str key, bool copy_key
         link_last(obj, node);
 }
 
-void json_set(struct arena *a, struct json *obj, const char *key, struct json *node)
+void json_set_ref(struct arena *a, struct json *obj, struct str key, struct json *node)
 {
-    set(a, obj, str_of(key), false, node);
+    set(a, obj, key, false, node);
 }
 
 void json_set_key(struct arena *a, struct json *obj, struct str key, struct json *node)
@@ -348,27 +350,6 @@ void json_add(struct arena *a, struct json *obj, struct str key, struct json *no
         return;
     name(node, key);
     link_last(obj, node);
-}
-
-void json_set_str(struct arena *a, struct json *obj, const char *key, struct str v)
-{
-    json_set(a, obj, key, json_string(a, v));
-}
-
-void json_set_z(struct arena *a, struct json *obj, const char *key, const char *v)
-{
-    if (v)
-        json_set(a, obj, key, json_string(a, str_of(v)));
-}
-
-void json_set_int(struct arena *a, struct json *obj, const char *key, int64_t v)
-{
-    json_set(a, obj, key, json_int_new(a, v));
-}
-
-void json_set_bool(struct arena *a, struct json *obj, const char *key, bool v)
-{
-    json_set(a, obj, key, json_bool_new(a, v));
 }
 
 void json_push(struct arena *a, struct json *arr, struct json *node)

@@ -147,8 +147,8 @@ static inline bool json_bool(const struct json *j, bool *ret)
 }
 
 /* A member by name, NULL if there is none. Linear in the number of members. */
-struct json *json_get(const struct json *obj, const char *key);
 struct json *json_get_str(const struct json *obj, struct str key);
+static inline struct json *json_get(const struct json *obj, const char *key) { return json_get_str(obj, str_of(key)); }
 /* An element or member by position, NULL past the end. Linear: walk with json_first/json_next instead of counting. */
 struct json *json_at(const struct json *arr, size_t i);
 
@@ -177,6 +177,8 @@ struct json *json_object(struct arena *a);
 struct json *json_array(struct arena *a);
 struct json *json_string(struct arena *a, struct str s);        /* copies the bytes */
 struct json *json_string_ref(struct arena *a, struct str s);    /* the bytes must outlive the tree */
+/* The same string: `j`'s bytes, which must outlive the tree too. NULL if it is no string. */
+struct json *json_string_of(struct arena *a, const struct json *j);
 struct json *json_string_z(struct arena *a, const char *z);     /* copies; NULL gives a JSON null */
 struct json *json_int_new(struct arena *a, int64_t v);
 /* The number that the shortest digits of `v` spell (ECMAScript's); NULL and arena overflow if v is not finite. */
@@ -189,18 +191,43 @@ struct json *json_raw(struct arena *a, struct str fragment);
 /*
  * Makes `node` the member `key` of `obj`, replacing a member of that name in its place. The key is not copied: a
  * literal, or bytes that outlive the tree. A node that already has a parent is copied first (deeply), so a part of
- * one tree may be put into another. NULL obj or node, or an obj of another type: nothing happens. Cost: linear in the
- * members.
+ * one tree may be put into another. NULL obj or node, or an obj of another type: nothing happens. A key past
+ * JSON_KEY_MAX overflows the arena. Cost: linear in the members.
  */
-void json_set(struct arena *a, struct json *obj, const char *key, struct json *node);
-/* The same with a key that is copied into the arena; a key past JSON_KEY_MAX overflows the arena. */
+void json_set_ref(struct arena *a, struct json *obj, struct str key, struct json *node);
+/* The same with a key that is copied into the arena. */
 void json_set_key(struct arena *a, struct json *obj, struct str key, struct json *node);
 /* Like json_set_key without the look for an earlier member: the caller knows there is none. Constant time. */
 void json_add(struct arena *a, struct json *obj, struct str key, struct json *node);
-void json_set_str(struct arena *a, struct json *obj, const char *key, struct str v);       /* copies v */
-void json_set_z(struct arena *a, struct json *obj, const char *key, const char *v);        /* copies v; NULL: nothing */
-void json_set_int(struct arena *a, struct json *obj, const char *key, int64_t v);
-void json_set_bool(struct arena *a, struct json *obj, const char *key, bool v);
+
+/* json_set_ref() with a key that ends in NUL: inlined, for the length of a literal is known where it is compiled. */
+static inline void json_set(struct arena *a, struct json *obj, const char *key, struct json *node)
+{
+    json_set_ref(a, obj, str_of(key), node);
+}
+
+static inline void json_set_str(struct arena *a, struct json *obj, const char *key, struct str v)   /* copies v */
+{
+    json_set(a, obj, key, json_string(a, v));
+}
+
+/* Copies v; NULL: nothing happens. */
+static inline void json_set_z(struct arena *a, struct json *obj, const char *key, const char *v)
+{
+    if (v)
+        json_set_str(a, obj, key, str_of(v));
+}
+
+static inline void json_set_int(struct arena *a, struct json *obj, const char *key, int64_t v)
+{
+    json_set(a, obj, key, json_int_new(a, v));
+}
+
+static inline void json_set_bool(struct arena *a, struct json *obj, const char *key, bool v)
+{
+    json_set(a, obj, key, json_bool_new(a, v));
+}
+
 /* Appends to an array; as json_set for NULL and for a node that has a parent. Constant time. */
 void json_push(struct arena *a, struct json *arr, struct json *node);
 /* Takes the member out and answers it (it has no parent then), or NULL. */

@@ -42,6 +42,35 @@ double number_to_double(struct str raw);
 /* Appends the canonical text of a number. */
 void number_canonical(struct buf *out, const struct json *j);
 
+/* Words at a time, the last of which may overlap the one before it. */
+static inline bool same_bytes(const char *a, const char *b, size_t n)
+{
+    uint64_t x8, y8;
+    uint32_t x4, y4;
+
+    if (n >= 8) {
+        for (size_t i = 0; i < n; i += 8) {
+            size_t at = i < n - 8 ? i : n - 8;
+
+            memcpy(&x8, a + at, 8);
+            memcpy(&y8, b + at, 8);
+            if (x8 != y8)
+                return false;
+        }
+        return true;
+    }
+    if (n >= 4) {
+        memcpy(&x4, a, 4);
+        memcpy(&y4, b, 4);
+        if (x4 != y4)
+            return false;
+        memcpy(&x4, a + n - 4, 4);
+        memcpy(&y4, b + n - 4, 4);
+        return x4 == y4;
+    }
+    return n == 0 || (a[0] == b[0] && a[n / 2] == b[n / 2] && a[n - 1] == b[n - 1]);
+}
+
 /* Sorts members by the UTF-16 code units of their keys. */
 void members_sort(const struct json **v, size_t n);
 

@@ -54,8 +54,15 @@ static inline char *put(char *to, const char *from, size_t n)
     uint64_t head8, tail8;
     uint32_t head4, tail4;
 
-    if (n > 16) {
+    if (n > 32) {
         memcpy(to, from, n);
+    } else if (n >= 16) {
+        char head[16], tail[16];
+
+        memcpy(head, from, 16);
+        memcpy(tail, from + n - 16, 16);
+        memcpy(to, head, 16);
+        memcpy(to + n - 16, tail, 16);
     } else if (n >= 8) {
         memcpy(&head8, from, 8);
         memcpy(&tail8, from + n - 8, 8);
@@ -108,7 +115,7 @@ static void write_escape(struct writer *w, unsigned char c)
     write_bytes(w, text, n);
 }
 
-/* Are these up to 15 bytes all plain? Most strings are that short, and so is the end of most others. */
+/* Are these up to 16 bytes all plain? Most strings are that short, and so is the end of most others. */
 static inline bool few_plain(const char *p, size_t n)
 {
     uint64_t head = 0x2020202020202020u, tail = head;
@@ -132,35 +139,54 @@ static inline bool few_plain(const char *p, size_t n)
 #endif
 }
 
+#ifdef JSON_SSE2
+enum { STEP_IN = 16, STEP_OUT = 16 + 1 };       /* the most a step of copy_quoting() reads and writes */
+
 /*
- * Copies up to the first special byte, or to the end; answers where it stopped.  Sixteen bytes are stored whatever is
- * among them: what stands behind the first special one is written over by what comes next.  So JSON inside a string,
- * with a quote every few bytes, costs one such step per quote.
+ * Copies with a backslash before each quote and backslash, up to a control or multibyte sequence, or until less than a
+ * step is left (there is one when it is called); answers where it stopped.  Sixteen bytes are stored whatever is among
+ * them: what stands behind the first special one is written over by what comes next.  So JSON inside a string, with a
+ * quote every few bytes, costs one such step per quote.
  */
+static inline const char *copy_quoting(struct writer *w, const char *p, const char *end)
+{
+    const char *last = end - STEP_IN;
+    char *to = w->p, *to_last = w->end - STEP_OUT;
+
+    while (p <= last && to <= to_last) {
+        __m128i v = _mm_loadu_si128((const __m128i *)(const void *)p);
+        unsigned mask = special_mask(v), n = (unsigned)__builtin_ctz(mask | 1u << 16);
+
+        _mm_storeu_si128((__m128i *)(void *)to, v);
+        to += n;
+        p += n;
+        if (!mask)
+            continue;
+        if (*p != '"' && *p != '\\')
+            break;
+        to[0] = '\\';
+        to[1] = *p++;
+        to += 2;
+    }
+    w->p = to;
+    return p;
+}
+#endif
+
+/* Copies up to the first byte that needs more than that, or to the end; answers where it stopped. */
 static inline const char *copy_plain(struct writer *w, const char *p, const char *end)
 {
-    size_t left = (size_t)(end - p);
-    const char *stop;
+    size_t left;
 
-    if (left < 16 && few_plain(p, left)) {
-        write_bytes(w, p, left);
-        return end;
-    }
 #ifdef JSON_SSE2
-    while (end - p >= 16 && w->end - w->p >= 16) {
-        __m128i v = _mm_loadu_si128((const __m128i *)(const void *)p);
-        unsigned mask = special_mask(v), n = mask ? (unsigned)__builtin_ctz(mask) : 16;
-
-        _mm_storeu_si128((__m128i *)(void *)w->p, v);
-        w->p += n;
-        p += n;
-        if (mask)
-            return p;
-    }
+    if ((size_t)(end - p) >= STEP_IN && (size_t)(w->end - w->p) >= STEP_OUT)
+        p = copy_quoting(w, p, end);
 #endif
-    stop = scan_special(p, end);
-    write_bytes(w, p, (size_t)(stop - p));
-    return stop;
+    left = (size_t)(end - p);
+    if (left > 16 || !few_plain(p, left))
+        left = (size_t)(scan_special(p, end) - p);
+    write_bytes(w, p, left);
+    return p + left;
 }
 
 static void write_string_slow(struct writer *w, struct str s)
@@ -188,15 +214,19 @@ static void write_string_slow(struct writer *w, struct str s)
 
 static inline void write_string(struct writer *w, struct str s, bool plain)
 {
-    if (plain) {
-        if (!room(w, s.len + 2))
-            return;
-        *w->p++ = '"';
-        w->p = put(w->p, s.p, s.len);
-        *w->p++ = '"';
+    char *to;
+
+    if (!room(w, s.len + 2))
+        return;
+    to = w->p;
+    *to++ = '"';
+    if (plain || (s.len <= 16 && few_plain(s.p, s.len))) {
+        to = put(to, s.p, s.len);
+        *to++ = '"';
+        w->p = to;
         return;
     }
-    write_c(w, '"');
+    w->p = to;
     write_string_slow(w, s);
     write_c(w, '"');
 }

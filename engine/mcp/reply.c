@@ -25,13 +25,15 @@ static void add_key_str(struct buf *b, struct str key)
     buf_add_c(b, ':');
 }
 
-/* Of our own keys: nothing in them needs an escape. */
-static inline void add_key(struct buf *b, const char *key)
+/* The same of a literal that needs no escape, comma and colon in one piece. */
+#define add_key(b, key) add_ready_key((b), STR(",\"" key "\":"))
+static inline void add_ready_key(struct buf *b, struct str text)
 {
-    buf_add_z(b, b->p[b->len - 1] != '{' ? ",\"" : "\"");
-    buf_add_z(b, key);
-    buf_add_z(b, "\":");
+    size_t first = b->p[b->len - 1] == '{';
+
+    buf_add(b, text.p + first, text.len - first);
 }
+#define add_text(b, key, value) (add_key((b), key), buf_add_json_str((b), (value)))
 
 static void add_members(struct buf *b, const struct json *obj)
 {
@@ -39,12 +41,6 @@ static void add_members(struct buf *b, const struct json *obj)
         add_key_str(b, json_key(it));
         json_write(b, it);
     }
-}
-
-static void add_text(struct buf *b, const char *key, struct str value)
-{
-    add_key(b, key);
-    buf_add_json_str(b, value);
 }
 
 static struct str said(const struct call *c)

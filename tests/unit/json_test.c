@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/check.h"
+#include "dice.h"
 #include "json/json.h"
 
 static struct arena arena;
@@ -461,6 +462,43 @@ static void test_build(void **state)
     assert_true(json_equal(o, json_copy(&arena, o)));
 }
 
+/* Names of each length that differ in one byte, at each place. */
+static void test_names(void **state)
+{
+    char name[40], other[40];
+
+    for (size_t n = 0; n <= sizeof(name); n++) {
+        struct json *o = json_object(&arena);
+
+        memset(name, 'n', sizeof(name));
+        json_set_key(&arena, o, str_n(name, n), json_int_new(&arena, -1));
+        for (size_t at = 0; at < n; at++) {
+            memcpy(other, name, n);
+            other[at] = 'o';
+            assert_null(json_get_str(o, str_n(other, n)));
+            json_set_key(&arena, o, str_n(other, n), json_int_new(&arena, (int64_t)at));
+        }
+        assert_int_equal(json_len(o), n + 1);
+        for (struct json *m = json_first(o); m; m = json_next(m))
+            assert_ptr_equal(json_get_str(o, json_key(m)), m);
+        json_set_key(&arena, o, str_n(name, n), json_null_new(&arena));
+        assert_int_equal(json_len(o), n + 1);
+        assert_true(json_is(json_first(o), JSON_NULL));
+    }
+}
+
+static void test_string_of(void **state)
+{
+    struct json *from = parse("[\"plain\",\"a \\\"word\\\"\",\"\",1]"), *to = json_array(&arena);
+
+    for (struct json *j = json_first(from); j; j = json_next(j))
+        json_push(&arena, to, json_string_of(&arena, j));
+    assert_written(to, "[\"plain\",\"a \\\"word\\\"\",\"\"]");
+    assert_ptr_equal(json_str(json_first(to)).p, json_str(json_first(from)).p);
+    assert_written(from, "[\"plain\",\"a \\\"word\\\"\",\"\",1]");
+    assert_null(json_string_of(&arena, NULL));
+}
+
 static void test_set_replaces_and_deletes(void **state)
 {
     struct json *o = parse("{\"a\":1,\"b\":2,\"c\":3}"), *gone;
@@ -648,6 +686,34 @@ static void test_escapes_everywhere(void **state)
     }
 }
 
+/* Quotes as close as they come in JSON that is inside a string, against one byte at a time. */
+static void test_escapes_close_together(void **state)
+{
+    static const char letters[] = { 'a', 'b', 'c', 'd', 'e', '"', '"', '\\', '\n' };
+    char in[300], want[602];
+
+    seed = 18;
+    for (int round = 0; round < 4000; round++) {
+        size_t n = below(sizeof(in)), w = 0, common = 1 + below(ARRAY_LEN(letters));
+        struct buf b;
+
+        want[w++] = '"';
+        for (size_t i = 0; i < n; i++) {
+            in[i] = letters[(below((unsigned)common) + 5) % ARRAY_LEN(letters)];
+            if (in[i] < 'a')
+                want[w++] = '\\';
+            want[w++] = in[i];
+            if (in[i] == '\n')
+                want[w - 1] = 'n';
+        }
+        want[w++] = '"';
+        b = BUF_INIT(w);
+        buf_add_json_str(&b, str_n(in, n));
+        assert_true(!b.overflow && str_eq(buf_str(&b), str_n(want, w)));
+        buf_release(&b);
+    }
+}
+
 static void test_pretty(void **state)
 {
     assert_true(str_is(written(json_write_pretty, parse("{\"a\":[1,{}],\"b\":[],\"c\":{\"d\":\"x\"}}")),
@@ -721,6 +787,7 @@ int main(void)
         T(test_duplicate_keys), T(test_depth), T(test_size_limits), T(test_arena_limit), T(test_large_objects),
         T(test_build), T(test_set_replaces_and_deletes), T(test_parts_are_copied), T(test_copy_stands_alone),
         T(test_builders_of_nothing), T(test_equal), T(test_escapes), T(test_escapes_everywhere),
+        T(test_escapes_close_together), T(test_names), T(test_string_of),
         T(test_pretty), T(test_canonical_order), T(test_canonical_refuses_bad_fragments), T(test_buffer_limit),
     };
 

@@ -1,8 +1,7 @@
 /* format.c -- segment headers, frames and checkpoints to bytes and back; the format is written down in format.h */
-#include <zlib.h>
-
 #include "base/check.h"
 #include "base/crypto.h"
+#include "journal/crc.h"
 #include "journal/format.h"
 
 enum { FORMAT_VERSION = 1, CRC_FROM = 8, HASHED_FROM = 8, HASHED_TO = 40, HASH_AT = 40 };
@@ -148,7 +147,7 @@ static void frame_hash(const uint8_t *at, size_t size, const uint8_t link[HASH_L
 
 static uint32_t frame_crc(const uint8_t *at, size_t size)
 {
-    return (uint32_t)crc32(0, at + CRC_FROM, (uInt)(size - CRC_FROM));
+    return journal_crc(at + CRC_FROM, size - CRC_FROM);
 }
 
 void frame_seal(uint8_t *at, uint32_t behind, uint8_t link[HASH_LEN])

@@ -15,7 +15,9 @@
 
 #include "base/log.h"
 #include "base/metric.h"
+#include "journal/crc.h"
 #include "journal/format.h"
+#include "dice.h"
 #include "journal_test.h"
 
 static char dir[64];
@@ -690,6 +692,37 @@ static void scans_choose(void **state)
     assert_int_equal(n[JOURNAL_INTENT] + n[JOURNAL_OUTCOME], 0);
 }
 
+/* The definition, bit by bit. */
+static uint32_t slow_crc(const uint8_t *p, size_t n)
+{
+    uint32_t crc = ~0u;
+
+    while (n-- > 0) {
+        crc ^= *p++;
+        for (int bit = 0; bit < 8; bit++)
+            crc = crc >> 1 ^ (crc & 1 ? 0xedb88320 : 0);
+    }
+    return ~crc;
+}
+
+static void the_checksum_is_crc32(void **state)
+{
+    enum { LENGTH = 700, SHIFT = 16 };
+    uint8_t *bytes;
+
+    seed = 1;
+    assert_int_equal(journal_crc((const uint8_t *)"123456789", 9), 0xcbf43926);
+    for (size_t n = 0; n < LENGTH; n++) {
+        bytes = malloc(SHIFT + n);                  /* ends where the memory ends */
+        assert_non_null(bytes);
+        for (size_t i = 0; i < SHIFT + n; i++)
+            bytes[i] = (uint8_t)below(256);
+        for (size_t from = 0; from <= SHIFT; from++)
+            assert_int_equal(journal_crc(bytes + from, n), slow_crc(bytes + from, n));
+        free(bytes);
+    }
+}
+
 static int setup(void **state)
 {
     log_setup(LOG_LEVEL_ERROR + 1, LOG_FORMAT_LOGFMT);
@@ -718,6 +751,7 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup(both_verifiers_agree, fresh_directory),
         cmocka_unit_test_setup(records_read_as_text, fresh_directory),
         cmocka_unit_test_setup(scans_choose, fresh_directory),
+        cmocka_unit_test(the_checksum_is_crc32),
     };
 
     if (argc == 3 && strcmp(argv[1], "killed") == 0) {

@@ -39,8 +39,8 @@
  *   14    2   lane
  *   16    8   sequence number: one more than that of the record before
  *   24    8   signed: wall time, milliseconds since 1970
- *   32    4   behind: how many records stand before this one in its batch. A batch is what one write carried and one
- *             fdatasync made durable; it was begun after every earlier batch had become durable. So whoever finds this
+ *   32    4   behind: how many records stand before this one in its batch. A batch is what one durable write
+ *             carried; it was begun after every earlier batch had become durable. So whoever finds this
  *             record knows that all records up to (sequence number - behind - 1) were durable once
  *   36    4   zero
  *   40    32  hash = SHA-256(link || bytes 8..39 || bytes 72 to the end of the padding); the link of a segment's first

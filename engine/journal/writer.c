@@ -5,7 +5,7 @@
  * batch, hash chain, signatures, checksums) just before it is written, so that it is known where it begins: recovery
  * depends on a batch being started only after the one before it was durable.
  *
- * A write or fdatasync that fails is never tried again: the kernel may have dropped the pages and call the next one a
+ * A durable write that fails is never tried again: the kernel may have dropped the pages and call the next one a
  * success.  The lane is over, and so is the process.
  */
 #include <errno.h>
@@ -107,26 +107,18 @@ static void batch_seal(struct journal_lane *lane)
     }
 }
 
-/* Both awaits run without a deadline: the kernel has the buffer until it is done. Those who wait have deadlines of
- * their own. */
+/* Without a deadline: the kernel has the buffer until it is done. Those who wait have deadlines of their own. */
 static bool await_batch_written(struct journal_lane *lane)
 {
     struct op write = {
         .kind = OP_WRITE, .fd = lane->fd, .buf = lane->writing.p, .len = lane->writing.len, .off = lane->head.off
     };
-    struct op sync = { .kind = OP_FDATASYNC, .fd = lane->fd };
     int res = 0;
 
     ASSERT(lane->head.off + (int64_t)lane->writing.len <= lane->head.segment_bytes);
     ALWAYS(await_op(&write, NS_NEVER, &res) == OK);
     if (res < 0 || (size_t)res != lane->writing.len) {
         lane_fail(lane, "write", res < 0 ? -res : EIO);
-        return false;
-    }
-    res = 0;
-    ALWAYS(await_op(&sync, NS_NEVER, &res) == OK);
-    if (res < 0) {
-        lane_fail(lane, "fdatasync", -res);
         return false;
     }
     lane->head.off += (int64_t)lane->writing.len;

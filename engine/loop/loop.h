@@ -58,8 +58,7 @@ enum op_kind {
     OP_SEND,       /* fd, buf, len: sends everything (short sends are continued); res = len. One in flight per socket */
     OP_POLL,        /* fd, events (POLLIN|POLLOUT): once; res = revents */
     OP_READ,        /* fd, buf, len, off: file */
-    OP_WRITE,       /* fd, buf, len, off: file; everything (short writes are continued); res = len */
-    OP_FDATASYNC,   /* fd */
+    OP_WRITE,       /* fd, buf, len, off: file; everything (short writes are continued), and it is on disk; res = len */
     OP_CLOSE,       /* fd */
 };
 

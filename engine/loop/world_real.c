@@ -20,6 +20,7 @@
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -172,11 +173,9 @@ static void real_ring_submit(struct ring *r, struct op *op)
     case OP_READ:
         io_uring_prep_read(sqe, op->fd, from, n, (uint64_t)op->off);
         break;
-    case OP_WRITE:
+    case OP_WRITE:                      /* fdatasync behind it would be a second trip to the kernel's helper */
         io_uring_prep_write(sqe, op->fd, from, n, (uint64_t)op->off + op->progress);
-        break;
-    case OP_FDATASYNC:
-        io_uring_prep_fsync(sqe, op->fd, IORING_FSYNC_DATASYNC);
+        sqe->rw_flags = RWF_DSYNC;
         break;
     case OP_CLOSE:
         io_uring_prep_close(sqe, op->fd);

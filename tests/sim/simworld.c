@@ -11,6 +11,7 @@ enum { OPS_MAX = 64, RINGS_MAX = 4 };
 struct slot {
     struct op *op;
     ns_t due;
+    int written;                /* in the page cache by now; not yet on the device */
 };
 
 struct ring {
@@ -203,16 +204,22 @@ static void ring_wake(struct ring *r)
     r->woken = true;
 }
 
-static void ring_submit(struct ring *r, struct op *op)
+/* How long the device takes for one of the two parts of a write. */
+static ns_t part_takes(void)
 {
     ns_t takes = dice_scale(&ring_dice, 20000, 400000);
 
-    ASSERT(r->n < OPS_MAX && (op->kind == OP_WRITE || op->kind == OP_FDATASYNC));
     if (dice_permille(&ring_dice, simworld_weather.slow))
         takes = dice_scale(&ring_dice, NS_PER_MS, NS_PER_S);
     if (dice_permille(&ring_dice, simworld_weather.hang))
         hangs_until = clock_now + dice_scale(&ring_dice, 100 * NS_PER_MS, 5 * NS_PER_S);
-    r->ops[r->n++] = (struct slot){ op, clock_now + takes };
+    return takes;
+}
+
+static void ring_submit(struct ring *r, struct op *op)
+{
+    ASSERT(r->n < OPS_MAX && op->kind == OP_WRITE);
+    r->ops[r->n++] = (struct slot){ op, clock_now + part_takes(), 0 };
 }
 
 static int ring_write(struct op *op)
@@ -225,20 +232,27 @@ static int ring_write(struct op *op)
     return (int)n;
 }
 
-static int perform(struct op *op)
+/* The next part of a write: into the page cache, then onto the device; a crash may come between. True when it is over,
+ * with its result. */
+static bool perform(struct slot *s, int *ret)
 {
-    int rc = 0;
-
+    *ret = 0;
     if (dice_permille(&ring_dice, simworld_weather.ring_error))
-        return dice_permille(&ring_dice, 500) ? -EIO : -ENOSPC;
-    if (op->kind == OP_WRITE && dice_permille(&ring_dice, simworld_weather.slow / 2))
-        return -EINTR;
-    if (op->kind == OP_WRITE)
-        rc = ring_write(op);
-    else
-        memworld.sync(op->fd);
+        *ret = dice_permille(&ring_dice, 500) ? -EIO : -ENOSPC;
+    else if (s->written)
+        memworld.sync(s->op->fd);
+    else if (dice_permille(&ring_dice, simworld_weather.slow / 2))
+        *ret = -EINTR;
+    if (*ret < 0)
+        return true;
+    if (s->written) {
+        *ret = s->written;
+    } else {
+        s->written = ring_write(s->op);
+        s->due = clock_now + part_takes();
+    }
     changed();
-    return rc;
+    return *ret > 0;
 }
 
 static ns_t slot_due(const struct slot *s)
@@ -327,9 +341,12 @@ static void ring_wait(struct ring *r, ns_t until,
 
         if (s->op && slot_due(s) <= clock_now) {
             struct op *op = s->op;
+            int res;
 
+            if (!perform(s, &res))
+                continue;
             s->op = NULL;
-            complete(op, perform(op), false, NULL, 0);
+            complete(op, res, false, NULL, 0);
         }
     }
     for (unsigned i = 0; i < r->n;)

@@ -404,25 +404,23 @@ static void ring_wake(struct ring *r)                       { }
 
 static void ring_submit(struct ring *r, struct op *op)
 {
-    ASSERT(r->n < OPS_MAX && (op->kind == OP_WRITE || op->kind == OP_FDATASYNC));
+    ASSERT(r->n < OPS_MAX && op->kind == OP_WRITE);
     r->ops[r->n++] = op;
 }
 
+/* Two events, as the device has them: a crash may come between. */
 static int run(struct op *op)
 {
-    if (op->kind == OP_WRITE) {
-        memworld_ring_writes++;
-        if (memworld_faults.ring_write_at > 0 && --memworld_faults.ring_write_at == 0)
-            return -memworld_faults.ring_errno;
-        put_bytes(of(op->fd), op->buf, op->len, op->off);
-        record(EV_WRITE, of(op->fd), op->off, op->buf, op->len, NULL);
-        return (int)op->len;
-    }
+    memworld_ring_writes++;
+    if (memworld_faults.ring_write_at > 0 && --memworld_faults.ring_write_at == 0)
+        return -memworld_faults.ring_errno;
+    put_bytes(of(op->fd), op->buf, op->len, op->off);
+    record(EV_WRITE, of(op->fd), op->off, op->buf, op->len, NULL);
     memworld_ring_syncs++;
     if (memworld_faults.ring_sync_at > 0 && --memworld_faults.ring_sync_at == 0)
         return -memworld_faults.ring_errno;
     record(EV_SYNC, of(op->fd), 0, NULL, 0, NULL);
-    return 0;
+    return (int)op->len;
 }
 
 static void ring_wait(struct ring *r, ns_t until,

@@ -169,7 +169,7 @@ struct json *js_down(const struct json *obj, const char *path, size_t step)
 {
     struct json *at = json_get_str(obj, str_n(path, step));
 
-    while (at && path[step]) {
+    while (path[step] && at) {
         path += step + 1;
         step = (size_t)(strchrnul(path, '.') - path);
         at = json_get_str(at, str_n(path, step));

@@ -121,7 +121,7 @@ int json_num_cmp(const struct json *a, const struct json *b)
 /* --- building ----------------------------------------------------------------------------------------------- */
 
 /* A node of its own with `extra` bytes behind it. */
-static struct json *node_new(struct arena *a, enum json_type type, size_t extra)
+static inline struct json *node_new(struct arena *a, enum json_type type, size_t extra)
 {
     struct json *j = arena_alloc(a, sizeof(*j) + extra);
 
@@ -170,10 +170,13 @@ struct json *json_string_ref(struct arena *a, struct str s)
 
 struct json *json_string_of(struct arena *a, const struct json *j)
 {
-    struct json *same = json_is(j, JSON_STRING) ? bytes_new(a, JSON_STRING, json_str(j)) : NULL;
+    struct json *same = json_is(j, JSON_STRING) ? node_new(a, JSON_STRING, 0) : NULL;
 
-    if (same)
+    if (same) {
+        same->u.s = j->u.s;
+        same->len = j->len;
         same->flags = j->flags & F_PLAIN;
+    }
     return same;
 }
 
@@ -299,7 +302,22 @@ static void replace(struct json *obj, struct json *old, struct json *node)
     old->flags &= (uint8_t)~F_CHILD;
 }
 
-static void set(struct arena *a, struct json *obj, struct str key, bool copy_key, struct json *node)
+/* The rarer ways: there is a member of that name already, or the node has a parent. */
+static void set_slow(struct arena *a, struct json *obj, struct json *old, struct str key, struct json *node)
+{
+    if (old == node)
+        return;
+    node = orphan(a, node);
+    if (!node || arena_overflowed(a))
+        return;
+    name(node, old ? json_key(old) : key);
+    if (old)
+        replace(obj, old, node);
+    else
+        link_last(obj, node);
+}
+
+static inline void set(struct arena *a, struct json *obj, struct str key, bool copy_key, struct json *node)
 {
     struct json *old;
 
@@ -310,20 +328,14 @@ static void set(struct arena *a, struct json *obj, struct str key, bool copy_key
         return;
     }
     old = member(obj, key);
-    if (old == node)
-        return;
-    node = orphan(a, node);
-    if (old)
-        key = json_key(old);
-    else if (copy_key)
+    if (!old && copy_key)
         key = arena_str(a, key);
-    if (!node || arena_overflowed(a))
+    if (old || (node->flags & F_CHILD) || arena_overflowed(a)) {
+        set_slow(a, obj, old, key, node);
         return;
+    }
     name(node, key);
-    if (old)
-        replace(obj, old, node);
-    else
-        link_last(obj, node);
+    link_last(obj, node);
 }
 
 void json_set_ref(struct arena *a, struct json *obj, struct str key, struct json *node)

@@ -30,9 +30,8 @@ struct parser {
     uint32_t depth, depth_max;
     struct json *top;                   /* the innermost open container */
     struct json *root;
-    const char *key;                    /* of the value that comes next */
-    uint16_t key_len;
-    uint8_t key_flags;
+    struct str text;                    /* a string that string_slow() read, and whether it is the text itself */
+    bool plain;
     const struct json **table;          /* scratch of keys_differ() */
     size_t table_cap;
     enum err e;
@@ -88,7 +87,7 @@ static bool node_block(struct parser *ps, const char *at)
     return true;
 }
 
-/* A node with its key, linked behind its siblings. The caller sets type, len, u and v. */
+/* A node, linked behind its siblings. The caller sets all but `next`. */
 static inline struct json *node_add(struct parser *ps, const char *at)
 {
     struct json *j, *top = ps->top;
@@ -96,9 +95,6 @@ static inline struct json *node_add(struct parser *ps, const char *at)
     if (ps->node == ps->node_end && !node_block(ps, at))
         return NULL;
     j = ps->node++;
-    j->flags = ps->key_flags;
-    j->key = ps->key;
-    j->key_len = ps->key_len;
     j->next = NULL;
     if (top) {
         if (top->len++)
@@ -241,11 +237,10 @@ static inline const char *copy_plain(const char *p, const char *end, char **to)
 #ifdef JSON_SSE2
     for (; end - p >= 16; p += 16, out += 16) {
         __m128i v = _mm_loadu_si128((const __m128i *)(const void *)p);
-        unsigned mask = special_mask(v), n;
+        unsigned n = plain_run(v);
 
         _mm_storeu_si128((__m128i *)(void *)out, v);
-        if (mask) {
-            n = (unsigned)__builtin_ctz(mask);
+        if (n < 16) {
             *to = out + n;
             return p + n;
         }
@@ -258,7 +253,7 @@ static inline const char *copy_plain(const char *p, const char *end, char **to)
 }
 
 /* `from` is where the string starts, `p` its first backslash: everything between is known to be good. */
-static const char *string_decode(struct parser *ps, const char *from, const char *p, struct str *ret)
+static const char *string_decode(struct parser *ps, const char *from, const char *p)
 {
     const char *close = string_end(p, ps->end), *next;
     char *bytes, *to;
@@ -287,8 +282,25 @@ static const char *string_decode(struct parser *ps, const char *from, const char
         }
     }
     ASSERT(p == close && to - bytes <= close - from);
-    *ret = str_n(bytes, (size_t)(to - bytes));
+    ps->text = str_n(bytes, (size_t)(to - bytes));
+    ps->plain = false;
     return close + 1;
+}
+
+/* `from` is where the string starts, `p` the first byte of it that is neither plain nor the closing quote. */
+static NOINLINE const char *string_slow(struct parser *ps, const char *from, const char *p)
+{
+    while (p == ps->end || *p != '"') {
+        if (p < ps->end && *p == '\\')
+            return string_decode(ps, from, p);
+        p = string_multibyte(ps, p);
+        if (!p)
+            return NULL;
+        p = scan_special(p, ps->end);
+    }
+    ps->text = str_n(from, (size_t)(p - from));
+    ps->plain = true;
+    return p + 1;
 }
 
 /* p stands behind the opening quote; the answer behind the closing one. *plain: no escape, the text itself is meant. */
@@ -296,21 +308,16 @@ static inline const char *string(struct parser *ps, const char *p, struct str *r
 {
     const char *from = p;
 
-    *plain = true;
-    for (;;) {
-        p = scan_special(p, ps->end);
-        if (__builtin_expect(p < ps->end && *p == '"', 1)) {
-            *ret = str_n(from, (size_t)(p - from));
-            return p + 1;
-        }
-        if (p < ps->end && *p == '\\') {
-            *plain = false;
-            return string_decode(ps, from, p, ret);
-        }
-        p = string_multibyte(ps, p);
-        if (!p)
-            return NULL;
+    p = scan_special(p, ps->end);
+    if (__builtin_expect(p < ps->end && *p == '"', 1)) {
+        *ret = str_n(from, (size_t)(p - from));
+        *plain = true;
+        return p + 1;
     }
+    p = string_slow(ps, from, p);
+    *ret = ps->text;
+    *plain = ps->plain;
+    return p;
 }
 
 /* --- numbers ------------------------------------------------------------------------------------------------ */
@@ -424,14 +431,18 @@ static const char *number(struct parser *ps, const char *p, struct json *j)
 
 static inline bool same_key(const struct json *a, const struct json *b)
 {
-    return a->key_len == b->key_len && memcmp(a->key, b->key, a->key_len) == 0;
+    return a->key_len == b->key_len && same_bytes(a->key, b->key, a->key_len);
 }
 
-/* A cheap mark of 64: keys with different marks differ, and most objects are done after one look at each key. */
+/*
+ * A cheap mark of 64: keys with different marks differ, and most objects are done after one look at each key.  An empty
+ * key is in the text: its quotes are read.
+ */
 static inline uint64_t key_mark(const struct json *m)
 {
     const unsigned char *k = (const unsigned char *)m->key;
-    unsigned n = m->key_len, h = n ? n * 7u + k[0] * 5u + k[n / 2] * 3u + k[n - 1] : 0;
+    size_t n = m->key_len;
+    unsigned h = (unsigned)n * 8u + k[n / 2] * 4u + k[0] * 2u + k[n - 1];
 
     return (uint64_t)1 << (h & 63);
 }
@@ -507,8 +518,8 @@ static bool keys_differ(struct parser *ps, const struct json *obj, const char *a
     return false;
 }
 
-/* "key" and colon; p stands on the quote, the answer on the value. */
-static inline const char *key(struct parser *ps, const char *p)
+/* "key" and colon of a member; p stands on the quote, the answer on the value. */
+static inline const char *key(struct parser *ps, const char *p, struct json *j)
 {
     const char *from = p;
     struct str s;
@@ -523,10 +534,11 @@ static inline const char *key(struct parser *ps, const char *p)
         return fail_with(ps, E_CALL_TOO_LARGE, from, "the key is too long");
     if (!plain && !ps->nul_keys && memchr(s.p, 0, s.len))
         return fail(ps, from, "U+0000 in a key");
-    ps->key = s.p;
-    ps->key_len = (uint16_t)s.len;
-    ps->key_flags = F_CHILD | (plain ? F_KEY_PLAIN : 0);
-    p = space(p, ps->end);
+    j->key = s.p;
+    j->key_len = (uint16_t)s.len;
+    j->flags = F_CHILD | (plain ? F_KEY_PLAIN : 0);
+    if (p < ps->end && *p != ':')
+        p = space(p, ps->end);
     if (p == ps->end || *p != ':')
         return fail(ps, p, "a colon is expected");
     return space(p + 1, ps->end);
@@ -600,7 +612,8 @@ static const char *after_value(struct parser *ps, const char *p, bool *done)
     struct json *top;
 
     while ((top = ps->top)) {
-        p = space(p, ps->end);
+        if (p < ps->end && *p != ',')
+            p = space(p, ps->end);
         if (p == ps->end)
             return fail(ps, p, top->type == JSON_OBJECT ? "the object does not end" : "the array does not end");
         if (*p == ',')
@@ -627,19 +640,20 @@ static const char *document(struct parser *ps, const char *p)
     while (!done) {
         struct json *j, *top = ps->top;
 
-        ps->key = NULL;
-        ps->key_len = 0;
-        ps->key_flags = top ? F_CHILD : 0;
-        if (top && top->type == JSON_OBJECT) {
-            p = key(ps, p);
-            if (!p)
-                return NULL;
-        }
-        if (p == ps->end)
-            return fail(ps, p, "a value is expected");
         j = node_add(ps, p);
         if (!j)
             return NULL;
+        if (top && top->type == JSON_OBJECT) {
+            p = key(ps, p, j);
+            if (!p)
+                return NULL;
+        } else {
+            j->key = NULL;
+            j->key_len = 0;
+            j->flags = top ? F_CHILD : 0;
+        }
+        if (p == ps->end)
+            return fail(ps, p, "a value is expected");
         if (*p == '{' || *p == '[') {
             p = container(ps, p, j, *p == '{' ? JSON_OBJECT : JSON_ARRAY);
             if (ps->top == j)

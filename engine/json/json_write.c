@@ -48,17 +48,16 @@ static inline bool room(struct writer *w, size_t n)
     return __builtin_expect((size_t)(w->end - w->p) >= n, 1) || writer_grow(w, n);
 }
 
-/* Short copies without a call: most keys and values are a few bytes. */
-static inline char *put(char *to, const char *from, size_t n)
+/* Most keys and values are a few bytes: those are copied without a call, by two halves that may overlap. */
+enum { FEW = 32 };
+
+static inline char *put_few(char *to, const char *from, size_t n)
 {
+    char head[16], tail[16];
     uint64_t head8, tail8;
     uint32_t head4, tail4;
 
-    if (n > 32) {
-        memcpy(to, from, n);
-    } else if (n >= 16) {
-        char head[16], tail[16];
-
+    if (n >= 16) {
         memcpy(head, from, 16);
         memcpy(tail, from + n - 16, 16);
         memcpy(to, head, 16);
@@ -83,8 +82,13 @@ static inline char *put(char *to, const char *from, size_t n)
 
 static inline void write_bytes(struct writer *w, const char *p, size_t n)
 {
-    if (n > 0 && room(w, n))
-        w->p = put(w->p, p, n);
+    if (n == 0 || !room(w, n))
+        return;
+    if (n <= FEW)
+        put_few(w->p, p, n);
+    else
+        memcpy(w->p, p, n);
+    w->p += n;
 }
 
 static inline void write_c(struct writer *w, char c)
@@ -115,12 +119,27 @@ static void write_escape(struct writer *w, unsigned char c)
     write_bytes(w, text, n);
 }
 
-/* Are these up to 16 bytes all plain? Most strings are that short, and so is the end of most others. */
+static inline bool sixteen_plain(const char *p)
+{
+#ifdef JSON_SSE2
+    return plain_run(_mm_loadu_si128((const __m128i *)(const void *)p)) == 16;
+#else
+    uint64_t head, tail;
+
+    memcpy(&head, p, 8);
+    memcpy(&tail, p + 8, 8);
+    return !(word_special(head) | word_special(tail));
+#endif
+}
+
+/* Are these up to FEW bytes all plain? So short are most strings, and the end of most others. */
 static inline bool few_plain(const char *p, size_t n)
 {
     uint64_t head = 0x2020202020202020u, tail = head;
     uint32_t head4, tail4;
 
+    if (n >= 16)
+        return sixteen_plain(p) && sixteen_plain(p + n - 16);
     if (n >= 8) {
         memcpy(&head, p, 8);
         memcpy(&tail, p + n - 8, 8);
@@ -133,7 +152,7 @@ static inline bool few_plain(const char *p, size_t n)
                !byte_special((unsigned char)p[n - 1]);
     }
 #ifdef JSON_SSE2
-    return !special_mask(_mm_set_epi64x((int64_t)head, (int64_t)tail));
+    return plain_run(_mm_set_epi64x((int64_t)head, (int64_t)tail)) == 16;
 #else
     return !(word_special(head) | word_special(tail));
 #endif
@@ -155,12 +174,12 @@ static inline const char *copy_quoting(struct writer *w, const char *p, const ch
 
     while (p <= last && to <= to_last) {
         __m128i v = _mm_loadu_si128((const __m128i *)(const void *)p);
-        unsigned mask = special_mask(v), n = (unsigned)__builtin_ctz(mask | 1u << 16);
+        unsigned n = plain_run(v);
 
         _mm_storeu_si128((__m128i *)(void *)to, v);
         to += n;
         p += n;
-        if (!mask)
+        if (n == 16)
             continue;
         if (*p != '"' && *p != '\\')
             break;
@@ -183,13 +202,14 @@ static inline const char *copy_plain(struct writer *w, const char *p, const char
         p = copy_quoting(w, p, end);
 #endif
     left = (size_t)(end - p);
-    if (left > 16 || !few_plain(p, left))
+    if (left > FEW || !few_plain(p, left))
         left = (size_t)(scan_special(p, end) - p);
     write_bytes(w, p, left);
     return p + left;
 }
 
-static void write_string_slow(struct writer *w, struct str s)
+/* The inside of a literal. */
+static void write_part(struct writer *w, struct str s)
 {
     const char *p = s.p, *end = s.p + s.len;
 
@@ -212,32 +232,64 @@ static void write_string_slow(struct writer *w, struct str s)
     }
 }
 
-static inline void write_string(struct writer *w, struct str s, bool plain)
+static NOINLINE void write_string_slow(struct writer *w, struct str s, bool plain, bool is_key)
 {
-    char *to;
-
-    if (!room(w, s.len + 2))
-        return;
-    to = w->p;
-    *to++ = '"';
-    if (plain || (s.len <= 16 && few_plain(s.p, s.len))) {
-        to = put(to, s.p, s.len);
-        *to++ = '"';
-        w->p = to;
-        return;
-    }
-    w->p = to;
-    write_string_slow(w, s);
     write_c(w, '"');
+    if (plain)
+        write_bytes(w, s.p, s.len);
+    else if (room(w, s.len))
+        write_part(w, s);
+    write_c(w, '"');
+    if (is_key)
+        write_c(w, ':');
 }
 
-void buf_add_json_str(struct buf *out, struct str s)
+/* Is it short, and as it must be written? `plain`: that it is, is known. */
+static inline bool is_few(struct str s, bool plain)
+{
+    return s.len <= FEW && (plain || few_plain(s.p, s.len));
+}
+
+static inline char *put_literal(char *to, struct str s)
+{
+    *to++ = '"';
+    to = put_few(to, s.p, s.len);
+    *to++ = '"';
+    return to;
+}
+
+/* The literal, and a colon behind it if it is a key. */
+static inline void write_string(struct writer *w, struct str s, bool plain, bool is_key)
+{
+    char *to = w->p;
+
+    if ((size_t)(w->end - to) < s.len + 3 || !is_few(s, plain)) {
+        write_string_slow(w, s, plain, is_key);
+        return;
+    }
+    to = put_literal(to, s);
+    if (is_key)
+        *to++ = ':';
+    w->p = to;
+}
+
+static NOINLINE void add_json_str_slow(struct buf *out, struct str s)
 {
     struct writer w;
 
     writer_start(&w, out);
-    write_string(&w, s, false);
+    write_string_slow(&w, s, false, false);
     writer_stop(&w);
+}
+
+void buf_add_json_str(struct buf *out, struct str s)
+{
+    if (out->cap - out->len < s.len + 2 || out->overflow || !is_few(s, false)) {
+        add_json_str_slow(out, s);
+        return;
+    }
+    put_literal(out->p + out->len, s);
+    out->len += s.len + 2;
 }
 
 void buf_add_json_part(struct buf *out, struct str s)
@@ -245,7 +297,7 @@ void buf_add_json_part(struct buf *out, struct str s)
     struct writer w;
 
     writer_start(&w, out);
-    write_string_slow(&w, s);
+    write_part(&w, s);
     writer_stop(&w);
 }
 
@@ -253,7 +305,7 @@ void buf_add_json_part(struct buf *out, struct str s)
 
 static inline void write_key(struct writer *w, const struct json *j)
 {
-    write_string(w, json_key(j), j->flags & F_KEY_PLAIN);
+    write_string(w, json_key(j), j->flags & F_KEY_PLAIN, true);
 }
 
 /* Everything but containers; NULL is null. */
@@ -275,7 +327,7 @@ static inline void write_scalar(struct writer *w, const struct json *j)
         write_bytes(w, j->v.raw, j->len);
         return;
     case JSON_STRING:
-        write_string(w, json_str(j), j->flags & F_PLAIN);
+        write_string(w, json_str(j), j->flags & F_PLAIN, false);
         return;
     case JSON_RAW:
         write_bytes(w, j->u.s, j->len);
@@ -314,10 +366,8 @@ static void write_compact(struct writer *w, const struct json *j, unsigned depth
     }
     write_c(w, object ? '{' : '[');
     for (m = json_first(j); m; m = m->next) {
-        if (object) {
+        if (object)
             write_key(w, m);
-            write_c(w, ':');
-        }
         if (is_container(m))
             write_compact(w, m, depth + 1);
         else
@@ -362,7 +412,7 @@ static void write_pretty(struct writer *w, const struct json *j, unsigned depth)
         write_line(w, depth + 1);
         if (object) {
             write_key(w, m);
-            write_bytes(w, ": ", 2);
+            write_c(w, ' ');
         }
         write_pretty(w, m, depth + 1);
         if (m->next)
@@ -480,7 +530,6 @@ static void canonical_object(struct writer *w, struct members *ms, const struct 
         if (i)
             write_c(w, ',');
         write_key(w, ms->v[base + i]);
-        write_c(w, ':');
         write_canonical(w, ms, ms->v[base + i], depth + 1);
     }
     write_c(w, '}');

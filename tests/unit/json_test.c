@@ -14,7 +14,6 @@
 #include <unistd.h>
 
 #include "base/check.h"
-#include "dice.h"
 #include "json/json.h"
 
 static struct arena arena;
@@ -460,6 +459,7 @@ static void test_build(void **state)
         "null],"
         "\"n\":1,\"name\":{},\"s\":\"a\\\"b\",\"yes\":true,\"z\":\"v\"}"));
     assert_true(json_equal(o, json_copy(&arena, o)));
+    assert_written(NULL, "null");
 }
 
 /* Names of each length that differ in one byte, at each place. */
@@ -615,105 +615,6 @@ static void test_equal(void **state)
 
 /* --- writing ------------------------------------------------------------------------------------------------ */
 
-static void test_escapes(void **state)
-{
-    struct buf b = BUF_INIT(1 << 16);
-    char all[0x20];
-
-    for (int i = 0; i < 0x20; i++)
-        all[i] = (char)i;
-    buf_add_json_str(&b, str_n(all, sizeof(all)));
-    assert_true(str_is(buf_str(&b),
-        "\"\\u0000\\u0001\\u0002\\u0003\\u0004\\u0005\\u0006\\u0007\\b\\t\\n\\u000b\\f\\r\\u000e\\u000f"
-        "\\u0010\\u0011\\u0012\\u0013\\u0014\\u0015\\u0016\\u0017"
-        "\\u0018\\u0019\\u001a\\u001b\\u001c\\u001d\\u001e\\u001f\""));
-    buf_clear(&b);
-    buf_add_json_str(&b, STR("\"\\/\x7f\xe2\x80\xa8\xf0\x9f\x98\x80"));
-    assert_true(str_is(buf_str(&b), "\"\\\"\\\\/\x7f\xe2\x80\xa8\xf0\x9f\x98\x80\""));
-    buf_clear(&b);
-    buf_add_json_str(&b, STR("a\xff" "b\xc3(\xed\xa0\x80\xe2\x82"));
-    assert_true(str_is(buf_str(&b),
-        "\"a\xef\xbf\xbd" "b\xef\xbf\xbd(\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\""));
-    assert_true(str_utf8_valid(buf_str(&b)));
-    buf_clear(&b);
-    buf_add_json_str(&b, STR_NULL);
-    assert_true(str_is(buf_str(&b), "\"\""));
-    buf_release(&b);
-    assert_written(NULL, "null");
-}
-
-/* The vector code and its ends: each length, each kind of byte at each place, in a buffer that just holds the text. */
-static void test_escapes_everywhere(void **state)
-{
-    static const char *const specials[] = { "\"", "\\", "\n", "\x01", "\xc3\xa9", "\xff", "\xe2\x82\xac" };
-    static const char *const escaped[] = {
-        "\\\"", "\\\\", "\\n", "\\u0001", "\xc3\xa9", "\xef\xbf\xbd", "\xe2\x82\xac",
-    };
-    char in[128], want[256];
-
-    for (size_t len = 0; len < 70; len++) {
-        for (size_t at = 0; at <= len; at++) {
-            size_t kind = (len + at) % ARRAY_LEN(specials), n = 0, w = 0;
-            size_t more = strlen(specials[kind]), wide = strlen(escaped[kind]);
-            struct buf b;
-
-            want[w++] = '"';
-            memset(in, 'a', len);
-            memset(want + w, 'a', len);
-            memcpy(in + at, specials[kind], more);
-            memcpy(want + w + at, escaped[kind], wide);
-            memset(in + at + more, 'b', len - at);
-            memset(want + w + at + wide, 'b', len - at);
-            n = len + more;
-            w += len + wide;
-            want[w++] = '"';
-            b = BUF_INIT(w);
-            buf_add_json_str(&b, str_n(in, n));
-            assert_true(!b.overflow && str_eq(buf_str(&b), str_n(want, w)));
-            buf_release(&b);
-            b = BUF_INIT(w - 1);
-            buf_add_json_str(&b, str_n(in, n));
-            assert_true(b.overflow && b.len < w && (b.len == 0 || memcmp(b.p, want, b.len) == 0));
-            buf_release(&b);
-            b = BUF_INIT(2 * w);
-            buf_add_c(&b, '"');
-            buf_add_json_part(&b, str_n(in, at));
-            buf_add_json_part(&b, str_n(in + at, n - at));
-            buf_add_c(&b, '"');
-            assert_true(str_eq(buf_str(&b), str_n(want, w)));
-            buf_release(&b);
-        }
-    }
-}
-
-/* Quotes as close as they come in JSON that is inside a string, against one byte at a time. */
-static void test_escapes_close_together(void **state)
-{
-    static const char letters[] = { 'a', 'b', 'c', 'd', 'e', '"', '"', '\\', '\n' };
-    char in[300], want[602];
-
-    seed = 18;
-    for (int round = 0; round < 4000; round++) {
-        size_t n = below(sizeof(in)), w = 0, common = 1 + below(ARRAY_LEN(letters));
-        struct buf b;
-
-        want[w++] = '"';
-        for (size_t i = 0; i < n; i++) {
-            in[i] = letters[(below((unsigned)common) + 5) % ARRAY_LEN(letters)];
-            if (in[i] < 'a')
-                want[w++] = '\\';
-            want[w++] = in[i];
-            if (in[i] == '\n')
-                want[w - 1] = 'n';
-        }
-        want[w++] = '"';
-        b = BUF_INIT(w);
-        buf_add_json_str(&b, str_n(in, n));
-        assert_true(!b.overflow && str_eq(buf_str(&b), str_n(want, w)));
-        buf_release(&b);
-    }
-}
-
 static void test_pretty(void **state)
 {
     assert_true(str_is(written(json_write_pretty, parse("{\"a\":[1,{}],\"b\":[],\"c\":{\"d\":\"x\"}}")),
@@ -786,8 +687,7 @@ int main(void)
         T(test_error_place), T(test_every_byte_everywhere), T(test_utf8_like_base), T(test_cut_anywhere),
         T(test_duplicate_keys), T(test_depth), T(test_size_limits), T(test_arena_limit), T(test_large_objects),
         T(test_build), T(test_set_replaces_and_deletes), T(test_parts_are_copied), T(test_copy_stands_alone),
-        T(test_builders_of_nothing), T(test_equal), T(test_escapes), T(test_escapes_everywhere),
-        T(test_escapes_close_together), T(test_names), T(test_string_of),
+        T(test_builders_of_nothing), T(test_equal), T(test_names), T(test_string_of),
         T(test_pretty), T(test_canonical_order), T(test_canonical_refuses_bad_fragments), T(test_buffer_limit),
     };
 

@@ -51,15 +51,23 @@ static struct rec rec_new(size_t max)
     return r;
 }
 
-/* Keys are ours: nothing in them needs an escape. */
-static inline void rec_key(struct rec *r, const char *key)
+/* A member's key and what stands around it, as one text of known length. Keys are ours: they need no escapes. */
+#define KEY(key) STR(",\"" key "\":")
+
+/* Inlined, as what calls it: then the key is stored, not copied. */
+static inline void rec_key(struct rec *r, struct str key)
 {
-    buf_add_z(&r->b, r->b.len ? ",\"" : "{\"");
-    buf_add_z(&r->b, key);
-    buf_add_z(&r->b, "\":");
+    char *to = buf_reserve(&r->b, key.len);
+
+    if (!to)
+        return;
+    memcpy(to, key.p, key.len);
+    if (r->b.len == 0)
+        *to = '{';
+    r->b.len += key.len;
 }
 
-static void rec_str(struct rec *r, const char *key, struct str v)
+static inline void rec_str(struct rec *r, struct str key, struct str v)
 {
     if (v.len == 0)
         return;
@@ -67,12 +75,28 @@ static void rec_str(struct rec *r, const char *key, struct str v)
     buf_add_json_str(&r->b, v);
 }
 
-static void rec_z(struct rec *r, const char *key, const char *v)
+static inline void rec_z(struct rec *r, struct str key, const char *v)
 {
     rec_str(r, key, str_of(v));
 }
 
-static void rec_int(struct rec *r, const char *key, int64_t v)
+/* A word of our own, such as an id, a digest or a name in a table: nothing in it needs an escape. */
+static void rec_word(struct rec *r, struct str key, const char *v)
+{
+    size_t n = strlen(v);
+    char *to = n > 0 ? buf_reserve(&r->b, key.len + n + 2) : NULL;
+
+    if (!to)
+        return;
+    rec_key(r, key);
+    to += key.len;
+    *to++ = '"';
+    memcpy(to, v, n);
+    to[n] = '"';
+    r->b.len += n + 2;
+}
+
+static inline void rec_int(struct rec *r, struct str key, int64_t v)
 {
     rec_key(r, key);
     buf_add_i64(&r->b, v);
@@ -107,7 +131,7 @@ static bool seal(struct call *c, const char *purpose, struct str plain, struct b
 }
 
 /* Sealed bytes in base64, or nothing: a record without them is better than no record. */
-static void rec_sealed(struct rec *r, const char *key, struct call *c, const char *purpose, struct str plain)
+static void rec_sealed(struct rec *r, struct str key, struct call *c, const char *purpose, struct str plain)
 {
     struct buf sealed;
 
@@ -173,7 +197,7 @@ enum err call_unseal_result(struct call *c, struct str sealed)
 
 /* ---- members ----------------------------------------------------------------------------------------------------- */
 
-static void rec_list(struct rec *r, const char *key, const struct str *v, unsigned n)
+static void rec_list(struct rec *r, struct str key, const struct str *v, unsigned n)
 {
     if (n == 0)
         return;
@@ -191,28 +215,28 @@ static void rec_who(struct rec *r, const struct call *c)
 
     if (!w)
         return;
-    rec_str(r, "tenant", w->tenant);
-    rec_str(r, "user", w->user);
-    rec_str(r, "agent", w->agent);
+    rec_str(r, KEY("tenant"), w->tenant);
+    rec_str(r, KEY("user"), w->user);
+    rec_str(r, KEY("agent"), w->agent);
     if (w->n_actors > 1) {
-        rec_key(r, "delegates");
+        rec_key(r, KEY("delegates"));
         for (unsigned i = 1; i < w->n_actors; i++) {
             buf_add_c(&r->b, i == 1 ? '[' : ',');
             buf_add_json_str(&r->b, w->actors[i].name);
         }
         buf_add_c(&r->b, ']');
     }
-    rec_list(r, "groups", w->groups, w->n_groups);
-    rec_list(r, "scopes", w->scopes, w->n_scopes);
-    rec_z(r, "auth", caller_auth_name(w->auth));
-    rec_str(r, "issuer", w->issuer);
-    rec_str(r, "client", w->client_id);
-    rec_z(r, "token", w->fingerprint);
+    rec_list(r, KEY("groups"), w->groups, w->n_groups);
+    rec_list(r, KEY("scopes"), w->scopes, w->n_scopes);
+    rec_word(r, KEY("auth"), caller_auth_name(w->auth));
+    rec_str(r, KEY("issuer"), w->issuer);
+    rec_str(r, KEY("client"), w->client_id);
+    rec_word(r, KEY("token"), w->fingerprint);
 }
 
 static void rec_reasons(struct rec *r, const struct call *c, const struct policy_decision *d)
 {
-    rec_key(r, "policies");
+    rec_key(r, KEY("policies"));
     buf_add_c(&r->b, '[');
     for (uint32_t i = 0; i < d->n_reasons && i < POLICY_NAMED_MAX; i++) {
         if (i)
@@ -269,7 +293,7 @@ size_t call_record_room(const struct call *c)
 
 static void rec_sides(struct rec *r, const struct call *c)
 {
-    rec_key(r, "decisions");
+    rec_key(r, KEY("decisions"));
     for (unsigned i = 0; i < c->n_sides; i++) {
         const struct policy_decision *d = &c->sides[i];
 
@@ -291,14 +315,14 @@ static void rec_delegation(struct rec *r, const struct vault_delegation *d, cons
 {
     struct rec one = { BUF_INIT(JOURNAL_PAYLOAD_MAX) };
 
-    rec_str(&one, "agent", d->agent);
-    rec_str(&one, "id", d->id);
-    rec_key(&one, "covers");
+    rec_str(&one, KEY("agent"), d->agent);
+    rec_str(&one, KEY("id"), d->id);
+    rec_key(&one, KEY("covers"));
     buf_add_z(&one.b, delegation_covers(d, action) ? "true" : "false");
-    rec_list(&one, "actions", d->actions, d->n_actions);
-    rec_int(&one, "since", d->since);
+    rec_list(&one, KEY("actions"), d->actions, d->n_actions);
+    rec_int(&one, KEY("since"), d->since);
     if (d->expires != INT64_MAX)
-        rec_int(&one, "expires", d->expires);
+        rec_int(&one, KEY("expires"), d->expires);
     buf_add_c(&one.b, '}');
     buf_add_str(&r->b, buf_str(&one.b));
     buf_release(&one.b);
@@ -312,7 +336,7 @@ static void rec_delegations(struct rec *r, const struct call *c)
         if (!c->delegations[i])
             continue;
         if (!any)
-            rec_key(r, "delegations");
+            rec_key(r, KEY("delegations"));
         buf_add_c(&r->b, any ? ',' : '[');
         rec_delegation(r, c->delegations[i], c->asked->layer.items + 1);
         any = true;
@@ -320,7 +344,7 @@ static void rec_delegations(struct rec *r, const struct call *c)
     if (any)
         buf_add_c(&r->b, ']');
     if (c->registry->delegation_required) {
-        rec_key(r, "delegation_required");
+        rec_key(r, KEY("delegation_required"));
         buf_add_z(&r->b, "true");
     }
 }
@@ -329,7 +353,7 @@ static void rec_candidate(struct rec *r, const struct call *c)
 {
     if (!c->flip.flipped)
         return;
-    rec_key(r, "candidate");
+    rec_key(r, KEY("candidate"));
     buf_addf(&r->b, "{\"policy\":\"%s\",\"decision\":\"%s\",\"policies\":[", policy_set_version(c->registry->candidate),
              decided_name((enum decided)c->flip.now));
     for (unsigned i = 0; i < c->flip.n; i++) {
@@ -343,9 +367,9 @@ static void rec_decisions(struct rec *r, const struct call *c)
 {
     if (c->n_sides == 0)
         return;
-    rec_int(r, "time", c->began_wall);
-    rec_z(r, "policy", policy_set_version(c->registry->policy));
-    rec_z(r, "entities", c->registry->entities_version);
+    rec_int(r, KEY("time"), c->began_wall);
+    rec_word(r, KEY("policy"), policy_set_version(c->registry->policy));
+    rec_word(r, KEY("entities"), c->registry->entities_version);
     rec_sides(r, c);
     rec_candidate(r, c);
     rec_delegations(r, c);
@@ -353,34 +377,34 @@ static void rec_decisions(struct rec *r, const struct call *c)
 
 static void rec_what(struct rec *r, struct call *c)
 {
-    rec_str(r, "method", c->method);
-    rec_z(r, "transport", c->front->transport);
-    rec_z(r, "peer", c->peer);
+    rec_str(r, KEY("method"), c->method);
+    rec_word(r, KEY("transport"), c->front->transport);
+    rec_z(r, KEY("peer"), c->peer);
     rec_who(r, c);
     if (!c->tool) {
-        rec_str(r, "tool", c->tool_name.len > 256 ? str_n(c->tool_name.p, 256) : c->tool_name);
+        rec_str(r, KEY("tool"), c->tool_name.len > 256 ? str_n(c->tool_name.p, 256) : c->tool_name);
         return;
     }
-    rec_str(r, "tool", c->tool->name);
-    rec_z(r, "tool_digest", c->tool->digest);
-    rec_z(r, "provider", c->tool->provider->decl->name);
-    rec_z(r, "effect", effect_name(c->tool->decl->effect));
+    rec_str(r, KEY("tool"), c->tool->name);
+    rec_word(r, KEY("tool_digest"), c->tool->digest);
+    rec_z(r, KEY("provider"), c->tool->provider->decl->name);
+    rec_word(r, KEY("effect"), effect_name(c->tool->decl->effect));
     if (c->resource_type.len) {
         struct str id = c->resource_id.len > 512 ? str_n(c->resource_id.p, 512) : c->resource_id;
 
-        rec_key(r, "resource");
+        rec_key(r, KEY("resource"));
         buf_add_c(&r->b, '"');
         buf_add_json_part(&r->b, c->resource_type);
         buf_add_z(&r->b, "::");
         buf_add_json_part(&r->b, id);
         buf_add_c(&r->b, '"');
-        rec_str(r, "resource_type", c->resource_type);
+        rec_str(r, KEY("resource_type"), c->resource_type);
     }
-    rec_str(r, "account", c->account.label);
-    rec_str(r, "key", c->key);
-    rec_z(r, "args_digest", c->digest);
+    rec_str(r, KEY("account"), c->account.label);
+    rec_str(r, KEY("key"), c->key);
+    rec_word(r, KEY("args_digest"), c->digest);
     if (c->worker->engine->opt.record_arguments && c->frozen.len && c->frozen.len <= SEALED_MAX)
-        rec_sealed(r, "args", c, "args", c->frozen);
+        rec_sealed(r, KEY("args"), c, "args", c->frozen);
     rec_decisions(r, c);
 }
 
@@ -402,7 +426,7 @@ enum err await_record_intent(struct call *c)
     uint64_t seq;
     enum err e;
 
-    rec_z(&r, "call", c->id.z);
+    rec_word(&r, KEY("call"), c->id.z);
     rec_what(&r, c);
     e = rec_append(c, JOURNAL_INTENT, &r, &seq);
     if (e || c->tool->decl->effect == EFFECT_READS)
@@ -419,40 +443,40 @@ static void rec_why(struct rec *r, struct call *c)
 {
     bool quotes = c->frozen.p && c->err != E_POLICY_DENIED && c->err != E_APPROVAL_NEEDED && c->err != E_RATE_LIMITED;
 
-    rec_z(r, "why", quotes || !*call_said(c) ? err_text(c->err) : call_said(c));
+    rec_z(r, KEY("why"), quotes || !*call_said(c) ? err_text(c->err) : call_said(c));
     if (quotes && *call_said(c))
-        rec_sealed(r, "detail", c, "detail", str_of(call_said(c)));
+        rec_sealed(r, KEY("detail"), c, "detail", str_of(call_said(c)));
 }
 
 static void rec_outcome(struct rec *r, struct call *c)
 {
-    rec_z(r, "outcome", outcome_name(c->outcome));
+    rec_word(r, KEY("outcome"), outcome_name(c->outcome));
     if (c->err) {
-        rec_z(r, "error", err_name(c->err));
+        rec_word(r, KEY("error"), err_name(c->err));
         rec_why(r, c);
     }
-    rec_int(r, "ms", (loop_now() - c->began) / NS_PER_MS);
+    rec_int(r, KEY("ms"), (loop_now() - c->began) / NS_PER_MS);
 }
 
 static enum err outcome_append(struct call *c, bool call, uint64_t *ret_seq)
 {
     struct rec r = rec_new(JOURNAL_PAYLOAD_MAX);
 
-    rec_z(&r, "call", c->id.z);
+    rec_word(&r, KEY("call"), c->id.z);
     if (!c->intended)
         rec_what(&r, c);
     rec_outcome(&r, c);
     if (call) {
-        rec_int(&r, "exchanges", c->exchanges);
+        rec_int(&r, KEY("exchanges"), c->exchanges);
         if (c->effects_sent)
-            rec_int(&r, "effects", c->effects_done);
+            rec_int(&r, KEY("effects"), c->effects_done);
         if (c->last_status)
-            rec_int(&r, "status", c->last_status);
+            rec_int(&r, KEY("status"), c->last_status);
         if (c->replayed)
-            rec_z(&r, "replay_of", c->replay_of);
-        rec_str(&r, "result", c->sealed_result);
+            rec_z(&r, KEY("replay_of"), c->replay_of);
+        rec_str(&r, KEY("result"), c->sealed_result);
     } else {
-        rec_int(&r, "bytes", (int64_t)c->bytes_in);
+        rec_int(&r, KEY("bytes"), (int64_t)c->bytes_in);
     }
     return rec_append(c, call ? JOURNAL_OUTCOME : JOURNAL_REQUEST, &r, ret_seq);
 }
@@ -525,13 +549,13 @@ void call_record_bad_request(struct worker *w, enum err e, const char *why, cons
     if (!refusal_alone(w))
         return;
     r = rec_new(4096);
-    rec_z(&r, "call", id.z);
-    rec_z(&r, "transport", "http");
-    rec_z(&r, "peer", peer);
-    rec_z(&r, "outcome", "refused");
-    rec_z(&r, "error", err_name(e));
-    rec_z(&r, "why", why);
-    rec_int(&r, "bytes", (int64_t)bytes);
+    rec_word(&r, KEY("call"), id.z);
+    rec_word(&r, KEY("transport"), "http");
+    rec_z(&r, KEY("peer"), peer);
+    rec_word(&r, KEY("outcome"), "refused");
+    rec_word(&r, KEY("error"), err_name(e));
+    rec_z(&r, KEY("why"), why);
+    rec_int(&r, KEY("bytes"), (int64_t)bytes);
     buf_add_c(&r.b, '}');
     if (journal_append(w->lane, JOURNAL_REQUEST, buf_str(&r.b), NULL, &seq))
         LOG_ERROR("a refused request could not be recorded", LOG_S("peer", peer), LOG_S("error", err_name(e)));

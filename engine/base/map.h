@@ -1,7 +1,7 @@
 /*
  * map.h -- hash map from bytes to pointers
  *
- * Open addressing, SipHash-2-4 with a key drawn at start (keys come from peers).  The map does not copy keys: the bytes
+ * Open addressing, SipHash-1-3 with a key drawn at start (keys come from peers).  The map does not copy keys: the bytes
  * must live as long as the entry, usually inside the value.  Not thread safe.
  */
 #ifndef BASE_MAP_H
@@ -24,6 +24,7 @@ struct map {
 
 void map_release(struct map *m);                            /* frees the table, not the values */
 void *map_get(const struct map *m, struct str key);         /* NULL if absent */
+void *map_get_hashed(const struct map *m, struct str key, uint64_t hash);      /* the same with hash_bytes() at hand */
 /* Adds or replaces; returns the value that was there, or NULL. Aborts when memory is out. */
 void *map_put(struct map *m, struct str key, void *value);
 void *map_del(struct map *m, struct str key);               /* returns the removed value, or NULL */
@@ -31,7 +32,7 @@ void *map_del(struct map *m, struct str key);               /* returns the remov
  * slot. */
 struct map_slot *map_next(const struct map *m, size_t *i);
 
-/* SipHash-2-4, process key; never 0 or 1. A map places entries by its high half: spread over maps by the low one. */
+/* SipHash-1-3, process key; never 0 or 1. A map places entries by its high half: spread over maps by the low one. */
 uint64_t hash_bytes(const void *p, size_t n);
 void hash_seed(uint64_t k0, uint64_t k1);                   /* once, at start, before any map is filled */
 

@@ -191,7 +191,8 @@ static struct secret *slot_take(size_t n)
     return s;
 }
 
-struct secret *secret_copy(const void *bytes, size_t n)
+/* Its bytes are zero, or what a slot's last owner wiped. */
+static struct secret *secret_new(size_t n)
 {
     struct secret *s;
 
@@ -207,8 +208,26 @@ struct secret *secret_copy(const void *bytes, size_t n)
         unpoison(slot_of(s), n);
     }
     pthread_mutex_unlock(&lock);
+    return s;
+}
+
+struct secret *secret_copy(const void *bytes, size_t n)
+{
+    struct secret *s = secret_new(n);
+
     if (s && n > 0)
         memcpy(slot_of(s), bytes, n);
+    return s;
+}
+
+struct secret *secret_fill(size_t n, bool (*fill)(uint8_t *to, size_t n, void *arg), void *arg)
+{
+    struct secret *s = secret_new(n);
+
+    if (s && !fill(slot_of(s), n, arg)) {
+        secret_release(s);
+        s = NULL;
+    }
     return s;
 }
 

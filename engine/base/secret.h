@@ -19,6 +19,8 @@ enum { SECRET_MAX = 16384 };
 struct secret *secret_take(void *bytes, size_t n);
 /* The same without wiping: for bytes that come from read-only memory (tests, files already mapped). */
 struct secret *secret_copy(const void *bytes, size_t n);
+/* n bytes that fill writes where they stay. NULL also when fill answers false: then what it wrote is wiped. */
+struct secret *secret_fill(size_t n, bool (*fill)(uint8_t *to, size_t n, void *arg), void *arg);
 void secret_release(struct secret *s);                  /* accepts NULL */
 size_t secret_len(const struct secret *s);
 /* Calls fn with the bytes; fn must not keep the pointer. */

@@ -113,15 +113,17 @@ static struct circuit *lock_circuit(struct breakers *b, struct str tenant, unsig
     char bytes[128];
     struct str key = { bytes, sizeof(provider) };
     struct circuit *c;
+    uint64_t hash;
 
     if (!b || tenant.len > sizeof(bytes) - sizeof(provider))
         return NULL;
     memcpy(bytes, &provider, sizeof(provider));
     memcpy(bytes + key.len, tenant.p, tenant.len);
     key.len += tenant.len;
-    *ret_part = &b->parts[hash_bytes(key.p, key.len) % PARTS];
+    hash = hash_bytes(key.p, key.len);
+    *ret_part = &b->parts[hash % PARTS];
     pthread_mutex_lock(&(*ret_part)->lock);
-    c = map_get(&(*ret_part)->circuits, key);
+    c = map_get_hashed(&(*ret_part)->circuits, key, hash);
     if (!c && make)
         c = circuit_new(*ret_part, key, now);
     if (!c)

@@ -132,11 +132,12 @@ void slot_release(struct vault_slot *s)
 
 static struct vault_slot *slot_get(struct vault *v, struct str key)
 {
-    struct shard *shard = shard_of(v->by_id, key);
+    uint64_t hash = hash_bytes(key.p, key.len);
+    struct shard *shard = shard_at(v->by_id, hash);
     struct vault_slot *s;
 
     pthread_mutex_lock(&shard->lock);
-    s = map_get(&shard->map, key);
+    s = map_get_hashed(&shard->map, key, hash);
     if (s)
         atomic_fetch_add_explicit(&s->refs, 1, memory_order_relaxed);
     pthread_mutex_unlock(&shard->lock);
@@ -229,14 +230,14 @@ struct vault_slot *slot_by_owner(struct vault *v, struct str tenant, struct str 
 {
     char text[KEY_MAX];
     struct str key = key_join(text, tenant, user, provider.p ? provider : STR(""));
-    struct shard *shard;
+    uint64_t hash = hash_bytes(key.p, key.len);
+    struct shard *shard = shard_at(v->by_owner, hash);
     struct vault_slot *s;
 
     if (!key.len)
         return NULL;
-    shard = shard_of(v->by_owner, key);
     pthread_mutex_lock(&shard->lock);
-    for (s = map_get(&shard->map, key); s; s = s->next) {
+    for (s = map_get_hashed(&shard->map, key, hash); s; s = s->next) {
         if (any_label || str_eq(s->label, label))
             break;
     }

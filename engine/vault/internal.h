@@ -47,6 +47,13 @@ struct tenant_key {
 
 void seal_release(struct vault *v);     /* wipes all keys */
 
+struct sealed {
+    struct str tenant, account, purpose;
+    struct str bytes;
+};
+/* vault_unseal() straight into a secret's pages: what is opened is nowhere else. E_OVERLOADED: none to be had. */
+enum err unseal_secret(struct vault *v, const struct sealed *s, struct secret **ret);
+
 /* ---- accounts in memory ------------------------------------------------------------------------------------------ */
 
 /* An opened access token, shared by all leases of one generation. Guarded by the slot's shard. */
@@ -165,9 +172,6 @@ enum err grant_open(struct vault *v, struct str tenant, struct str account, stru
 /* Seals the access token for memory. */
 enum err access_seal(struct vault *v, struct str tenant, struct str account, const struct secret *access,
     struct buf *out);
-/* Opens sealed bytes straight into a secret. */
-enum err unseal_secret(struct vault *v, struct str tenant, struct str account, struct str purpose, struct str sealed,
-    struct secret **ret);
 /* Makes a stored grant the one that calls use. Lock held. Takes the heap bytes of `access`. Wakes nobody. */
 void slot_publish(struct vault_slot *s, uint64_t generation, wall_ms_t obtained, wall_ms_t expires, bool refreshable,
     char *access, size_t access_len, ns_t now);

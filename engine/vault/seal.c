@@ -294,25 +294,70 @@ enum err vault_seal(struct vault *v, struct str tenant, struct str account, stru
     return p ? OK : E_CALL_TOO_LARGE;
 }
 
+/* Opens what has the form's length at least into sealed.len - VAULT_SEAL_OVERHEAD bytes. */
+static enum err open_sealed(struct vault *v, const struct sealed *s, uint8_t *to)
+{
+    struct tenant_key *k = key_find(v, s->tenant);
+    const uint8_t *at = (const uint8_t *)s->bytes.p + 1;
+    uint8_t key[AEAD_KEY_LEN];
+    char aad[AAD_MAX];
+    enum err e;
+
+    if (!k || !salted_key(k, at, key))
+        return E_NOT_FOUND;
+    e = aead_open(key, make_aad(aad, at, s->tenant, s->account, s->purpose), at + SALT_LEN,
+        s->bytes.len - 1 - SALT_LEN, to);
+    bytes_wipe(key, sizeof(key));
+    return e;
+}
+
+static bool formed(const struct sealed *s)
+{
+    return s->bytes.len >= VAULT_SEAL_OVERHEAD && s->bytes.p[0] == FORM && s->account.len <= NAME_LEN_MAX
+        && s->purpose.len <= NAME_LEN_MAX;
+}
+
 enum err vault_unseal(struct vault *v, struct str tenant, struct str account, struct str purpose, struct str sealed,
     struct buf *out)
 {
-    struct tenant_key *k = key_find(v, tenant);
-    const uint8_t *s = (const uint8_t *)sealed.p;
-    uint8_t key[AEAD_KEY_LEN];
-    char aad[AAD_MAX], *p;
+    struct sealed s = { tenant, account, purpose, sealed };
+    char *p;
     enum err e;
 
-    if (sealed.len < VAULT_SEAL_OVERHEAD || s[0] != FORM || account.len > NAME_LEN_MAX || purpose.len > NAME_LEN_MAX)
+    if (!formed(&s))
         return E_TAMPERED;
-    if (!k || !salted_key(k, s + 1, key))
-        return E_NOT_FOUND;
     /* + 1: an empty text needs memory to point to */
     p = buf_reserve(out, sealed.len - VAULT_SEAL_OVERHEAD + 1);
-    e = p ? aead_open(key, make_aad(aad, s + 1, tenant, account, purpose), s + 1 + SALT_LEN, sealed.len - 1 - SALT_LEN,
-        (uint8_t *)p) : E_CALL_TOO_LARGE;
-    bytes_wipe(key, sizeof(key));
+    e = p ? open_sealed(v, &s, (uint8_t *)p) : E_CALL_TOO_LARGE;
     if (!e)
         out->len += sealed.len - VAULT_SEAL_OVERHEAD;
     return e;
+}
+
+struct unsealing {
+    struct vault *v;
+    const struct sealed *sealed;
+    enum err e;
+};
+
+static bool unseal_into(uint8_t *to, size_t n, void *arg)
+{
+    struct unsealing *u = arg;
+
+    ASSERT(n == u->sealed->bytes.len - VAULT_SEAL_OVERHEAD);
+    u->e = open_sealed(u->v, u->sealed, to);
+    return !u->e;
+}
+
+enum err unseal_secret(struct vault *v, const struct sealed *s, struct secret **ret)
+{
+    struct unsealing u = { v, s, E_OVERLOADED };
+    struct secret *opened;
+
+    if (!formed(s))
+        return E_TAMPERED;
+    opened = secret_fill(s->bytes.len - VAULT_SEAL_OVERHEAD, unseal_into, &u);
+    if (opened)
+        *ret = opened;
+    return u.e;
 }

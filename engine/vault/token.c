@@ -115,23 +115,6 @@ enum err grant_open(struct vault *v, struct str tenant, struct str account, stru
     return e;
 }
 
-enum err unseal_secret(struct vault *v, struct str tenant, struct str account, struct str purpose, struct str sealed,
-    struct secret **ret)
-{
-    struct buf plain = BUF_INIT(SEALED_MAX);
-    struct secret *s = NULL;
-    enum err e = vault_unseal(v, tenant, account, purpose, sealed, &plain);
-
-    if (!e) {
-        s = secret_take(plain.p, plain.len);
-        e = s ? OK : E_OVERLOADED;
-    }
-    buf_release(&plain);
-    if (!e)
-        *ret = s;
-    return e;
-}
-
 /* ---- what a slot's state means ----------------------------------------------------------------------------------- */
 
 void slot_publish(struct vault_slot *s, uint64_t generation, wall_ms_t obtained, wall_ms_t expires, bool refreshable,
@@ -204,8 +187,9 @@ static enum err lease_take(struct vault *v, struct vault_slot *s, struct vault_l
     struct vault_token *t = s->current;
 
     if (!t || t->generation != s->generation) {
+        const struct sealed sealed = { s->tenant, s->id, STR("access"), str_n(s->access, s->access_len) };
         struct secret *secret;
-        enum err e = unseal_secret(v, s->tenant, s->id, STR("access"), str_n(s->access, s->access_len), &secret);
+        enum err e = unseal_secret(v, &sealed, &secret);
 
         if (e)
             return e == E_TAMPERED || e == E_NOT_FOUND ? E_RECONNECT_NEEDED : e;

@@ -49,6 +49,40 @@ static void test_secret_keeps_wipes_and_refuses(void **state)
     secret_release(s);
 }
 
+static bool write_token(uint8_t *to, size_t n, void *arg)
+{
+    memcpy(to, "gho_token", n);
+    *(const uint8_t **)arg = to;
+    return true;
+}
+
+static bool write_and_fail(uint8_t *to, size_t n, void *arg)
+{
+    return !write_token(to, n, arg);
+}
+
+static void test_secret_is_filled_where_it_stays(void **state)
+{
+    struct secret *neighbour = secret_copy("keeps the region", 16), *s;
+    const volatile uint8_t *written = NULL, *p;
+    struct str want = STR("gho_token");
+
+    s = secret_fill(9, write_token, &written);
+    assert_non_null(s);
+    secret_use(s, look, &want);
+    secret_use(s, find_place, &p);
+    assert_ptr_equal(p, written);
+    secret_release(s);
+    assert_null(secret_fill(9, write_and_fail, &written));
+#ifndef SANITIZED
+    assert_int_equal(written[0], 0);
+#endif
+    written = NULL;
+    assert_null(secret_fill(SECRET_MAX + 1, write_token, &written));
+    assert_null(written);
+    secret_release(neighbour);
+}
+
 static void test_secret_is_gone_from_memory_after_release(void **state)
 {
     struct secret *s = secret_copy("correct horse", 13), *neighbour = secret_copy("keeps the region", 16);
@@ -469,6 +503,7 @@ int main(void)
         /* first, as the warning it looks for is said once in the life of a process */
         cmocka_unit_test(test_secret_works_without_locked_memory),
         cmocka_unit_test(test_secret_keeps_wipes_and_refuses),
+        cmocka_unit_test(test_secret_is_filled_where_it_stays),
         cmocka_unit_test(test_secret_is_gone_from_memory_after_release),
         cmocka_unit_test(test_secret_slots_are_reused_and_disjoint),
         cmocka_unit_test(test_secret_misuse_ends_the_process),

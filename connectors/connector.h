@@ -18,7 +18,7 @@
  * The API's version and its changes
  *   1  first version
  *   2  limits: per method and per resource, spacing, units, where answers tell what is left; requests with their costs;
- *      classify says which limit an answer is about
+ *      classify says which limit an answer is about; js_copy_str, js_take, text_int
  */
 #ifndef SLUICE_CONNECTOR_H
 #define SLUICE_CONNECTOR_H
@@ -271,6 +271,7 @@ int64_t call_time(struct call *call);        /* when the call began, ms since 19
 struct json *js_obj(struct call *call);
 struct json *js_arr(struct call *call);
 struct json *js_text(struct call *call, const char *s);
+/* A value that is a part of something already, an argument or an answer, is copied. */
 void js_set(struct call *call, struct json *obj, const char *key, struct json *value);
 void js_set_str(struct call *call, struct json *obj, const char *key, const char *value);
 /* A string of an answer or an argument as it is; "" if it is absent or no string. */
@@ -289,6 +290,8 @@ static inline struct json *js_get(const struct json *obj, const char *path)
 {
     return js_down(obj, path, strcspn(path, "."));
 }
+/* Takes a member out of an answer (NULL if there is none): it goes into a result or a request without being copied. */
+struct json *js_take(struct json *obj, const char *key);
 struct json *js_at(const struct json *arr, size_t i);
 size_t js_len(const struct json *v);                                /* items or members; 0 for anything else */
 const char *js_str(struct call *call, const struct json *obj, const char *path);     /* "" if absent or no string */
@@ -302,6 +305,7 @@ struct json *js_next(const struct json *item);
 void *call_memory(struct call *call, size_t n);
 /* Text that lives until the call ends. */
 const char *text(struct call *call, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+const char *text_int(struct call *call, int64_t v);                 /* "42" */
 const char *text_time(struct call *call, int64_t ms);               /* RFC 3339, UTC, whole seconds */
 int64_t time_of_text(const char *rfc3339);                          /* -1 if it is none */
 const char *text_base64url(struct call *call, const char *s);       /* with padding left off */

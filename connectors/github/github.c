@@ -222,7 +222,7 @@ TOOL(github_create_issue,
 
 static const char *issue_path(struct call *call, const char *owner, const char *name)
 {
-    const char *number = text(call, "%lld", (long long)arg_int(call, "number"));
+    const char *number = text_int(call, arg_int(call, "number"));
 
     return path(call, "/repos/{}/{}/issues/{}", owner, name, number, NULL);
 }

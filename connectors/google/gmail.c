@@ -96,7 +96,7 @@ TOOL(gmail_search,
     .scopes = NAMES("https://www.googleapis.com/auth/gmail.readonly"))
 {
     struct json *found, *list = js_arr(call);
-    const char *count = text(call, "%lld", (long long)(arg_has(call, "count") ? arg_int(call, "count") : 10));
+    const char *count = text_int(call, arg_has(call, "count") ? arg_int(call, "count") : 10);
     enum err e = await_get(call, &found, query(call, "/gmail/v1/users/me/messages", "q", arg_str(call, "words"),
                                                "maxResults", count, NULL));
 

@@ -81,7 +81,7 @@ TOOL(outlook_list_mail,
     struct json *reply;
     int64_t count = arg_has(call, "count") ? arg_int(call, "count") : 10;
     enum err e = await_get(call, &reply,
-                           query(call, "/v1.0/me/messages", "$top", text(call, "%lld", (long long)count),
+                           query(call, "/v1.0/me/messages", "$top", text_int(call, count),
                                  "$select", MAIL_FIELDS, "$orderby", "receivedDateTime desc",
                                  "$filter", arg_bool(call, "unread_only") ? "isRead eq false" : "", NULL));
 
@@ -111,7 +111,7 @@ TOOL(outlook_search_mail,
         if (*p == '"' || *p == '\\')
             return fail(call, E_ARGS_INVALID, "words must not contain quotes or backslashes");
     e = await_get(call, &reply, query(call, "/v1.0/me/messages", "$search", text(call, "\"%s\"", words), "$top",
-                                      text(call, "%lld", (long long)count), "$select", MAIL_FIELDS, NULL));
+                                      text_int(call, count), "$select", MAIL_FIELDS, NULL));
     if (e)
         return e;
     result_json(call, "messages", mail_summaries(call, reply));

@@ -166,7 +166,7 @@ static enum settled await_look(struct call *call, const char *method, const char
         return SETTLED_NOT_DONE;            /* the post itself was never tried */
     js_set_str(call, fields, "channel", channel);
     js_set_str(call, fields, "include_all_metadata", "true");
-    js_set_str(call, fields, "oldest", text(call, "%lld", (long long)(call_time(call) / 1000 - LOOK_BACK_S)));
+    js_set_str(call, fields, "oldest", text_int(call, call_time(call) / 1000 - LOOK_BACK_S));
     js_set_str(call, fields, "limit", "15");
     if (thread)
         js_set_str(call, fields, "ts", thread);

@@ -108,12 +108,13 @@ struct json *js_arr(struct call *c)                         { return json_array(
 struct json *js_text(struct call *c, const char *s)         { return json_string_z(&c->arena, s ? s : ""); }
 size_t js_len(const struct json *v)                         { return json_len(v); }
 struct json *js_at(const struct json *arr, size_t i)        { return json_at(arr, i); }
+struct json *js_take(struct json *obj, const char *key)     { return json_del(obj, key); }
 struct json *js_first(const struct json *arr)               { return json_first(arr); }
 struct json *js_next(const struct json *item)               { return json_next(item); }
 
 void js_set(struct call *c, struct json *obj, const char *key, struct json *value)
 {
-    json_set(&c->arena, obj, key, value);       /* copies what already has a place (an argument, a part of an answer) */
+    json_set(&c->arena, obj, key, value);
 }
 
 void js_set_str(struct call *c, struct json *obj, const char *key, const char *value)
@@ -234,6 +235,14 @@ const char *text(struct call *c, const char *fmt, ...)
     vsnprintf(z, (size_t)n + 1, fmt, ap);
     va_end(ap);
     return z;
+}
+
+const char *text_int(struct call *c, int64_t v)
+{
+    struct json *number = json_int_new(&c->arena, v);
+    const char *z = number ? arena_z(&c->arena, json_num_raw(number)) : NULL;
+
+    return z ? z : "";
 }
 
 const char *text_time(struct call *c, int64_t ms)

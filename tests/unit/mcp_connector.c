@@ -51,6 +51,25 @@ TOOL(bed_list, .provider = &bed_provider, .name = "bed.list", .summary = "Answer
     return OK;
 }
 
+/* What a body does with a provider's answer. */
+TOOL(bed_shape, .provider = &bed_provider, .name = "bed.shape", .summary = "Shapes", .effect = EFFECT_READS,
+     .result = FIELDS({ "shape", T_JSON, 0, 0 }, { "items", T_JSON, 0, 0 }))
+{
+    struct json *reply = js_parse(call, "{\"from\":{\"who\":{\"mail\":\"a \\\"b\\\" c\"}},\"n\":1,"
+                                        "\"items\":[{\"x\":[1]}]}");
+    struct json *shape = js_obj(call);
+
+    js_copy_str(call, shape, "mail", js_get(reply, "from.who.mail"));
+    js_copy_str(call, shape, "no_string", js_get(reply, "n"));
+    js_copy_str(call, shape, "absent", js_get(reply, "from.nobody.mail"));
+    js_set_str(call, shape, "number", text_int(call, INT64_MIN));
+    result_json(call, "items", js_take(reply, "items"));
+    js_set_bool(call, shape, "left", js_get(reply, "items") != NULL || js_take(reply, "items") != NULL);
+    js_set(call, shape, "rest", reply);
+    result_json(call, "shape", shape);
+    return OK;
+}
+
 TOOL(bed_write, .provider = &bed_provider, .name = "bed.write", .summary = "Changes something", .effect = EFFECT_WRITES,
      .args = FIELDS({ "what", T_STRING, 1, 50 }), .result = FIELDS({ "n", T_INT, 0, 1000000 }))
 {

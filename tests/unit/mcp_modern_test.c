@@ -236,6 +236,12 @@ static void results_are_structured_and_text(void **state)
     assert_str_at(&r, "result content 0 text", "some items");
     assert_str_at(&r, "result structuredContent items 1", "item 1");
     reply_release(&r);
+    modern_call(&b, "bed.shape", "{}", &r);
+    assert_str_at(&r, "result content 0 text",
+                  "{\"items\":[{\"x\":[1]}],\"shape\":{\"mail\":\"a \\\"b\\\" c\",\"no_string\":\"\",\"absent\":\"\","
+                  "\"number\":\"-9223372036854775808\",\"left\":false,"
+                  "\"rest\":{\"from\":{\"who\":{\"mail\":\"a \\\"b\\\" c\"}},\"n\":1}}}");
+    reply_release(&r);
     modern_call(&b, "bed.add", "{\"a\":2}", &r);        /* does not fit: for the model to mend */
     assert_int_equal(r.status, 200);
     assert_str_at(&r, "result _meta dev.sluice/error", "args_invalid");
@@ -318,7 +324,7 @@ static void lists_show_what_policy_could_allow(void **state)
     }
     assert_string_equal(seen,
                         "bed.add bed.announce bed.ask bed.fail bed.heavy bed.list bed.log bed.mirror bed.progress "
-                        "bed.wait bed.write ");
+                        "bed.shape bed.wait bed.write ");
     modern_call(&b, "bed.secret", "{}", &r);
     assert_str_at(&r, "result _meta dev.sluice/error", "policy_denied");
     assert_non_null(strstr(z_at(&r, "result content 0 text"), "no-secrets"));

@@ -20,8 +20,10 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <openssl/core_names.h>
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
+#include <openssl/params.h>
 #include <openssl/sha.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -79,7 +81,7 @@ static struct contexts *contexts(void)
 
 void sha256_parts(const struct str *parts, size_t n_parts, uint8_t out[SHA256_LEN])
 {
-    SHA256_CTX md;
+    UNSET SHA256_CTX md;
 
     ASSERT(SHA256_Init(&md));
     for (size_t i = 0; i < n_parts; i++) {
@@ -204,25 +206,45 @@ enum err aead_open(const uint8_t key[AEAD_KEY_LEN], struct str aad, const void *
 
 /* ---- signatures ---- */
 
-void ed25519_keypair(uint8_t secret[32], uint8_t public_[32])
+void ed25519_public(const uint8_t secret[32], uint8_t public_[32])
 {
+    EVP_PKEY *key = EVP_PKEY_new_raw_private_key(EVP_PKEY_ED25519, NULL, secret, ED25519_LEN);
     size_t len = ED25519_LEN;
-    EVP_PKEY *key;
 
-    crypto_random(secret, ED25519_LEN);
-    key = EVP_PKEY_new_raw_private_key(EVP_PKEY_ED25519, NULL, secret, ED25519_LEN);
     ASSERT(key);
     ASSERT(EVP_PKEY_get_raw_public_key(key, public_, &len) && len == ED25519_LEN);
     EVP_PKEY_free(key);
 }
 
-void ed25519_sign(const uint8_t secret[32], const void *p, size_t n, uint8_t sig[64])
+void ed25519_keypair(uint8_t secret[32], uint8_t public_[32])
 {
-    EVP_PKEY *key = EVP_PKEY_new_raw_private_key(EVP_PKEY_ED25519, NULL, secret, ED25519_LEN);
+    crypto_random(secret, ED25519_LEN);
+    ed25519_public(secret, public_);
+}
+
+/* With both halves at hand OpenSSL does not compute the public one, which takes as long as a signature. */
+static EVP_PKEY *ed25519_pair(const uint8_t secret[32], const uint8_t public_[32])
+{
+    EVP_PKEY_CTX *c = EVP_PKEY_CTX_new_from_name(NULL, "ED25519", NULL);
+    OSSL_PARAM halves[] = {
+        OSSL_PARAM_construct_octet_string(OSSL_PKEY_PARAM_PRIV_KEY, (void *)(uintptr_t)secret, ED25519_LEN),
+        OSSL_PARAM_construct_octet_string(OSSL_PKEY_PARAM_PUB_KEY, (void *)(uintptr_t)public_, ED25519_LEN),
+        OSSL_PARAM_construct_end(),
+    };
+    EVP_PKEY *key = NULL;
+
+    ASSERT(c && EVP_PKEY_fromdata_init(c) > 0 && EVP_PKEY_fromdata(c, &key, EVP_PKEY_KEYPAIR, halves) > 0);
+    EVP_PKEY_CTX_free(c);
+    return key;
+}
+
+void ed25519_sign(const uint8_t secret[32], const uint8_t public_[32], const void *p, size_t n, uint8_t sig[64])
+{
+    EVP_PKEY *key = ed25519_pair(secret, public_);
     EVP_MD_CTX *md = EVP_MD_CTX_new();
     size_t len = ED25519_SIG_LEN;
 
-    ASSERT(key && md);
+    ASSERT(md);
     ASSERT(EVP_DigestSignInit_ex(md, NULL, NULL, NULL, NULL, key, NULL) > 0);
     ASSERT(EVP_DigestSign(md, sig, &len, n > 0 ? p : (const void *)"", n) > 0 && len == ED25519_SIG_LEN);
     EVP_MD_CTX_free(md);

@@ -27,7 +27,9 @@ void aead_seal(const uint8_t key[AEAD_KEY_LEN], struct str aad, const void *p, s
 enum err aead_open(const uint8_t key[AEAD_KEY_LEN], struct str aad, const void *p, size_t n, uint8_t *out);
 
 void ed25519_keypair(uint8_t secret[32], uint8_t public_[32]);
-void ed25519_sign(const uint8_t secret[32], const void *p, size_t n, uint8_t sig[64]);
+void ed25519_public(const uint8_t secret[32], uint8_t public_[32]);
+/* public_ must have come from ed25519_public(): two signatures made with different ones would give the secret away. */
+void ed25519_sign(const uint8_t secret[32], const uint8_t public_[32], const void *p, size_t n, uint8_t sig[64]);
 bool ed25519_verify(const uint8_t public_[32], const void *p, size_t n, const uint8_t sig[64]);
 
 bool bytes_equal_ct(const void *a, const void *b, size_t n);        /* constant time */

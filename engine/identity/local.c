@@ -28,11 +28,9 @@ struct identity_local {
 static void derive_public(const uint8_t *seed, size_t n, void *arg)
 {
     struct identity_local *l = arg;
-    EVP_PKEY *key = EVP_PKEY_new_raw_private_key(EVP_PKEY_ED25519, NULL, seed, n);
-    size_t len = sizeof(l->public_);
 
-    ASSERT(key && EVP_PKEY_get_raw_public_key(key, l->public_, &len) == 1 && len == ED25519_LEN);
-    EVP_PKEY_free(key);
+    ASSERT(n == ED25519_LEN);
+    ed25519_public(seed, l->public_);
 }
 
 enum err identity_local_open(const char *dir, struct str issuer, bool create, struct identity_local **ret,
@@ -146,6 +144,7 @@ static struct json *make_claims(struct arena *a, const struct identity_local *l,
 }
 
 struct signing {
+    const uint8_t *public_;
     struct str text;
     uint8_t sig[ED25519_SIG_LEN];
 };
@@ -155,7 +154,7 @@ static void sign(const uint8_t *seed, size_t n, void *arg)
     struct signing *s = arg;
 
     ASSERT(n == ED25519_LEN);
-    ed25519_sign(seed, s->text.p, s->text.len, s->sig);
+    ed25519_sign(seed, s->public_, s->text.p, s->text.len, s->sig);
 }
 
 enum err identity_mint(const struct identity_local *l, const struct identity_mint *m, struct buf *out,
@@ -175,6 +174,7 @@ enum err identity_mint(const struct identity_local *l, const struct identity_min
     buf_add_c(&token, '.');
     buf_add_b64url(&token, buf_str(&claims));
     if (!token.overflow) {
+        s.public_ = l->public_;
         s.text = buf_str(&token);
         secret_use(l->seed, sign, &s);
         buf_add_c(&token, '.');

@@ -150,22 +150,23 @@ static void test_ed25519_rfc8032(void **state)
     uint8_t secret[32], public_[32], sig[64], msg = 0x72;
 
     unhex("9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60", secret);
-    unhex("d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a", public_);
-    ed25519_sign(secret, NULL, 0, sig);
+    ed25519_public(secret, public_);
+    assert_hex(public_, 32, "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a");
+    ed25519_sign(secret, public_, NULL, 0, sig);
     assert_hex(sig, 64, "e5564300c360ac729086e2cc806e828a84877f1eb8e5d974d873e06522490155"
                         "5fb8821590a33bacc61e39701cf9b46bd25bf5f0595bbe24655141438e7a100b");
     assert_true(ed25519_verify(public_, NULL, 0, sig));
     assert_false(ed25519_verify(public_, &msg, 1, sig));
     unhex("4ccd089b28ff96da9db6c346ec114e0f5b8a319f35aba624da8cf6ed4fb8a6fb", secret);
     unhex("3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c", public_);
-    ed25519_sign(secret, &msg, 1, sig);
+    ed25519_sign(secret, public_, &msg, 1, sig);
     assert_hex(sig, 64, "92a009a9f0d4cab8720e820b5f642540a2b27b5416503f8fb3762223ebdb69da"
                         "085ac1e43e15996e458f3613d0f11d8c387b2eaeb4302aeeb00d291612bb0c00");
     assert_true(ed25519_verify(public_, &msg, 1, sig));
     sig[40] ^= 4;
     assert_false(ed25519_verify(public_, &msg, 1, sig));
     ed25519_keypair(secret, public_);
-    ed25519_sign(secret, "abc", 3, sig);
+    ed25519_sign(secret, public_, "abc", 3, sig);
     assert_true(ed25519_verify(public_, "abc", 3, sig));
     memset(public_, 0xff, 32);          /* not a point */
     assert_false(ed25519_verify(public_, "abc", 3, sig));

@@ -30,6 +30,8 @@ extern void (*check_context)(void (*say)(const char *));
 #define ARRAY_LEN(a)  (sizeof(a) / sizeof((a)[0]))
 /* Has a frame of its own, so that its caller does not hold it while it waits: a task's stack counts by the page. */
 #define NOINLINE      __attribute__((noinline))
+/* For large arrays that are written before they are read: the compiler is told to fill every other local with zeros. */
+#define UNSET         __attribute__((uninitialized))
 #define CONTAINER_OF(ptr, type, member) ((type *)((char *)(ptr) - offsetof(type, member)))
 
 /* Objects carry a magic word: set at birth, checked at the door, cleared at death. */

@@ -25,9 +25,6 @@ struct walk {
     const struct index_entry **pending;         /* reached, and still to be weighed: at most PENDING_MAX */
 };
 
-/* For arrays that are written before they are read. */
-#define UNSET __attribute__((uninitialized))
-
 const char *policy_fault_text(enum policy_fault fault)
 {
     switch (fault) {

@@ -379,7 +379,7 @@ enum err policy_entities_freeze(struct policy_entities *s, struct errinfo *info)
 static struct policy_entity *layer_put(struct policy_layer *l, struct arena *a, struct policy_uid uid,
     const struct policy_entity *known, const struct policy_uid *const *parents, size_t n_parents)
 {
-    __attribute__((uninitialized)) const struct policy_entity *up[POLICY_LAYER_MAX];
+    UNSET const struct policy_entity *up[POLICY_LAYER_MAX];
     size_t total = known ? known->n_ancestors : 0, at = 0;
     struct policy_ancestor *v;
     struct policy_entity *out;

@@ -534,7 +534,7 @@ enum policy_verdict eval_value(struct eval *e, const struct program_policy *p, s
 enum policy_verdict eval_policy(struct eval *e, const struct program_policy *p)
 {
     /* what is on the stack was pushed: clearing all of it first would cost as much as a short condition */
-    __attribute__((uninitialized)) struct policy_value local[STACK_LOCAL + 1];
+    UNSET struct policy_value local[STACK_LOCAL + 1];
     struct policy_value *stack = local;
 
 #ifdef __clang_analyzer__       /* which does not see that */

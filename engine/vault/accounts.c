@@ -146,7 +146,7 @@ static struct vault_slot *slot_get(struct vault *v, struct str key)
 
 struct vault_slot *slot_find(struct vault *v, struct str tenant, struct str id)
 {
-    char text[KEY_MAX];
+    UNSET char text[KEY_MAX];
     struct str key = key_join(text, tenant, id, STR_NULL);
 
     return key.len ? slot_get(v, key) : NULL;
@@ -228,7 +228,7 @@ struct vault_slot *slot_by_owner(struct vault *v, struct str tenant, struct str 
     struct str label,
     bool any_label)
 {
-    char text[KEY_MAX];
+    UNSET char text[KEY_MAX];
     struct str key = key_join(text, tenant, user, provider.p ? provider : STR(""));
     uint64_t hash = hash_bytes(key.p, key.len);
     struct shard *shard = shard_at(v->by_owner, hash);

@@ -277,7 +277,8 @@ enum err vault_seal(struct vault *v, struct str tenant, struct str account, stru
 {
     struct tenant_key *k = key_find(v, tenant);
     uint8_t key[AEAD_KEY_LEN], salt[SALT_LEN];
-    char aad[AAD_MAX], *p;
+    UNSET char aad[AAD_MAX];
+    char *p;
 
     if (account.len > NAME_LEN_MAX || purpose.len > NAME_LEN_MAX)
         return E_CALL_TOO_LARGE;
@@ -300,7 +301,7 @@ static enum err open_sealed(struct vault *v, const struct sealed *s, uint8_t *to
     struct tenant_key *k = key_find(v, s->tenant);
     const uint8_t *at = (const uint8_t *)s->bytes.p + 1;
     uint8_t key[AEAD_KEY_LEN];
-    char aad[AAD_MAX];
+    UNSET char aad[AAD_MAX];
     enum err e;
 
     if (!k || !salted_key(k, at, key))

@@ -166,7 +166,7 @@ const char *js_write(struct call *c, const struct json *v)
     return z ? z : "";
 }
 
-struct json *js_down(const struct json *obj, const char *path, size_t step)
+static NOINLINE struct json *down_further(const struct json *obj, const char *path, size_t step)
 {
     struct json *at = json_get_str(obj, str_n(path, step));
 
@@ -176,6 +176,11 @@ struct json *js_down(const struct json *obj, const char *path, size_t step)
         at = json_get_str(at, str_n(path, step));
     }
     return at;
+}
+
+struct json *js_down(const struct json *obj, const char *path, size_t step)
+{
+    return path[step] ? down_further(obj, path, step) : json_get_str(obj, str_n(path, step));
 }
 
 /* Strings of a parsed answer are views into it and need not end in NUL: the copy goes where the call's memory is. */

@@ -58,27 +58,25 @@ bool json_double(const struct json *j, double *ret)
     return true;
 }
 
-bool json_is_integral(const struct json *j)
+/* Those that need a decimal are apart: its digits are a kilobyte of stack, which whoever holds it also clears. */
+static NOINLINE bool number_integral(const struct json *j)
 {
     struct decimal d;
 
-    if (!json_is(j, JSON_NUMBER))
-        return json_is(j, JSON_INT);
     decimal_from(&d, json_num_raw(j));
     return decimal_integral(&d);
 }
 
-bool json_int(const struct json *j, int64_t *ret)
+bool json_is_integral(const struct json *j)
+{
+    return json_is(j, JSON_NUMBER) ? number_integral(j) : json_is(j, JSON_INT);
+}
+
+static NOINLINE bool number_int(const struct json *j, int64_t *ret)
 {
     struct decimal d;
     int64_t v = 0;
 
-    if (json_is(j, JSON_INT)) {
-        *ret = j->u.i;
-        return true;
-    }
-    if (!json_is(j, JSON_NUMBER))
-        return false;
     decimal_from(&d, json_num_raw(j));
     if (!decimal_integral(&d) || d.point > 19)
         return false;
@@ -95,14 +93,20 @@ bool json_int(const struct json *j, int64_t *ret)
     return true;
 }
 
-int json_num_cmp(const struct json *a, const struct json *b)
+bool json_int(const struct json *j, int64_t *ret)
+{
+    if (json_is(j, JSON_INT)) {
+        *ret = j->u.i;
+        return true;
+    }
+    return json_is(j, JSON_NUMBER) && number_int(j, ret);
+}
+
+static NOINLINE int number_cmp(const struct json *a, const struct json *b)
 {
     struct decimal x, y;
     int sign, order;
 
-    ASSERT(json_is_number(a) && json_is_number(b));
-    if (a->type == JSON_INT && b->type == JSON_INT)
-        return (a->u.i > b->u.i) - (a->u.i < b->u.i);
     decimal_from(&x, json_num_raw(a));
     decimal_from(&y, json_num_raw(b));
     if (x.n == 0 || y.n == 0)
@@ -116,6 +120,14 @@ int json_num_cmp(const struct json *a, const struct json *b)
     if (order)
         return order > 0 ? sign : -sign;
     return x.n == y.n ? 0 : x.n > y.n ? sign : -sign;
+}
+
+int json_num_cmp(const struct json *a, const struct json *b)
+{
+    ASSERT(json_is_number(a) && json_is_number(b));
+    if (a->type == JSON_INT && b->type == JSON_INT)
+        return (a->u.i > b->u.i) - (a->u.i < b->u.i);
+    return number_cmp(a, b);
 }
 
 /* --- building ----------------------------------------------------------------------------------------------- */

@@ -256,24 +256,21 @@ static bool decimal_equal(const struct decimal *a, const struct decimal *b)
         memcmp(a->digits, b->digits, a->n) == 0;
 }
 
+static const int64_t EXACT = (int64_t)1 << 53;      /* up to here each integer is a double of its own */
+
 /*
  * Past 2^53 one double stands for several integers, and its shortest digits spell only one of them.  An integer that is
  * not that one keeps its own digits: two different integers never have one canonical form.  (A fraction takes the text
  * of its double, as RFC 8785 demands: 0.1 and 0.10000000000000001 are one.)
  */
-void number_canonical(struct buf *out, const struct json *j)
+static NOINLINE void canonical_slow(struct buf *out, const struct json *j)
 {
-    const int64_t exact = (int64_t)1 << 53;
     struct str raw = json_num_raw(j);
     struct decimal given, printed;
     char text[JSON_DOUBLE_TEXT];
     size_t n;
     double v;
 
-    if (j->type == JSON_INT && j->u.i >= -exact && j->u.i <= exact) {
-        buf_add_i64(out, j->u.i);
-        return;
-    }
     if (!json_double(j, &v))
         UNREACHABLE();
     n = json_double_text(v, text);
@@ -285,10 +282,18 @@ void number_canonical(struct buf *out, const struct json *j)
     }
     /* point is at most 309: the number is in the range of a double */
     ASSERT(given.point <= DBL_MAX_10_EXP + 1);
-    ASSERT(fabs(v) >= (double)exact);           /* a smaller integer is its double, and prints as itself */
+    ASSERT(fabs(v) >= (double)EXACT);           /* a smaller integer is its double, and prints as itself */
     if (given.negative)
         buf_add_c(out, '-');
     buf_add(out, given.digits, given.n);
     for (int64_t i = given.n; i < given.point; i++)
         buf_add_c(out, '0');
+}
+
+void number_canonical(struct buf *out, const struct json *j)
+{
+    if (j->type == JSON_INT && j->u.i >= -EXACT && j->u.i <= EXACT)
+        buf_add_i64(out, j->u.i);
+    else
+        canonical_slow(out, j);
 }

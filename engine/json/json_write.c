@@ -483,7 +483,7 @@ void members_sort(const struct json **v, size_t n)
 struct members {
     const struct json **v;
     size_t n, cap;
-    const struct json *first[64];
+    const struct json *first[OBJECT_SMALL];
 };
 
 static void members_push(struct members *ms, const struct json *obj)

@@ -23,6 +23,7 @@ enum {
     PAGES = METRIC_LABELS_MAX / SLOTS_PER_PAGE,
     VALUE_MAX = 200,                                /* bytes of a label value; longer ones are "other" */
     BUCKETS = 24,
+    BOUNDS = 31,                                    /* 2^5 - 1: as many as five comparisons tell apart */
     CELL_OVER = BUCKETS,                            /* observations above the last bucket */
     CELL_SUM,                                       /* nanoseconds */
     HISTOGRAM_CELLS,
@@ -31,7 +32,7 @@ enum {
 static const struct {
     int64_t ns;
     const char *le;
-} bounds[BUCKETS] = {
+} bounds[BOUNDS] = {
     { 1000, "0.000001" },     { 2500, "0.0000025" },    { 5000, "0.000005" },
     { 10000, "0.00001" },     { 25000, "0.000025" },    { 50000, "0.00005" },
     { 100000, "0.0001" },     { 250000, "0.00025" },    { 500000, "0.0005" },
@@ -40,6 +41,7 @@ static const struct {
     { 100000000, "0.1" },     { 250000000, "0.25" },    { 500000000, "0.5" },
     { 1000000000, "1" },      { 2500000000, "2.5" },    { 5000000000, "5" },
     { 10000000000, "10" },    { 30000000000, "30" },    { 60000000000, "60" },
+    [BUCKETS ... BOUNDS - 1] = { INT64_MAX, NULL },
 };
 
 static const struct {
@@ -115,7 +117,17 @@ static size_t cells_per_slot(enum metric m)
     return table[m].kind == METRIC_HISTOGRAM ? HISTOGRAM_CELLS : 1;
 }
 
-static cell_t *my_cells(enum metric m, unsigned slot)
+static NOINLINE cell_t *page_make(enum metric m, _Atomic(cell_t *) *place)
+{
+    cell_t *page = calloc(SLOTS_PER_PAGE * cells_per_slot(m), sizeof(*page));
+
+    ASSERT(page);
+    atomic_store_explicit(place, page, memory_order_release);
+    return page;
+}
+
+/* per_slot: cells_per_slot(m), which the caller has checked and the compiler knows. */
+static inline cell_t *my_cells(enum metric m, unsigned slot, size_t per_slot)
 {
     struct block *b = mine ? mine : block_join();
     _Atomic(cell_t *) *place;
@@ -124,57 +136,64 @@ static cell_t *my_cells(enum metric m, unsigned slot)
     ASSERT((unsigned)m < METRIC_COUNT && slot < METRIC_LABELS_MAX);
     place = &b->pages[m][slot / SLOTS_PER_PAGE];
     page = atomic_load_explicit(place, memory_order_relaxed);
-    if (__builtin_expect(!page, 0)) {
-        page = calloc(SLOTS_PER_PAGE * cells_per_slot(m), sizeof(*page));
-        ASSERT(page);
-        atomic_store_explicit(place, page, memory_order_release);
-    }
-    return page + slot % SLOTS_PER_PAGE * cells_per_slot(m);
+    if (__builtin_expect(!page, 0))
+        page = page_make(m, place);
+    return page + slot % SLOTS_PER_PAGE * per_slot;
 }
 
-static void cell_add(cell_t *c, int64_t n)
+static inline void cell_add(cell_t *c, int64_t n)
 {
     int64_t v = (int64_t)((uint64_t)atomic_load_explicit(c, memory_order_relaxed) + (uint64_t)n);
 
     atomic_store_explicit(c, v, memory_order_relaxed);
 }
 
+static inline void add_at(enum metric m, unsigned slot, int64_t n)
+{
+    ASSERT((unsigned)m < METRIC_COUNT && table[m].kind != METRIC_HISTOGRAM);
+    cell_add(my_cells(m, slot, 1), n);
+}
+
 void metric_add_at(enum metric m, unsigned slot, int64_t n)
 {
-    cell_t *cell = my_cells(m, slot);
-
-    ASSERT(table[m].kind != METRIC_HISTOGRAM);
-    cell_add(cell, n);
+    add_at(m, slot, n);
 }
 
 void metric_add(enum metric m, int64_t n)
 {
-    metric_add_at(m, 0, n);
+    add_at(m, 0, n);
+}
+
+/* The first bucket that holds it, or CELL_OVER. A processor cannot guess durations, so nothing here branches. */
+static inline size_t bucket_of(int64_t ns)
+{
+    size_t low = 0;
+
+    for (size_t step = (BOUNDS + 1) / 2; step > 0; step /= 2)
+        low += ns > bounds[low + step - 1].ns ? step : 0;
+    return low;
+}
+
+static inline void observe_at(enum metric m, unsigned slot, int64_t ns)
+{
+    cell_t *cells;
+
+    ASSERT((unsigned)m < METRIC_COUNT && table[m].kind == METRIC_HISTOGRAM);
+    cells = my_cells(m, slot, HISTOGRAM_CELLS);
+    if (ns < 0)
+        ns = 0;
+    cell_add(&cells[bucket_of(ns)], 1);
+    cell_add(&cells[CELL_SUM], ns);
 }
 
 void metric_observe_at(enum metric m, unsigned slot, int64_t ns)
 {
-    cell_t *cells = my_cells(m, slot);
-    size_t low = 0, high = BUCKETS;
-
-    ASSERT(table[m].kind == METRIC_HISTOGRAM);
-    if (ns < 0)
-        ns = 0;
-    while (low < high) {
-        size_t mid = (low + high) / 2;
-
-        if (ns <= bounds[mid].ns)
-            high = mid;
-        else
-            low = mid + 1;
-    }
-    cell_add(&cells[low], 1);       /* low == CELL_OVER if no bucket holds it */
-    cell_add(&cells[CELL_SUM], ns);
+    observe_at(m, slot, ns);
 }
 
 void metric_observe(enum metric m, int64_t ns)
 {
-    metric_observe_at(m, 0, ns);
+    observe_at(m, 0, ns);
 }
 
 /* Values that would break the text format, or give two slots one name, share the slot "other". */

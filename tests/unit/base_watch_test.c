@@ -446,6 +446,40 @@ static void test_metrics_render(void **state)
     buf_release(&b);
 }
 
+/* The bounds are read from the text: what lies on one and just above it is looked for in the counts. */
+static void test_every_bound_of_a_histogram_divides(void **state)
+{
+    static const char head[] = "sluice_step_seconds_bucket{step=\"EVERY\",le=\"";
+    unsigned slot = metric_label(M_STEP_SECONDS, STR("EVERY"));
+    struct buf b = BUF_INIT(1 << 20);
+
+    metric_observe_at(M_STEP_SECONDS, slot, 0);
+    for (int round = 0; round < 2; round++) {
+        unsigned n = 0;
+
+        buf_clear(&b);
+        metric_render(&b);
+        buf_add_c(&b, '\0');
+        for (const char *at = b.p; (at = strstr(at, head)) != NULL; n++) {
+            int64_t bound;
+            char *end;
+
+            at += strlen(head);
+            if (strncmp(at, "+Inf", 4) == 0)
+                break;
+            bound = (int64_t)(strtod(at, &end) * 1e9 + 0.5);
+            if (round > 0) {
+                assert_int_equal(atoi(strchr(end, ' ')), 2 * n + 2);
+                continue;
+            }
+            metric_observe_at(M_STEP_SECONDS, slot, bound);
+            metric_observe_at(M_STEP_SECONDS, slot, bound + 1);
+        }
+        assert_int_equal(n, 24);
+    }
+    buf_release(&b);
+}
+
 static void test_metric_labels_are_bounded(void **state)
 {
     char value[300];
@@ -514,6 +548,7 @@ int main(void)
         cmocka_unit_test(test_log_lines_are_cut_cleanly_at_any_length),
         cmocka_unit_test(test_log_lines_of_threads_do_not_mix),
         cmocka_unit_test(test_metrics_render),
+        cmocka_unit_test(test_every_bound_of_a_histogram_divides),
         cmocka_unit_test(test_metric_labels_are_bounded),
         cmocka_unit_test(test_metrics_of_ended_threads_still_count),
     };

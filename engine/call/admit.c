@@ -4,7 +4,6 @@
  * A permit is granted by hand-over on whatever thread freed it; mail brings the news to the waiter's loop.
  */
 #include "base/check.h"
-#include "base/map.h"
 #include "base/metric.h"
 #include "call/budget.h"
 #include "call/internal.h"
@@ -102,12 +101,6 @@ static enum err await_granted(struct call *c, struct permit_wait *w, const struc
     return e;
 }
 
-/* Queues are shared by tenants, then by their agents: what tells them apart. */
-static uint64_t flow_of(struct str name)
-{
-    return hash_bytes(name.p, name.len);
-}
-
 enum err await_permit(struct call *c, struct permit_wait *w, const struct permit_asked *p, ns_t deadline,
                       int64_t *retry_at)
 {
@@ -116,8 +109,9 @@ enum err await_permit(struct call *c, struct permit_wait *w, const struct permit
     enum rl_result r;
     enum err e;
 
-    *w = (struct permit_wait){ .waiter = { .wake = permit_wake, .tenant = flow_of(c->caller->tenant),
-                                           .agent = flow_of(c->caller->agent) },
+    /* queues are shared by tenants, then by their agents */
+    *w = (struct permit_wait){ .waiter = { .wake = permit_wake, .tenant = c->caller->tenant_hash,
+                                           .agent = c->caller->agent_hash },
                                .mail.fn = permit_mail, .loop = loop_self() };
     r = rl_acquire(rl, &w->waiter, p->asks, p->n, deadline, began);
     if (r == RL_QUEUED) {
@@ -209,8 +203,10 @@ static enum err await_lines(struct call *c, const struct budget_lines *l, unsign
 static enum err await_budgets(struct call *c)
 {
     struct budget_lines lines;
-    enum err e = budgets_of_policy(c, &lines);
+    enum err e;
 
+    budgets_begin(c, &lines);
+    e = budgets_of_policy(c, &lines);
     for (unsigned at = 0; !e && at < lines.n; at += RL_ASKS_MAX)
         e = await_lines(c, &lines, at, lines.n - at < RL_ASKS_MAX ? lines.n - at : RL_ASKS_MAX);
     if (!e)

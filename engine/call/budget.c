@@ -13,7 +13,7 @@
 #include "call/internal.h"
 #include "call/limits.h"
 
-enum { MINUTE_S = 60, HOUR_S = 3600 };
+enum { MINUTE_S = 60, HOUR_S = 3600, PARTS_MAX = 3 };
 
 static const char *const owners[BUDGETS] = { "tenant", "agent", "user" };
 static const char *const kinds[RULES_PER_BUDGET] = { "calls", "writes", "destroys" };
@@ -174,25 +174,38 @@ void budgets_apply(const struct registry *r, struct rl *rl, ns_t now)
 
 /* ---- lines of a call --------------------------------------------------------------------------------------------- */
 
-/* A line's key: from part to part, the tenant first. */
+void budgets_begin(const struct call *c, struct budget_lines *l)
+{
+    struct rl_id tenant = rl_id_of(c->worker->engine->limiter, c->caller->tenant.p, c->caller->tenant.len);
+
+    l->scope = rl_id_sub(tenant, "budgets", 7);
+}
+
+/* What a line's key is shown as; too long a name is not. */
+static struct str line_name(struct call *c, struct str label, const struct str *parts, unsigned n)
+{
+    struct str all[3 + 2 * PARTS_MAX] = { c->caller->tenant, STR("||"), label };
+    size_t len = all[0].len + all[1].len + label.len;
+
+    for (unsigned i = 0; i < n; i++) {
+        all[3 + 2 * i] = STR("|");
+        all[4 + 2 * i] = parts[i];
+        len += 1 + parts[i].len;
+    }
+    return len > RL_KEY_MAX ? STR_NULL : arena_cat(&c->arena, all, 3 + 2 * n);
+}
+
+/* A line's key: from part to part, below the tenant's budgets. */
 static void add_line(struct call *c, struct budget_lines *l, struct budget_line line, unsigned rule, struct str label,
                      const struct str *parts, unsigned n)
 {
-    struct rl_id id = rl_id_of(c->worker->engine->limiter, c->caller->tenant.p, c->caller->tenant.len);
-    struct buf name = BUF_INIT(RL_KEY_MAX);
+    struct rl_id id = rl_id_sub(l->scope, label.p, label.len);
     struct str text;
 
-    id = rl_id_sub(rl_id_sub(id, "budgets", 7), label.p, label.len);
-    buf_add_str(&name, c->caller->tenant);
-    buf_add_z(&name, "||");
-    buf_add_str(&name, label);
-    for (unsigned i = 0; i < n; i++) {
+    ASSERT(n <= PARTS_MAX);
+    for (unsigned i = 0; i < n; i++)
         id = rl_id_sub(id, parts[i].p, parts[i].len);
-        buf_add_c(&name, '|');
-        buf_add_str(&name, parts[i]);
-    }
-    text = name.overflow ? STR_NULL : arena_str(&c->arena, buf_str(&name));     /* too long a name is not shown */
-    buf_release(&name);
+    text = line_name(c, label, parts, n);
     l->asks[l->n] = (struct rl_ask){ .key = text.p, .key_len = (uint16_t)text.len, .rule = (uint16_t)rule, .cost = 1,
                                      .id = id };
     l->of[l->n++] = line;

@@ -27,6 +27,7 @@ struct budget_line {
 };
 
 struct budget_lines {
+    struct rl_id scope;         /* that all keys are under: the tenant's budgets */
     unsigned n;
     struct rl_ask asks[BUDGET_LINES_OF_POLICY];
     struct budget_line of[BUDGET_LINES_OF_POLICY];
@@ -37,6 +38,8 @@ enum err budgets_make(struct registry *r, const struct registry_options *opt, st
 /* Sets the limiter's rules. */
 void budgets_apply(const struct registry *r, struct rl *rl, ns_t now);
 
+/* Before lines are asked for: what their keys are under. */
+void budgets_begin(const struct call *c, struct budget_lines *l);
 /* The budgets of configuration that count this call: at most RL_ASKS_MAX. E_CALL_TOO_LARGE. */
 enum err budgets_of_config(struct call *c, struct budget_lines *ret);
 /* Those of the policies that permit it. E_POLICY_DENIED: more than are looked at. */

@@ -16,7 +16,6 @@
 #include <stdlib.h>
 
 #include "base/log.h"
-#include "base/map.h"
 #include "base/metric.h"
 #include "call/internal.h"
 
@@ -283,8 +282,7 @@ static enum err overloaded(struct call *c)
     struct overload *o = &c->worker->overload;
     bool dear = o->overloaded && is_dear(c);
     ns_t now = c->since;
-    bool in_time = overload_admits(o, hash_bytes(c->caller->tenant.p, c->caller->tenant.len), dear,
-                                   lag_look(&c->worker->lag, now), now);
+    bool in_time = overload_admits(o, c->caller->tenant_hash, dear, lag_look(&c->worker->lag, now), now);
     static metric_slot_t slots[2];
 
     if (in_time && (c->kind != CALL_TOOL || call_room(c->worker)))

@@ -5,6 +5,8 @@
  */
 #include "identity/internal.h"
 
+#include "base/map.h"
+
 #include <stdlib.h>
 
 struct caller_box {
@@ -104,6 +106,8 @@ struct caller *caller_freeze(const struct caller *d)
         groups[i] = put(&at, d->groups[i]);
     box->c.actors = actors;
     box->c.agent = actors[0].name;
+    box->c.tenant_hash = hash_bytes(box->c.tenant.p, box->c.tenant.len);
+    box->c.agent_hash = hash_bytes(box->c.agent.p, box->c.agent.len);
     box->c.scopes = scopes;
     box->c.groups = groups;
     ASSERT(at == (char *)box + text_at + text_size(d));

@@ -2,14 +2,17 @@
  * internal.h -- what the files of fetch/ share. Not for other rooms (unit tests of the pure parts include it).
  *
  * From the ground up: origin.c (hosts, networks), request.c (a request's bytes), reply.c and inflate.c (an answer's
- * bytes) are pure.  multi.c runs libcurl on the loop.  channel.c moves bytes on what it connected.  pool.c keeps
- * connections and queues for them.  exchange.c and full.c carry one exchange, each in its way.  fetch.c is the front.
+ * bytes) are pure.  multi.c runs libcurl on the loop.  channel.c moves bytes on what is connected.  connect.c opens
+ * connections, pool.c keeps them and queues for them.  exchange.c and full.c carry one exchange, each in its way.
+ * fetch.c is the front.
  */
 #ifndef FETCH_INTERNAL_H
 #define FETCH_INTERNAL_H
 
 #include <curl/curl.h>
 #include <openssl/ssl.h>
+#include <netinet/in.h>
+#include <sys/queue.h>
 #include <sys/socket.h>
 
 #include "base/map.h"
@@ -150,7 +153,6 @@ void xfer_close(struct xfer *x);        /* closes its connection too when it is 
 int xfer_take_socket(struct xfer *x);
 enum err curl_setup(struct errinfo *info);
 enum err trust_load(struct fetch *f, const char *ca_file, struct errinfo *info);
-bool fetch_guard_peer(const struct xfer *x, int fd);            /* is the connected peer one that is allowed? */
 
 /* ---- channel.c: a connected socket, plain or with TLS ------------------------------------------------------------ */
 
@@ -175,6 +177,28 @@ enum moved channel_recv(struct channel *ch, char *p, size_t n, size_t *ret_n);
 /* After the peer closed: did it do so itself, rather than somebody between? Always so without TLS: nobody can tell. */
 bool channel_said_goodbye(const struct channel *ch);
 void channel_close(struct channel *ch);
+
+/* ---- connect.c --------------------------------------------------------------------------------------------------- */
+
+struct group;
+
+/* The address that libcurl found last. */
+struct way {
+    union {
+        struct sockaddr any;
+        struct sockaddr_in v4;
+        struct sockaddr_in6 v6;
+    } to;
+    socklen_t len;                      /* 0: none */
+    ns_t until;                         /* then it is looked for again */
+};
+
+/* Waits for a turn in which one more connection may be begun. E_TIMEOUT, E_CANCELLED. */
+enum err await_begin(struct fetch *f, bool handshake, ns_t deadline);
+/* A channel to the group's origin, over which nothing has been said. */
+enum err await_channel(struct group *g, const struct fetch_request *req, struct channel *ret, struct errinfo *info);
+/* A TCP socket as all of those to providers are, not connected; -1: none is to be had. */
+int provider_socket(int family);
 
 /* ---- pool.c ------------------------------------------------------------------------------------------------------ */
 
@@ -202,6 +226,9 @@ struct group {
     unsigned places;                    /* taken: connections, idle ones included, and full transfers */
     struct conn *idle;                  /* newest first */
     struct waiter *first, *last;        /* in line for a place; then nothing is idle */
+    struct way way;
+    unsigned finders;                   /* of those who open a connection: who has libcurl look for the way ... */
+    TAILQ_HEAD(, seeker) seekers;       /* ... and who waits for what they find */
     struct multi *full;                 /* for full transfers, a list: libcurl keeps their connections inside */
     unsigned full_users;
     struct timer full_timer;
@@ -237,8 +264,6 @@ enum err await_place(struct fetch *f, const struct fetch_request *req, const str
                      struct errinfo *info);
 struct multi *full_multi(struct group *g);      /* one of the group's with room; NULL when memory is out */
 void full_release(struct group *g);
-/* Waits for a turn in which one more connection may be begun. E_TIMEOUT, E_CANCELLED. */
-enum err await_begin(struct fetch *f, bool handshake, ns_t deadline);
 void pool_drain(struct fetch *f);
 
 /* ---- exchange.c, full.c ------------------------------------------------------------------------------------------ */

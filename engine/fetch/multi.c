@@ -15,7 +15,6 @@
 #include <errno.h>
 #include <malloc.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <poll.h>
@@ -387,11 +386,11 @@ void multis_drain(struct fetch *f)
 
 /* ---- transfers --------------------------------------------------------------------------------------------------- */
 
-/* Every socket to a provider is made here, after its address was looked at. */
+/* Every socket that libcurl opens is made here, after its address was looked at. */
 static curl_socket_t on_open(void *arg, curlsocktype purpose, struct curl_sockaddr *a)
 {
     struct xfer *x = arg;
-    int fd, one = 1;
+    int fd;
 
     if (purpose != CURLSOCKTYPE_IPCXN || (!x->proxied && !fetch_guard_allows(&x->guard, fetch_net_of(&a->addr)))) {
         x->denied = true;
@@ -403,11 +402,8 @@ static curl_socket_t on_open(void *arg, curlsocktype purpose, struct curl_sockad
         }
         return CURL_SOCKET_BAD;
     }
-    fd = socket(a->family, a->socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, a->protocol);
-    if (fd < 0)
-        return CURL_SOCKET_BAD;
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-    return fd;
+    fd = provider_socket(a->family);
+    return fd < 0 ? CURL_SOCKET_BAD : fd;
 }
 
 /* The connection stands and is about to be used: once, or again only where that is harmless. */
@@ -434,17 +430,6 @@ static int on_ready(void *arg, char *peer, char *local, int peer_port, int local
     return CURL_PREREQFUNC_OK;
 }
 
-bool fetch_guard_peer(const struct xfer *x, int fd)
-{
-    struct sockaddr_storage peer;
-    socklen_t n = sizeof(peer);
-
-    if (x->proxied)
-        return true;
-    return getpeername(fd, (struct sockaddr *)&peer, &n) == 0 &&
-           fetch_guard_allows(&x->guard, fetch_net_of((const struct sockaddr *)&peer));
-}
-
 int xfer_take_socket(struct xfer *x)
 {
     curl_socket_t fd = CURL_SOCKET_BAD;
@@ -455,7 +440,6 @@ int xfer_take_socket(struct xfer *x)
     x->taken = true;
     return fd;
 }
-
 
 /* All connections of a worker share one store of trusted certificates: reading the file takes tens of milliseconds,
  * which libcurl would spend on the loop, once per multi. It is given no file, so that it adds nothing to ours. */
@@ -498,7 +482,6 @@ static bool common_options(struct xfer *x, const char *url)
     SET(CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
     SET(CURLOPT_SSL_VERIFYPEER, 1L);
     SET(CURLOPT_SSL_VERIFYHOST, 2L);
-    SET(CURLOPT_TCP_KEEPALIVE, 1L);
     SET(CURLOPT_CAINFO, NULL);
     SET(CURLOPT_CAPATH, NULL);
     SET(CURLOPT_SSL_CTX_FUNCTION, on_tls);

@@ -10,11 +10,8 @@
  *
  * Keys contain the guard as well, so that what a loose guard let through never serves a request under a strict one.
  */
-#include <errno.h>
 #include <poll.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #include "base/check.h"
 #include "base/metric.h"
@@ -64,6 +61,7 @@ static struct group *group_get(struct fetch *f, const struct fetch_request *req,
     g->origin = *req->origin;
     g->guard = *guard;
     g->key = str_n(g + 1, key.len);
+    TAILQ_INIT(&g->seekers);
     map_put(&f->groups, g->key, g);
     return g;
 }
@@ -72,7 +70,8 @@ static void group_forget_if_empty(struct group *g)
 {
     if (g->places > 0 || g->first || g->full || g->full_users > 0)
         return;
-    ASSERT(!g->idle && g->full_users == 0 && !timer_is_set(&g->full_timer));
+    ASSERT(!g->idle && g->finders == 0 && TAILQ_EMPTY(&g->seekers));
+    ASSERT(g->full_users == 0 && !timer_is_set(&g->full_timer));
     map_del(&g->f->groups, g->key);
     free(g);
 }
@@ -232,123 +231,14 @@ static void conn_destroy(struct conn *c)
     free(c);
 }
 
-/* Waiting for the connection ended before there was one. */
-static enum err connect_given_up(const struct fetch *f, const struct fetch_request *req, enum err e,
-                                 struct errinfo *info)
-{
-    const char *host = req->origin->host;
-
-    if (e != E_TIMEOUT)
-        return e;
-    if (loop_now() >= req->deadline)
-        return err_set(info, E_DEADLINE, "%s: not connected before the deadline", host);
-    return err_set(info, E_UPSTREAM_DOWN, "%s: not connected within %lld ms", host,
-                   (long long)(f->opt.connect_timeout / NS_PER_MS));
-}
-
-static enum err connect_result(const struct xfer *x, const struct fetch_request *req, enum err e,
-                               struct errinfo *info)
-{
-    const char *host = req->origin->host;
-
-    if (e)
-        return connect_given_up(x->f, req, e, info);
-    if (x->result != CURLE_OK && x->denied)
-        return err_set(info, E_EGRESS_DENIED, "%s: its address is one that may not be connected to", host);
-    if (x->result != CURLE_OK)
-        return err_set(info, E_UPSTREAM_DOWN, "%s: %s", host, x->why[0] ? x->why : curl_easy_strerror(x->result));
-    return OK;
-}
-
-/* A socket to the origin, by libcurl; nothing of libcurl's is left afterwards. The caller's to close on OK. */
-static enum err await_socket(struct group *g, const struct fetch_request *req, ns_t until, int *ret_fd,
-                             struct errinfo *info)
-{
-    struct multi *m = multi_roomy(g->f);
-    char url[FETCH_HOST_MAX + 32];
-    struct xfer x = { 0 };
-    int fd = -1;
-    enum err e;
-
-    /* to libcurl all is http: what is spoken on the connection is not its business */
-    snprintf(url, sizeof(url), "http://%s:%u/", g->origin.host, g->origin.port);
-    if (!m || !xfer_open(&x, g->f, &g->guard, url) || !xfer_connects_only(&x) || !xfer_start(&x, m)) {
-        e = err_set(info, E_OVERLOADED, "no memory for a connection");
-    } else {
-        e = connect_result(&x, req, await_xfer(&x, until), info);
-        if (!e) {
-            fd = xfer_take_socket(&x);
-            if (fd < 0)
-                e = err_set(info, E_UPSTREAM_DOWN, "%s: the connection was gone at once", req->origin->host);
-            else if (!fetch_guard_peer(&x, fd))
-                e = err_set(info, E_EGRESS_DENIED, "%s: its peer is one that may not be connected to",
-                            req->origin->host);
-        }
-    }
-    xfer_close(&x);
-    if (e && fd >= 0)
-        close(fd);
-    *ret_fd = e ? -1 : fd;
-    return e;
-}
-
-/* A channel to the origin, over which nothing has been said. Closed again on an error. */
-static enum err await_channel(struct group *g, const struct fetch_request *req, struct channel *ret,
-                              struct errinfo *info)
-{
-    ns_t until = loop_now() + g->f->opt.connect_timeout;
-    char byte;
-    size_t n;
-    enum err e;
-
-    if (until > req->deadline)
-        until = req->deadline;
-    *ret = (struct channel){ .fd = -1 };
-    e = await_socket(g, req, until, &ret->fd, info);
-    if (!e && g->origin.tls) {
-        e = await_channel_tls(ret, g->f->tls, g->origin.host, until, info);
-        e = connect_given_up(g->f, req, e, info);
-    }
-    if (!e && channel_recv(ret, &byte, 1, &n) != MOVED_LATER)
-        e = err_set(info, E_UPSTREAM_DOWN, "%s: closed, or spoke before it was asked", req->origin->host);
-    if (e)
-        channel_close(ret);
-    return e;
-}
-
-/* A thousand calls may want a connection in one turn; their handshakes would hold the loop for seconds. */
-enum err await_begin(struct fetch *f, bool handshake, ns_t deadline)
-{
-    unsigned cost = handshake ? BEGIN_TLS : BEGIN_PLAIN;
-    enum err e = OK;
-
-    while (!e) {
-        if (f->begin_turn != loop_now()) {
-            f->begin_turn = loop_now();
-            f->begin_cost = 0;
-        }
-        if (f->begin_cost + cost <= BEGIN_MAX) {
-            f->begin_cost += cost;
-            return OK;
-        }
-        await_turn();
-        e = loop_now() >= deadline ? E_TIMEOUT : await_sleep(0);
-    }
-    return e;
-}
-
 /* Opens a connection on a place that the caller holds; on failure the place is given back. */
 static enum err await_open(struct group *g, const struct fetch_request *req, struct conn **ret, struct errinfo *info)
 {
     struct fetch *f = g->f;
     struct conn *c = NULL;
     struct channel ch;
-    enum err e = await_begin(f, g->origin.tls, req->deadline);
+    enum err e = await_channel(g, req, &ch, info);
 
-    if (e == E_TIMEOUT)
-        e = err_set(info, E_DEADLINE, "%s: not connected before the deadline", req->origin->host);
-    if (!e)
-        e = await_channel(g, req, &ch, info);
     if (!e && !(c = calloc(1, sizeof(*c)))) {
         channel_close(&ch);
         e = err_set(info, E_OVERLOADED, "no memory for a connection");

@@ -1,5 +1,5 @@
 unit_test(fetch_pure_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/fetch_pure_test.c USES sluice_fetch)
-foreach(name fetch_test fetch_pool_test fetch_full_test)
+foreach(name fetch_test fetch_pool_test fetch_way_test fetch_full_test)
   unit_test(${name}
     SOURCES ${CMAKE_CURRENT_LIST_DIR}/${name}.c ${CMAKE_CURRENT_LIST_DIR}/fetch_bed.c
       ${CMAKE_CURRENT_LIST_DIR}/fetch_upstream.c

@@ -107,3 +107,17 @@ void await_caller(struct caller *c)
     CHECK_ERR(await_wake(&c->done, loop_now() + 30 * NS_PER_S), OK);
     arena_release(&c->arena);
 }
+
+void bed_with(struct bed *b, const struct fetch_options *opt, void (*body)(struct bed *b))
+{
+    struct fetch *kept = b->f;
+
+    CHECK_ERR(fetch_create(opt, &b->f, NULL), OK);
+    body(b);
+    fetch_drain(b->f);
+    CHECK_ERR(await_sleep(loop_now() + 5 * NS_PER_MS), OK);
+    while (metric_sum(M_FETCH_CONNECTIONS) > 0)
+        CHECK_ERR(await_sleep(loop_now() + NS_PER_MS), OK);
+    fetch_destroy(b->f);
+    b->f = kept;
+}

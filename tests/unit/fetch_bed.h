@@ -38,6 +38,8 @@ struct bed {
 /* `opt` may be NULL; its guard and CA are filled in. */
 void bed_run(bool tls, void (*serve)(struct peer *p), void *arg, const struct fetch_options *opt,
              void (*body)(struct bed *b));
+/* body(b) with another fetch in place of the bed's. */
+void bed_with(struct bed *b, const struct fetch_options *opt, void (*body)(struct bed *b));
 struct fetch_request bed_request(struct bed *b, const char *method, const char *path);
 enum err await_bed(struct bed *b, const struct fetch_request *req);
 enum err await_get(struct bed *b, const char *path);

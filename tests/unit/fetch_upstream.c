@@ -127,11 +127,24 @@ static void *accept_main(void *arg)
     return NULL;
 }
 
+static void listen_at(struct upstream *u, const char *address)
+{
+    struct sockaddr_in at = { .sin_family = AF_INET, .sin_addr.s_addr = inet_addr(address),
+                              .sin_port = htons(u->port) };
+    socklen_t n = sizeof(at);
+    int one = 1;
+
+    u->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    setsockopt(u->fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+    ASSERT(bind(u->fd, (struct sockaddr *)&at, sizeof(at)) == 0 && listen(u->fd, 512) == 0);
+    ASSERT(getsockname(u->fd, (struct sockaddr *)&at, &n) == 0);
+    u->port = ntohs(at.sin_port);
+    ASSERT(pthread_create(&u->thread, NULL, accept_main, u) == 0);
+}
+
 struct upstream *upstream_start(bool tls, void (*serve)(struct peer *p), void *arg)
 {
     struct upstream *u = calloc(1, sizeof(*u));
-    struct sockaddr_in at = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-    socklen_t n = sizeof(at);
 
     signal(SIGPIPE, SIG_IGN);
     pthread_mutex_init(&u->lock, NULL);
@@ -139,12 +152,16 @@ struct upstream *upstream_start(bool tls, void (*serve)(struct peer *p), void *a
     u->arg = arg;
     u->speaks_tls = tls;
     tls_setup(u);
-    u->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    ASSERT(bind(u->fd, (struct sockaddr *)&at, sizeof(at)) == 0 && listen(u->fd, 512) == 0);
-    ASSERT(getsockname(u->fd, (struct sockaddr *)&at, &n) == 0);
-    u->port = ntohs(at.sin_port);
-    ASSERT(pthread_create(&u->thread, NULL, accept_main, u) == 0);
+    listen_at(u, "127.0.0.1");
     return u;
+}
+
+void upstream_move(struct upstream *u, const char *address)
+{
+    shutdown(u->fd, SHUT_RDWR);
+    pthread_join(u->thread, NULL);
+    close(u->fd);
+    listen_at(u, address);
 }
 
 void upstream_stop(struct upstream *u)

@@ -52,6 +52,8 @@ struct upstream {
 
 struct upstream *upstream_start(bool tls, void (*serve)(struct peer *p), void *arg);
 void upstream_stop(struct upstream *u);
+/* Listens at another address, same port; connections stay. */
+void upstream_move(struct upstream *u, const char *address);
 
 /* One whole request (head, and body by Content-Length); false when the connection ended. */
 bool peer_request(struct peer *p);

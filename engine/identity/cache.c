@@ -3,7 +3,10 @@
  *
  * Sets of eight entries, found by the token's SHA-256: a digest of the whole text, so that nothing short of a
  * collision can be mistaken for a verified token.  A full set gives up the entry that was used longest ago.  Bounded
- * by construction. 16 locks for all sets, held for the comparison of eight digests.
+ * by construction. 16 locks for all sets, held for a look at one set.
+ *
+ * A set begins with eight bytes of each of its digests, together on a line of the processor's cache: they say which
+ * entry to look at, and the others stay where they are.
  *
  * An entry is refused (and dropped) past its time to live, past the token's own expiry, and when the epoch has moved
  * on: the epoch is raised whenever keys or configuration change.
@@ -18,11 +21,16 @@ enum { WAYS = 8, STRIPES = 16 };
 
 struct entry {
     uint8_t digest[SHA256_LEN];
-    struct caller *caller;          /* NULL: free */
+    struct caller *caller;
     uint64_t epoch;
     wall_ms_t expires;
     ns_t until;
     uint64_t used;                  /* the stripe's count at the last use */
+};
+
+struct set {
+    uint64_t tags[WAYS];            /* tag_of() each entry's digest; 0: the entry is free */
+    struct entry entries[WAYS];
 };
 
 struct stripe {
@@ -34,7 +42,7 @@ struct stripe {
 struct token_cache {
     struct stripe stripes[STRIPES];
     size_t n_sets;
-    struct entry *entries;
+    struct set *sets;
 };
 
 struct token_cache *cache_create(size_t max)
@@ -44,8 +52,8 @@ struct token_cache *cache_create(size_t max)
     ASSERT(c);
     memset(c, 0, sizeof(*c));
     c->n_sets = max < WAYS ? 1 : max / WAYS;
-    c->entries = calloc(c->n_sets * WAYS, sizeof(*c->entries));
-    ASSERT(c->entries);
+    c->sets = calloc(c->n_sets, sizeof(*c->sets));
+    ASSERT(c->sets);
     for (size_t i = 0; i < STRIPES; i++)
         pthread_mutex_init(&c->stripes[i].lock, NULL);
     return c;
@@ -56,45 +64,79 @@ void cache_destroy(struct token_cache *c)
     cache_clear(c);
     for (size_t i = 0; i < STRIPES; i++)
         pthread_mutex_destroy(&c->stripes[i].lock);
-    free(c->entries);
+    free(c->sets);
     free(c);
 }
 
-static struct entry *set_of(struct token_cache *c, const uint8_t digest[32], struct stripe **ret_stripe)
+static struct set *set_of(struct token_cache *c, const uint8_t digest[32], struct stripe **ret_stripe)
 {
     uint64_t h;
-    size_t set;
+    size_t i;
 
     memcpy(&h, digest + 8, sizeof(h));
-    set = h % c->n_sets;
-    *ret_stripe = &c->stripes[set % STRIPES];
-    return c->entries + set * WAYS;
+    i = h % c->n_sets;
+    *ret_stripe = &c->stripes[i % STRIPES];
+    return &c->sets[i];
 }
 
-static void drop(struct stripe *s, struct entry *e)
+static uint64_t tag_of(const uint8_t digest[32])
 {
-    caller_release(e->caller);
-    e->caller = NULL;
+    uint64_t tag;
+
+    memcpy(&tag, digest, sizeof(tag));
+    return tag ? tag : 1;
+}
+
+/* Its entry's place in the set; WAYS: it has none. */
+static size_t way_of(const struct set *set, const uint8_t digest[32])
+{
+    uint64_t tag = tag_of(digest);
+
+    for (size_t i = 0; i < WAYS; i++) {
+        if (set->tags[i] == tag && memcmp(set->entries[i].digest, digest, SHA256_LEN) == 0)
+            return i;
+    }
+    return WAYS;
+}
+
+/* Where a new one goes: a free place, or that of the entry that was used longest ago. */
+static size_t way_for(const struct set *set)
+{
+    size_t at = 0;
+
+    for (size_t i = 0; i < WAYS && set->tags[at]; i++) {
+        if (!set->tags[i] || set->entries[i].used < set->entries[at].used)
+            at = i;
+    }
+    return at;
+}
+
+static void drop(struct stripe *s, struct set *set, size_t way)
+{
+    caller_release(set->entries[way].caller);
+    set->entries[way].caller = NULL;
+    set->tags[way] = 0;
     s->count--;
 }
 
 struct caller *cache_get(struct token_cache *c, const uint8_t digest[32], uint64_t epoch, wall_ms_t now, ns_t mono)
 {
     struct stripe *s;
-    struct entry *e = set_of(c, digest, &s);
+    struct set *set = set_of(c, digest, &s);
     struct caller *found = NULL;
+    size_t way;
 
     pthread_mutex_lock(&s->lock);
-    for (size_t i = 0; i < WAYS; i++, e++) {
-        if (!e->caller || memcmp(e->digest, digest, SHA256_LEN) != 0)
-            continue;
+    way = way_of(set, digest);
+    if (way < WAYS) {
+        struct entry *e = &set->entries[way];
+
         if (e->epoch != epoch || mono >= e->until || now >= e->expires) {
-            drop(s, e);
+            drop(s, set, way);
         } else {
             e->used = ++s->clock;
             found = caller_ref(e->caller);
         }
-        break;
     }
     pthread_mutex_unlock(&s->lock);
     return found;
@@ -105,25 +147,24 @@ void cache_put(struct token_cache *c, const uint8_t digest[32], uint64_t epoch, 
     ns_t until)
 {
     struct stripe *s;
-    struct entry *set = set_of(c, digest, &s), *e = set;
+    struct set *set = set_of(c, digest, &s);
+    struct entry *e;
+    size_t way;
 
     pthread_mutex_lock(&s->lock);
-    for (size_t i = 0; i < WAYS; i++) {
-        if (set[i].caller && memcmp(set[i].digest, digest, SHA256_LEN) == 0) {
-            e = &set[i];
-            break;
-        }
-        if (e->caller && (!set[i].caller || set[i].used < e->used))
-            e = &set[i];
-    }
-    if (e->caller)
-        drop(s, e);
+    way = way_of(set, digest);
+    if (way == WAYS)
+        way = way_for(set);
+    if (set->tags[way])
+        drop(s, set, way);
+    e = &set->entries[way];
     memcpy(e->digest, digest, SHA256_LEN);
     e->caller = caller_ref(caller);
     e->epoch = epoch;
     e->expires = expires;
     e->until = until;
     e->used = ++s->clock;
+    set->tags[way] = tag_of(digest);
     s->count++;
     pthread_mutex_unlock(&s->lock);
 }
@@ -133,8 +174,10 @@ void cache_clear(struct token_cache *c)
     for (size_t i = 0; i < STRIPES; i++)
         pthread_mutex_lock(&c->stripes[i].lock);
     for (size_t i = 0; i < c->n_sets * WAYS; i++) {
-        if (c->entries[i].caller)
-            drop(&c->stripes[i / WAYS % STRIPES], &c->entries[i]);
+        struct set *set = &c->sets[i / WAYS];
+
+        if (set->tags[i % WAYS])
+            drop(&c->stripes[i / WAYS % STRIPES], set, i % WAYS);
     }
     for (size_t i = 0; i < STRIPES; i++)
         pthread_mutex_unlock(&c->stripes[i].lock);

@@ -552,27 +552,6 @@ static void refusals_are_not_remembered_and_the_cache_is_bounded(void **state)
     identity_destroy(id);
 }
 
-static void entries_of_an_older_epoch_are_refused(void **state)
-{
-    struct token_cache *cache = cache_create(8);
-    struct caller *c, *got;
-    uint8_t digest[32] = { 1 };
-
-    assert_int_equal(caller_named(STR("acme"), STR("ann"), STR("cli"), &c, NULL), OK);
-    cache_put(cache, digest, 7, c, 1000, 1000);
-    got = cache_get(cache, digest, 7, 999, 999);
-    assert_ptr_equal(got, c);
-    caller_release(got);
-    assert_null(cache_get(cache, digest, 8, 999, 999));
-    assert_int_equal(cache_count(cache), 0);
-    cache_put(cache, digest, 7, c, 1000, 1000);
-    assert_null(cache_get(cache, digest, 7, 1000, 999));
-    cache_put(cache, digest, 7, c, 1000, 1000);
-    assert_null(cache_get(cache, digest, 7, 999, 1000));
-    caller_release(c);
-    cache_destroy(cache);
-}
-
 /* ---- tenants and issuers
  * ------------------------------------------------------------------------------------------ */
 
@@ -833,7 +812,6 @@ int main(void)
         cmocka_unit_test(scopes_may_be_an_array_and_are_bounded),
         cmocka_unit_test(a_verified_token_is_remembered_for_a_while),
         cmocka_unit_test(refusals_are_not_remembered_and_the_cache_is_bounded),
-        cmocka_unit_test(entries_of_an_older_epoch_are_refused),
         cmocka_unit_test(a_wrong_configuration_is_named),
         cmocka_unit_test(a_tenant_has_one_issuer_or_prefixes),
         cmocka_unit_test(plain_jwt_issuers_may_lack_what_rfc9068_wants),

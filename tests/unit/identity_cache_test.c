@@ -1,0 +1,75 @@
+/* identity_cache_test.c -- tokens that were verified a moment ago: what is found, what is refused, what is given up */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+
+#include <cmocka.h>
+
+#include "base/check.h"
+#include "identity/internal.h"
+
+static void entries_of_an_older_epoch_are_refused(void **state)
+{
+    struct token_cache *cache = cache_create(8);
+    struct caller *c, *got;
+    uint8_t digest[32] = { 1 };
+
+    assert_int_equal(caller_named(STR("acme"), STR("ann"), STR("cli"), &c, NULL), OK);
+    cache_put(cache, digest, 7, c, 1000, 1000);
+    got = cache_get(cache, digest, 7, 999, 999);
+    assert_ptr_equal(got, c);
+    caller_release(got);
+    assert_null(cache_get(cache, digest, 8, 999, 999));
+    assert_int_equal(cache_count(cache), 0);
+    cache_put(cache, digest, 7, c, 1000, 1000);
+    assert_null(cache_get(cache, digest, 7, 1000, 999));
+    cache_put(cache, digest, 7, c, 1000, 1000);
+    assert_null(cache_get(cache, digest, 7, 999, 1000));
+    caller_release(c);
+    cache_destroy(cache);
+}
+
+/* One set: ten digests that are alike for 31 bytes, of which the first is used again before the ninth comes. */
+static void a_full_set_gives_up_what_was_used_longest_ago(void **state)
+{
+    struct token_cache *cache = cache_create(8);
+    struct caller *c[10], *got;
+    uint8_t digest[32] = { 0 };
+    char user[8];
+
+    for (uint8_t i = 0; i < ARRAY_LEN(c); i++) {
+        snprintf(user, sizeof(user), "u%u", i);
+        assert_int_equal(caller_named(STR("acme"), str_of(user), STR("cli"), &c[i], NULL), OK);
+        digest[31] = i;
+        assert_null(cache_get(cache, digest, 7, 0, 0));
+        cache_put(cache, digest, 7, c[i], 1000, 1000);
+        digest[31] = 0;
+        got = cache_get(cache, digest, 7, 0, 0);
+        assert_ptr_equal(got, c[0]);
+        caller_release(got);
+    }
+    assert_int_equal(cache_count(cache), 8);
+    for (uint8_t i = 0; i < ARRAY_LEN(c); i++) {
+        digest[31] = i;
+        got = cache_get(cache, digest, 7, 0, 0);
+        assert_ptr_equal(got, i == 1 || i == 2 ? NULL : c[i]);
+        caller_release(got);
+        caller_release(c[i]);
+    }
+    cache_clear(cache);
+    assert_int_equal(cache_count(cache), 0);
+    digest[31] = 9;
+    assert_null(cache_get(cache, digest, 7, 0, 0));
+    cache_destroy(cache);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(entries_of_an_older_epoch_are_refused),
+        cmocka_unit_test(a_full_set_gives_up_what_was_used_longest_ago),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

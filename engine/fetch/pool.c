@@ -45,7 +45,9 @@ static struct str group_key(char out[KEY_MAX], struct str tenant, const struct f
     return str_n(out, (size_t)(p - out) + tenant.len);
 }
 
-static struct group *group_get(struct fetch *f, const struct fetch_request *req, const struct fetch_guard *guard)
+/* Not inlined: its key is not to lie on the stack of who waits. */
+static NOINLINE struct group *group_get(struct fetch *f, const struct fetch_request *req,
+                                        const struct fetch_guard *guard)
 {
     char bytes[KEY_MAX];
     struct str key = group_key(bytes, req->tenant, req->origin, guard);

@@ -16,6 +16,7 @@ enum { WHEEL_SLOTS = 4096, LOOP_MAGIC = 0x6c6f6f70, TASK_MAGIC = 0x7461736b };
 struct wheel {
     struct timer *slot[WHEEL_SLOTS];
     uint64_t busy[WHEEL_SLOTS / 64];    /* one bit per slot that is not empty */
+    uint64_t busy_words;                /* one bit per word of `busy` that is not 0 */
     int64_t tick;                       /* the last tick that was fired */
 };
 

@@ -8,6 +8,8 @@
 
 #define TICK NS_PER_MS
 
+STATIC_ASSERT(WHEEL_SLOTS == 64 * 64, "two levels of words name every slot");
+
 static int64_t tick_of(ns_t at)
 {
     if (at <= 0)
@@ -23,6 +25,19 @@ void wheel_init(struct wheel *w, ns_t now)
     w->tick = now / TICK;
 }
 
+static void slot_busy(struct wheel *w, unsigned slot)
+{
+    w->busy[slot / 64] |= 1ULL << (slot % 64);
+    w->busy_words |= 1ULL << (slot / 64);
+}
+
+static void slot_idle(struct wheel *w, unsigned slot)
+{
+    w->busy[slot / 64] &= ~(1ULL << (slot % 64));
+    if (w->busy[slot / 64] == 0)
+        w->busy_words &= ~(1ULL << (slot / 64));
+}
+
 static void slot_link(struct wheel *w, struct timer *t, unsigned slot)
 {
     t->next = w->slot[slot];
@@ -30,7 +45,7 @@ static void slot_link(struct wheel *w, struct timer *t, unsigned slot)
         t->next->prev = &t->next;
     t->prev = &w->slot[slot];
     w->slot[slot] = t;
-    w->busy[slot / 64] |= 1ULL << (slot % 64);
+    slot_busy(w, slot);
 }
 
 void timer_clear(struct timer *t)
@@ -43,11 +58,8 @@ void timer_clear(struct timer *t)
     if (t->next)
         t->next->prev = t->prev;
     l = loop_self();
-    if (t->prev >= &l->wheel.slot[0] && t->prev < &l->wheel.slot[WHEEL_SLOTS] && *t->prev == NULL) {
-        unsigned slot = (unsigned)(t->prev - &l->wheel.slot[0]);
-
-        l->wheel.busy[slot / 64] &= ~(1ULL << (slot % 64));
-    }
+    if (t->prev >= &l->wheel.slot[0] && t->prev < &l->wheel.slot[WHEEL_SLOTS] && *t->prev == NULL)
+        slot_idle(&l->wheel, (unsigned)(t->prev - &l->wheel.slot[0]));
     t->next = NULL;
     t->prev = NULL;
 }
@@ -109,17 +121,24 @@ void wheel_fire(struct wheel *w, ns_t now)
     }
 }
 
+/* The first busy slot from `from` on, round the wheel; there is one. */
+static unsigned slot_next(const struct wheel *w, unsigned from)
+{
+    unsigned word = from / 64;
+    uint64_t bits = w->busy[word] & (~0ULL << (from % 64)), behind;
+
+    if (bits)
+        return word * 64 + (unsigned)__builtin_ctzll(bits);
+    behind = w->busy_words & ~(~0ULL >> (63 - word));
+    word = (unsigned)__builtin_ctzll(behind ? behind : w->busy_words);
+    return word * 64 + (unsigned)__builtin_ctzll(w->busy[word]);
+}
+
 ns_t wheel_next(const struct wheel *w)
 {
-    for (int64_t i = 1; i <= WHEEL_SLOTS; i++) {
-        unsigned slot = (unsigned)((w->tick + i) % WHEEL_SLOTS);
+    unsigned from = (unsigned)((w->tick + 1) % WHEEL_SLOTS);
 
-        if (slot % 64 == 0 && w->busy[slot / 64] == 0) {
-            i += 63;
-            continue;
-        }
-        if (w->busy[slot / 64] & (1ULL << (slot % 64)))
-            return (w->tick + i) * TICK;
-    }
-    return NS_NEVER;
+    if (!w->busy_words)
+        return NS_NEVER;
+    return (w->tick + 1 + (slot_next(w, from) - from) % WHEEL_SLOTS) * TICK;
 }

@@ -636,36 +636,6 @@ static void a_task_mutex_admits_one(void **state)
     assert_int_equal(passed, 20);
 }
 
-/* ---- timers ------------------------------------------------------------------------------------------------------ */
-
-static struct timer timers[3000];
-static int fired;
-
-static void timer_fired(struct timer *t)
-{
-    assert_true(loop_now() >= t->at);
-    assert_true(loop_now() < t->at + 2 * NS_PER_S);
-    assert_false(timer_is_set(t));
-    /* clears its neighbour, which may be due in the same turn: it must then not fire */
-    if ((t - timers) % 3 == 0)
-        timer_clear(t + 1);
-    if (++fired == 2000)
-        loop_stop(loop_self());
-}
-
-static void start_timers(void *arg)
-{
-    for (int i = 0; i < 3000; i++)
-        timer_set(&timers[i], loop_now() + (ns_t)(i / 3 % 40) * NS_PER_MS + 1 + (i % 3 == 1 ? 300 * NS_PER_MS : 0),
-                  timer_fired);
-}
-
-static void cleared_timers_do_not_fire(void **state)
-{
-    run(start_timers, NULL);
-    assert_int_equal(fired, 2000);
-}
-
 /* ---- standing in line -------------------------------------------------------------------------------------------- */
 
 static struct lag lag;
@@ -773,7 +743,6 @@ int main(void)
         cmocka_unit_test(mail_arrives_once_and_in_order),
         cmocka_unit_test(what_blocks_runs_on_another_thread),
         cmocka_unit_test(a_task_mutex_admits_one),
-        cmocka_unit_test(cleared_timers_do_not_fire),
         cmocka_unit_test(what_stands_in_line_is_measured),
         cmocka_unit_test(a_stack_that_overflows_faults),
     };

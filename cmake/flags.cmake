@@ -15,6 +15,12 @@ else()
     # clang 14 has it only behind a flag that says it will go away
     $<$<C_COMPILER_ID:GNU>:-ftrivial-auto-var-init=zero> $<$<CONFIG:Release>:-D_FORTIFY_SOURCE=2>)
   add_link_options(-Wl,-z,relro,-z,now -pie)
+  # The program is optimised as a whole (CMakeLists.txt); tests and benches link the same objects as they are.
+  if(CMAKE_C_COMPILER_ID STREQUAL "GNU" AND CMAKE_BUILD_TYPE STREQUAL "Release")
+    target_compile_options(sluice_flags INTERFACE $<$<COMPILE_LANGUAGE:C>:-flto=auto -ffat-lto-objects>)
+    add_link_options(-fno-lto)
+    set(whole_program -flto=auto)
+  endif()
 endif()
 if(SLUICE_FUZZ)
   add_compile_options(-fsanitize=fuzzer-no-link)

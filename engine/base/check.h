@@ -14,9 +14,10 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* Prints expression, place and the panic context (below) to stderr with write(2), then aborts. */
-_Noreturn void check_failed(const char *expr, const char *file, int line);
-bool check_doubt(const char *expr, const char *file, int line);
+/* Prints expression, place and the panic context (below) to stderr with write(2), then aborts. Cold, as errors and log
+ * lines are: what leads there is compiled apart from what runs all the time, which then is closer together. */
+_Noreturn __attribute__((cold)) void check_failed(const char *expr, const char *file, int line);
+__attribute__((cold)) bool check_doubt(const char *expr, const char *file, int line);
 
 /* A function that prints what the current thread was doing; installed by loop/. May be NULL. */
 extern void (*check_context)(void (*say)(const char *));

@@ -44,7 +44,7 @@ struct errinfo {
 };
 
 /* Formats into `info` (which may be NULL) and returns `e`: `return err_set(info, E_CONFIG, "...")`. */
-enum err err_set(struct errinfo *info, enum err e, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+enum err err_set(struct errinfo *info, enum err e, const char *fmt, ...) __attribute__((cold, format(printf, 3, 4)));
 #ifdef __clang_analyzer__       /* which sees one file at a time, and must know that what is returned is an error */
 #define err_set(info, e, ...)   ((void)(err_set)(info, e, __VA_ARGS__), (e))
 #endif

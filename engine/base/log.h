@@ -31,7 +31,7 @@ struct log_field {
 void log_setup(enum log_level least, enum log_format format);
 /* Where the time stamp comes from: the loop's wall clock, or NULL for the system's. */
 extern int64_t (*log_wall_ms)(void);
-void log_write(enum log_level level, const char *msg, const struct log_field *fields);
+void log_write(enum log_level level, const char *msg, const struct log_field *fields) __attribute__((cold));
 
 #define LOG_AT(level, msg, ...) log_write((level), (msg), (const struct log_field[]){ __VA_ARGS__ __VA_OPT__(,) { 0 } })
 #define LOG_DEBUG(...) LOG_AT(LOG_LEVEL_DEBUG, __VA_ARGS__)

@@ -178,7 +178,7 @@ struct errinfo *call_info(struct call *c);
 const char *call_said(const struct call *c);    /* "": nothing */
 void call_unsay(struct call *c);
 /* Sets it, and returns e. */
-enum err call_why(struct call *c, enum err e, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+enum err call_why(struct call *c, enum err e, const char *fmt, ...) __attribute__((cold, format(printf, 3, 4)));
 #ifdef __clang_analyzer__       /* as in base/err.h */
 #define call_why(c, e, ...)     ((void)(call_why)(c, e, __VA_ARGS__), (e))
 #endif

@@ -434,15 +434,11 @@ static inline bool same_key(const struct json *a, const struct json *b)
     return a->key_len == b->key_len && same_bytes(a->key, b->key, a->key_len);
 }
 
-/*
- * A cheap mark of 64: keys with different marks differ, and most objects are done after one look at each key.  An empty
- * key is in the text: its quotes are read.
- */
+/* A cheap mark of 64: keys with different marks differ, and most objects are done after one look at each key. */
 static inline uint64_t key_mark(const struct json *m)
 {
     const unsigned char *k = (const unsigned char *)m->key;
-    size_t n = m->key_len;
-    unsigned h = (unsigned)n * 8u + k[n / 2] * 4u + k[0] * 2u + k[n - 1];
+    unsigned n = m->key_len, h = n ? n * 8u + k[n / 2] * 4u + k[0] * 2u + k[n - 1] : 0;
 
     return (uint64_t)1 << (h & 63);
 }

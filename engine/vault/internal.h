@@ -2,7 +2,7 @@
  * internal.h -- what the files of vault/ share: slots (accounts in memory), tenant keys, grants, OAuth messages
  *
  * Locks, each held for a few lines and never over a wait (accounts_lock only on helper threads, over the store's work):
- *   tenants_lock   the table of tenant keys; then the key's own lock
+ *   tenants_lock   adding to the table of tenant keys, which is read without; then the key's own lock
  *   owner shard    which accounts (tenant, user, provider) has
  *   id shard       the table of accounts by (tenant, id), and everything in a slot that can change
  * An owner shard's lock may be held when an id shard's is taken, not the other way round.
@@ -21,6 +21,7 @@
 enum {
     VAULT_MAGIC = 0x5661756c, SLOT_MAGIC = 0x536c6f74,
     SHARDS = 64,
+    TENANT_CHAINS = 1 << 16,
     TOKEN_TEXT_MAX = 8192,              /* bytes of one access or refresh token */
     GRANT_MAX = 2 * TOKEN_TEXT_MAX + 64,
     SEALED_MAX = GRANT_MAX + VAULT_SEAL_OVERHEAD,
@@ -36,7 +37,11 @@ enum {
 
 /* ---- tenant keys: seal.c ----------------------------------------------------------------------------------------- */
 
+/* Entries are never removed while the vault is open; a shredded one holds no key. */
 struct tenant_key {
+    struct tenant_key *next;            /* in its chain; with hash and tenant: never changes once it can be found */
+    uint64_t hash;
+    size_t tenant_len;
     pthread_mutex_t lock;
     struct secret *master;              /* NULL: not loaded, or shredded */
     struct secret *epoch;               /* derived from master and salt; what new bytes are sealed under */
@@ -45,6 +50,7 @@ struct tenant_key {
     char tenant[];
 };
 
+void seal_init(struct vault *v);
 void seal_release(struct vault *v);     /* wipes all keys */
 
 struct sealed {
@@ -124,8 +130,8 @@ struct vault {
     pthread_mutex_t accounts_lock;      /* storing and removing accounts; held while the store works */
     wall_ms_t newest;                   /* creation time of the youngest account; accounts_lock */
     atomic_size_t n_accounts;
-    pthread_rwlock_t tenants_lock;
-    struct map tenants;                 /* name -> struct tenant_key; entries are never removed */
+    pthread_mutex_t tenants_lock;       /* adding to the table */
+    _Atomic(struct tenant_key *) *tenants;      /* TENANT_CHAINS; pages without a tenant stay untouched */
     struct shard by_id[SHARDS], by_owner[SHARDS];
     atomic_size_t n_delegations;
     struct shard delegations[SHARDS];   /* by tenant, user and agent: delegations.c */

@@ -72,30 +72,41 @@ static struct str make_aad(char out[AAD_MAX], const uint8_t salt[SALT_LEN], stru
 
 /* ---- the table of tenant keys ------------------------------------------------------------------------------------ */
 
+static struct tenant_key *key_among(struct tenant_key *k, struct str tenant, uint64_t hash)
+{
+    while (k && (k->hash != hash || !str_eq(str_n(k->tenant, k->tenant_len), tenant)))
+        k = k->next;
+    return k;
+}
+
+/* Three times in each call, on every thread, so without a lock: a key's entry is complete before it is in the table,
+ * and stays there. */
 static struct tenant_key *key_find(struct vault *v, struct str tenant)
 {
-    struct tenant_key *k;
+    uint64_t hash = hash_bytes(tenant.p, tenant.len);
 
-    pthread_rwlock_rdlock(&v->tenants_lock);
-    k = map_get(&v->tenants, tenant);
-    pthread_rwlock_unlock(&v->tenants_lock);
-    return k;
+    return key_among(atomic_load_explicit(&v->tenants[hash % TENANT_CHAINS], memory_order_acquire), tenant, hash);
 }
 
 static struct tenant_key *key_make(struct vault *v, struct str tenant)
 {
+    uint64_t hash = hash_bytes(tenant.p, tenant.len);
+    _Atomic(struct tenant_key *) *chain = &v->tenants[hash % TENANT_CHAINS];
     struct tenant_key *k;
 
-    pthread_rwlock_wrlock(&v->tenants_lock);
-    k = map_get(&v->tenants, tenant);
+    pthread_mutex_lock(&v->tenants_lock);
+    k = key_among(*chain, tenant, hash);
     if (!k) {
         k = calloc(1, sizeof(*k) + tenant.len);
         ASSERT(k);
         pthread_mutex_init(&k->lock, NULL);
+        k->hash = hash;
+        k->tenant_len = tenant.len;
         memcpy(k->tenant, tenant.p, tenant.len);
-        map_put(&v->tenants, str_n(k->tenant, tenant.len), k);
+        k->next = *chain;
+        atomic_store_explicit(chain, k, memory_order_release);
     }
-    pthread_rwlock_unlock(&v->tenants_lock);
+    pthread_mutex_unlock(&v->tenants_lock);
     return k;
 }
 
@@ -118,19 +129,27 @@ static void key_wipe(struct tenant_key *k)
     pthread_mutex_unlock(&k->lock);
 }
 
+void seal_init(struct vault *v)
+{
+    pthread_mutex_init(&v->tenants_lock, NULL);
+    v->tenants = calloc(TENANT_CHAINS, sizeof(*v->tenants));
+    ASSERT(v->tenants);
+}
+
 void seal_release(struct vault *v)
 {
-    struct map_slot *slot;
-    size_t i = 0;
+    for (size_t i = 0; i < TENANT_CHAINS; i++) {
+        struct tenant_key *k, *next;
 
-    while ((slot = map_next(&v->tenants, &i))) {
-        struct tenant_key *k = slot->value;
-
-        key_wipe(k);
-        pthread_mutex_destroy(&k->lock);
-        free(k);
+        for (k = v->tenants[i]; k; k = next) {
+            next = k->next;
+            key_wipe(k);
+            pthread_mutex_destroy(&k->lock);
+            free(k);
+        }
     }
-    map_release(&v->tenants);
+    free(v->tenants);
+    pthread_mutex_destroy(&v->tenants_lock);
 }
 
 /* ---- loading ----------------------------------------------------------------------------------------------------- */

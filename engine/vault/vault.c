@@ -111,7 +111,7 @@ enum err vault_open(const struct vault_config *config, struct vault **ret, struc
     v->refresh_timeout = config->refresh_timeout ? config->refresh_timeout : 20 * NS_PER_S;
     v->early_refresh = !config->no_early_refresh;
     v->crash_point = config->crash_point;
-    pthread_rwlock_init(&v->tenants_lock, NULL);
+    seal_init(v);
     pthread_mutex_init(&v->accounts_lock, NULL);
     make_shards(v->by_id);
     make_shards(v->by_owner);
@@ -159,7 +159,6 @@ void vault_close(struct vault *v)
     }
     delegations_release(v);
     seal_release(v);
-    pthread_rwlock_destroy(&v->tenants_lock);
     pthread_mutex_destroy(&v->accounts_lock);
     secret_release(v->root);
     v->magic = 0;

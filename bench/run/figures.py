@@ -14,6 +14,14 @@ def spread(values):
     return {"median": statistics.median(values), "least": min(values), "most": max(values), "n": len(values)}
 
 
+def drift(samples):
+    """What the last fifth of a run had more than its second: the first one still fills caches and pools."""
+    fifth = len(samples) // 5
+    if not fifth:
+        return None
+    return (sum(samples[-fifth:]) - sum(samples[fifth:2 * fifth])) / fifth
+
+
 def width(s):
     """Of a spread, relative to its median: 0.1 is ten per cent from least to most."""
     return (s["most"] - s["least"]) / s["median"] if s and s["median"] else 0.0

@@ -192,6 +192,7 @@ def figures_of(got, watch, idle, system):
                bytes_out=got["bytes_out"] / n, load_cpu_us=got["cpu_s"] * 1e6 / n, memory_idle=idle)
     run["memory_most"], run["in_flight_then"] = max(watch.samples, key=lambda s: (s[1] or 0, s[0]["pss"]),
                                                     default=(idle, None))
+    run["memory_drift"] = figures.drift([s[0]["anonymous"] for s in watch.samples])
     if watch.before is not None:
         run["stages"] = measure.stages(watch.before, watch.after)
         run["tokens_verified"] = delta(watch, "sluice_tokens_verified_total")
@@ -371,6 +372,7 @@ def summary(c):
         "system_us": of(lambda r: r["system_us"]), "rate_ok": of(lambda r: r["rate_ok"]),
         "load_cpu_us": of(lambda r: r["load_cpu_us"]), "bytes_in": of(lambda r: r["bytes_in"]),
         "bytes_out": of(lambda r: r["bytes_out"]), "memory_growth": figures.spread(memory),
+        "memory_drift": of(lambda r: r["memory_drift"]),
         "memory_each": figures.spread(each), "in_flight_then": of(lambda r: r["in_flight_then"]),
         "memory_pss": of(lambda r: r["memory_most"]["pss"]),
         "memory_anonymous": of(lambda r: r["memory_most"]["anonymous"]),

@@ -103,6 +103,11 @@ class Figures(unittest.TestCase):
         self.assertIsNone(figures.spread([None]))
         self.assertEqual(figures.ratios([2, 4], [1, 4])["median"], 1.5)
 
+    def test_growth_is_what_came_after_the_caches_were_full(self):
+        self.assertIsNone(figures.drift([1, 2, 3, 4]))
+        self.assertEqual(figures.drift([0, 7, 7, 7, 7]), 0)
+        self.assertEqual(figures.drift([0, 0, 10, 12, 20, 20, 20, 20, 13, 15]), 3)
+
     def test_histograms_are_put_together(self):
         merged = figures.merge_buckets([[[10, 1], [20, 2]], [[20, 1], [30, 4]]])
         self.assertEqual(merged, [[10, 1], [20, 3], [30, 4]])

@@ -1,5 +1,5 @@
 /*
- * arena.c -- chunks that double what is held, 16-byte steps, a canary behind each chunk
+ * arena.c -- chunks of half of what is held, 16-byte steps, a canary behind each chunk
  *
  *   chunk: [ struct arena_chunk | data, `size` bytes | canary, CANARY_LEN bytes ]
  *
@@ -14,8 +14,8 @@
 #include "base/check.h"
 
 enum { STEP = ARENA_STEP, CANARY_LEN = 16 };
-/* What malloc is asked for, so that a chunk fills a size class. */
-enum { BLOCK_FIRST = 1536, BLOCK_MAX = 256 * 1024 };
+/* What malloc is asked for, so that a chunk fills a size class: the least, the most, and the grain between. */
+enum { BLOCK_FIRST = 1536, BLOCK_MAX = 256 * 1024, BLOCK_GRAIN = 512 };
 
 struct arena_chunk {
     struct arena_chunk *older;
@@ -103,14 +103,12 @@ void arena_rewind(struct arena *a, struct arena_mark mark)
 static bool add_chunk(struct arena *a, size_t n)
 {
     size_t left = (a->max - a->used) & ~(size_t)(STEP - 1);
-    size_t size = BLOCK_FIRST - OVERHEAD;
+    size_t block = (a->used / 2 + BLOCK_GRAIN - 1) & ~(size_t)(BLOCK_GRAIN - 1), size;
     struct arena_chunk *c;
 
-    /* all that is held doubles: the second is as large as the first */
-    if (a->chunks && a->chunks->older)
-        size = (a->chunks->size + OVERHEAD) * 2 - OVERHEAD;
-    if (size > BLOCK_MAX - OVERHEAD)
-        size = BLOCK_MAX - OVERHEAD;
+    /* Half of what is in use: most calls have three small chunks while they wait, large ones few. */
+    block = block < BLOCK_FIRST ? BLOCK_FIRST : block > BLOCK_MAX ? BLOCK_MAX : block;
+    size = block - OVERHEAD;
     if (size > left)
         size = left;
     if (size < n)

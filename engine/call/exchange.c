@@ -49,7 +49,21 @@ struct attempt {
     bool token_renewed;
     enum err err;                   /* of fetch */
     enum fetch_sent sent;
+    /* What fetch or the vault says. Not on the stack: who waits would keep a second page of it. NULL: memory is out. */
+    struct errinfo *why;
 };
+
+static struct errinfo *unsaid(struct attempt *a)
+{
+    if (a->why)
+        a->why->text[0] = '\0';
+    return a->why;
+}
+
+static const char *said(const struct attempt *a)
+{
+    return a->why ? a->why->text : "";
+}
 
 /* ---- what is sent ------------------------------------------------------------------------------------------------ */
 
@@ -154,24 +168,22 @@ static enum err await_limits(struct attempt *a, struct permit_wait *w, bool *ret
 static enum err await_credential(struct attempt *a, struct vault_lease *lease)
 {
     struct call *c = a->c;
-    struct errinfo info = { "" };
     enum err e;
 
     if (a->p->decl->no_account)
         return OK;
     e = await_vault_token(c->worker->engine->vault, c->caller->tenant, c->account.id, &a->p->vault, c->deadline, lease,
-                          &info);
+                          unsaid(a));
     if (e == E_RECONNECT_NEEDED)
         return call_why(c, e, "the %s account must be connected again: sluice connect %s", a->p->decl->name,
                         a->p->decl->name);
-    return e ? call_why(c, e, "%s: %s", err_text(e), info.text) : OK;
+    return e ? call_why(c, e, "%s: %s", err_text(e), said(a)) : OK;
 }
 
 /* Bytes leave here and nowhere else. A frame of its own: who waits for a permit does not hold it. */
 static NOINLINE void await_send(struct attempt *a, const struct vault_lease *lease)
 {
     struct call *c = a->c;
-    struct errinfo info = { "" };
     struct fetch_request req = { .tenant = c->caller->tenant,
                                  .origin = &a->p->origin,
                                  .guard = &a->p->guard,
@@ -189,13 +201,13 @@ static NOINLINE void await_send(struct attempt *a, const struct vault_lease *lea
     c->exchanges++;
     if (a->x->effect)
         c->effects_sent++;
-    a->err = await_fetch(c->worker->fetch, &req, &c->arena, &a->reply, &a->sent, &info);
+    a->err = await_fetch(c->worker->fetch, &req, &c->arena, &a->reply, &a->sent, unsaid(a));
     if (a->x->effect && a->sent == FETCH_NOT_SENT)
         c->effects_sent--;
     if (a->sent == FETCH_ANSWERED)
         c->last_status = a->reply.status;
     if (a->err)
-        call_why(c, a->err, "%s: %s", err_text(a->err), info.text);
+        call_why(c, a->err, "%s: %s", err_text(a->err), said(a));
     else
         metric_observe_at(M_EXCHANGE_SECONDS, a->p->metric, a->reply.answered_at - a->reply.sent_at);
 }
@@ -452,7 +464,8 @@ enum err await_call_exchange(struct call *c, const struct exchange *x, struct js
     if (x->effect && (c->tool->decl->effect == EFFECT_READS || c->in_reconcile))
         return call_why(c, E_CONNECTOR_FAULT, "%s is declared to only read, but tried to change something",
                         c->tool->decl->name);
-    *a = (struct attempt){ .c = c, .x = x, .p = c->tool->provider };
+    *a = (struct attempt){ .c = c, .x = x, .p = c->tool->provider,
+                           .why = ARENA_NEW(&c->arena, struct errinfo) };
     e = write_request(a);
     if (!e)
         e = limits_ask(c, a->p, x, &a->asked);

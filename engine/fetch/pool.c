@@ -28,6 +28,8 @@ struct waiter {
 
 enum { KEY_MAX = 8 + FETCH_HOST_MAX + FETCH_TENANT_MAX };
 
+STATIC_ASSERT((int)KEY_MAX <= (int)SCRATCH_SIZE, "a key fits the scratch");
+
 static struct str group_key(char out[KEY_MAX], struct str tenant, const struct fetch_origin *o,
                             const struct fetch_guard *g)
 {
@@ -45,12 +47,10 @@ static struct str group_key(char out[KEY_MAX], struct str tenant, const struct f
     return str_n(out, (size_t)(p - out) + tenant.len);
 }
 
-/* Not inlined: its key is not to lie on the stack of who waits. */
-static NOINLINE struct group *group_get(struct fetch *f, const struct fetch_request *req,
-                                        const struct fetch_guard *guard)
+static struct group *group_get(struct fetch *f, const struct fetch_request *req, const struct fetch_guard *guard)
 {
-    char bytes[KEY_MAX];
-    struct str key = group_key(bytes, req->tenant, req->origin, guard);
+    /* in the scratch: half a kilobyte of a task's stack, touched once, would stay */
+    struct str key = group_key(f->scratch, req->tenant, req->origin, guard);
     struct group *g = map_get(&f->groups, key);
 
     if (g)

@@ -219,7 +219,7 @@ void *call_memory(struct call *c, size_t n)
 
 const char *text(struct call *c, const char *fmt, ...)
 {
-    char small[1024];
+    UNSET char small[1024];
     va_list ap;
     char *z;
     int n;

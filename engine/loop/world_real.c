@@ -151,7 +151,7 @@ static struct io_uring_sqe *entry(struct ring *r)
 static void real_ring_submit(struct ring *r, struct op *op)
 {
     struct io_uring_sqe *sqe = entry(r);
-    char *from = (char *)op->buf + op->progress;
+    char *from = op->buf ? (char *)op->buf + op->progress : NULL;
     size_t left = op->len - op->progress;
     unsigned n = left > 0x40000000 ? 0x40000000 : (unsigned)left;
 
@@ -205,7 +205,7 @@ static void wake_arm(struct ring *r)
 
 static void reap(struct ring *r, void (*complete)(struct op *, int, bool, const char *, unsigned))
 {
-    struct io_uring_cqe *cqes[REAP_MAX];
+    UNSET struct io_uring_cqe *cqes[REAP_MAX];
     unsigned n;
 
     while ((n = io_uring_peek_batch_cqe(&r->uring, cqes, REAP_MAX)) > 0) {

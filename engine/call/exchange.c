@@ -13,6 +13,8 @@
  *
  * P1 is asserted here, where bytes would leave: a decision of every side, and an intent on record.
  */
+#include <stdlib.h>
+
 #include "base/check.h"
 #include "base/crypto.h"
 #include "base/escape.h"
@@ -49,21 +51,7 @@ struct attempt {
     bool token_renewed;
     enum err err;                   /* of fetch */
     enum fetch_sent sent;
-    /* What fetch or the vault says. Not on the stack: who waits would keep a second page of it. NULL: memory is out. */
-    struct errinfo *why;
 };
-
-static struct errinfo *unsaid(struct attempt *a)
-{
-    if (a->why)
-        a->why->text[0] = '\0';
-    return a->why;
-}
-
-static const char *said(const struct attempt *a)
-{
-    return a->why ? a->why->text : "";
-}
 
 /* ---- what is sent ------------------------------------------------------------------------------------------------ */
 
@@ -163,27 +151,43 @@ static enum err await_limits(struct attempt *a, struct permit_wait *w, bool *ret
     return e;
 }
 
+/* Room for what the vault or fetch says. Not on the stack, of which who waits would keep a second page, nor in the
+ * arena: it is freed before anybody stands in line. */
+static struct errinfo *unsaid(void)
+{
+    struct errinfo *said = calloc(1, sizeof(*said));
+
+    ASSERT(said != NULL);
+    return said;
+}
+
 /* ---- send -------------------------------------------------------------------------------------------------------- */
 
 static enum err await_credential(struct attempt *a, struct vault_lease *lease)
 {
     struct call *c = a->c;
+    struct errinfo *said;
     enum err e;
 
     if (a->p->decl->no_account)
         return OK;
+    said = unsaid();
     e = await_vault_token(c->worker->engine->vault, c->caller->tenant, c->account.id, &a->p->vault, c->deadline, lease,
-                          unsaid(a));
+                          said);
     if (e == E_RECONNECT_NEEDED)
-        return call_why(c, e, "the %s account must be connected again: sluice connect %s", a->p->decl->name,
-                        a->p->decl->name);
-    return e ? call_why(c, e, "%s: %s", err_text(e), said(a)) : OK;
+        call_why(c, e, "the %s account must be connected again: sluice connect %s", a->p->decl->name,
+                 a->p->decl->name);
+    else if (e)
+        call_why(c, e, "%s: %s", err_text(e), said->text);
+    free(said);
+    return e;
 }
 
 /* Bytes leave here and nowhere else. A frame of its own: who waits for a permit does not hold it. */
 static NOINLINE void await_send(struct attempt *a, const struct vault_lease *lease)
 {
     struct call *c = a->c;
+    struct errinfo *said = unsaid();
     struct fetch_request req = { .tenant = c->caller->tenant,
                                  .origin = &a->p->origin,
                                  .guard = &a->p->guard,
@@ -201,15 +205,16 @@ static NOINLINE void await_send(struct attempt *a, const struct vault_lease *lea
     c->exchanges++;
     if (a->x->effect)
         c->effects_sent++;
-    a->err = await_fetch(c->worker->fetch, &req, &c->arena, &a->reply, &a->sent, unsaid(a));
+    a->err = await_fetch(c->worker->fetch, &req, &c->arena, &a->reply, &a->sent, said);
     if (a->x->effect && a->sent == FETCH_NOT_SENT)
         c->effects_sent--;
     if (a->sent == FETCH_ANSWERED)
         c->last_status = a->reply.status;
     if (a->err)
-        call_why(c, a->err, "%s: %s", err_text(a->err), said(a));
+        call_why(c, a->err, "%s: %s", err_text(a->err), said->text);
     else
         metric_observe_at(M_EXCHANGE_SECONDS, a->p->metric, a->reply.answered_at - a->reply.sent_at);
+    free(said);
 }
 
 /* ---- classify ---------------------------------------------------------------------------------------------------- */
@@ -464,8 +469,7 @@ enum err await_call_exchange(struct call *c, const struct exchange *x, struct js
     if (x->effect && (c->tool->decl->effect == EFFECT_READS || c->in_reconcile))
         return call_why(c, E_CONNECTOR_FAULT, "%s is declared to only read, but tried to change something",
                         c->tool->decl->name);
-    *a = (struct attempt){ .c = c, .x = x, .p = c->tool->provider,
-                           .why = ARENA_NEW(&c->arena, struct errinfo) };
+    *a = (struct attempt){ .c = c, .x = x, .p = c->tool->provider };
     e = write_request(a);
     if (!e)
         e = limits_ask(c, a->p, x, &a->asked);

@@ -134,6 +134,7 @@ struct journal_lane {
     struct timer stall;
     struct commit_waiter *waiters;
     struct wake writer_gone, next_gone;
+    struct journal_lane *abandoned_before;
 };
 
 /* Wakes all waiters in the list; they look for themselves. */

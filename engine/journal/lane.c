@@ -12,6 +12,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -538,10 +539,14 @@ static void lane_finish(void *arg)
     pthread_mutex_unlock(&j->mutex);
 }
 
-/* The device does not answer: the tasks cannot end, so the lane stays where it is, and the process is to go. */
+/* The device does not answer: the tasks cannot end, so the lane stays where it is, and the process is to go. Whoever
+ * looks for leaks finds it here. */
 static enum err lane_abandon(struct journal_lane *lane)
 {
+    static _Atomic(struct journal_lane *) abandoned;
+
     lane->hung = true;
+    lane->abandoned_before = atomic_exchange(&abandoned, lane);
     pthread_mutex_lock(&lane->j->mutex);
     journal_head(lane->j, lane->number)->failed = true;
     pthread_mutex_unlock(&lane->j->mutex);

@@ -33,7 +33,7 @@ enum {
     GROUP = 1,
     TAG_NOBODY = 0,
     TAG_WAKE = 1,
-    REAP_MAX = 32,              /* at once: its array is zeroed at each wait (-ftrivial-auto-var-init) */
+    REAP_MAX = 512,
 };
 
 struct ring {

@@ -213,7 +213,8 @@ static void run_seed(uint64_t seed)
     memworld_reset();
 }
 
-/* What came of a rate in all its worlds: one world's six mailboxes may have been slow six times. */
+/* What came of a rate in all its worlds: 95 % must be used. One world's six mailboxes may have been slow six times: by
+ * itself it may miss that by little. */
 struct steady {
     double done, possible;
 };
@@ -236,7 +237,7 @@ static void check_steady(struct steady *sum)
     jain = squares > 0 ? done * done / (sim.n_ops * squares) : 0;
     printf("figures: a minute of %lld requests in 10 s and mailbox: %.0f of %.0f, %.1f %% used, Jain %.4f\n",
            (long long)sim.rate, done, possible, used, jain);
-    if (used > 100)
+    if (used < 94 || used > 100)
         sim_violation("%.1f %% of what the provider allows was used", used);
     sum->done += done;
     sum->possible += possible;
@@ -284,7 +285,7 @@ static bool run_steady(uint64_t seed)
         for (unsigned k = 0; k < STEADY_WORLDS; k++) {
             bool last = k == STEADY_WORLDS - 1;
 
-            world_of(seed + i * STEADY_WORLDS + k);
+            world_of(seed + i + k * ARRAY_LEN(rates));
             sim.steady = true;
             sim.steady_until = 0;
             clients_plan_steady();

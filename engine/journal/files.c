@@ -179,38 +179,69 @@ static const uint8_t *frame_at(struct walker *w, int64_t off, struct frame *ret,
     return *why ? NULL : p;
 }
 
+/* Are the n bytes at off there, and zero? *ret_there: the first. */
+static bool zeros_at(struct walker *w, int64_t off, int64_t n, bool *ret_there)
+{
+    const uint8_t *p = seg_at(w->f, off, (size_t)n);
+
+    *ret_there = p || n == 0;
+    return *ret_there && bytes_zero(p, (size_t)n);
+}
+
+/* Where the next record has to be: directly behind the one before, or, behind zeros, where the next batch begins. */
+static enum walk place_next(struct walker *w, int64_t *ret_off)
+{
+    int64_t off = w->off, next = block_up(off), left;
+    bool there;
+
+    if (zeros_at(w, off, next - off, &there))
+        off = next;
+    left = w->f->size - off;
+    if (there && zeros_at(w, off, left < JOURNAL_FRAME_BYTES ? left : JOURNAL_FRAME_BYTES, &there))
+        return WALK_END;
+    if (!there)
+        return bad(w, "the file became shorter");
+    *ret_off = off;
+    return WALK_RECORD;
+}
+
 /*
- * The frame at the walker's place. While an engine writes, one read may see it half old and half new, and what stands
+ * The frame that is to be the next. While an engine writes, one read may see it half old and half new, and what stands
  * behind it whole: so what does not match is read again before that is believed.
  */
-static const uint8_t *frame_here(struct walker *w, struct frame *ret, const char **why)
+static enum walk frame_next(struct walker *w, int64_t *ret_off, const uint8_t **ret_at, struct frame *ret)
 {
-    const uint8_t *p = frame_at(w, w->off, ret, why);
+    const char *why = NULL;
 
-    for (int again = 0; !p && !w->f->error && again < READ_AGAIN; again++) {
+    for (int again = 0; again <= READ_AGAIN && !w->f->error; again++) {
+        enum walk place = place_next(w, ret_off);
+
+        if (place != WALK_RECORD)
+            return place;
+        *ret_at = frame_at(w, *ret_off, ret, &why);
+        if (*ret_at)
+            return WALK_RECORD;
         w->f->len = 0;
-        p = frame_at(w, w->off, ret, why);
     }
-    return p;
+    w->off = *ret_off;
+    return bad(w, why);
 }
 
 enum walk walker_next(struct walker *w, struct frame *ret)
 {
-    int64_t left = w->f->size - w->off;
-    size_t n = left < JOURNAL_FRAME_BYTES ? (size_t)left : JOURNAL_FRAME_BYTES;
-    const uint8_t *p = seg_at(w->f, w->off, n);
-    const char *why;
+    const uint8_t *p;
+    int64_t off;
+    enum walk found;
 
-    ASSERT(left >= 0 && w->off % FRAME_ALIGN == 0);
-    if (n > 0 && !p)
-        return bad(w, "the file became shorter");
-    if (bytes_zero(p, n))
-        return WALK_END;
+    ASSERT(w->off <= w->f->size && w->off % FRAME_ALIGN == 0);
+    found = w->rolled ? place_next(w, &off) : frame_next(w, &off, &p, ret);
+    if (found != WALK_RECORD)
+        return found;
     if (w->rolled)
         return bad(w, "bytes behind the segment's last record");
-    p = frame_here(w, ret, &why);
-    if (!p)
-        return bad(w, why);
+    if (off != w->off ? ret->behind != 0 : off % BLOCK_BYTES != 0 && ret->behind == 0)
+        return bad(w, "the record does not stand where its batch does");
+    w->off = off;
     if (ret->lane != w->lane)
         return bad(w, "the record belongs to another lane");
     if (ret->seq != w->seq)

@@ -4,14 +4,16 @@
 #include "journal/crc.h"
 #include "journal/format.h"
 
-enum { FORMAT_VERSION = 1, CRC_FROM = 8, HASHED_FROM = 8, HASHED_TO = 40, HASH_AT = 40 };
+enum { FORMAT_VERSION = 2, CRC_FROM = 8, HASHED_FROM = 8, HASHED_TO = 40, HASH_AT = 40 };
 
 static const uint8_t frame_magic[4] = { 0x1e, 0x53, 0x4c, 0x1f };
 #define HEADER_MAGIC "SLUJRNL1"
 
 STATIC_ASSERT(JOURNAL_FRAME_BYTES % FRAME_ALIGN == 0, "payloads begin aligned");
-STATIC_ASSERT(HEADER_BYTES % FRAME_ALIGN == 0, "records begin aligned");
+STATIC_ASSERT(BLOCK_BYTES % FRAME_ALIGN == 0, "records begin aligned");
+STATIC_ASSERT(HEADER_BYTES % BLOCK_BYTES == 0, "the first batch begins where batches begin");
 STATIC_ASSERT(FRAME_ROLL_BYTES == JOURNAL_FRAME_BYTES + 8, "a ROLL record carries {} and padding");
+STATIC_ASSERT(FRAME_ROLL_BYTES <= BLOCK_BYTES, "the block that each segment keeps takes its ROLL record");
 
 const char *journal_type_name(enum journal_type t)
 {

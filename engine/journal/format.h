@@ -11,11 +11,13 @@
  *   DIR/lane-<n>/next              the segment allocated ahead: zeros, or the header of a segment not yet in use
  *   DIR/lane-<n>/<first>.<offset>.torn[-k]    what recovery cut out of a segment, as it was
  *
- * Segment: a header of 4096 bytes, records one after the other, zeros to the end.  Every segment but a lane's last ends
- * in a ROLL record.
+ * Segment: a header of 4096 bytes, batches of records, zeros to the end.  A batch is what one durable write carried:
+ * it begins at a multiple of 512, its records stand one after the other, and zeros follow to the next multiple of 512.
+ * So no block of a device that holds an acknowledged record is ever written again.  Every segment but a lane's last
+ * ends in a ROLL record.
  *
  *   0     8   "SLUJRNL1"
- *   8     4   version, 1
+ *   8     4   version, 2 (in version 1, which is not read any more, batches followed each other without zeros)
  *   12    2   lane
  *   14    2   zero
  *   16    16  journal id, random; the same in every segment of the directory
@@ -39,9 +41,9 @@
  *   14    2   lane
  *   16    8   sequence number: one more than that of the record before
  *   24    8   signed: wall time, milliseconds since 1970
- *   32    4   behind: how many records stand before this one in its batch. A batch is what one durable write
- *             carried; it was begun after every earlier batch had become durable. So whoever finds this
- *             record knows that all records up to (sequence number - behind - 1) were durable once
+ *   32    4   behind: how many records stand before this one in its batch. A batch was begun after every earlier
+ *             one had become durable. So whoever finds this record knows that all records up to (sequence number -
+ *             behind - 1) were durable once
  *   36    4   zero
  *   40    32  hash = SHA-256(link || bytes 8..39 || bytes 72 to the end of the padding); the link of a segment's first
  *             record is the hash of the segment's header, of any other the hash of the record before
@@ -61,6 +63,7 @@ enum {
     HEADER_BYTES = 4096,
     HASH_LEN = 32,
     FRAME_ALIGN = 8,
+    BLOCK_BYTES = 512,              /* where batches begin */
     SIGNED_PAYLOAD = 10 + 64 + 9 + 64 + 15 + 128 + 2,
     FRAME_ROLL_BYTES = JOURNAL_FRAME_BYTES + 8,
 };
@@ -99,6 +102,11 @@ const char *header_decode(const uint8_t in[HEADER_BYTES], struct seg_header *ret
 static inline size_t frame_bytes(size_t payload)
 {
     return (JOURNAL_FRAME_BYTES + payload + FRAME_ALIGN - 1) & ~(size_t)(FRAME_ALIGN - 1);
+}
+/* Where the next batch begins, if the one before ends at `off`. */
+static inline int64_t block_up(int64_t off)
+{
+    return (off + BLOCK_BYTES - 1) & ~(int64_t)(BLOCK_BYTES - 1);
 }
 /* The largest payload a record may have where segments have this length. */
 size_t frame_payload_max(int64_t segment_bytes);

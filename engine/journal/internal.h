@@ -89,7 +89,7 @@ enum err journal_manifest_update(struct journal *j, struct errinfo *info);
 enum err segments_scan(const char *dir, unsigned lane, uint64_t from, journal_record_fn *fn, void *arg,
                        struct errinfo *info);
 
-/* ---- lane.c, writer.c ------------------------------------------------------------------------------------------ */
+/* ---- lane.c, writer.c, ahead.c ----------------------------------------------------------------------------------- */
 
 enum next_state { NEXT_NONE, NEXT_READY, NEXT_PROMISED };
 
@@ -106,13 +106,14 @@ struct journal_lane {
     enum journal_state state;           /* READY, FAILED or CLOSED: the rest is derived */
     bool stalled, closing, hung;        /* hung: given up while the device did not answer; never freed */
 
-    /* on disk: where the writer stands */
+    /* on disk: where the writer stands, always where a batch begins */
     struct lane_head head;
     int fd;
     uint64_t committed;
+    struct { uint8_t *p; size_t len, cap; } batch;      /* under way: aligned and filled up to what devices take */
 
     /* queued: where the next record will go, behind everything pending */
-    struct buf pending, writing;
+    struct buf pending;
     unsigned pending_records;
     uint64_t wanted;                    /* somebody waits for the commit of this record */
     ns_t due;                           /* of what is pending: then it is committed though nobody waits */
@@ -129,11 +130,17 @@ struct journal_lane {
     struct wake next_wanted;
     struct commit_waiter *room_waiters, **room_last;    /* first come, first served; see room_offer() */
 
+    /* zeros ahead, in the segment at hand: see ahead.c */
+    bool direct;                        /* writes go past the page cache */
+    bool zeroing;                       /* zeros are being written, from zero_to on */
+    int64_t zero_to;                    /* up to here the blocks are written, with records or zeros */
+    struct wake zeros_wanted, zeros_idle;
+
     struct wake work;
     unsigned last_batch;                /* records */
     struct timer stall;
     struct commit_waiter *waiters;
-    struct wake writer_gone, next_gone;
+    struct wake writer_gone, next_gone, zeros_gone;
     struct journal_lane *abandoned_before;
 };
 
@@ -151,8 +158,19 @@ bool lane_due(const struct journal_lane *lane);
 /* Room left for records that have no reservation, and for those of the journal itself. */
 int64_t lane_room(const struct journal_lane *lane);
 
-/* The lane's two tasks. */
+/* Ends the lane: what could not be done, and errno. */
+void lane_fail(struct journal_lane *lane, const char *what, int error);
+
+/* The lane's segment is open at lane->fd, nothing is being written: takes up zeros_main's work in it. */
+void ahead_begin(struct journal_lane *lane);
+/* Before a batch is written that ends at `end`: until nobody else is writing there, nor anywhere if it is the last. */
+void await_ahead_clear(struct journal_lane *lane, int64_t end, bool last);
+/* After it: there may be zeros to write. */
+void ahead_look(struct journal_lane *lane);
+
+/* The lane's tasks. */
 void writer_main(void *lane);
 void next_main(void *lane);
+void zeros_main(void *lane);
 
 #endif

@@ -6,9 +6,11 @@
  *   room      what is left of the tail's segment, plus the segment allocated ahead if there is one.  The rest of a
  *             segment that one record may leave unused when the lane rolls (`waste`) is not counted.
  *   reserved  promised to calls in flight; their outcomes fit whatever happens
+ *   block     each record may be the last of its batch, and batches begin at blocks (format.h): so the tail counts as
+ *             if it ended a batch, and a record costs a block more than it is long
  *   floor     kept for the journal's own last words: that it is full, CLOSE, and OPEN and RECOVERED of the next start
  *
- * A new record needs room >= reserved + floor + its size.  Each segment keeps room for its ROLL record besides.
+ * A new record needs room >= reserved + floor + its cost.  Each segment keeps a block for its ROLL record besides.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -67,15 +69,21 @@ static size_t lane_payload_max(const struct journal_lane *lane)
     return now < later ? now : later;
 }
 
+/* What a record may take at most. */
+static size_t cost(size_t payload)
+{
+    return frame_bytes(payload) + BLOCK_BYTES;
+}
+
 static int64_t segment_room(int64_t segment_bytes)
 {
-    return segment_bytes - HEADER_BYTES - FRAME_ROLL_BYTES;
+    return segment_bytes - HEADER_BYTES - BLOCK_BYTES;
 }
 
 int64_t lane_room(const struct journal_lane *lane)
 {
-    int64_t here = lane->tail_bytes - lane->tail_off - FRAME_ROLL_BYTES;
-    int64_t waste = (int64_t)frame_bytes(lane_payload_max(lane));
+    int64_t here = lane->tail_bytes - block_up(lane->tail_off) - BLOCK_BYTES;
+    int64_t waste = (int64_t)cost(lane_payload_max(lane));
 
     ASSERT(here >= 0);
     if (lane->next == NEXT_READY)
@@ -139,7 +147,7 @@ static bool admits(struct journal_lane *lane, size_t bytes)
 
 enum err journal_reserve(struct journal_lane *lane, unsigned records, size_t payload_bytes, struct journal_room *room)
 {
-    size_t bytes = payload_bytes + (size_t)records * (JOURNAL_FRAME_BYTES + FRAME_ALIGN - 1);
+    size_t bytes = payload_bytes + (size_t)records * (JOURNAL_FRAME_BYTES + FRAME_ALIGN - 1 + BLOCK_BYTES);
 
     MAGIC_CHECK(lane, LANE_MAGIC);
     if (payload_bytes > JOURNAL_PAYLOAD_MAX * 4 || records > 64 ||
@@ -220,7 +228,7 @@ static bool place(struct journal_lane *lane, enum journal_type type, struct str 
         lane->pending.overflow = false;
         return false;
     }
-    if (lane->tail_off + n + FRAME_ROLL_BYTES > lane->tail_bytes) {
+    if (block_up(lane->tail_off + n) + BLOCK_BYTES > lane->tail_bytes) {
         ASSERT(lane->next == NEXT_READY);
         push(lane, JOURNAL_ROLL, STR("{}"));
         lane->next = NEXT_PROMISED;
@@ -232,7 +240,7 @@ static bool place(struct journal_lane *lane, enum journal_type type, struct str 
         wake_fire(&lane->work);         /* to look again then */
     }
     push(lane, type, payload);
-    ASSERT(lane->tail_off + FRAME_ROLL_BYTES <= lane->tail_bytes);
+    ASSERT(block_up(lane->tail_off) + BLOCK_BYTES <= lane->tail_bytes);
     if (lane->pending.len >= LINGER_BYTES)
         wake_fire(&lane->work);
     return true;
@@ -256,7 +264,7 @@ bool lane_note(struct journal_lane *lane, enum journal_type type, struct str pay
 {
     if (type == JOURNAL_CHECKPOINT || type == JOURNAL_CLOSE)
         payload = unsigned_payload();
-    return lane->state == JOURNAL_READY && (int64_t)frame_bytes(payload.len) <= lane_room(lane) &&
+    return lane->state == JOURNAL_READY && (int64_t)cost(payload.len) <= lane_room(lane) &&
            place(lane, type, payload);
 }
 
@@ -284,7 +292,7 @@ static bool payload_acceptable(struct str s)
 enum err journal_append(struct journal_lane *lane, enum journal_type type, struct str payload,
                         struct journal_room *room, uint64_t *ret_seq)
 {
-    size_t n = frame_bytes(payload.len), promised = room ? room->bytes : 0;
+    size_t n = cost(payload.len), promised = room ? room->bytes : 0;
 
     MAGIC_CHECK(lane, LANE_MAGIC);
     ASSERT(type >= JOURNAL_INTENT && type < JOURNAL_TYPE_END);
@@ -307,7 +315,7 @@ enum err journal_append(struct journal_lane *lane, enum journal_type type, struc
         room->bytes -= promised;
     *ret_seq = lane->next_seq - 1;
     if (++lane->unsigned_records >= lane->j->opt.checkpoint_every &&
-        lane_room(lane) - FLOOR >= (int64_t)frame_bytes(SIGNED_PAYLOAD) &&
+        lane_room(lane) - FLOOR >= (int64_t)cost(SIGNED_PAYLOAD) &&
         lane_note(lane, JOURNAL_CHECKPOINT, STR_NULL))
         lane->unsigned_records = 0;
     return OK;
@@ -443,13 +451,12 @@ static struct journal_lane *lane_new(struct journal *j, const struct lane_head *
     lane->j = j;
     lane->number = head->lane;
     lane->head = *head;
-    lane->tail_off = head->off;
+    lane->head.off = lane->tail_off = block_up(head->off);
     lane->tail_bytes = head->segment_bytes;
     lane->next_seq = head->next_seq;
     lane->committed = head->next_seq - 1;
     /* all that may be queued fits into the segment at hand and the next */
     lane->pending = BUF_INIT((size_t)(head->segment_bytes + j->opt.segment_bytes) + FRAME_ROLL_BYTES);
-    lane->writing = BUF_INIT(lane->pending.max);
     lane->fd = lane->next_fd = -1;
     return lane;
 }
@@ -463,6 +470,7 @@ static enum err lane_start(struct journal_lane *lane, struct errinfo *info)
     lane->fd = world->open(path, O_RDWR, 0);
     if (lane->fd < 0)
         return err_set(info, E_JOURNAL_UNWRITABLE, "%s: %s", path, strerror(-lane->fd));
+    ahead_begin(lane);
     rc = next_allocate(lane->j, lane->number, &lane->next_fd);
     if (rc == 0)
         lane->next = NEXT_READY;
@@ -479,7 +487,7 @@ enum err journal_lane_open(struct journal *j, unsigned number, struct journal_la
 {
     struct lane_head *head;
     struct journal_lane *lane = NULL;
-    struct task *writer, *next;
+    struct task *writer, *next, *zeros;
     enum err e;
 
     MAGIC_CHECK(j, JOURNAL_MAGIC);
@@ -506,7 +514,8 @@ enum err journal_lane_open(struct journal *j, unsigned number, struct journal_la
     }
     writer = task_spawn("journal writer", writer_main, lane);
     next = task_spawn("journal segment ahead", next_main, lane);
-    ASSERT(writer && next);             /* lanes open before there are calls */
+    zeros = task_spawn("journal zeros ahead", zeros_main, lane);
+    ASSERT(writer && next && zeros);    /* lanes open before there are calls */
     *ret = lane;
     return OK;
 }
@@ -566,9 +575,12 @@ enum err await_journal_lane_close(struct journal_lane *lane)
     lane->closing = true;
     wake_fire(&lane->work);
     wake_fire(&lane->next_wanted);
+    wake_fire(&lane->zeros_wanted);
     e = await_wake(&lane->writer_gone, until);
     if (!e)
         e = await_wake(&lane->next_gone, until);
+    if (!e)
+        e = await_wake(&lane->zeros_gone, until);
     if (e) {
         e = lane_abandon(lane);
         task_shield(-1);
@@ -579,7 +591,7 @@ enum err await_journal_lane_close(struct journal_lane *lane)
     e = lane->state == JOURNAL_READY ? OK : E_JOURNAL_UNWRITABLE;
     ASSERT(!timer_is_set(&lane->stall));
     buf_release(&lane->pending);
-    buf_release(&lane->writing);
+    free(lane->batch.p);
     lane->magic = 0;
     free(lane);
     return e;

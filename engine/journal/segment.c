@@ -174,6 +174,7 @@ static int append_to(int fd, struct lane_head *head, enum journal_type type, str
     int64_t put;
 
     ASSERT(bytes);
+    head->off = block_up(head->off);
     frame_put(bytes, type, head->lane, head->next_seq, world->wall_ms(), payload);
     frame_seal(bytes, 0, head->link);
     memcpy(head->last, head->link, HASH_LEN);
@@ -216,7 +217,8 @@ int head_append(const struct journal *j, struct lane_head *head, enum journal_ty
 {
     int rc;
 
-    if (head->segment && head->off + (int64_t)frame_bytes(payload.len) + FRAME_ROLL_BYTES > head->segment_bytes) {
+    if (head->segment &&
+        block_up(block_up(head->off) + (int64_t)frame_bytes(payload.len)) + BLOCK_BYTES > head->segment_bytes) {
         rc = append_in_segment(j, head, JOURNAL_ROLL, STR("{}"));
         if (rc < 0)
             return rc;

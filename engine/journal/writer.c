@@ -1,26 +1,26 @@
 /*
- * writer.c -- a lane's two tasks: one commits batch after batch, one keeps a segment allocated ahead
+ * writer.c -- the task that commits a lane's records, batch after batch
  *
  * One write is in flight per lane; what arrives meanwhile is the next batch.  A batch is sealed (numbers in the
  * batch, hash chain, signatures, checksums) just before it is written, so that it is known where it begins: recovery
- * depends on a batch being started only after the one before it was durable.
+ * depends on a batch being started only after the one before it was durable.  It is filled up with zeros to whole
+ * blocks, so that it can go to the device directly and no block with an acknowledged record is written again.
  *
  * A durable write that fails is never tried again: the kernel may have dropped the pages and call the next one a
  * success.  The lane is over, and so is the process.
  */
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "base/log.h"
 #include "base/metric.h"
 #include "journal/internal.h"
 
-enum {
-    BATCH_MAX = 1024 * 1024,        /* a commit's bytes; one record may be larger */
-    BUSY_RECORDS = 8,               /* so many in the last commit: company may be worth waiting for */
-};
+STATIC_ASSERT(BLOCK_BYTES % WORLD_BLOCK == 0, "batches are what direct writes take");
+enum { BUSY_RECORDS = 8 };          /* so many in the last commit: company may be worth waiting for */
 
-static void lane_fail(struct journal_lane *lane, const char *what, int error)
+void lane_fail(struct journal_lane *lane, const char *what, int error)
 {
     char path[JOURNAL_PATH_MAX], why[JOURNAL_PATH_MAX + 100];
 
@@ -44,13 +44,24 @@ struct batch {
     bool rolls;
 };
 
-/* Moves what goes into the next commit from pending to writing: up to a ROLL record, or to a size. */
+/* Room for n bytes where a device may take them from. What was there is gone. */
+static void batch_reserve(struct journal_lane *lane, size_t n)
+{
+    if (n <= lane->batch.cap)
+        return;
+    free(lane->batch.p);
+    lane->batch.cap = (n + WORLD_ALIGN - 1) / WORLD_ALIGN * WORLD_ALIGN;
+    lane->batch.p = aligned_alloc(WORLD_ALIGN, lane->batch.cap);
+    ASSERT(lane->batch.p);
+}
+
+/* Moves what goes into the next commit from pending to the batch: all of it, or up to a ROLL record. */
 static struct batch batch_take(struct journal_lane *lane)
 {
     struct batch b = { 0 };
     size_t n = 0;
 
-    while (n < lane->pending.len && !b.rolls && n < BATCH_MAX) {
+    while (n < lane->pending.len && !b.rolls) {
         size_t size;
         enum journal_type type;
 
@@ -59,19 +70,17 @@ static struct batch batch_take(struct journal_lane *lane)
         b.rolls = type == JOURNAL_ROLL;
         n += size;
     }
-    buf_clear(&lane->writing);
-    if (n == lane->pending.len) {
-        struct buf swap = lane->writing;
-
-        lane->writing = lane->pending;
-        lane->pending = swap;
-    } else {
-        buf_add(&lane->writing, lane->pending.p, n);
-        ASSERT(!lane->writing.overflow);
-        buf_drop_front(&lane->pending, n);
-    }
+    lane->batch.len = (size_t)block_up((int64_t)n);
+    batch_reserve(lane, lane->batch.len);
+    memcpy(lane->batch.p, lane->pending.p, n);
+    memset(lane->batch.p + n, 0, lane->batch.len - n);
+    buf_drop_front(&lane->pending, n);
     ASSERT(b.records > 0 && lane->pending_records >= b.records);
     lane->pending_records -= b.records;
+    if (!b.rolls) {
+        lane->tail_off = block_up(lane->tail_off);
+        ASSERT(lane->head.off + (int64_t)lane->batch.len == lane->tail_off);
+    }
     return b;
 }
 
@@ -88,12 +97,12 @@ static void sign(struct journal_lane *lane, uint8_t *frame, uint64_t seq)
     buf_release(&text);
 }
 
-static void batch_seal(struct journal_lane *lane)
+static void batch_seal(struct journal_lane *lane, const struct batch *b)
 {
+    uint8_t *frame = lane->batch.p;
     size_t size;
 
-    for (size_t at = 0, behind = 0; at < lane->writing.len; at += size, behind++) {
-        uint8_t *frame = (uint8_t *)lane->writing.p + at;
+    for (unsigned behind = 0; behind < b->records; behind++, frame += size) {
         enum journal_type type;
         uint64_t seq;
 
@@ -101,7 +110,7 @@ static void batch_seal(struct journal_lane *lane)
         ASSERT(seq == lane->head.next_seq);
         if (type == JOURNAL_CHECKPOINT || type == JOURNAL_CLOSE)
             sign(lane, frame, seq);
-        frame_seal(frame, (uint32_t)behind, lane->head.link);
+        frame_seal(frame, behind, lane->head.link);
         memcpy(lane->head.last, lane->head.link, HASH_LEN);
         lane->head.next_seq++;
     }
@@ -111,17 +120,17 @@ static void batch_seal(struct journal_lane *lane)
 static bool await_batch_written(struct journal_lane *lane)
 {
     struct op write = {
-        .kind = OP_WRITE, .fd = lane->fd, .buf = lane->writing.p, .len = lane->writing.len, .off = lane->head.off
+        .kind = OP_WRITE, .fd = lane->fd, .buf = lane->batch.p, .len = lane->batch.len, .off = lane->head.off
     };
     int res = 0;
 
-    ASSERT(lane->head.off + (int64_t)lane->writing.len <= lane->head.segment_bytes);
+    ASSERT(lane->head.off + (int64_t)lane->batch.len <= lane->head.segment_bytes);
     ALWAYS(await_op(&write, NS_NEVER, &res) == OK);
-    if (res < 0 || (size_t)res != lane->writing.len) {
+    if (res < 0 || (size_t)res != lane->batch.len) {
         lane_fail(lane, "write", res < 0 ? -res : EIO);
         return false;
     }
-    lane->head.off += (int64_t)lane->writing.len;
+    lane->head.off += (int64_t)lane->batch.len;
     return true;
 }
 
@@ -156,6 +165,7 @@ static bool await_roll(struct journal_lane *lane)
     lane->fd = lane->next_fd;
     lane->next_fd = -1;
     lane->next = NEXT_NONE;
+    ahead_begin(lane);
     wake_fire(&lane->next_wanted);
     return true;
 }
@@ -176,9 +186,10 @@ static bool await_commit(struct journal_lane *lane)
     ns_t began = loop_now();
     bool good;
 
-    batch_seal(lane);
+    batch_seal(lane, &b);
     timer_set(&lane->stall, began + lane->j->opt.commit_timeout, stalled);
-    good = await_batch_written(lane);
+    await_ahead_clear(lane, lane->head.off + (int64_t)lane->batch.len, b.rolls);
+    good = lane->state == JOURNAL_READY && await_batch_written(lane);
     if (good) {
         ASSERT(b.last_seq > lane->committed && lane->head.next_seq == b.last_seq + 1);
         lane->committed = b.last_seq;
@@ -188,6 +199,8 @@ static bool await_commit(struct journal_lane *lane)
         waiters_wake(lane->waiters, b.last_seq);
         if (b.rolls)
             good = await_roll(lane);
+        else
+            ahead_look(lane);
     }
     timer_clear(&lane->stall);
     if (good && lane->stalled)
@@ -218,7 +231,7 @@ void writer_main(void *arg)
             lane->work = (struct wake){ 0 };
             await_wake(&lane->work, lane->pending.len ? lane->due : NS_NEVER);
         }
-        if (lane->pending.len == 0)
+        if (lane->pending.len == 0 || lane->state != JOURNAL_READY)
             break;
         task_doing("committing");
         await_company(lane);
@@ -227,63 +240,4 @@ void writer_main(void *arg)
     }
     task_shield(-1);
     wake_fire(&lane->writer_gone);
-}
-
-/* ---- the segment ahead ----------------------------------------------------------------------------------------- */
-
-struct allocation {
-    struct journal_lane *lane;
-    int fd, rc;
-};
-
-static void allocation_run(void *arg)
-{
-    struct allocation *a = arg;
-
-    a->rc = next_allocate(a->lane->j, a->lane->number, &a->fd);
-}
-
-static void await_next(struct journal_lane *lane)
-{
-    struct allocation a = { .lane = lane, .fd = -1 };
-
-    await_blocking(allocation_run, &a);
-    if (a.rc < 0) {
-        if (lane->space_error != -a.rc)
-            LOG_WARN("the journal's next segment could not be allocated; trying again", LOG_I("lane", lane->number),
-                     LOG_S("why", strerror(-a.rc)));
-        lane->space_error = -a.rc;
-    } else {
-        lane->next_fd = a.fd;
-        lane->next = NEXT_READY;
-        lane->space_error = 0;
-        if (lane->told_full) {
-            LOG_INFO("the journal has room again", LOG_I("lane", lane->number));
-            lane_note(lane, JOURNAL_ADMIN, STR("{\"event\":\"journal_has_room\"}"));
-            lane->told_full = false;
-        }
-    }
-    room_offer(lane);
-}
-
-void next_main(void *arg)
-{
-    struct journal_lane *lane = arg;
-
-    task_shield(+1);
-    while (!lane->closing) {
-        ns_t until = NS_NEVER;
-
-        if (lane->next == NEXT_NONE && !lane->space_error) {
-            await_next(lane);
-            continue;
-        }
-        if (lane->space_error)
-            until = loop_now() + lane->j->opt.space_retry;
-        lane->next_wanted = (struct wake){ 0 };
-        if (await_wake(&lane->next_wanted, until) == E_TIMEOUT && !lane->closing)
-            await_next(lane);
-    }
-    task_shield(-1);
-    wake_fire(&lane->next_gone);
 }

@@ -12,6 +12,8 @@
 
 #include "loop/loop.h"
 
+enum { WORLD_ALIGN = 4096, WORLD_BLOCK = 512 };     /* see direct() */
+
 struct ring;            /* the implementation's */
 
 struct world {
@@ -43,6 +45,9 @@ struct world {
     int64_t (*size)(int fd);
     int (*allocate)(int fd, int64_t off, int64_t len);          /* extends with zeros, blocks reserved */
     int (*truncate)(int fd, int64_t len);
+    /* Lets OP_WRITE go to the device past the page cache, from memory at multiples of WORLD_ALIGN, in multiples of
+     * WORLD_BLOCK; -errno: not here, it goes on as before. */
+    int (*direct)(int fd);
     int (*sync)(int fd);                                        /* data and metadata; failure is final: never retried */
     int64_t (*pread)(int fd, void *p, size_t n, int64_t off);   /* short only at the end of the file */
     int64_t (*pwrite)(int fd, const void *p, size_t n, int64_t off);

@@ -327,6 +327,20 @@ static int real_unlink(const char *path)                    { return OR_ERRNO(un
 static int real_lock(int fd)                                { return OR_ERRNO(flock(fd, LOCK_EX | LOCK_NB)); }
 static int real_allocate(int fd, int64_t off, int64_t len)  { return -posix_fallocate(fd, off, len); }
 
+/* Only where the kernel says that blocks of this size will do: disks of 4096 have it otherwise. */
+static int real_direct(int fd)
+{
+    UNSET struct statx st;
+    int flags = fcntl(fd, F_GETFL);
+
+    if (flags < 0 || statx(fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &st) < 0)
+        return -errno;
+    if (!(st.stx_mask & STATX_DIOALIGN) || st.stx_dio_mem_align == 0 || st.stx_dio_mem_align > WORLD_ALIGN ||
+        st.stx_dio_offset_align > WORLD_BLOCK)
+        return -ENOTSUP;
+    return OR_ERRNO(fcntl(fd, F_SETFL, flags | O_DIRECT));
+}
+
 static int64_t real_size(int fd)
 {
     struct stat st;
@@ -427,6 +441,7 @@ const struct world world_real = {
     .size = real_size,
     .allocate = real_allocate,
     .truncate = real_truncate,
+    .direct = real_direct,
     .sync = real_sync,
     .pread = real_pread,
     .pwrite = real_pwrite,

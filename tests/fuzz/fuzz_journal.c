@@ -12,6 +12,7 @@
 
 #include "base/log.h"
 #include "journal/internal.h"
+#include "tests/unit/journal_frames.h"
 #include "tests/unit/memworld.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -81,7 +82,7 @@ static size_t segment_end(uint8_t *p, size_t len, uint64_t *ret_seq, uint8_t lin
            !frame_decode(p + off, n, &f)) {
         memcpy(link, f.hash, HASH_LEN);
         *ret_seq = f.seq + 1;
-        off += n;
+        off = frame_after(p, off + n);
     }
     return off;
 }
@@ -110,12 +111,15 @@ static void add_records(uint8_t *p, size_t len, const uint8_t *data, size_t size
 
     for (size_t i = 0; i + 5 <= size; i += 5) {
         size_t n = frame_bytes(data[i + 1] % sizeof(text));
+        uint32_t behind = data[i + 3] % 8;
 
+        if (behind == 0)
+            off = (size_t)block_up((int64_t)off);
         if (off + n > len)
             return;
         frame_put(p + off, (enum journal_type)(data[i] % (JOURNAL_TYPE_END + 1)), data[i + 2] >= 250 ? 1 : 0,
                   data[i + 2] < 20 ? seq + data[i + 2] : seq, data[i + 3], str_n(text, data[i + 1] % sizeof(text)));
-        frame_seal(p + off, data[i + 3] % 8, link);
+        frame_seal(p + off, behind, link);
         if (data[i + 4] >= 192)
             p[off + data[i + 4] % n] ^= data[i + 3];
         seq++;

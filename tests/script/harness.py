@@ -169,7 +169,11 @@ def read_journal(directory):
             with open(path, "rb") as f:
                 raw = f.read()
             at = 4096
-            while raw[at:at + 4] == b"\x1eSL\x1f":
+            while True:
+                if raw[at:at + 1] == b"\0":            # the next batch begins at the next block
+                    at += -at % 512
+                if raw[at:at + 4] != b"\x1eSL\x1f":
+                    break
                 length, kind = struct.unpack_from("<IB", raw, at + 8)
                 time_ms, = struct.unpack_from("<q", raw, at + 24)
                 records.append((time_ms, TYPES[kind], json.loads(raw[at + 72:at + 72 + length])))

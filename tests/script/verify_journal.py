@@ -124,7 +124,7 @@ class Lane:
             return tell(path, 0, self.seq, "shorter than a header")
         magic, version, lane, zero, ident, first, _, size, number, key, link, digest = \
             struct.unpack_from("<8sIHH16sQqQQ32s32s32s", data)
-        wrong = (magic != b"SLUJRNL1" and "magic") or (version != 1 and "version") or \
+        wrong = (magic != b"SLUJRNL1" and "magic") or (version != 2 and "version") or \
             (lane != self.number and "lane") or \
             ((zero or dirty(data[160:4096])) and "zeros") or (ident.hex() != self.ident and "journal id") or \
             (not named == first == self.seq and "first record") or (size != len(data) and "length") or \
@@ -136,12 +136,19 @@ class Lane:
             return tell(path, 0, self.seq, f"header: {wrong} is not right")
         self.last, self.count, self.rolled, behind = link, number, False, -1
         link, at = digest, 4096
-        while dirty(data[at:at + 72]):
+        while True:
+            gap = -at % 512
+            skip = 0 if dirty(data[at:at + gap]) else gap
+            if not dirty(data[at + skip:at + skip + 72]):
+                break
+            at += skip
             wrong, size = self.record(data, at, link, behind, key)
             if wrong or self.rolled:
                 return tell(path, at, self.seq, wrong or "a record behind ROLL")
             self.rolled = data[at + 12] == T_ROLL
             behind = struct.unpack_from("<I", data, at + 32)[0]
+            if skip if behind else at % 512:
+                return tell(path, at, self.seq, "not where its batch belongs")
             link = self.last = data[at + 40:at + 72]
             if self.seq == self.known_seq:
                 self.met = self.last == self.known_hash

@@ -430,12 +430,12 @@ static void await_drain(void)
         await_sleep(loop_now() + 10 * NS_PER_MS);
 }
 
-/* Beside the clients' tasks and refreshes in the background a loop has its lane's two, the worker's, and the director.
- */
+/* Beside the clients' tasks and refreshes in the background a loop has its lane's three, the worker's, and the
+ * director. */
 static bool quiet(void)
 {
     for (unsigned i = 0; i < sim.n_workers; i++)
-        if (loop_tasks(sim.workers[i].loop) > (i == 0 ? 4 : 3))
+        if (loop_tasks(sim.workers[i].loop) > (i == 0 ? 5 : 4))
             return false;
     return clients_running() == 0;
 }

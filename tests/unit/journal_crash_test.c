@@ -248,7 +248,8 @@ static void fail_device(void *arg)
     }
     assert_err(e, E_JOURNAL_UNWRITABLE);
     assert_ok(await_wake(&waiter_done, NS_NEVER));
-    assert_int_equal(waiter_result, f->at == 1 ? E_JOURNAL_UNWRITABLE : OK);
+    /* the first write is that of zeros ahead, the second the waiter's batch */
+    assert_int_equal(waiter_result, f->at <= 2 ? E_JOURNAL_UNWRITABLE : OK);
     assert_int_equal(failure.calls, 1);
     assert_int_equal(failure.lane, 3);
     assert_non_null(strstr(failure.why, "write: Input/output error"));
@@ -410,7 +411,7 @@ static void a_hanging_device_is_not_waited_for(void **state)
 
 /* ---- full disks ------------------------------------------------------------------------------------------------ */
 
-enum { ROOMS = 12 };         /* their outcomes together fit into what the smallest segment may promise */
+enum { ROOMS = 5 };          /* their outcomes together fit into what the smallest segment may promise */
 
 static void fill_up(void *arg)
 {
@@ -466,7 +467,9 @@ static void fill_up(void *arg)
     assert_int_equal(journal_recovery(j)->lanes_unclean, 0);
     lane = open_lane(j, 0);
     assert_int_equal(journal_lane_state(lane), JOURNAL_FULL);
-    assert_err(append(lane, JOURNAL_REQUEST, 0, 0, NULL, &seq), E_JOURNAL_UNWRITABLE);
+    for (unsigned i = 0; !(e = append(lane, JOURNAL_REQUEST, 0, 0, NULL, &seq)); i++)
+        assert_true(i < 9);
+    assert_err(e, E_JOURNAL_UNWRITABLE);
 
     /* space returns: no restart */
     memworld_faults.capacity = 0;

@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "journal/format.h"
+#include "journal_frames.h"
 #include "journal_test.h"
 
 static const char first[] = "/j/lane-0/0000000000000001.seg";
@@ -43,7 +43,7 @@ static void sound_journal_verifies(void **state)
     assert_false(r.live);
 }
 
-/* Start of the record (or header, or zero tail) that byte `at` belongs to. */
+/* Start of the record (or header) that byte `at` belongs to; of zeros between and behind records: the byte itself. */
 static int64_t unit_of(const uint8_t *p, size_t len, size_t at)
 {
     size_t off = HEADER_BYTES;
@@ -55,7 +55,9 @@ static int64_t unit_of(const uint8_t *p, size_t len, size_t at)
 
         if (at < off + n)
             return (int64_t)off;
-        off += n;
+        off = frame_after(p, off + n);
+        if (at < off)
+            break;
     }
     return (int64_t)at;
 }
@@ -269,24 +271,29 @@ static void rewrite(const char *path, uint64_t which, bool drop)
 {
     size_t len, off = HEADER_BYTES, to;
     uint8_t *p = (uint8_t *)memworld_file(path, &len), link[HASH_LEN], *was = malloc(len);
+    uint32_t behind = 0;
     uint64_t seq = 0;
     struct frame f;
     size_t n;
 
     memcpy(was, p, len);
+    memset(p + HEADER_BYTES, 0, len - HEADER_BYTES);
     memcpy(link, p + 128, HASH_LEN);
-    for (to = off; (n = frame_claims(was + off, JOURNAL_PAYLOAD_MAX)); off += n) {
+    for (to = off; (n = frame_claims(was + off, JOURNAL_PAYLOAD_MAX)); off = frame_after(was, off + n)) {
         assert_null(frame_decode(was + off, n, &f));
+        if (f.behind == 0)
+            behind = 0;
         if (f.seq == which && drop)
             continue;
+        if (behind == 0)
+            to = (size_t)block_up((int64_t)to);
         if (f.seq == which)
             was[off + JOURNAL_FRAME_BYTES + 2] ^= 1;
         seq = seq ? seq + 1 : f.seq;
         frame_put(p + to, f.type, f.lane, seq, f.time, f.payload);
-        frame_seal(p + to, 0, link);
+        frame_seal(p + to, behind++, link);
         to += n;
     }
-    memset(p + to, 0, len - to);
     free(was);
 }
 
@@ -295,7 +302,7 @@ static void a_forged_chain_is_seen(void **state)
     struct told t;
     char path[64];
 
-    make_small(40, 250, 5);
+    make_small(34, 250, 5);
     whole = memworld_copy();
 
     rewrite(first, 8, true);            /* one record less, all links right: the next segment's header knows better */
@@ -303,11 +310,11 @@ static void a_forged_chain_is_seen(void **state)
     rewrite(first, 8, false);
     damaged("record altered, chain rewritten", "does not follow the one before it");
     nth(1, path);
-    rewrite(path, 38, false);           /* the last segment: checkpoints and the manifest know better */
+    rewrite(path, 37, false);           /* the last segment: checkpoints and the manifest know better */
     assert_err(verify("/j", NULL, &t, NULL), E_TAMPERED);
     assert_non_null(strstr(t.all, "signs another chain"));
     damaged("record altered behind, chain rewritten", "the record is not the one the manifest names");
-    rewrite(path, 38, true);
+    rewrite(path, 37, true);
     damaged("record removed behind, chain rewritten", "its tail was cut off");
     memworld_copy_free(whole);
 }
@@ -325,7 +332,7 @@ static void cut_at(const char *path, uint64_t seq)
             memset(p + off, 0, len - off);
             return;
         }
-        off += n;
+        off = frame_after(p, off + n);
     }
     fail_msg("no record %llu", (unsigned long long)seq);
 }

@@ -30,7 +30,7 @@ struct event {
 };
 
 static struct file files[FILES_MAX];
-static struct { struct file *f; } fds[FDS_MAX];
+static struct { struct file *f; bool direct; } fds[FDS_MAX];
 static uint64_t next_id = 1;
 static struct event *events;
 static size_t n_events, cap_events;
@@ -191,6 +191,7 @@ static int mem_open(const char *path, int flags, int mode)
     for (int fd = 3; fd < FDS_MAX; fd++) {
         if (!fds[fd].f) {
             fds[fd].f = f;
+            fds[fd].direct = false;
             return fd;
         }
     }
@@ -251,6 +252,13 @@ static int mem_allocate(int fd, int64_t off, int64_t len)
         return -ENOSPC;
     grow(f, (size_t)(off + len));
     record(EV_TRUNCATE, f, off + len, NULL, 0, NULL);
+    return 0;
+}
+
+static int mem_direct(int fd)
+{
+    of(fd);
+    fds[fd].direct = true;
     return 0;
 }
 
@@ -402,9 +410,16 @@ static void ring_cancel(struct ring *r, struct op *op)      { }
 static void ring_recycle(struct ring *r, unsigned token)    { }
 static void ring_wake(struct ring *r)                       { }
 
+void memworld_write_check(const struct op *op)
+{
+    ASSERT(!fds[op->fd].direct || ((uintptr_t)op->buf % WORLD_ALIGN == 0 && op->len % WORLD_BLOCK == 0 &&
+                                   op->off % WORLD_BLOCK == 0));
+}
+
 static void ring_submit(struct ring *r, struct op *op)
 {
     ASSERT(r->n < OPS_MAX && op->kind == OP_WRITE);
+    memworld_write_check(op);
     r->ops[r->n++] = op;
 }
 
@@ -470,6 +485,7 @@ const struct world memworld = {
     .size = mem_size,
     .allocate = mem_allocate,
     .truncate = mem_truncate,
+    .direct = mem_direct,
     .sync = mem_sync,
     .pread = mem_pread,
     .pwrite = mem_pwrite,

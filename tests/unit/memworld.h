@@ -11,6 +11,9 @@
 
 extern const struct world memworld;
 
+/* Asserts that a write could go to a device as it is, where direct() was asked for. */
+void memworld_write_check(const struct op *op);
+
 /* Forgets all files, events and faults. No file may be in use. */
 void memworld_reset(void);
 

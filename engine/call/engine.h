@@ -43,6 +43,7 @@ struct engine_options {
     unsigned calls_max;                     /* in flight per worker; 0: 16,000 */
     ns_t once_ttl;                          /* how long an idempotency key is remembered; 0: 24 h */
     ns_t overload_delay;                    /* overload.h; 0: nobody is put off */
+    bool answer_reads_early;                /* a read's answer does not wait until its outcome is on disk */
     bool record_arguments;                  /* seal the arguments into the journal (policy replay needs them) */
 };
 

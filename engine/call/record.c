@@ -481,6 +481,16 @@ static enum err outcome_append(struct call *c, bool call, uint64_t *ret_seq)
     return rec_append(c, call ? JOURNAL_OUTCOME : JOURNAL_REQUEST, &r, ret_seq);
 }
 
+/*
+ * Nothing is said before it is on record and on disk.  An operator may take a read out: nothing happened that could
+ * be lost or done twice, and what is at stake is the record of who read what in the last moments before a crash.
+ * Refusals are not reads.
+ */
+static bool may_answer_early(const struct call *c)
+{
+    return c->intended && c->tool->decl->effect == EFFECT_READS && c->worker->engine->opt.answer_reads_early;
+}
+
 enum err await_record_outcome(struct call *c)
 {
     bool call = c->kind == CALL_TOOL && c->caller != NULL;
@@ -495,7 +505,9 @@ enum err await_record_outcome(struct call *c)
         c->sealed_result = STR_NULL;
         e = outcome_append(c, call, &seq);
     }
-    return e ? e : await_journal_commit(c->worker->lane, seq, NS_NEVER);
+    if (e || may_answer_early(c))
+        return e;
+    return await_journal_commit(c->worker->lane, seq, NS_NEVER);
 }
 
 /* ---- what nobody in particular was refused ----------------------------------------------------------------------- */

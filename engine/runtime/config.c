@@ -410,7 +410,8 @@ static const struct key auth_keys[] = {
     { "issuers", K_CALL, 0, NULL, read_issuers }, { 0 },
 };
 static const struct key journal_keys[] = {
-    TOP("segment_mb", K_INT, segment_mb), TOP("record_arguments", K_BOOL, record_arguments), { 0 },
+    TOP("segment_mb", K_INT, segment_mb), TOP("record_arguments", K_BOOL, record_arguments),
+    TOP("answer_reads_early", K_BOOL, answer_reads_early), { 0 },
 };
 static const struct key tenant_budget_keys[] = {
     TOP("per_minute", K_INT, budgets[BUDGET_TENANT].per_minute), TOP("at_once", K_INT, budgets[BUDGET_TENANT].at_once),
@@ -582,6 +583,7 @@ enum err config_load(const char *path, struct config **ret, struct errinfo *info
     fclose(f);
     c->engine.calls_max = (unsigned)(c->calls_max > 1000000 ? 1000000 : c->calls_max);
     c->engine.record_arguments = c->record_arguments;
+    c->engine.answer_reads_early = c->answer_reads_early;
     c->engine.overload_delay = c->overload_ms * NS_PER_MS;
     if (e) {
         config_free(c);

@@ -59,7 +59,7 @@ struct config {
 
     const char *root_key;                       /* "file:", "env:" or "credential:"; NULL: file:DATA/root.key */
     int64_t segment_mb;
-    bool record_arguments;
+    bool record_arguments, answer_reads_early;
     struct engine_options engine;
     struct admission_rule budgets[BUDGETS];
     struct tool_budget tool_budgets[TOOL_BUDGETS_MAX];

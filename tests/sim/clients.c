@@ -312,6 +312,9 @@ static void front_reply(struct call *c)
         strstr(call_said(c), UPSTREAM_REFRESH))
         sim_violation("a token was in the reply of %s", a->call);
     a->acked = !simworld_dead();
+    a->early = a->acked && sim.engine.opt.answer_reads_early && c->intended && tool_reads(o->tool);
+    if (a->early && !c->err && c->began > simworld_hangs_since())
+        sim.told_early++;
     sim.heard[c->err] += a->acked;
     sim_trace("%s op=%lld %s %s/%s/%s key=%s -> %s %s%s%s", c->id.z, (long long)o->number, o->tool, o->tenant, o->user,
               o->agent, o->key, outcome_name(c->outcome), c->err ? err_name(c->err) : "ok",

@@ -197,13 +197,15 @@ static enum err open_workers(struct errinfo *info)
 
 static void assemble(void)
 {
+    struct dice early = dice_for(sim.seed + sim.life, "early");
     struct errinfo info = { "" };
     enum err e;
 
     sim.n_workers = (unsigned)dice_between(&sim.dice, 1, SIM_WORKERS_MAX);
     sim.engine = (struct engine){ .workers = sim.workers,
                                   .n_workers = sim.n_workers,
-                                  .opt = { .record_arguments = dice_permille(&sim.dice, 500) } };
+                                  .opt = { .record_arguments = dice_permille(&sim.dice, 500),
+                                           .answer_reads_early = dice_permille(&early, 300) && !sim.steady } };
     budget_tenant = budget_agent = (struct admission_rule){ 0 };
     if (dice_permille(&sim.dice, 300) && !sim.steady)
         budget_agent = (struct admission_rule){ .at_once = dice_between(&sim.dice, 1, 8) };

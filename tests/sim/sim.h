@@ -47,6 +47,7 @@ struct attempt {
     char key[SIM_CALL_ID]; /* what call_key() answered, once a request left */
     bool began, ended;
     bool acked; /* the client heard the end before the engine died */
+    bool early; /* a read, answered without waiting for its record: a death may have taken that */
     bool cancelled;
     ns_t at; /* when it ended */
     enum outcome outcome;
@@ -95,6 +96,7 @@ struct sim {
     struct identity_local *local;
     struct registry *registry;
     bool lane_failed, closing, started;
+    unsigned long told_early; /* in all runs: reads that began and were answered well while no device did */
     bool stopping; /* nobody asks any more in this life */
     int64_t rate;  /* requests of a mailbox in ten seconds */
 

@@ -386,6 +386,10 @@ int main(int argc, char **argv)
         good = run_steady(from);
     for (uint64_t i = 0; !list && !steady && good && i < n; i++)
         good = run(from + i, twice);
+    if (good && !list && !steady && n >= 100 && sim.told_early == 0) {
+        printf("no read was answered while the device did not\n");
+        good = false;
+    }
     printf("%s: %llu calls, %llu effects, %llu deaths, %llu replays, %llu unknown, %llu refreshes, trace %016" PRIx64
            "\n",
            good ? "good" : "BAD", sim.calls, sim.effects, sim.crashes, sim.replays, sim.unknowns, sim.refreshes,

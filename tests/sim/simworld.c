@@ -28,7 +28,7 @@ void (*simworld_changed)(void);
 
 static struct dice ring_dice, file_dice, bytes_dice;
 static ns_t clock_now;
-static ns_t hangs_until;
+static ns_t hangs_since, hangs_until;
 static struct ring *rings[RINGS_MAX]; /* in the order in which they were opened */
 static unsigned n_rings;
 static struct ring *runs; /* whose turn it is */
@@ -216,8 +216,11 @@ static ns_t part_takes(void)
 
     if (dice_permille(&ring_dice, simworld_weather.slow))
         takes = dice_scale(&ring_dice, NS_PER_MS, NS_PER_S);
-    if (dice_permille(&ring_dice, simworld_weather.hang))
+    if (dice_permille(&ring_dice, simworld_weather.hang)) {
+        if (clock_now >= hangs_until)
+            hangs_since = clock_now;
         hangs_until = clock_now + dice_scale(&ring_dice, 100 * NS_PER_MS, 5 * NS_PER_S);
+    }
     return takes;
 }
 
@@ -296,6 +299,11 @@ static struct ring *choose(void)
         if (!rings[i]->gone && ring_due(rings[i]) <= clock_now)
             ready[n++] = rings[i];
     return ready[n > 1 ? dice_below(&ring_dice, n) : 0];
+}
+
+ns_t simworld_hangs_since(void)
+{
+    return clock_now < hangs_until ? hangs_since : NS_NEVER;
 }
 
 static void hand_over(struct ring *to)

@@ -43,6 +43,8 @@ extern void (*simworld_changed)(void);
 /* The process dies now: this is the instant that simworld_crash() goes back to. */
 void simworld_die(void);
 bool simworld_dead(void);
+/* Since when no device has answered; NS_NEVER if they do. */
+ns_t simworld_hangs_since(void);
 /* The files as that death may have left them; the dead are gone, and what is there is durable. */
 void simworld_crash(struct dice *d);
 /* The same after an orderly end: all is there. */

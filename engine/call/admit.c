@@ -8,9 +8,18 @@
 #include "call/budget.h"
 #include "call/internal.h"
 
+/* What a call holds of budgets until its end. */
 struct admission {
-    unsigned n;                         /* held */
-    struct permit_wait waits[BUDGET_LINES_OF_POLICY / RL_ASKS_MAX + 1];
+    unsigned n;
+    struct rl_permit held[];            /* for policies' budgets, RL_ASKS_MAX of them each; then the configuration's */
+};
+
+/* A permit that a task can wait for. */
+struct permit_wait {
+    struct rl_waiter waiter;
+    struct mail mail;
+    struct wake wake;
+    struct loop *loop;
 };
 
 enum { CALLS_DEFAULT = 16000 };
@@ -101,28 +110,30 @@ static enum err await_granted(struct call *c, struct permit_wait *w, const struc
     return e;
 }
 
-enum err await_permit(struct call *c, struct permit_wait *w, const struct permit_asked *p, ns_t deadline,
-                      int64_t *retry_at)
+enum err await_permit(struct call *c, const struct permit_asked *p, ns_t deadline, struct rl_permit *ret,
+                      unsigned *ret_blocked, int64_t *ret_retry_at)
 {
     struct rl *rl = c->worker->engine->limiter;
     ns_t began = loop_now();
-    enum rl_result r;
+    /* queues are shared by tenants, then by their agents */
+    struct permit_wait w = { .waiter = { .wake = permit_wake, .tenant = c->caller->tenant_hash,
+                                         .agent = c->caller->agent_hash },
+                             .mail.fn = permit_mail, .loop = loop_self() };
+    enum rl_result r = rl_acquire(rl, &w.waiter, p->asks, p->n, deadline, began);
     enum err e;
 
-    /* queues are shared by tenants, then by their agents */
-    *w = (struct permit_wait){ .waiter = { .wake = permit_wake, .tenant = c->caller->tenant_hash,
-                                           .agent = c->caller->agent_hash },
-                               .mail.fn = permit_mail, .loop = loop_self() };
-    r = rl_acquire(rl, &w->waiter, p->asks, p->n, deadline, began);
     if (r == RL_QUEUED) {
         metric_add(M_LIMIT_WAITING, 1);
-        e = await_granted(c, w, p);
+        e = await_granted(c, &w, p);
         metric_add(M_LIMIT_WAITING, -1);
     } else {
         e = permit_result(r);
     }
     metric_observe(M_QUEUE_SECONDS, loop_now() - began);
-    *retry_at = w->waiter.retry_at;
+    if (!e)
+        *ret = w.waiter.permit;
+    *ret_blocked = w.waiter.blocked;
+    *ret_retry_at = w.waiter.retry_at;
     return e;
 }
 
@@ -183,14 +194,14 @@ static void name_line(const struct permit_asked *p, unsigned i, struct call *c, 
 /* Takes the permit of lines [from, from + n). */
 static enum err await_lines(struct call *c, const struct budget_lines *l, unsigned from, unsigned n)
 {
-    struct permit_wait *w = &c->admission->waits[c->admission->n];
     const struct permit_asked asked = { l->asks + from, n, name_line, l->of + from };
+    struct admission *a = c->admission;
+    unsigned blocked;
     int64_t retry_at = 0;
-    enum err e = await_permit(c, w, &asked, c->deadline, &retry_at);
-    unsigned blocked = w->waiter.blocked;
+    enum err e = await_permit(c, &asked, c->deadline, &a->held[a->n], &blocked, &retry_at);
 
     if (!e) {
-        c->admission->n++;
+        a->n++;
         return OK;
     }
     if (retry_at > loop_now() && retry_at != RL_FOREVER)
@@ -198,21 +209,34 @@ static enum err await_lines(struct call *c, const struct budget_lines *l, unsign
     return (e == E_RATE_LIMITED || e == E_DEADLINE) && blocked < n ? budget_refused(c, e, &l->of[from + blocked]) : e;
 }
 
+/* Room for the permits that these lines of policies need, and one more. */
+static enum err make_admission(struct call *c, const struct budget_lines *of_policy)
+{
+    size_t permits = (of_policy->n + RL_ASKS_MAX - 1) / RL_ASKS_MAX + 1;
+
+    c->admission = arena_zalloc(&c->arena, sizeof(*c->admission) + permits * sizeof(c->admission->held[0]));
+    return c->admission ? OK : E_CALL_TOO_LARGE;
+}
+
 /* Policies' budgets are only rates, those of configuration may be places: they come last, so that nobody waits while
  * holding a place. */
 static enum err await_budgets(struct call *c)
 {
-    struct budget_lines lines;
+    struct budget_lines *lines = arena_alloc(&c->deciding, sizeof(*lines));
     enum err e;
 
-    budgets_begin(c, &lines);
-    e = budgets_of_policy(c, &lines);
-    for (unsigned at = 0; !e && at < lines.n; at += RL_ASKS_MAX)
-        e = await_lines(c, &lines, at, lines.n - at < RL_ASKS_MAX ? lines.n - at : RL_ASKS_MAX);
+    if (!lines)
+        return E_CALL_TOO_LARGE;
+    budgets_begin(c, lines);
+    e = budgets_of_policy(c, lines);
     if (!e)
-        e = budgets_of_config(c, &lines);
-    if (!e && lines.n)
-        e = await_lines(c, &lines, 0, lines.n);
+        e = make_admission(c, lines);
+    for (unsigned at = 0; !e && at < lines->n; at += RL_ASKS_MAX)
+        e = await_lines(c, lines, at, lines->n - at < RL_ASKS_MAX ? lines->n - at : RL_ASKS_MAX);
+    if (!e)
+        e = budgets_of_config(c, lines);
+    if (!e && lines->n)
+        e = await_lines(c, lines, 0, lines->n);
     return e;
 }
 
@@ -250,9 +274,6 @@ enum err await_admit(struct call *c)
     c->admitted = true;
     if (!budgets_any(c))
         return OK;
-    c->admission = ARENA_NEW(&c->arena, struct admission);
-    if (!c->admission)
-        return E_CALL_TOO_LARGE;
     e = await_budgets(c);
     if (e)
         call_unadmit(c);
@@ -264,7 +285,7 @@ void call_unadmit(struct call *c)
     struct rl *rl = c->worker->engine->limiter;
 
     for (unsigned i = 0; c->admission && i < c->admission->n; i++) {
-        struct rl_permit *p = &c->admission->waits[i].waiter.permit;
+        struct rl_permit *p = &c->admission->held[i];
 
         if (c->intended)
             rl_release(rl, p, loop_now());

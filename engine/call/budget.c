@@ -192,7 +192,7 @@ static struct str line_name(struct call *c, struct str label, const struct str *
         all[4 + 2 * i] = parts[i];
         len += 1 + parts[i].len;
     }
-    return len > RL_KEY_MAX ? STR_NULL : arena_cat(&c->arena, all, 3 + 2 * n);
+    return len > RL_KEY_MAX ? STR_NULL : arena_cat(&c->deciding, all, 3 + 2 * n);
 }
 
 /* A line's key: from part to part, below the tenant's budgets. */
@@ -238,7 +238,7 @@ enum err budgets_of_config(struct call *c, struct budget_lines *ret)
     if (b && (b->per_minute || b->per_hour || b->at_once))
         add_line(c, ret, (struct budget_line){ .whose = "tool", .what = kinds[0] },
                  RULE_TOOLS + (unsigned)(b - c->registry->tool_budgets), STR("tool calls"), &c->tool->name, 1);
-    return arena_overflowed(&c->arena) ? E_CALL_TOO_LARGE : OK;
+    return arena_overflowed(&c->deciding) ? E_CALL_TOO_LARGE : OK;
 }
 
 /* Does it count what this call does? */
@@ -269,7 +269,7 @@ static enum err lines_of_policy(struct call *c, struct budget_lines *l, uint32_t
         ASSERT(rule != NULL);
         if (l->n == BUDGET_LINES_OF_POLICY)
             return too_many(c);
-        label = arena_printf(&c->arena, "policy %s/%s", policy_budget_what(&b[i]), policy_budget_window(&b[i]));
+        label = arena_printf(&c->deciding, "policy %s/%s", policy_budget_what(&b[i]), policy_budget_window(&b[i]));
         if (label.p)
             add_line(c, l, (struct budget_line){ "policy", policy_budget_what(&b[i]), &b[i], number },
                      RULE_POLICIES + (unsigned)(rule - c->registry->policy_rules), label, parts, ARRAY_LEN(parts));
@@ -302,7 +302,7 @@ enum err budgets_of_policy(struct call *c, struct budget_lines *ret)
                 return e;
         }
     }
-    return arena_overflowed(&c->arena) ? E_CALL_TOO_LARGE : OK;
+    return arena_overflowed(&c->deciding) ? E_CALL_TOO_LARGE : OK;
 }
 
 /* ---- refusing ---------------------------------------------------------------------------------------------------- */

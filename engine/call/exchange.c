@@ -127,16 +127,18 @@ static void name_limit(const struct permit_asked *p, unsigned i, struct call *c,
 }
 
 /* All limits that the request falls under, at once or not at all. */
-static enum err await_limits(struct attempt *a, struct permit_wait *w, bool *ret_held)
+static enum err await_limits(struct attempt *a, struct rl_permit *ret, bool *ret_held)
 {
+    const struct permit_asked asked = { a->asked.asks, a->asked.n, name_limit, a };
     struct call *c = a->c;
+    unsigned blocked;
     int64_t retry_at = 0;
     enum err e;
 
     *ret_held = false;
     if (a->asked.n == 0)
         return OK;
-    e = await_permit(c, w, &(struct permit_asked){ a->asked.asks, a->asked.n, name_limit, a }, c->deadline, &retry_at);
+    e = await_permit(c, &asked, c->deadline, ret, &blocked, &retry_at);
     *ret_held = !e;
     if (e == E_DEADLINE)
         return call_why(c, e, "other requests of this account held its limits at %s until the call's deadline",
@@ -280,7 +282,7 @@ static enum answer classify(struct attempt *a)
  * A token and a permit, both good now.  The token comes first: it may take a refresh, and a permit is for the moment it
  * was granted, not for after that.  Who stood in line for the permit asks for the token again.
  */
-static enum err await_leave(struct attempt *a, struct vault_lease *lease, struct permit_wait *permit, bool *ret_held)
+static enum err await_leave(struct attempt *a, struct vault_lease *lease, struct rl_permit *permit, bool *ret_held)
 {
     struct engine *engine = a->c->worker->engine;
     enum err e = await_credential(a, lease);
@@ -298,7 +300,7 @@ static enum err await_leave(struct attempt *a, struct vault_lease *lease, struct
         if (e || loop_now() == asked)
             break;
         if (*ret_held)
-            rl_return(engine->limiter, &permit->waiter.permit, loop_now());
+            rl_return(engine->limiter, permit, loop_now());
         *ret_held = false;
     }
     return e;
@@ -340,9 +342,32 @@ static void guard_leave(struct attempt *a, const struct guard *g, enum answer an
              LOG_SV("tenant", c->caller->tenant), LOG_S("last", err_name(a->err ? a->err : E_UPSTREAM_DOWN)));
 }
 
+struct heard {
+    struct attempt *a;
+    const struct vault_lease *lease;
+    const struct guard *guard;
+    ns_t began, granted;                /* granted: the permit; 0: there is none */
+    enum answer answer;
+};
+
+/* What the provider said, and what follows for all who ask it. Nothing here waits. */
+static void hear(void *arg)
+{
+    struct heard *h = arg;
+    struct attempt *a = h->a;
+
+    h->answer = classify(a);
+    count_answer(a, h->answer);
+    guard_leave(a, h->guard, h->answer, h->began);
+    /* before the permit goes back: who waits for it must not leave into a throttle */
+    limits_heard(a->c, &a->asked, h->answer, &a->info, h->granted);
+    if (h->answer == ANSWER_AUTH && !vault_token_rejected(a->c->worker->engine->vault, h->lease))
+        a->token_renewed = true;                /* asking again would bring the same token */
+}
+
 static enum err await_attempt(struct attempt *a, enum answer *ret)
 {
-    struct permit_wait permit;
+    struct rl_permit permit;
     struct vault_lease lease = { 0 };
     struct guard guard;
     struct call *c = a->c;
@@ -353,23 +378,18 @@ static enum err await_attempt(struct attempt *a, enum answer *ret)
     if (!e)
         e = guard_enter(a, &guard);
     if (!e) {
-        ns_t began = loop_now();
+        struct heard h = { a, &lease, &guard, loop_now(), held ? permit.granted_at : 0, ANSWER_UNKNOWN };
 
         await_send(a, &lease);
-        *ret = classify(a);
-        count_answer(a, *ret);
-        guard_leave(a, &guard, *ret, began);
-        /* before the permit goes back: who waits for it must not leave into a throttle */
-        limits_heard(c, &a->asked, *ret, &a->info, held ? permit.waiter.permit.granted_at : 0);
-        if (*ret == ANSWER_AUTH && !vault_token_rejected(c->worker->engine->vault, &lease))
-            a->token_renewed = true;            /* asking again would bring the same token */
+        task_deep(hear, &h);
+        *ret = h.answer;
     }
     if (lease.token)
         vault_lease_release(c->worker->engine->vault, &lease);
     if (held && (e || a->sent == FETCH_NOT_SENT))
-        rl_return(c->worker->engine->limiter, &permit.waiter.permit, loop_now());
+        rl_return(c->worker->engine->limiter, &permit, loop_now());
     else if (held)
-        rl_release(c->worker->engine->limiter, &permit.waiter.permit, loop_now());
+        rl_release(c->worker->engine->limiter, &permit, loop_now());
     return e;
 }
 

@@ -39,13 +39,6 @@ enum err await_record_outcome(struct call *c);
 /* Seals the result for its key; empty when there is nothing to keep. */
 struct str call_seal_result(struct call *c);
 enum err call_unseal_result(struct call *c, struct str sealed);
-/* A permit of the limiter that a task can wait for. */
-struct permit_wait {
-    struct rl_waiter waiter;
-    struct mail mail;
-    struct wake wake;
-    struct loop *loop;
-};
 /* What a permit is asked for: keys, and what each is called when its holder is told that it waits for it. */
 struct permit_asked {
     const struct rl_ask *asks;
@@ -53,10 +46,11 @@ struct permit_asked {
     void (*name)(const struct permit_asked *p, unsigned i, struct call *c, struct buf *to);
     const void *of;                     /* for `name` */
 };
-/* OK: held, return it with rl_release() or rl_return(). E_RATE_LIMITED (with *retry_at), E_OVERLOADED, E_CANCELLED.
- * A client that asked for progress is told of a wait of more than a second, and every five. */
-enum err await_permit(struct call *c, struct permit_wait *w, const struct permit_asked *p, ns_t deadline,
-                      int64_t *retry_at);
+/* OK: *ret is held, return it with rl_release() or rl_return(). E_RATE_LIMITED (with *ret_retry_at), E_OVERLOADED,
+ * E_CANCELLED; *ret_blocked: which of the asks refused. A client that asked for progress is told of a wait of more than
+ * a second, and every five. */
+enum err await_permit(struct call *c, const struct permit_asked *p, ns_t deadline, struct rl_permit *ret,
+                      unsigned *ret_blocked, int64_t *ret_retry_at);
 
 /* Rule ids of the limiter: for each owner of a budget calls, writes, destroys; tools'; policies'; then those of
  * providers, in the order of the linker. */

@@ -115,6 +115,30 @@ void worker_enter(struct worker *w)
     worker_current = w;
 }
 
+/* ---- what does not wait ------------------------------------------------------------------------------------------ */
+
+struct at_once {
+    struct call *c;
+    enum err (*fn)(struct call *c);
+    enum err err;
+};
+
+static void at_once_deep(void *arg)
+{
+    struct at_once *o = arg;
+
+    o->err = o->fn(o->c);
+}
+
+/* On the loop's stack: what such a step touches of its task's own would stay with the call while it waits. */
+static enum err at_once(struct call *c, enum err (*fn)(struct call *c))
+{
+    struct at_once o = { c, fn, OK };
+
+    task_deep(at_once_deep, &o);
+    return o.err;
+}
+
 /* ---- the steps of a tool call ------------------------------------------------------------------------------------ */
 
 /* From here on the deadline is the tool's, or the client's if that is earlier: budgets are waited for under it too. */
@@ -185,7 +209,7 @@ static enum err await_run(struct call *c)
                 : E_CALL_TOO_LARGE;
     if (e && e != E_CONNECTOR_FAULT && err_row(e)->outcome == OUTCOME_UNKNOWN && c->effects_sent > c->effects_done)
         e = await_reconcile(c, e);
-    return e ? e : call_check_result(c);
+    return e ? e : at_once(c, call_check_result);
 }
 
 /* What the journal and the client are told: an error's own outcome, unless more is known. */
@@ -244,11 +268,11 @@ static enum err await_tool_call(struct call *c)
     if (e)
         return e;
     call_step(c, STEP_CHECK);
-    e = call_check(c);
+    e = at_once(c, call_check);
     if (e)
         return e;
     call_step(c, STEP_DECIDE);
-    e = call_decide(c);
+    e = at_once(c, call_decide);
     if (e)
         return e;
     call_step(c, STEP_APPROVE);
@@ -301,7 +325,7 @@ static enum err await_steps(struct call *c)
     enum err e;
 
     call_step(c, STEP_DECODE);
-    e = c->front->decode(c);
+    e = at_once(c, c->front->decode);
     if (e)
         return e;
     call_step(c, STEP_IDENTIFY);

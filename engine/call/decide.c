@@ -145,12 +145,7 @@ static enum err decide_links(struct call *c, const struct question *q)
     return OK;
 }
 
-struct deciding {
-    struct call *c;
-    enum err err;
-};
-
-static enum err decide(struct call *c)
+enum err call_decide(struct call *c)
 {
     struct question q;
     enum err e;
@@ -166,22 +161,6 @@ static enum err decide(struct call *c)
     if (c->registry->candidate && c->asked && c->n_sides == c->asked->n)
         call_shadow(c, &q);
     return e;
-}
-
-static void decide_deep(void *arg)
-{
-    struct deciding *d = arg;
-
-    d->err = decide(d->c);
-}
-
-/* On the loop's stack: one call in seven would keep a second page of its own while it waits. */
-enum err call_decide(struct call *c)
-{
-    struct deciding d = { c, OK };
-
-    task_deep(decide_deep, &d);
-    return d.err;
 }
 
 static enum err decide_action(struct call *c, struct str group, struct str name, enum effect effect, struct str type,

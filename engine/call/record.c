@@ -104,30 +104,10 @@ static inline void rec_int(struct rec *r, struct str key, int64_t v)
 
 /* ---- sealing ----------------------------------------------------------------------------------------------------- */
 
-struct sealing {
-    struct call *c;
-    const char *purpose;
-    struct str plain;
-    struct buf *sealed;
-    enum err err;
-};
-
-static void seal_deep(void *arg)
-{
-    struct sealing *s = arg;
-
-    s->err = vault_seal(s->c->worker->engine->vault, s->c->caller->tenant, str_of(s->c->id.z), str_of(s->purpose),
-                        s->plain, s->sealed);
-}
-
-/* On the loop's stack: its 3 KB would stay with each task's while its call waits. */
 static bool seal(struct call *c, const char *purpose, struct str plain, struct buf *sealed)
 {
-    struct sealing s = { c, purpose, plain, sealed, OK };
-
     *sealed = BUF_INIT(RESULT_MAX + 256);
-    task_deep(seal_deep, &s);
-    return !s.err;
+    return !vault_seal(c->worker->engine->vault, c->caller->tenant, str_of(c->id.z), str_of(purpose), plain, sealed);
 }
 
 /* Sealed bytes in base64, or nothing: a record without them is better than no record. */

@@ -63,6 +63,29 @@ static enum err receive(struct exchange *x, bool *ret_more)
     return e;
 }
 
+struct receiving {
+    struct exchange *x;
+    bool more;
+    enum err err;
+};
+
+static void receive_deep(void *arg)
+{
+    struct receiving *r = arg;
+
+    r->err = receive(r->x, &r->more);
+}
+
+/* On the loop's stack: a head is parsed in 2 KB of it, which would be a second page of each task's own. */
+static enum err receive_apart(struct exchange *x, bool *ret_more)
+{
+    struct receiving r = { .x = x };
+
+    task_deep(receive_deep, &r);
+    *ret_more = r.more;
+    return r.err;
+}
+
 /* The socket takes nothing. Waits until it does, or until the peer says something: then x->early, or an error. */
 static enum err await_writable(struct exchange *x)
 {
@@ -78,7 +101,7 @@ static enum err await_writable(struct exchange *x)
     if (!(events & ~POLLOUT))
         return OK;
     while (!e && more && !reader_done(&x->r) && !x->r.any)
-        e = receive(x, &more);
+        e = receive_apart(x, &more);
     x->early = x->r.any;
     return e;
 }
@@ -124,7 +147,7 @@ static enum err await_receive(struct exchange *x)
         else if (++pieces % PIECES_PER_TURN == 0)
             e = await_breath(x);
         if (!e)
-            e = receive(x, &more);
+            e = receive_apart(x, &more);
     }
     return e;
 }

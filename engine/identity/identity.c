@@ -16,6 +16,7 @@
 #include "base/crypto.h"
 #include "base/log.h"
 #include "base/metric.h"
+#include "loop/task.h"
 
 #include <stdlib.h>
 
@@ -261,7 +262,7 @@ static enum err check_parsed(struct check *k, const struct jwt *t, struct arena 
     return e ? e : claims_to_caller(k->set, k->is, t, a, now, k->digest, ret, info);
 }
 
-static enum err check_token(struct check *k, wall_ms_t now, ns_t mono, struct caller **ret, struct errinfo *info)
+static enum err parse_and_check(struct check *k, wall_ms_t now, ns_t mono, struct caller **ret, struct errinfo *info)
 {
     struct arena a;
     struct jwt t;
@@ -280,6 +281,31 @@ static enum err check_token(struct check *k, wall_ms_t now, ns_t mono, struct ca
         cache_put(k->id->cache, k->digest, k->epoch, *ret, (*ret)->expires + k->set->leeway / NS_PER_MS,
             mono + k->set->cache_ttl);
     return e;
+}
+
+struct checking {
+    struct check *k;
+    wall_ms_t now;
+    ns_t mono;
+    struct caller **ret;
+    struct errinfo *info;
+    enum err err;
+};
+
+static void check_deep(void *arg)
+{
+    struct checking *c = arg;
+
+    c->err = parse_and_check(c->k, c->now, c->mono, c->ret, c->info);
+}
+
+/* On the loop's stack: signatures take 5 KB of it. */
+static enum err check_token(struct check *k, wall_ms_t now, ns_t mono, struct caller **ret, struct errinfo *info)
+{
+    struct checking c = { k, now, mono, ret, info, OK };
+
+    task_deep(check_deep, &c);
+    return c.err;
 }
 
 /* Digest and cache. True: *ret is the answer. */

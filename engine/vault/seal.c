@@ -291,44 +291,71 @@ static bool salted_key(struct tenant_key *k, const uint8_t salt[SALT_LEN], uint8
     return have;
 }
 
-enum err vault_seal(struct vault *v, struct str tenant, struct str account, struct str purpose, struct str plain,
-    struct buf *out)
+/* OpenSSL goes 2 to 3 KB deep: sealing and opening run on the loop's stack (task_deep). */
+struct sealing {
+    struct vault *v;
+    struct str tenant, account, purpose, plain;
+    struct buf *out;
+    enum err err;
+};
+
+static void seal_deep(void *arg)
 {
-    struct tenant_key *k = key_find(v, tenant);
+    struct sealing *s = arg;
+    struct tenant_key *k = key_find(s->v, s->tenant);
     uint8_t key[AEAD_KEY_LEN], salt[SALT_LEN];
     UNSET char aad[AAD_MAX];
     char *p;
 
-    if (account.len > NAME_LEN_MAX || purpose.len > NAME_LEN_MAX)
-        return E_CALL_TOO_LARGE;
-    if (!k || !epoch_key(k, key, salt))
-        return E_NOT_FOUND;
-    p = buf_reserve(out, plain.len + VAULT_SEAL_OVERHEAD);
+    s->err = !k || !epoch_key(k, key, salt) ? E_NOT_FOUND : OK;
+    if (s->err)
+        return;
+    p = buf_reserve(s->out, s->plain.len + VAULT_SEAL_OVERHEAD);
     if (p) {
         p[0] = FORM;
         memcpy(p + 1, salt, SALT_LEN);
-        aead_seal(key, make_aad(aad, salt, tenant, account, purpose), plain.p, plain.len, (uint8_t *)p + 1 + SALT_LEN);
-        out->len += plain.len + VAULT_SEAL_OVERHEAD;
+        aead_seal(key, make_aad(aad, salt, s->tenant, s->account, s->purpose), s->plain.p, s->plain.len,
+            (uint8_t *)p + 1 + SALT_LEN);
+        s->out->len += s->plain.len + VAULT_SEAL_OVERHEAD;
     }
     bytes_wipe(key, sizeof(key));
-    return p ? OK : E_CALL_TOO_LARGE;
+    s->err = p ? OK : E_CALL_TOO_LARGE;
 }
 
-/* Opens what has the form's length at least into sealed.len - VAULT_SEAL_OVERHEAD bytes. */
-static enum err open_sealed(struct vault *v, const struct sealed *s, uint8_t *to)
+enum err vault_seal(struct vault *v, struct str tenant, struct str account, struct str purpose, struct str plain,
+    struct buf *out)
 {
-    struct tenant_key *k = key_find(v, s->tenant);
+    struct sealing s = { v, tenant, account, purpose, plain, out, OK };
+
+    if (account.len > NAME_LEN_MAX || purpose.len > NAME_LEN_MAX)
+        return E_CALL_TOO_LARGE;
+    task_deep(seal_deep, &s);
+    return s.err;
+}
+
+struct unsealing {
+    struct vault *v;
+    const struct sealed *sealed;
+    uint8_t *to;
+    enum err err;
+};
+
+/* Opens what has the form into sealed.len - VAULT_SEAL_OVERHEAD bytes. */
+static void open_deep(void *arg)
+{
+    struct unsealing *u = arg;
+    const struct sealed *s = u->sealed;
+    struct tenant_key *k = key_find(u->v, s->tenant);
     const uint8_t *at = (const uint8_t *)s->bytes.p + 1;
     uint8_t key[AEAD_KEY_LEN];
     UNSET char aad[AAD_MAX];
-    enum err e;
 
-    if (!k || !salted_key(k, at, key))
-        return E_NOT_FOUND;
-    e = aead_open(key, make_aad(aad, at, s->tenant, s->account, s->purpose), at + SALT_LEN,
-        s->bytes.len - 1 - SALT_LEN, to);
+    u->err = !k || !salted_key(k, at, key) ? E_NOT_FOUND : OK;
+    if (u->err)
+        return;
+    u->err = aead_open(key, make_aad(aad, at, s->tenant, s->account, s->purpose), at + SALT_LEN,
+        s->bytes.len - 1 - SALT_LEN, u->to);
     bytes_wipe(key, sizeof(key));
-    return e;
 }
 
 static bool formed(const struct sealed *s)
@@ -341,37 +368,33 @@ enum err vault_unseal(struct vault *v, struct str tenant, struct str account, st
     struct buf *out)
 {
     struct sealed s = { tenant, account, purpose, sealed };
-    char *p;
-    enum err e;
+    struct unsealing u = { .v = v, .sealed = &s };
 
     if (!formed(&s))
         return E_TAMPERED;
     /* + 1: an empty text needs memory to point to */
-    p = buf_reserve(out, sealed.len - VAULT_SEAL_OVERHEAD + 1);
-    e = p ? open_sealed(v, &s, (uint8_t *)p) : E_CALL_TOO_LARGE;
-    if (!e)
+    u.to = (uint8_t *)buf_reserve(out, sealed.len - VAULT_SEAL_OVERHEAD + 1);
+    if (!u.to)
+        return E_CALL_TOO_LARGE;
+    task_deep(open_deep, &u);
+    if (!u.err)
         out->len += sealed.len - VAULT_SEAL_OVERHEAD;
-    return e;
+    return u.err;
 }
-
-struct unsealing {
-    struct vault *v;
-    const struct sealed *sealed;
-    enum err e;
-};
 
 static bool unseal_into(uint8_t *to, size_t n, void *arg)
 {
     struct unsealing *u = arg;
 
     ASSERT(n == u->sealed->bytes.len - VAULT_SEAL_OVERHEAD);
-    u->e = open_sealed(u->v, u->sealed, to);
-    return !u->e;
+    u->to = to;
+    task_deep(open_deep, u);
+    return !u->err;
 }
 
 enum err unseal_secret(struct vault *v, const struct sealed *s, struct secret **ret)
 {
-    struct unsealing u = { v, s, E_OVERLOADED };
+    struct unsealing u = { v, s, NULL, E_OVERLOADED };
     struct secret *opened;
 
     if (!formed(s))
@@ -379,5 +402,5 @@ enum err unseal_secret(struct vault *v, const struct sealed *s, struct secret **
     opened = secret_fill(s->bytes.len - VAULT_SEAL_OVERHEAD, unseal_into, &u);
     if (opened)
         *ret = opened;
-    return u.e;
+    return u.err;
 }

@@ -265,6 +265,8 @@ static enum err await_tool_call(struct call *c)
 
     call_step(c, STEP_RESOLVE);
     e = resolve(c);
+    if (!e)
+        e = await_journal_turn(c->worker->lane, c->deadline);   /* before it has the memory that deciding takes */
     if (e)
         return e;
     call_step(c, STEP_CHECK);

@@ -99,6 +99,11 @@ struct commit_waiter {
     struct commit_waiter *next, **prev;
 };
 
+/* First come, first served. */
+struct room_line {
+    struct commit_waiter *first, **last;
+};
+
 struct journal_lane {
     uint32_t magic;
     struct journal *j;
@@ -128,7 +133,7 @@ struct journal_lane {
     int space_error;                    /* errno of the last attempt; 0 while none failed */
     bool told_full;                     /* this shortage is on record */
     struct wake next_wanted;
-    struct commit_waiter *room_waiters, **room_last;    /* first come, first served; see room_offer() */
+    struct room_line entering, reserving;               /* see room_offer() */
 
     /* zeros ahead, in the segment at hand: see ahead.c */
     bool direct;                        /* writes go past the page cache */

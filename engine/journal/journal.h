@@ -9,6 +9,7 @@
  *   journal_open          locks, checks every lane, cuts what a crash left torn          blocks: at start
  *   journal_scan          streams the records back (idempotency results, open intents)   blocks: at start, in the CLI
  *   journal_lane_open     per worker, on its loop                                        blocks: at start
+ *   await_journal_turn    in line before anything is made, while too much is queued
  *   await_journal_reserve room for a call's records, before anything is promised
  *   journal_append        frames a record and gives it its number; never waits
  *   await_journal_commit  returns when that record is on disk
@@ -130,6 +131,9 @@ enum err journal_reserve(struct journal_lane *lane, unsigned records, size_t pay
 /* The same, but waits (to `deadline`, at most commit_timeout) while the next segment is still being allocated. */
 enum err await_journal_reserve(struct journal_lane *lane, unsigned records, size_t payload_bytes, ns_t deadline,
                                struct journal_room *room);
+/* For who is about to make what a record is of: waits, as await_journal_reserve() would, while there is no room at all
+ * or much is queued, so that what is made waits nowhere. Promises nothing, and refuses nobody without a wait. */
+enum err await_journal_turn(struct journal_lane *lane, ns_t deadline);
 /* Gives back what is left; the room is zero afterwards, and may be zero before. */
 void journal_unreserve(struct journal_lane *lane, struct journal_room *room);
 

@@ -110,28 +110,32 @@ static void tell_full(struct journal_lane *lane)
  * Who waits for room stands in line.  Room that comes back is offered to the first, who hands the offer on when it has
  * taken what it needs or goes away: one task runs for each that is served.  Waking all of them each time would be
  * thousands that run to find nothing, for every one that ends.
+ *
+ * Those who are about to reserve come before those who have not begun (await_journal_turn).
  */
-static void room_link(struct journal_lane *lane, struct commit_waiter *w)
+static void line_link(struct room_line *line, struct commit_waiter *w)
 {
     w->next = NULL;
-    w->prev = lane->room_last;
-    *lane->room_last = w;
-    lane->room_last = &w->next;
+    w->prev = line->last;
+    *line->last = w;
+    line->last = &w->next;
 }
 
-static void room_unlink(struct journal_lane *lane, struct commit_waiter *w)
+static void line_unlink(struct room_line *line, struct commit_waiter *w)
 {
     *w->prev = w->next;
     if (w->next)
         w->next->prev = w->prev;
     else
-        lane->room_last = w->prev;
+        line->last = w->prev;
 }
 
 void room_offer(struct journal_lane *lane)
 {
-    if (lane->room_waiters)
-        wake_fire(&lane->room_waiters->wake);
+    struct commit_waiter *w = lane->reserving.first ? lane->reserving.first : lane->entering.first;
+
+    if (w)
+        wake_fire(&w->wake);
 }
 
 /* May `bytes` more be promised or queued for a new call? */
@@ -166,8 +170,9 @@ static bool may_wait(const struct journal_lane *lane, enum err e)
     return e == E_JOURNAL_UNWRITABLE && lane->state == JOURNAL_READY && !lane->space_error;
 }
 
-enum err await_journal_reserve(struct journal_lane *lane, unsigned records, size_t payload_bytes, ns_t deadline,
-                               struct journal_room *room)
+/* In line until `room` holds as much more, or it cannot come; at most for commit_timeout. */
+static enum err await_room(struct journal_lane *lane, struct room_line *line, unsigned records, size_t payload_bytes,
+                           ns_t deadline, struct journal_room *room)
 {
     ns_t until = loop_now() + lane->j->opt.commit_timeout;
     struct commit_waiter w = { 0 };
@@ -175,11 +180,7 @@ enum err await_journal_reserve(struct journal_lane *lane, unsigned records, size
 
     if (until > deadline)
         until = deadline;
-    /* nobody passes those who wait */
-    e = lane->room_waiters ? E_JOURNAL_UNWRITABLE : journal_reserve(lane, records, payload_bytes, room);
-    if (!may_wait(lane, e))
-        return e;
-    room_link(lane, &w);
+    line_link(line, &w);
     do {
         w.wake = (struct wake){ 0 };
         e = await_wake(&w.wake, until);
@@ -187,9 +188,27 @@ enum err await_journal_reserve(struct journal_lane *lane, unsigned records, size
             break;
         e = journal_reserve(lane, records, payload_bytes, room);
     } while (may_wait(lane, e));
-    room_unlink(lane, &w);
+    line_unlink(line, &w);
     room_offer(lane);
     return e == E_TIMEOUT ? E_JOURNAL_UNWRITABLE : e;
+}
+
+enum err await_journal_reserve(struct journal_lane *lane, unsigned records, size_t payload_bytes, ns_t deadline,
+                               struct journal_room *room)
+{
+    /* nobody passes those who wait */
+    enum err e = lane->reserving.first ? E_JOURNAL_UNWRITABLE : journal_reserve(lane, records, payload_bytes, room);
+
+    return may_wait(lane, e) ? await_room(lane, &lane->reserving, records, payload_bytes, deadline, room) : e;
+}
+
+enum err await_journal_turn(struct journal_lane *lane, ns_t deadline)
+{
+    struct journal_room none = { 0 };
+    bool others = lane->reserving.first || lane->entering.first;
+    enum err e = others ? E_JOURNAL_UNWRITABLE : journal_reserve(lane, 0, 0, &none);
+
+    return may_wait(lane, e) ? await_room(lane, &lane->entering, 0, 0, deadline, &none) : OK;
 }
 
 void journal_unreserve(struct journal_lane *lane, struct journal_room *room)
@@ -447,7 +466,8 @@ static struct journal_lane *lane_new(struct journal *j, const struct lane_head *
 
     ASSERT(lane);
     lane->magic = LANE_MAGIC;
-    lane->room_last = &lane->room_waiters;
+    lane->reserving.last = &lane->reserving.first;
+    lane->entering.last = &lane->entering.first;
     lane->j = j;
     lane->number = head->lane;
     lane->head = *head;
@@ -569,7 +589,7 @@ enum err await_journal_lane_close(struct journal_lane *lane)
     enum err e;
 
     MAGIC_CHECK(lane, LANE_MAGIC);
-    ASSERT(!lane->closing && lane->reserved == 0 && !lane->waiters && !lane->room_waiters);
+    ASSERT(!lane->closing && lane->reserved == 0 && !lane->waiters && !lane->reserving.first && !lane->entering.first);
     task_shield(+1);
     lane_note(lane, JOURNAL_CLOSE, STR_NULL);
     lane->closing = true;

@@ -31,7 +31,8 @@ void lane_fail(struct journal_lane *lane, const char *what, int error)
     LOG_ERROR("the journal can no longer be written; nothing more is acknowledged", LOG_I("lane", lane->number),
               LOG_S("why", why));
     waiters_wake(lane->waiters, UINT64_MAX);
-    waiters_wake(lane->room_waiters, UINT64_MAX);
+    waiters_wake(lane->reserving.first, UINT64_MAX);
+    waiters_wake(lane->entering.first, UINT64_MAX);
     if (lane->j->opt.failed)
         lane->j->opt.failed(lane->j->opt.failed_arg, lane->number, why);
 }

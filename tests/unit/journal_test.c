@@ -394,6 +394,8 @@ static struct {
     struct journal_lane *lane;
     unsigned served, order[IN_LINE];
     struct journal_room room[IN_LINE];
+    bool begun;
+    unsigned before_it;                 /* served when the one began that had not begun */
 } line;
 
 static void one_in_line(void *arg)
@@ -404,6 +406,13 @@ static void one_in_line(void *arg)
     assert_err(e, i == 1 ? E_CANCELLED : OK);
     if (!e)
         line.order[line.served++] = i;
+}
+
+static void one_not_begun(void *arg)
+{
+    assert_ok(await_journal_turn(line.lane, NS_NEVER));
+    line.begun = true;
+    line.before_it = line.served;
 }
 
 /* Lets everybody run who can. */
@@ -424,6 +433,8 @@ static void line_run(void *arg)
 
     line.lane = open_lane(j, 0);
     line.served = 0;
+    line.begun = false;
+    assert_ok(await_journal_turn(line.lane, NS_NEVER));     /* there is room: no wait */
     while (await_journal_reserve(line.lane, 1, CHUNK, loop_now() + 20 * NS_PER_MS, &held[n]) == OK)
         assert_true(++n < 64);
     for (uintptr_t i = 0; i < IN_LINE; i++) {
@@ -432,6 +443,8 @@ static void line_run(void *arg)
         assert_non_null(t);
         second = i == 1 ? t : second;
         await_others();
+        if (i == 0)
+            assert_non_null(task_spawn("not begun", one_not_begun, NULL));
     }
     /* the last would fit into what is left over: it does not pass the others */
     assert_int_equal(line.served, 0);
@@ -440,11 +453,13 @@ static void line_run(void *arg)
     journal_unreserve(line.lane, &held[--n]);
     await_others();
     assert_in_range(line.served, 1, 2);         /* one and a half chunks may have been left over */
+    assert_false(line.begun);
     while (n > 0)
         journal_unreserve(line.lane, &held[--n]);
     await_others();
     assert_int_equal(line.served, IN_LINE - 1);
     assert_memory_equal(line.order, expected, sizeof(expected));
+    assert_true(line.begun && line.before_it == IN_LINE - 1);   /* although it came second */
     for (unsigned i = 0; i < IN_LINE; i++)
         journal_unreserve(line.lane, &line.room[i]);
     assert_ok(await_journal_lane_close(line.lane));

@@ -18,16 +18,31 @@ static unsigned char fold(char c)
     return (unsigned char)(c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c);
 }
 
-/* The same of eight bytes: in each byte that is a letter in upper case, 0x80 >> 2 is added to it. */
-static uint64_t fold8(const char *p)
+static uint64_t eight(const char *p)
 {
-    const uint64_t ones = 0x0101010101010101u;
-    uint64_t v, low, upper;
+    uint64_t v;
 
     memcpy(&v, p, 8);
+    return v;
+}
+
+/* The same of eight bytes: in each byte that is a letter in upper case, 0x80 >> 2 is added to it. */
+static uint64_t fold8(uint64_t v)
+{
+    const uint64_t ones = 0x0101010101010101u;
+    uint64_t low, upper;
+
     low = v & ones * 0x7f;
     upper = (low + ones * (0x80 - 'A')) & ~(low + ones * (0x80 - 'Z' - 1)) & ~v & ones * 0x80;
     return v + (upper >> 2);
+}
+
+/* Most text that is compared is written alike. */
+static bool ieq8(const char *a, const char *b)
+{
+    uint64_t x = eight(a), y = eight(b);
+
+    return x == y || fold8(x) == fold8(y);
 }
 
 bool str_ieq_bytes(const char *a, const char *b, size_t n)
@@ -35,13 +50,13 @@ bool str_ieq_bytes(const char *a, const char *b, size_t n)
     size_t i = 0;
 
     for (; i + 8 <= n; i += 8) {
-        if (fold8(a + i) != fold8(b + i))
+        if (!ieq8(a + i, b + i))
             return false;
     }
     if (n >= 8)
-        return i == n || fold8(a + n - 8) == fold8(b + n - 8);
+        return i == n || ieq8(a + n - 8, b + n - 8);
     for (; i < n; i++) {
-        if (fold(a[i]) != fold(b[i]))
+        if (a[i] != b[i] && fold(a[i]) != fold(b[i]))
             return false;
     }
     return true;

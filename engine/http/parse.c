@@ -251,8 +251,10 @@ static enum step field(struct cursor *c, struct http_head *h, bool request)
     c->p = skip_value(c->p, limit(c));
     f->value = str_trim(str_n(start, (size_t)(c->p - start)));
     s = line_end(c, HTTP_FAULT_VALUE);
-    if (s == GO)
+    if (s == GO) {
         h->n_headers++;
+        h->marks |= http_name_mark(f->name);
+    }
     return s;
 }
 
@@ -268,10 +270,9 @@ static enum step fields(struct cursor *c, struct http_head *h, bool request)
 
 /* ---- fields, by name --------------------------------------------------------------------------------------------- */
 
-const struct http_header *http_head_find(const struct http_head *h, const char *name, unsigned *ret_n)
+const struct http_header *http_head_among(const struct http_head *h, struct str want, unsigned *ret_n)
 {
     const struct http_header *first = NULL;
-    struct str want = str_of(name);
     unsigned n = 0;
 
     for (unsigned i = 0; i < h->n_headers; i++) {
@@ -501,6 +502,7 @@ static void head_begin(struct cursor *c, struct str in, struct http_head *h)
     h->status = 0;
     h->minor = 0;
     h->n_headers = 0;
+    h->marks = 0;
 }
 
 static int head_end(const struct cursor *c, enum step s, enum http_fault *why)

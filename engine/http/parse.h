@@ -98,6 +98,7 @@ struct http_head {
     /* both */
     unsigned minor;                     /* HTTP/1.minor: 0 or 1 */
     unsigned n_headers;
+    uint64_t marks;                     /* a bit for each field's name, see http_name_mark() */
     struct http_header headers[HTTP_HEADERS_MAX];
 };
 
@@ -113,8 +114,28 @@ int http_parse_response_head(struct str in, struct http_head *ret, enum http_fau
  * bytes. */
 bool http_head_worth(struct str in, size_t seen);
 
-/* The first field called `name` (any case), and how many there are; NULL and 0 if none. ret_n may be NULL. */
-const struct http_header *http_head_find(const struct http_head *h, const char *name, unsigned *ret_n);
+/* One bit of 64, the same for a name in any case: most names that a head lacks are known to be missing by it. */
+static inline uint64_t http_name_mark(struct str name)
+{
+    return 1ULL << ((name.len * 5 + ((unsigned char)name.p[0] | 0x20)) & 63);
+}
+
+/* http_head_find() of a name whose mark is there. */
+const struct http_header *http_head_among(const struct http_head *h, struct str want, unsigned *ret_n);
+
+/* The first field called `name` (any case, not empty), and how many there are; NULL and 0 if none. ret_n may be NULL.
+ * Inlined: nearly every name is a literal, whose length and mark the compiler knows. */
+static inline const struct http_header *http_head_find(const struct http_head *h, const char *name, unsigned *ret_n)
+{
+    struct str want = str_of(name);
+
+    if (h->marks & http_name_mark(want))
+        return http_head_among(h, want, ret_n);
+    if (ret_n)
+        *ret_n = 0;
+    return NULL;
+}
+
 /* True if exactly one field is called `name`; *ret is its value. */
 bool http_head_one(const struct http_head *h, const char *name, struct str *ret);
 /* May the connection carry another message after this one? RFC 9112 9.3: version and Connection. */

@@ -49,6 +49,7 @@ struct http_request *request_new(struct conn *c, const struct http_head *head, s
     h->status = 0;
     h->minor = head->minor;
     h->n_headers = head->n_headers;
+    h->marks = head->marks;
     for (unsigned i = 0; i < head->n_headers; i++) {
         h->headers[i].name = moved(head->headers[i].name, bytes.p, bytes.len, rq->head_bytes);
         h->headers[i].value = moved(head->headers[i].value, bytes.p, bytes.len, rq->head_bytes);

@@ -144,25 +144,27 @@ static bool refuses(struct str params)
     return true;
 }
 
-/* "text/event-stream;q=0.5" against type and subtype, ranges included; q=0 refuses. */
-static bool range_accepts(struct str range, const char *type, const char *subtype)
+/* "text/event-stream;q=0.5" against "text/event-stream", ranges included; q=0 refuses. */
+static bool range_accepts(struct str range, struct str media)
 {
-    struct str params = STR_NULL, t, s;
+    struct str params = STR_NULL, t, s, type, subtype;
 
+    if (str_ieq(range, media))          /* as nearly all are */
+        return true;
     if (!str_cut(range, ';', &range, &params))
         params = STR_NULL;
     range = str_trim(range);
     params = str_trim(params);
     if (refuses(params))
         return false;
-    if (!str_cut(range, '/', &t, &s))
+    if (!str_cut(range, '/', &t, &s) || !str_cut(media, '/', &type, &subtype))
         return false;
     if (str_is(t, "*"))
         return str_is(s, "*");
-    return str_ieq(t, str_of(type)) && (str_is(s, "*") || str_ieq(s, str_of(subtype)));
+    return str_ieq(t, type) && (str_is(s, "*") || str_ieq(s, subtype));
 }
 
-bool accept_allows(const struct http_head *head, const char *type, const char *subtype)
+bool accept_allows(const struct http_head *head, struct str media)
 {
     bool any = false;
 
@@ -174,7 +176,7 @@ bool accept_allows(const struct http_head *head, const char *type, const char *s
         any = true;
         for (bool more = true; more; ) {
             more = str_cut(rest, ',', &one, &rest);
-            if (range_accepts(str_trim(more ? one : rest), type, subtype))
+            if (range_accepts(str_trim(more ? one : rest), media))
                 return true;
         }
     }

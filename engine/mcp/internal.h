@@ -73,7 +73,7 @@ enum err mirror_fits(struct arena *a, const struct http_head *head, const char *
 enum err mirror_params(struct arena *a, const struct http_head *head, const struct json *schema,
                        const struct json *args, struct errinfo *why);
 /* Does one of the fields called Accept allow this type? */
-bool accept_allows(const struct http_head *head, const char *type, const char *subtype);
+bool accept_allows(const struct http_head *head, struct str media);
 /* Is the one Content-Type application/json, whatever parameters follow? */
 bool body_is_json(const struct http_head *head);
 

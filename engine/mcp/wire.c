@@ -21,8 +21,8 @@ void wire_init(struct wire *w, struct mcp *m, struct http_request *rq)
     const struct http_head *head = http_request_head(rq);
 
     *w = (struct wire){ .mcp = m, .rq = rq, .worker = worker_self(), .last = loop_now() };
-    w->json_ok = accept_allows(head, "application", "json");
-    w->sse_ok = accept_allows(head, "text", "event-stream");
+    w->json_ok = accept_allows(head, STR("application/json"));
+    w->sse_ok = accept_allows(head, STR("text/event-stream"));
 }
 
 /* ---- writing ----------------------------------------------------------------------------------------------------- */

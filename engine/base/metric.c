@@ -23,7 +23,7 @@ enum {
     PAGES = METRIC_LABELS_MAX / SLOTS_PER_PAGE,
     VALUE_MAX = 200,                                /* bytes of a label value; longer ones are "other" */
     BUCKETS = 24,
-    BOUNDS = 31,                                    /* 2^5 - 1: as many as five comparisons tell apart */
+    BOUNDS = BUCKETS + 1,                           /* with one that holds everything */
     CELL_OVER = BUCKETS,                            /* observations above the last bucket */
     CELL_SUM,                                       /* nanoseconds */
     HISTOGRAM_CELLS,
@@ -41,8 +41,25 @@ static const struct {
     { 100000000, "0.1" },     { 250000000, "0.25" },    { 500000000, "0.5" },
     { 1000000000, "1" },      { 2500000000, "2.5" },    { 5000000000, "5" },
     { 10000000000, "10" },    { 30000000000, "30" },    { 60000000000, "60" },
-    [BUCKETS ... BOUNDS - 1] = { INT64_MAX, NULL },
+    [BUCKETS] = { INT64_MAX, NULL },
 };
+
+/* By a duration's highest bit: how many bounds every duration with that bit is above. */
+static uint8_t bounds_below[64];
+
+/* Before main(): no thread observes earlier. */
+__attribute__((constructor)) static void order_bounds(void)
+{
+    size_t n = 0;
+
+    for (unsigned bit = 0; bit < 64; bit++) {
+        while (n < BUCKETS && (uint64_t)bounds[n].ns < 1ULL << bit)
+            n++;
+        bounds_below[bit] = (uint8_t)n;
+    }
+    for (size_t i = 1; i < BOUNDS; i++)     /* so no two have the same highest bit: bucket_of() asks about one */
+        ASSERT(bounds[i].ns / 2 >= bounds[i - 1].ns);
+}
 
 static const struct {
     const char *name;                               /* upper case, as in metrics.def */
@@ -164,14 +181,12 @@ void metric_add(enum metric m, int64_t n)
     add_at(m, 0, n);
 }
 
-/* The first bucket that holds it, or CELL_OVER. A processor cannot guess durations, so nothing here branches. */
+/* The first bucket that holds it, or CELL_OVER; ns >= 0. A processor cannot guess durations: nothing here branches. */
 static inline size_t bucket_of(int64_t ns)
 {
-    size_t low = 0;
+    size_t below = bounds_below[63 - __builtin_clzll((uint64_t)ns | 1)];
 
-    for (size_t step = (BOUNDS + 1) / 2; step > 0; step /= 2)
-        low += ns > bounds[low + step - 1].ns ? step : 0;
-    return low;
+    return below + (ns > bounds[below].ns);
 }
 
 static inline void observe_at(enum metric m, unsigned slot, int64_t ns)

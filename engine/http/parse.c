@@ -61,11 +61,13 @@ int http_fault_status(enum http_fault f)
 
 /* ---- characters -------------------------------------------------------------------------------------------------- */
 
-/* tchar of RFC 9110 5.6.2 */
-static const bool is_token[256] = {
-    ['!'] = 1, ['#'] = 1, ['$'] = 1, ['%'] = 1, ['&'] = 1, ['\''] = 1, ['*'] = 1, ['+'] = 1, ['-'] = 1, ['.'] = 1,
-    ['^'] = 1, ['_'] = 1, ['`'] = 1, ['|'] = 1, ['~'] = 1,
-    ['0' ... '9'] = 1, ['A' ... 'Z'] = 1, ['a' ... 'z'] = 1,
+/* tchar of RFC 9110 5.6.2; all but '_' may stand in the name of a request's field. */
+enum { TOKEN = 1, PLAIN = 2, BOTH = TOKEN | PLAIN };
+
+static const uint8_t is_token[256] = {
+    ['!'] = BOTH, ['#'] = BOTH, ['$'] = BOTH, ['%'] = BOTH, ['&'] = BOTH, ['\''] = BOTH, ['*'] = BOTH, ['+'] = BOTH,
+    ['-'] = BOTH, ['.'] = BOTH, ['^'] = BOTH, ['_'] = TOKEN, ['`'] = BOTH, ['|'] = BOTH, ['~'] = BOTH,
+    ['0' ... '9'] = BOTH, ['A' ... 'Z'] = BOTH, ['a' ... 'z'] = BOTH,
 };
 
 bool http_is_token(struct str s)
@@ -127,9 +129,9 @@ static const char *skip_target(const char *p, const char *end)
     return p;
 }
 
-static const char *skip_token(const char *p, const char *end)
+static const char *skip_token(const char *p, const char *end, unsigned kind)
 {
-    while (p < end && is_token[(unsigned char)*p])
+    while (p < end && is_token[(unsigned char)*p] & kind)
         p++;
     return p;
 }
@@ -236,12 +238,12 @@ static enum step field(struct cursor *c, struct http_head *h, bool request)
         return refuse(c, HTTP_FAULT_FIELDS_MANY);
     f = &h->headers[h->n_headers];
 
-    c->p = skip_token(c->p, limit(c));
+    c->p = skip_token(c->p, limit(c), request ? PLAIN : TOKEN);
     f->name = str_n(start, (size_t)(c->p - start));
-    if (request && memchr(f->name.p, '_', f->name.len))
-        return refuse(c, HTTP_FAULT_NAME_UNDERSCORE);
     if (c->p == limit(c))
         return ran_out(c);
+    if (request && *c->p == '_')
+        return refuse(c, HTTP_FAULT_NAME_UNDERSCORE);
     if (f->name.len > 0 && is_blank(*c->p))
         return refuse(c, HTTP_FAULT_SPACE_COLON);
     if (*c->p != ':' || f->name.len == 0)
@@ -437,7 +439,7 @@ static enum step request_line(struct cursor *c, struct http_head *h, struct str 
     enum step s;
 
     line_begin(c, HTTP_FAULT_TARGET_LONG);
-    c->p = skip_token(c->p, limit(c));
+    c->p = skip_token(c->p, limit(c), TOKEN);
     h->method = str_n(start, (size_t)(c->p - start));
     if (h->method.len > HTTP_METHOD_MAX)
         return refuse(c, HTTP_FAULT_METHOD);

@@ -32,6 +32,10 @@
 #include "base/check.h"
 #include "base/escape.h"
 
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
+
 enum { HMAC_BLOCK = 64 };
 
 struct contexts {
@@ -299,6 +303,26 @@ void crypto_random(void *p, size_t n)
 
 /* ---- bytes as text ---- */
 
+#ifdef __SSE2__
+static inline __m128i hex_digits(__m128i nibbles)
+{
+    __m128i letter = _mm_cmpgt_epi8(nibbles, _mm_set1_epi8(9));
+    __m128i up = _mm_and_si128(letter, _mm_set1_epi8('a' - '0' - 10));
+
+    return _mm_add_epi8(_mm_add_epi8(nibbles, _mm_set1_epi8('0')), up);
+}
+
+/* Digests are 32 bytes: two steps. */
+static inline void hex16(const uint8_t *from, char *to)
+{
+    __m128i v = _mm_loadu_si128((const __m128i *)(const void *)from), four = _mm_set1_epi8(15);
+    __m128i high = hex_digits(_mm_and_si128(_mm_srli_epi16(v, 4), four)), low = hex_digits(_mm_and_si128(v, four));
+
+    _mm_storeu_si128((__m128i *)(void *)to, _mm_unpacklo_epi8(high, low));
+    _mm_storeu_si128((__m128i *)(void *)(to + 16), _mm_unpackhi_epi8(high, low));
+}
+#endif
+
 void buf_add_hex(struct buf *b, const void *p, size_t n)
 {
     static const char digits[] = "0123456789abcdef";
@@ -307,11 +331,15 @@ void buf_add_hex(struct buf *b, const void *p, size_t n)
 
     if (!to)
         return;
+    b->len += n * 2;
+#ifdef __SSE2__
+    for (; n >= 16; n -= 16, from += 16, to += 32)
+        hex16(from, to);
+#endif
     for (size_t i = 0; i < n; i++) {
         *to++ = digits[from[i] >> 4];
         *to++ = digits[from[i] & 15];
     }
-    b->len += n * 2;
 }
 
 enum err hex_decode(struct str s, uint8_t *out, size_t out_len)

@@ -166,7 +166,8 @@ struct out {
     unsigned in_triple;
 };
 
-static void out_raw(struct out *o, const void *p, size_t n)
+/* Inlined: most of what is written is literals, which counting then passes in no time. */
+static inline void out_raw(struct out *o, const void *p, size_t n)
 {
     if (o->p && n > 0) {
         ASSERT(n <= o->cap - o->len);
@@ -228,7 +229,7 @@ static void out_bytes(const uint8_t *p, size_t n, void *arg)
         out_encoded(o, p, n);
 }
 
-static void out_str(struct out *o, struct str s)            { out_raw(o, s.p, s.len); }
+static inline void out_str(struct out *o, struct str s)     { out_raw(o, s.p, s.len); }
 static void out_secret(struct out *o, const struct secret *s) { secret_use(s, out_bytes, o); }
 
 static void out_part(struct out *o, const struct fetch_part *part)

@@ -73,8 +73,8 @@ def wait_port(process, port, what):
     raise Missing("%s did not start: %s" % (what, process.text().strip()[-300:] or "it said nothing"))
 
 
-def at_port(name, command, port, path):
-    process = harness.Process(pinned(subject_cpus(1), command))
+def at_port(name, command, port, path, workers=1):
+    process = harness.Process(pinned(subject_cpus(workers), command))
     wait_port(process, port, name)
     return System(name, process, "http://127.0.0.1:%d%s" % (port, path))
 
@@ -88,8 +88,11 @@ def says_port(name, command, path, env=None):
 
 def nginx(rig):
     port = free_port()
-    conf = filled("nginx.conf", os.path.join(rig.folder, "nginx.conf"), values(rig, port))
-    return at_port("nginx", [program("nginx"), "-p", rig.folder, "-c", conf], port, "/mcp")
+    workers = rig.case.engine["workers"]
+    conf = filled("nginx.conf", os.path.join(rig.folder, "nginx.conf"),
+                  dict(values(rig, port), WORKERS=workers, MASTER="on" if workers > 1 else "off",
+                       REUSEPORT="reuseport" if workers > 1 else ""))
+    return at_port("nginx", [program("nginx"), "-p", rig.folder, "-c", conf], port, "/mcp", workers)
 
 
 def lua(rig):

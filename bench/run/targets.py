@@ -109,6 +109,8 @@ ROWS = (        # what, figure, unit, at most (or "least": at least), aim
     ("CPU per call, 100 to 10,000 in flight to one host",
      cpu(("in-flight", "10000", "sluice"), ("in-flight", "100", "sluice")), "x", 1.1, 1.03),
     ("1 to 2 workers, CPU per call", cpu(("workers", "2", "sluice"), ("workers", "1", "sluice")), "x", 1.05, 1.03),
+    ("the same, as many calls under way for each worker",
+     cpu(("workers", "2 of 128", "sluice"), ("workers", "1", "sluice")), "x", 1.05, 1.03),
     ("256 to 100,000 accounts, CPU per call",
      cpu(("accounts", "100000", "sluice"), ("accounts", "256", "sluice")), "x", 1.15, 1.05),
     ("1 to 1,000,000 accounts, CPU per call",

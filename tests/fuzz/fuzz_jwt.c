@@ -19,7 +19,7 @@
     "\"jti\":\"t\",\"client_id\":\"c\",\"org\":\"acme\"}"
 
 static struct identity *id;
-static uint8_t seed[32];
+static uint8_t seed[32], public_[32];
 
 int LLVMFuzzerInitialize(int *argc, char ***argv);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
@@ -34,7 +34,6 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     };
     struct identity_config config = { .issuers = &is, .n_issuers = 1, .cache_max = 64 };
     struct errinfo info;
-    uint8_t public_[32];
 
     ed25519_keypair(seed, public_);
     buf_add_z(&jwks, "{\"keys\":[{\"kty\":\"OKP\",\"crv\":\"Ed25519\",\"kid\":\"k1\",\"x\":\"");
@@ -68,7 +67,7 @@ static void verify_signed(struct str header, struct str claims)
     buf_add_c(&b, '.');
     buf_add_b64url(&b, claims);
     if (!b.overflow) {
-        ed25519_sign(seed, b.p, b.len, sig);
+        ed25519_sign(seed, public_, b.p, b.len, sig);
         buf_add_c(&b, '.');
         buf_add_b64url(&b, str_n(sig, sizeof(sig)));
         verify(buf_str(&b));

@@ -500,7 +500,8 @@ class Starts(unittest.TestCase):
                     self.data(), "--listen", "127.0.0.1:0"], "/nonexistent/root.key.*No such file")
 
     def test_a_data_directory_that_cannot_be(self):
-        self.fails(["--data", "/proc/nothing", "--listen", "127.0.0.1:0"], "data directory /proc/nothing: .+")
+        self.fails(["--config", self.file("workers: 1\n"), "--data", "/proc/nothing", "--listen", "127.0.0.1:0"],
+                   "data directory /proc/nothing: .+")
 
     def test_a_key_file_that_others_can_read(self):
         data = self.data()

@@ -242,6 +242,8 @@ enum walk walker_next(struct walker *w, struct frame *ret)
     if (off != w->off ? ret->behind != 0 : off % BLOCK_BYTES != 0 && ret->behind == 0)
         return bad(w, "the record does not stand where its batch does");
     w->off = off;
+    if (ret->type != JOURNAL_ROLL && block_up(off + (int64_t)ret->size) + BLOCK_BYTES > w->f->size)
+        return bad(w, "the record stands where only a segment's last record may");
     if (ret->lane != w->lane)
         return bad(w, "the record belongs to another lane");
     if (ret->seq != w->seq)

@@ -14,7 +14,7 @@
  * Segment: a header of 4096 bytes, batches of records, zeros to the end.  A batch is what one durable write carried:
  * it begins at a multiple of 512, its records stand one after the other, and zeros follow to the next multiple of 512.
  * So no block of a device that holds an acknowledged record is ever written again.  Every segment but a lane's last
- * ends in a ROLL record.
+ * ends in a ROLL record, for which the others leave 512 bytes at least, counted from where a batch may begin.
  *
  *   0     8   "SLUJRNL1"
  *   8     4   version, 2 (in version 1, which is not read any more, batches followed each other without zeros)

@@ -149,6 +149,8 @@ class Lane:
             behind = struct.unpack_from("<I", data, at + 32)[0]
             if skip if behind else at % 512:
                 return tell(path, at, self.seq, "not where its batch belongs")
+            if not self.rolled and at + size + -(at + size) % 512 + 512 > len(data):
+                return tell(path, at, self.seq, "no room behind it for ROLL")
             link = self.last = data[at + 40:at + 72]
             if self.seq == self.known_seq:
                 self.met = self.last == self.known_hash

@@ -319,6 +319,29 @@ static void a_forged_chain_is_seen(void **state)
     memworld_copy_free(whole);
 }
 
+/* Right in everything, and so many that ROLL would no longer fit: no engine writes that. */
+static void records_to_the_very_end_are_seen(void **state)
+{
+    size_t len, off = HEADER_BYTES, n;
+    uint8_t *p, link[HASH_LEN];
+    struct frame f = { 0 };
+
+    make_small(3, 10, 1000);
+    whole = memworld_copy();
+    p = (uint8_t *)memworld_file(first, &len);
+    while ((n = frame_claims(p + off, JOURNAL_PAYLOAD_MAX))) {
+        assert_null(frame_decode(p + off, n, &f));
+        memcpy(link, f.hash, HASH_LEN);
+        off = frame_after(p, off + n);
+    }
+    for (uint64_t seq = f.seq + 1; off < len; off += BLOCK_BYTES, seq++) {
+        frame_put(p + off, JOURNAL_ADMIN, 0, seq, f.time, STR("{}"));
+        frame_seal(p + off, 0, link);
+    }
+    damaged("records to the very end", "where only a segment's last record may");
+    memworld_copy_free(whole);
+}
+
 /* Zeros from record `seq` on. */
 static void cut_at(const char *path, uint64_t seq)
 {
@@ -472,6 +495,7 @@ int main(void)
         cmocka_unit_test(lengths_count),
         cmocka_unit_test(the_manifest_cannot_go),
         cmocka_unit_test(a_forged_chain_is_seen),
+        cmocka_unit_test(records_to_the_very_end_are_seen),
         cmocka_unit_test(a_clean_cut_is_seen_after_an_orderly_end),
         cmocka_unit_test(checkpoints_kept_elsewhere_show_a_cut),
         cmocka_unit_test(an_expected_key_is_compared),

@@ -79,12 +79,6 @@ void next_main(void *arg)
 
 /* ---- zeros ahead ----------------------------------------------------------------------------------------------- */
 
-/* Page by page, so that zeros are written to blocks that no batch shares. */
-static int64_t page_up(int64_t off)
-{
-    return (off + WORLD_ALIGN - 1) & ~(int64_t)(WORLD_ALIGN - 1);
-}
-
 static bool zeros_due(const struct journal_lane *lane)
 {
     return lane->direct && lane->zero_to < lane->head.segment_bytes && lane->zero_to - lane->head.off < ZERO_AHEAD;
@@ -110,7 +104,9 @@ void await_ahead_clear(struct journal_lane *lane, int64_t end, bool last)
         lane->zeros_idle = (struct wake){ 0 };
         await_wake(&lane->zeros_idle, NS_NEVER);
     }
-    if (end > lane->zero_to)
+    if (last)
+        lane->zero_to = lane->head.segment_bytes;       /* nor will anybody begin */
+    else if (end > lane->zero_to)
         lane->zero_to = page_up(end);
 }
 

@@ -163,6 +163,12 @@ bool lane_due(const struct journal_lane *lane);
 /* Room left for records that have no reservation, and for those of the journal itself. */
 int64_t lane_room(const struct journal_lane *lane);
 
+/* Zeros are written page by page, to blocks that no batch shares. */
+static inline int64_t page_up(int64_t off)
+{
+    return (off + WORLD_ALIGN - 1) & ~(int64_t)(WORLD_ALIGN - 1);
+}
+
 /* Ends the lane: what could not be done, and errno. */
 void lane_fail(struct journal_lane *lane, const char *what, int error);
 

@@ -51,7 +51,7 @@ static void batch_reserve(struct journal_lane *lane, size_t n)
     if (n <= lane->batch.cap)
         return;
     free(lane->batch.p);
-    lane->batch.cap = (n + WORLD_ALIGN - 1) / WORLD_ALIGN * WORLD_ALIGN;
+    lane->batch.cap = (size_t)page_up((int64_t)n);
     lane->batch.p = aligned_alloc(WORLD_ALIGN, lane->batch.cap);
     ASSERT(lane->batch.p);
 }

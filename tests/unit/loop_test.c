@@ -518,6 +518,48 @@ static void start_file(void *arg)
     task_spawn("file", file_task, arg);
 }
 
+/* Blocks as the journal writes them, whether the file system takes them directly or not; others read what is there. */
+static void direct_task(void *arg)
+{
+    static _Alignas(WORLD_ALIGN) char block[2 * WORLD_BLOCK];
+    char back[sizeof(block) + 1] = "";
+    int fd = world->open(arg, O_RDWR, 0), reader = world->open(arg, O_RDONLY, 0), res;
+    struct op op = { .kind = OP_WRITE, .fd = fd, .buf = block, .len = sizeof(block), .off = WORLD_BLOCK };
+    bool direct;
+
+    assert_true(fd >= 0 && reader >= 0);
+    assert_int_equal(world->allocate(fd, 0, 4 * WORLD_ALIGN), 0);
+    assert_int_equal(world->pread(reader, back, sizeof(block), WORLD_BLOCK), sizeof(block));    /* into the cache */
+    direct = world->direct(fd) == 0;
+    assert_int_equal((fcntl(fd, F_GETFL) & O_DIRECT) != 0, direct);
+    memset(block, 'x', sizeof(block));
+    assert_int_equal(await_op(&op, NS_NEVER, &res), OK);
+    assert_int_equal(res, sizeof(block));
+    assert_int_equal(world->pread(reader, back, sizeof(block), WORLD_BLOCK), sizeof(block));
+    assert_memory_equal(back, block, sizeof(block));
+    assert_int_equal(world->pread(reader, back, 1, 3 * WORLD_BLOCK), 1);
+    assert_int_equal(back[0], 0);
+    print_message("direct writes: %s\n", direct ? "yes" : "not on this file system");
+    world->close(fd);
+    world->close(reader);
+    loop_stop(loop_self());
+}
+
+static void start_direct(void *arg)
+{
+    task_spawn("direct", direct_task, arg);
+}
+
+static void blocks_are_written_directly_and_read_by_others(void **state)
+{
+    char path[] = "sluice-loop-XXXXXX";             /* where the build is: /tmp may be memory */
+    int fd = mkstemp(path);
+
+    close(fd);
+    run(start_direct, path);
+    unlink(path);
+}
+
 static void files_are_written_through_the_ring(void **state)
 {
     char path[] = "/tmp/sluice-loop-XXXXXX";
@@ -740,6 +782,7 @@ int main(void)
         cmocka_unit_test(a_taken_port_is_named),
         cmocka_unit_test(an_operation_past_its_deadline_is_cancelled),
         cmocka_unit_test(files_are_written_through_the_ring),
+        cmocka_unit_test(blocks_are_written_directly_and_read_by_others),
         cmocka_unit_test(mail_arrives_once_and_in_order),
         cmocka_unit_test(what_blocks_runs_on_another_thread),
         cmocka_unit_test(a_task_mutex_admits_one),

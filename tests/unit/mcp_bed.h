@@ -115,8 +115,8 @@ struct stream {
 
 void stream_open(struct bed *b, struct stream *s, unsigned worker, const char *method, const char *headers,
                  const char *body);
-/* Waits for its first comment. */
-void stream_begun(struct stream *s);
+/* Waits until n comments have come that stream_next() has not passed. */
+void stream_pinged(struct stream *s, unsigned n);
 /* The next message; NULL: the stream has ended. Its tree lives until stream_close(). */
 struct json *stream_next(struct stream *s);
 void stream_close(struct stream *s);

@@ -492,7 +492,7 @@ static void a_session_has_one_stream(void **state)
     open_session(&b, "2025-11-25", "{}");
     snprintf(headers, sizeof(headers), "Mcp-Session-Id: %s\r\n", session);
     stream_open(&b, &s, 0, "GET", headers, NULL);
-    stream_begun(&s);
+    stream_pinged(&s, 1);
     legacy(&b, 1, session, CALL("1", "bed.announce", "{}"), &r);
     reply_release(&r);
     assert_string_equal(json_z(stream_next(&s), "method"), "notifications/tools/list_changed");

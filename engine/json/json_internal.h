@@ -13,6 +13,9 @@
 #include <emmintrin.h>
 #endif
 
+/* Where the compiler would rather call, and saving registers costs more than what is done. */
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+
 enum {
     F_CHILD     = 1,            /* has a parent: may not be linked anywhere else */
     F_PLAIN     = 2,            /* a string valid in UTF-8 that needs no escape: written by one copy */

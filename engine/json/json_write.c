@@ -1,7 +1,7 @@
 /*
- * json_write.c -- tree to text: compact, pretty, canonical
+ * json_write.c -- tree to text: compact, compact and inside of a literal, pretty, canonical
  *
- * The three share strings and scalars.  A string known to be plain (parsed without escapes) is copied in one piece;
+ * They share strings and scalars.  A string known to be plain (parsed without escapes) is copied in one piece;
  * others are scanned, and whatever they hold the output is valid: quotes, backslashes and controls are escaped in the
  * shortest way (RFC 8785 3.2.2.2), a byte that is not UTF-8 becomes U+FFFD.
  *
@@ -51,7 +51,8 @@ static inline bool room(struct writer *w, size_t n)
 /* Most keys and values are a few bytes: those are copied without a call, by two halves that may overlap. */
 enum { FEW = 32 };
 
-static inline char *put_few(char *to, const char *from, size_t n)
+/* Up to FEW bytes to `to`, and to `also` unless that is NULL. */
+ALWAYS_INLINE void put_few_at(char *to, char *also, const char *from, size_t n)
 {
     char head[16], tail[16];
     uint64_t head8, tail8;
@@ -62,21 +63,45 @@ static inline char *put_few(char *to, const char *from, size_t n)
         memcpy(tail, from + n - 16, 16);
         memcpy(to, head, 16);
         memcpy(to + n - 16, tail, 16);
+        if (also) {
+            memcpy(also, head, 16);
+            memcpy(also + n - 16, tail, 16);
+        }
     } else if (n >= 8) {
         memcpy(&head8, from, 8);
         memcpy(&tail8, from + n - 8, 8);
         memcpy(to, &head8, 8);
         memcpy(to + n - 8, &tail8, 8);
+        if (also) {
+            memcpy(also, &head8, 8);
+            memcpy(also + n - 8, &tail8, 8);
+        }
     } else if (n >= 4) {
         memcpy(&head4, from, 4);
         memcpy(&tail4, from + n - 4, 4);
         memcpy(to, &head4, 4);
         memcpy(to + n - 4, &tail4, 4);
+        if (also) {
+            memcpy(also, &head4, 4);
+            memcpy(also + n - 4, &tail4, 4);
+        }
     } else if (n > 0) {
-        to[0] = from[0];
-        to[n / 2] = from[n / 2];
-        to[n - 1] = from[n - 1];
+        char first = from[0], middle = from[n / 2], last = from[n - 1];
+
+        to[0] = first;
+        to[n / 2] = middle;
+        to[n - 1] = last;
+        if (also) {
+            also[0] = first;
+            also[n / 2] = middle;
+            also[n - 1] = last;
+        }
     }
+}
+
+static inline char *put_few(char *to, const char *from, size_t n)
+{
+    put_few_at(to, NULL, from, n);
     return to + n;
 }
 
@@ -386,6 +411,190 @@ void json_write(struct buf *out, const struct json *j)
     write_compact(&w, j, 0);
     writer_stop(&w);
 }
+
+/* --- compact, and the same inside of a literal -------------------------------------------------------------- */
+
+struct twin {
+    struct writer text, inside;
+    size_t left;                        /* so much room at least is in both */
+};
+
+enum { MARKS = 5 };                     /* what a literal inside of another takes beside its bytes, and one mark */
+
+/* Takes n bytes of the room in both; false: one of them has not so much. */
+static inline bool both_take(struct twin *t, size_t n)
+{
+    if (__builtin_expect(t->left < n, 0)) {
+        size_t text = (size_t)(t->text.end - t->text.p), inside = (size_t)(t->inside.end - t->inside.p);
+
+        t->left = text < inside ? text : inside;
+        if (t->left < n)
+            return false;
+    }
+    t->left -= n;
+    return true;
+}
+
+static NOINLINE void both_c_slow(struct twin *t, char c)
+{
+    write_c(&t->text, c);
+    write_c(&t->inside, c);
+    t->left = 0;
+}
+
+static inline void both_c(struct twin *t, char c)
+{
+    if (!both_take(t, 1)) {
+        both_c_slow(t, c);
+        return;
+    }
+    *t->text.p++ = c;
+    *t->inside.p++ = c;
+}
+
+static inline size_t text_len(const struct twin *t)
+{
+    return t->text.p ? (size_t)(t->text.p - t->text.b->p) : 0;
+}
+
+/* What the text got from `from` on goes inside of the literal as any other text does. */
+static void inside_as_text(struct twin *t, size_t from)
+{
+    struct str got = { t->text.b->p + from, text_len(t) - from };
+
+    if (got.len && room(&t->inside, got.len))
+        write_part(&t->inside, got);
+    t->left = 0;
+}
+
+/* A literal that needs no escape, and `mark` behind it unless that is 0; there is room. */
+ALWAYS_INLINE void put_both(char **text, char **inside, struct str s, char mark)
+{
+    char *a = *text, *b = *inside;
+
+    *a++ = '"';
+    *b++ = '\\';
+    *b++ = '"';
+    if (s.len <= FEW) {
+        put_few_at(a, b, s.p, s.len);
+    } else {
+        memcpy(a, s.p, s.len);
+        memcpy(b, s.p, s.len);
+    }
+    a += s.len;
+    b += s.len;
+    *a++ = '"';
+    *b++ = '\\';
+    *b++ = '"';
+    *a = *b = mark;
+    *text = a + (mark != 0);
+    *inside = b + (mark != 0);
+}
+
+static inline bool is_plain(struct str s)
+{
+    return s.len <= FEW ? few_plain(s.p, s.len) : scan_special(s.p, s.p + s.len) == s.p + s.len;
+}
+
+static NOINLINE void both_string(struct twin *t, struct str s, bool plain, char mark)
+{
+    char *text = t->text.p, *inside = t->inside.p;
+    size_t from = text_len(t);
+
+    if (plain && both_take(t, s.len + MARKS)) {
+        put_both(&text, &inside, s, mark);
+        t->text.p = text;
+        t->inside.p = inside;
+        return;
+    }
+    write_string_slow(&t->text, s, plain, false);
+    inside_as_text(t, from);
+    if (mark)
+        both_c(t, mark);
+}
+
+/* Words and numbers are the same in both; a fragment may be anything. */
+static NOINLINE void both_other(struct twin *t, const struct json *j, char mark)
+{
+    size_t from = text_len(t);
+
+    write_scalar(&t->text, j);
+    if (json_is(j, JSON_RAW))
+        inside_as_text(t, from);
+    else
+        write_scalar(&t->inside, j);
+    t->left = 0;
+    if (mark)
+        both_c(t, mark);
+}
+
+/* Everything but containers, and `mark`, with its key if it is a member. */
+ALWAYS_INLINE void both_scalar(struct twin *t, const struct json *j, bool member, char mark)
+{
+    struct str key = json_key(j), s = json_str(j);
+    bool key_plain = member && (j->flags & F_KEY_PLAIN || is_plain(key));
+    bool string = json_is(j, JSON_STRING), plain = string && (j->flags & F_PLAIN || is_plain(s));
+    char *text = t->text.p, *inside = t->inside.p;
+
+    if (key_plain && plain && both_take(t, key.len + s.len + 2 * MARKS)) {      /* one look at the room for both */
+        put_both(&text, &inside, key, ':');
+        put_both(&text, &inside, s, mark);
+        t->text.p = text;
+        t->inside.p = inside;
+        return;
+    }
+    if (member)
+        both_string(t, key, key_plain, ':');
+    if (string)
+        both_string(t, s, plain, mark);
+    else
+        both_other(t, j, mark);
+}
+
+static void write_both(struct twin *t, const struct json *j, unsigned depth)
+{
+    bool object = json_is(j, JSON_OBJECT);
+    const struct json *m;
+
+    if (!is_container(j)) {
+        both_scalar(t, j, false, 0);
+        return;
+    }
+    if (depth == JSON_DEPTH_MAX) {
+        too_deep(&t->text);
+        too_deep(&t->inside);
+        t->left = 0;
+        return;
+    }
+    both_c(t, object ? '{' : '[');
+    for (m = json_first(j); m; m = m->next) {
+        char mark = m->next ? ',' : 0;
+
+        if (!is_container(m)) {
+            both_scalar(t, m, object, mark);
+            continue;
+        }
+        if (object)
+            both_string(t, json_key(m), m->flags & F_KEY_PLAIN || is_plain(json_key(m)), ':');
+        write_both(t, m, depth + 1);
+        if (mark)
+            both_c(t, mark);
+    }
+    both_c(t, object ? '}' : ']');
+}
+
+void json_write_twice(struct buf *out, struct buf *literal, const struct json *j)
+{
+    struct twin t = { .left = 0 };
+
+    writer_start(&t.text, out);
+    writer_start(&t.inside, literal);
+    write_both(&t, j, 0);
+    writer_stop(&t.text);
+    writer_stop(&t.inside);
+}
+
+/* --- pretty ------------------------------------------------------------------------------------------------- */
 
 static void write_line(struct writer *w, unsigned depth)
 {

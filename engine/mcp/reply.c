@@ -91,32 +91,31 @@ static void add_call_meta(struct buf *b, struct call *c, struct turn *t)
     buf_add_c(b, '}');
 }
 
-/* The blocks the body made; else the structured result as text, for models behind clients that know no other. */
-static void add_content(struct buf *b, struct call *c, struct str structured)
+/* The blocks the body made; else the structured result as text, for models behind clients that know no other. What is
+ * structured is in `structured` then, too. */
+static void add_content(struct buf *b, struct call *c, struct buf *structured)
 {
     add_key(b, "content");
+    if (c->structured)
+        buf_reserve(structured, TEXT_TYPICAL);
     if (json_len(c->content)) {
         json_write(b, c->content);
-        return;
+        if (c->structured)
+            json_write(structured, c->structured);
+    } else if (c->structured) {
+        buf_add_str(b, STR("[{\"type\":\"text\",\"text\":\""));
+        json_write_twice(structured, b, c->structured);
+        buf_add_str(b, STR("\"}]"));
+    } else {
+        buf_add_str(b, STR("[]"));
     }
-    buf_add_c(b, '[');
-    if (structured.len) {
-        buf_add_z(b, "{\"type\":\"text\",\"text\":");
-        buf_add_json_str(b, structured);
-        buf_add_c(b, '}');
-    }
-    buf_add_c(b, ']');
 }
 
 static void add_tool_result(struct buf *b, struct call *c, struct turn *t)
 {
     struct buf structured = BUF_INIT(CALL_ARENA_MAX);       /* written once, said twice */
 
-    if (c->structured) {
-        buf_reserve(&structured, TEXT_TYPICAL);
-        json_write(&structured, c->structured);
-    }
-    add_content(b, c, buf_str(&structured));
+    add_content(b, c, &structured);
     if (c->structured && t->msg.revision >= REV_2025_06_18 &&
         (t->msg.era == ERA_MODERN || json_is(c->structured, JSON_OBJECT))) {
         add_key(b, "structuredContent");

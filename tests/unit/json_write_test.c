@@ -1,5 +1,6 @@
 /*
- * json_write_test.c -- literals: what is escaped and how, at every length, in buffers that just hold them
+ * json_write_test.c -- literals: what is escaped and how, at every length, in buffers that just hold them; and text
+ * that is written twice in one pass
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -139,11 +140,126 @@ static void test_escapes_close_together(void **state)
     }
 }
 
+/* --- twice at once: the text, and the same inside of a literal -------------------------------------------------- */
+
+static struct str any_text(struct arena *a, unsigned longest)
+{
+    static const char *const pieces[] = { "\"", "\\", "\n", "\x01", "\xc3\xa9", "\xff", "\xe2\x82\xac", "word", " " };
+    struct str s = STR("");
+
+    for (unsigned left = below(longest); s.len < left;) {
+        struct str piece = str_of(below(4) ? "abc" : PICK_FROM(pieces));
+
+        s = ARENA_CAT(a, s, piece);
+    }
+    return s;
+}
+
+static struct json *any_tree(struct arena *a, unsigned depth)
+{
+    static const char *const parsed[] = { "\"plain\"", "\"pl\\u0041in\"", "\"caf\xc3\xa9 as it came\"", "-1.50", "[]",
+        "{\"k\":\"v\",\"\\n\":[\"a longer text than those that are copied without a call, and plain\"]}" };
+    struct json *j = NULL;
+
+    switch (depth == 3 ? 7 + below(2) : below(depth ? 9 : 7)) {
+    case 0: return json_string(a, any_text(a, 20));
+    case 1: return json_string(a, any_text(a, 90));
+    case 2: return json_int_new(a, (int64_t)below(100000) - 50000);
+    case 3: return json_bool_new(a, below(2));
+    case 4: return json_null_new(a);
+    case 5: return json_raw(a, str_of(PICK_FROM(parsed)));
+    case 6:
+        assert_int_equal(json_parse(a, str_of(PICK_FROM(parsed)), NULL, &j, NULL), OK);
+        return j;
+    case 7:
+        j = json_array(a);
+        for (unsigned n = below(5); n; n--)
+            json_push(a, j, any_tree(a, depth - 1));
+        return j;
+    default:
+        j = json_object(a);
+        for (unsigned n = below(7); n; n--)
+            json_set_key(a, j, any_text(a, below(6) ? 12 : 60), any_tree(a, depth - 1));
+        return j;
+    }
+}
+
+/* In buffers that just hold it, or lack a byte, with room from the first on or as it is asked for. */
+static void assert_twice(const struct json *j, struct str text, struct str inside)
+{
+    for (unsigned way = 0; way < 16; way++) {
+        struct buf out = BUF_INIT(text.len + !(way & 1) - 1), literal = BUF_INIT(inside.len + !(way & 2) - 1);
+
+        if (way & 4 && out.max)
+            assert_non_null(buf_reserve(&out, out.max));
+        if (way & 8 && literal.max)
+            assert_non_null(buf_reserve(&literal, literal.max));
+        json_write_twice(&out, &literal, j);
+        if (way & 3) {
+            assert_true(out.overflow || literal.overflow);
+            assert_true(!(way & 1) || out.overflow);
+        } else {
+            assert_true(!out.overflow && str_eq(buf_str(&out), text));
+            assert_true(!literal.overflow && str_eq(buf_str(&literal), inside));
+        }
+        assert_true(out.len <= out.max && literal.len <= literal.max);
+        buf_release(&out);
+        buf_release(&literal);
+    }
+}
+
+static void test_twice_is_once_and_quoted(void **state)
+{
+    seed = 11;
+    for (int round = 0; round < 8000; round++) {
+        struct buf text = BUF_INIT(1 << 20), inside = BUF_INIT(1 << 20);
+        struct arena a;
+        struct json *j;
+
+        arena_init(&a, 1 << 20);
+        j = any_tree(&a, 3);
+        assert_false(arena_overflowed(&a));
+        json_write(&text, j);
+        buf_add_json_part(&inside, buf_str(&text));
+        assert_false(text.overflow || inside.overflow);
+        assert_twice(j, buf_str(&text), buf_str(&inside));
+        buf_release(&text);
+        buf_release(&inside);
+        arena_release(&a);
+    }
+}
+
+/* What json_write() refuses, or writes instead of nothing, is not another thing here. */
+static void test_twice_at_the_ends(void **state)
+{
+    struct buf out = BUF_INIT(1 << 16), literal = BUF_INIT(1 << 16);
+    struct json *deep, *under;
+    struct arena a;
+
+    arena_init(&a, 1 << 20);
+    json_write_twice(&out, &literal, NULL);
+    assert_true(str_is(buf_str(&out), "null") && str_is(buf_str(&literal), "null"));
+    deep = json_array(&a);
+    for (unsigned n = 1; n <= JSON_DEPTH_MAX; n++, deep = under) {
+        under = json_array(&a);
+        json_push(&a, under, deep);
+        buf_clear(&out);
+        buf_clear(&literal);
+        json_write_twice(&out, &literal, under);
+        assert_int_equal(out.overflow, n == JSON_DEPTH_MAX);
+        assert_int_equal(literal.overflow, n == JSON_DEPTH_MAX);
+    }
+    buf_release(&out);
+    buf_release(&literal);
+    arena_release(&a);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_escapes), cmocka_unit_test(test_escapes_everywhere),
-        cmocka_unit_test(test_escapes_close_together),
+        cmocka_unit_test(test_escapes_close_together), cmocka_unit_test(test_twice_is_once_and_quoted),
+        cmocka_unit_test(test_twice_at_the_ends),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -18,7 +18,8 @@
  * The API's version and its changes
  *   1  first version
  *   2  limits: per method and per resource, spacing, units, where answers tell what is left; requests with their costs;
- *      classify says which limit an answer is about; js_copy_str, js_take, text_int
+ *      classify says which limit an answer is about; js_copy_str, js_take, js_pick_each,
+ *      text_int
  */
 #ifndef SLUICE_CONNECTOR_H
 #define SLUICE_CONNECTOR_H
@@ -268,6 +269,14 @@ int64_t call_time(struct call *call);        /* when the call began, ms since 19
 
 /* ---- in a body: JSON and text ------------------------------------------------------------------------------------ */
 
+/* A member of what js_pick_each() makes, and where its value is in the item. */
+struct pick {
+    const char *name, *path;            /* the path as for js_get() */
+    enum field_type type;               /* T_STRING: "" if absent or no string; T_INT: 0; T_BOOL: false */
+};
+
+#define PICKS(...) ((const struct pick[]){ __VA_ARGS__, { 0 } })
+
 struct json *js_obj(struct call *call);
 struct json *js_arr(struct call *call);
 struct json *js_text(struct call *call, const char *s);
@@ -276,6 +285,8 @@ void js_set(struct call *call, struct json *obj, const char *key, struct json *v
 void js_set_str(struct call *call, struct json *obj, const char *key, const char *value);
 /* A string of an answer or an argument as it is; "" if it is absent or no string. */
 void js_copy_str(struct call *call, struct json *obj, const char *key, const struct json *value);
+/* An array with an object for each item of an answer's list: the members named, picked from there. Names differ. */
+struct json *js_pick_each(struct call *call, const struct json *list, const struct pick *picks);
 void js_set_int(struct call *call, struct json *obj, const char *key, int64_t value);
 void js_set_bool(struct call *call, struct json *obj, const char *key, bool value);
 void js_push(struct call *call, struct json *arr, struct json *value);

@@ -50,23 +50,10 @@ PROVIDER(outlook,
 
 /* ---- reading mail ------------------------------------------------------------------------------------------------ */
 
-static struct json *mail_summaries(struct call *call, struct json *reply)
-{
-    struct json *list = js_arr(call);
-
-    for (struct json *m = js_first(js_get(reply, "value")); m; m = js_next(m)) {
-        struct json *one = js_obj(call);
-
-        js_copy_str(call, one, "id", js_get(m, "id"));
-        js_copy_str(call, one, "subject", js_get(m, "subject"));
-        js_copy_str(call, one, "from", js_get(m, "from.emailAddress.address"));
-        js_copy_str(call, one, "received_at", js_get(m, "receivedDateTime"));
-        js_copy_str(call, one, "preview", js_get(m, "bodyPreview"));
-        js_set_bool(call, one, "read", js_bool(m, "isRead"));
-        js_push(call, list, one);
-    }
-    return list;
-}
+static const struct pick *const mail_summary =
+    PICKS({ "id", "id", T_STRING }, { "subject", "subject", T_STRING },
+          { "from", "from.emailAddress.address", T_STRING }, { "received_at", "receivedDateTime", T_STRING },
+          { "preview", "bodyPreview", T_STRING }, { "read", "isRead", T_BOOL });
 
 TOOL(outlook_list_mail,
     .provider = &outlook_provider,
@@ -87,7 +74,7 @@ TOOL(outlook_list_mail,
 
     if (e)
         return e;
-    result_json(call, "messages", mail_summaries(call, reply));
+    result_json(call, "messages", js_pick_each(call, js_get(reply, "value"), mail_summary));
     return OK;
 }
 
@@ -114,7 +101,7 @@ TOOL(outlook_search_mail,
                                       text_int(call, count), "$select", MAIL_FIELDS, NULL));
     if (e)
         return e;
-    result_json(call, "messages", mail_summaries(call, reply));
+    result_json(call, "messages", js_pick_each(call, js_get(reply, "value"), mail_summary));
     return OK;
 }
 

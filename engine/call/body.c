@@ -166,21 +166,24 @@ const char *js_write(struct call *c, const struct json *v)
     return z ? z : "";
 }
 
-static NOINLINE struct json *down_further(const struct json *obj, const char *path, size_t step)
-{
-    struct json *at = json_get_str(obj, str_n(path, step));
-
-    while (path[step] && at) {
-        path += step + 1;
-        step = (size_t)(strchrnul(path, '.') - path);
-        at = json_get_str(at, str_n(path, step));
-    }
-    return at;
-}
-
 struct json *js_down(const struct json *obj, const char *path, size_t step)
 {
-    return path[step] ? down_further(obj, path, step) : json_get_str(obj, str_n(path, step));
+    return json_down(obj, path, step);
+}
+
+struct json *js_pick_each(struct call *c, const struct json *list, const struct pick *picks)
+{
+    struct json_pick *all;
+    size_t n = 0;
+
+    while (picks[n].name)
+        n++;
+    all = ARENA_ARRAY(&c->arena, struct json_pick, n);
+    for (size_t i = 0; i < n && all; i++)
+        all[i] = (struct json_pick){ .name = str_of(picks[i].name), .path = picks[i].path,
+                                     .type = picks[i].type == T_BOOL ? JSON_BOOL :
+                                             picks[i].type == T_INT ? JSON_INT : JSON_STRING };
+    return all ? json_pick_each(&c->arena, list, all, n) : NULL;
 }
 
 /* Strings of a parsed answer are views into it and need not end in NUL: the copy goes where the call's memory is. */

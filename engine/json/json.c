@@ -15,7 +15,7 @@
 
 STATIC_ASSERT(sizeof(struct json) == 40, "a node is five words: the parser allocates one per value");
 
-/* The member of an object, by a key of at most JSON_KEY_MAX bytes. */
+/* The member of an object. */
 static inline struct json *member(const struct json *obj, struct str key)
 {
     struct json *m;
@@ -29,6 +29,23 @@ static inline struct json *member(const struct json *obj, struct str key)
 struct json *json_get_str(const struct json *obj, struct str key)
 {
     return json_is(obj, JSON_OBJECT) && key.len <= JSON_KEY_MAX && key.p ? member(obj, key) : NULL;
+}
+
+static NOINLINE struct json *down_further(const struct json *obj, const char *path, size_t step)
+{
+    struct json *at = json_get_str(obj, str_n(path, step));
+
+    while (path[step] && at) {
+        path += step + 1;
+        step = (size_t)(strchrnul(path, '.') - path);
+        at = json_get_str(at, str_n(path, step));
+    }
+    return at;
+}
+
+struct json *json_down(const struct json *obj, const char *path, size_t step)
+{
+    return path[step] ? down_further(obj, path, step) : json_get_str(obj, str_n(path, step));
 }
 
 struct json *json_at(const struct json *arr, size_t i)
@@ -407,6 +424,83 @@ struct json *json_del(struct json *obj, const char *key)
     m->next = NULL;
     m->flags &= (uint8_t)~F_CHILD;
     return m;
+}
+
+/* --- picking ------------------------------------------------------------------------------------------------ */
+
+/* The value that is meant, in a node that is to be a member. */
+static inline void pick(struct arena *a, struct json *m, const struct json *from, const struct json_pick *p)
+{
+    const struct json *j = p->path[p->step] ? down_further(from, p->path, p->step) :
+                           json_is(from, JSON_OBJECT) ? member(from, str_n(p->path, p->step)) : NULL;
+    int64_t v = 0;
+
+    m->flags = p->key_flags;
+    if (p->type == JSON_BOOL) {
+        m->type = JSON_BOOL;
+        m->len = 0;
+        m->u.b = json_is(j, JSON_BOOL) && j->u.b;
+    } else if (p->type == JSON_INT) {
+        json_int(j, &v);
+        j = json_int_new(a, v);
+        m->type = j ? JSON_INT : JSON_NULL;
+        m->len = j ? j->len : 0;
+        m->u.i = v;
+        m->v.raw = j ? j->v.raw : NULL;
+    } else {
+        m->type = JSON_STRING;
+        m->flags |= json_is(j, JSON_STRING) ? j->flags & F_PLAIN : F_PLAIN;
+        m->len = json_is(j, JSON_STRING) ? j->len : 0;
+        m->u.s = json_is(j, JSON_STRING) ? j->u.s : "";
+    }
+}
+
+/* An object and its members behind it, in one piece. */
+static struct json *pick_one(struct arena *a, const struct json *from, const struct json_pick *picks, size_t n)
+{
+    struct json *one = arena_alloc(a, (n + 1) * sizeof(*one)), *m = one;
+
+    if (!one)
+        return NULL;
+    *one = (struct json){ .type = JSON_OBJECT, .len = (uint32_t)n, .u.first = n ? one + 1 : NULL, .v.last = one + n };
+    for (const struct json_pick *p = picks; p < picks + n; p++) {
+        m->next = m + 1;
+        m++;
+        pick(a, m, from, p);
+        m->key = p->name.p;
+        m->key_len = (uint16_t)p->name.len;
+    }
+    m->next = NULL;
+    return one;
+}
+
+/* Are all names different, and short enough? What is the same for each element is found out here. */
+static bool picks_ready(struct json_pick *picks, size_t n)
+{
+    for (struct json_pick *p = picks; p < picks + n; p++) {
+        const char *end = p->name.p + p->name.len;
+
+        for (const struct json_pick *k = picks; k < p; k++)
+            if (str_eq(k->name, p->name))
+                return false;
+        if (p->name.len > JSON_KEY_MAX)
+            return false;
+        p->step = strcspn(p->path, ".");
+        p->key_flags = F_CHILD | (scan_special(p->name.p, end) == end ? F_KEY_PLAIN : 0);
+    }
+    return true;
+}
+
+struct json *json_pick_each(struct arena *a, const struct json *list, struct json_pick *picks, size_t n)
+{
+    struct json *all;
+
+    if (!picks_ready(picks, n))
+        return NULL;
+    all = json_array(a);
+    for (const struct json *from = json_first(list); from; from = from->next)
+        json_push(a, all, pick_one(a, from, picks, n));
+    return all;
 }
 
 /* --- copying and comparing ---------------------------------------------------------------------------------- */

@@ -149,6 +149,8 @@ static inline bool json_bool(const struct json *j, bool *ret)
 /* A member by name, NULL if there is none. Linear in the number of members. */
 struct json *json_get_str(const struct json *obj, struct str key);
 static inline struct json *json_get(const struct json *obj, const char *key) { return json_get_str(obj, str_of(key)); }
+/* What "a.b.c" leads to, member by member; `step` is the length of its first name. */
+struct json *json_down(const struct json *obj, const char *path, size_t step);
 /* An element or member by position, NULL past the end. Linear: walk with json_first/json_next instead of counting. */
 struct json *json_at(const struct json *arr, size_t i);
 
@@ -232,6 +234,19 @@ static inline void json_set_bool(struct arena *a, struct json *obj, const char *
 void json_push(struct arena *a, struct json *arr, struct json *node);
 /* Takes the member out and answers it (it has no parent then), or NULL. */
 struct json *json_del(struct json *obj, const char *key);
+
+/* A member of the objects that json_pick_each() makes. */
+struct json_pick {
+    struct str name;            /* its key there; not copied */
+    const char *path;           /* "a.b.c": where its value is in what it is picked from */
+    enum json_type type;        /* STRING ("" if it is none there), INT (0) or BOOL (false) */
+    /* what json_pick_each() finds out */
+    size_t step;
+    uint8_t key_flags;
+};
+/* For each element of `list` an object with these members, in this order; NULL if two have one name, or a name is past
+ * JSON_KEY_MAX. The bytes of strings are not copied: they must outlive the tree. */
+struct json *json_pick_each(struct arena *a, const struct json *list, struct json_pick *picks, size_t n);
 
 /* A deep copy that refers to nothing outside `a`. NULL for NULL; deeper than JSON_DEPTH_MAX overflows the arena. */
 struct json *json_copy(struct arena *a, const struct json *j);

@@ -45,22 +45,25 @@ double number_to_double(struct str raw);
 /* Appends the canonical text of a number. */
 void number_canonical(struct buf *out, const struct json *j);
 
+static inline bool same_word(const char *a, const char *b)
+{
+    uint64_t x, y;
+
+    memcpy(&x, a, 8);
+    memcpy(&y, b, 8);
+    return x == y;
+}
+
 /* Words at a time, the last of which may overlap the one before it. */
 static inline bool same_bytes(const char *a, const char *b, size_t n)
 {
-    uint64_t x8, y8;
     uint32_t x4, y4;
 
     if (n >= 8) {
-        for (size_t i = 0; i < n; i += 8) {
-            size_t at = i < n - 8 ? i : n - 8;
-
-            memcpy(&x8, a + at, 8);
-            memcpy(&y8, b + at, 8);
-            if (x8 != y8)
+        for (size_t i = 0; i < n - 8; i += 8)
+            if (!same_word(a + i, b + i))
                 return false;
-        }
-        return true;
+        return same_word(a + n - 8, b + n - 8);
     }
     if (n >= 4) {
         memcpy(&x4, a, 4);

@@ -499,6 +499,66 @@ static void test_string_of(void **state)
     assert_null(json_string_of(&arena, NULL));
 }
 
+/* The same as members set one by one. */
+static struct json *picked_slowly(const struct json *list, const struct json_pick *picks, size_t n)
+{
+    struct json *all = json_array(&arena);
+
+    for (const struct json *from = json_first(list); from; from = json_next(from)) {
+        struct json *one = json_object(&arena);
+
+        for (size_t i = 0; i < n; i++) {
+            const struct json *j = json_down(from, picks[i].path, strcspn(picks[i].path, "."));
+            int64_t v = 0;
+            bool b = false;
+
+            json_int(j, &v);
+            json_bool(j, &b);
+            json_set_key(&arena, one, picks[i].name,
+                picks[i].type == JSON_BOOL ? json_bool_new(&arena, b) :
+                picks[i].type == JSON_INT ? json_int_new(&arena, v) :
+                json_string(&arena, json_str(j)));
+        }
+        json_push(&arena, all, one);
+    }
+    return all;
+}
+
+static void test_picked(void **state)
+{
+    struct json *list = parse(
+        "[{\"id\":\"1\",\"on\":true,\"n\":-7,\"who\":{\"mail\":{\"at\":\"a \\\"b\\\"\"}}},"
+        "{\"n\":3e1,\"id\":\"caf\xc3\xa9\",\"who\":{\"mail\":\"no object\"}},"
+        "{\"id\":5,\"on\":\"yes\",\"n\":1.5,\"who\":null},{},7,[\"id\"],"
+        "{\"id\":\"\\n\",\"on\":false,\"n\":99999999999999999999}]");
+    struct json_pick picks[] = {
+        { .name = STR("id"), .path = "id", .type = JSON_STRING },
+        { .name = STR("a \"name\""), .path = "who.mail.at", .type = JSON_STRING },
+        { .name = STR("number"), .path = "n", .type = JSON_INT },
+        { .name = STR("on"), .path = "on", .type = JSON_BOOL },
+    };
+
+    for (size_t n = 0; n <= ARRAY_LEN(picks); n++) {
+        struct json *quick = json_pick_each(&arena, list, picks, n), *slow = picked_slowly(list, picks, n);
+
+        assert_true(json_equal(quick, slow));
+        assert_true(str_eq(written(json_write, quick), written(json_write, slow)));
+        for (struct json *one = json_first(quick), *same = json_first(slow); one; one = json_next(one)) {
+            json_set_int(&arena, one, "more", 1);
+            json_set_int(&arena, same, "more", 1);
+            assert_int_equal(json_del(one, "number") != NULL, n > 2);
+            assert_int_equal(json_del(same, "number") != NULL, n > 2);
+            same = json_next(same);
+        }
+        assert_true(str_eq(written(json_write, quick), written(json_write, slow)));
+    }
+    assert_written(json_pick_each(&arena, NULL, picks, 4), "[]");
+    picks[3].name = picks[0].name;
+    assert_null(json_pick_each(&arena, list, picks, 4));
+    picks[3].name = (struct str){ written(json_write, json_string(&arena, STR("x"))).p, JSON_KEY_MAX + 1 };
+    assert_null(json_pick_each(&arena, list, picks + 3, 1));
+}
+
 static void test_set_replaces_and_deletes(void **state)
 {
     struct json *o = parse("{\"a\":1,\"b\":2,\"c\":3}"), *gone;
@@ -687,7 +747,7 @@ int main(void)
         T(test_error_place), T(test_every_byte_everywhere), T(test_utf8_like_base), T(test_cut_anywhere),
         T(test_duplicate_keys), T(test_depth), T(test_size_limits), T(test_arena_limit), T(test_large_objects),
         T(test_build), T(test_set_replaces_and_deletes), T(test_parts_are_copied), T(test_copy_stands_alone),
-        T(test_builders_of_nothing), T(test_equal), T(test_names), T(test_string_of),
+        T(test_builders_of_nothing), T(test_equal), T(test_names), T(test_string_of), T(test_picked),
         T(test_pretty), T(test_canonical_order), T(test_canonical_refuses_bad_fragments), T(test_buffer_limit),
     };
 

@@ -56,8 +56,10 @@ TOOL(bed_shape, .provider = &bed_provider, .name = "bed.shape", .summary = "Shap
      .result = FIELDS({ "shape", T_JSON, 0, 0 }, { "items", T_JSON, 0, 0 }))
 {
     struct json *reply = js_parse(call, "{\"from\":{\"who\":{\"mail\":\"a \\\"b\\\" c\"}},\"n\":1,"
-                                        "\"items\":[{\"x\":[1]}]}");
+                                        "\"items\":[{\"x\":[1]}],"
+                                        "\"list\":[{\"who\":{\"mail\":\"a\"},\"n\":2e1,\"on\":true},7]}");
     struct json *shape = js_obj(call);
+    struct json *list = js_take(reply, "list");
 
     js_copy_str(call, shape, "mail", js_get(reply, "from.who.mail"));
     js_copy_str(call, shape, "no_string", js_get(reply, "n"));
@@ -66,6 +68,9 @@ TOOL(bed_shape, .provider = &bed_provider, .name = "bed.shape", .summary = "Shap
     result_json(call, "items", js_take(reply, "items"));
     js_set_bool(call, shape, "left", js_get(reply, "items") != NULL || js_take(reply, "items") != NULL);
     js_set(call, shape, "rest", reply);
+    js_set(call, shape, "picked",
+           js_pick_each(call, list,
+                        PICKS({ "mail", "who.mail", T_STRING }, { "n", "n", T_INT }, { "on", "on", T_BOOL })));
     result_json(call, "shape", shape);
     return OK;
 }

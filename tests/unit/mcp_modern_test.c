@@ -240,7 +240,8 @@ static void results_are_structured_and_text(void **state)
     assert_str_at(&r, "result content 0 text",
                   "{\"items\":[{\"x\":[1]}],\"shape\":{\"mail\":\"a \\\"b\\\" c\",\"no_string\":\"\",\"absent\":\"\","
                   "\"number\":\"-9223372036854775808\",\"left\":false,"
-                  "\"rest\":{\"from\":{\"who\":{\"mail\":\"a \\\"b\\\" c\"}},\"n\":1}}}");
+                  "\"rest\":{\"from\":{\"who\":{\"mail\":\"a \\\"b\\\" c\"}},\"n\":1},"
+                  "\"picked\":[{\"mail\":\"a\",\"n\":20,\"on\":true},{\"mail\":\"\",\"n\":0,\"on\":false}]}}");
     reply_release(&r);
     modern_call(&b, "bed.add", "{\"a\":2}", &r);        /* does not fit: for the model to mend */
     assert_int_equal(r.status, 200);

@@ -78,7 +78,7 @@ static const char *value_fault(enum field_type type, const struct json *j)
 static enum err arguments_fit(struct call *c)
 {
     struct arena_mark before = arena_mark(&c->arena);
-    struct schema_fault fault;
+    UNSET struct schema_fault fault;
     enum err e = schema_check(c->tool->input, c->args, &c->arena, &fault);
 
     arena_rewind(&c->arena, before);
@@ -135,22 +135,20 @@ static enum err thaw(struct call *c)
 
 static enum err freeze(struct call *c)
 {
-    struct buf bytes = BUF_INIT(CALL_ARENA_MAX / 2), hex = BUF_INIT(65);
+    struct buf bytes = BUF_INIT(CALL_ARENA_MAX / 2);
     uint8_t hash[SHA256_LEN];
+    bool fits;
 
     json_canonical(&bytes, c->args);
     c->frozen = arena_str(&c->arena, buf_str(&bytes));
     sha256(bytes.p, bytes.len, hash);
-    buf_add_hex(&hex, hash, sizeof(hash));
-    memcpy(c->digest, hex.p, 64);
+    fits = !bytes.overflow && !arena_overflowed(&c->arena);
+    buf_clear(&bytes);                  /* its memory does for the digest's text, too */
+    buf_add_hex(&bytes, hash, sizeof(hash));
+    memcpy(c->digest, bytes.p, 64);
     c->digest[64] = '\0';
-    buf_release(&hex);
-    if (bytes.overflow || arena_overflowed(&c->arena)) {
-        buf_release(&bytes);
-        return E_CALL_TOO_LARGE;
-    }
     buf_release(&bytes);
-    return thaw(c);
+    return fits ? thaw(c) : E_CALL_TOO_LARGE;
 }
 
 /* Which mailbox, repository or channel this is about: what policies call the resource. */
@@ -195,7 +193,7 @@ enum err call_check(struct call *c)
 
 enum err call_check_result(struct call *c)
 {
-    struct schema_fault fault;
+    UNSET struct schema_fault fault;
 
     if (!c->tool->output)
         return OK;

@@ -33,14 +33,16 @@ struct json *json_get_str(const struct json *obj, struct str key)
 
 static NOINLINE struct json *down_further(const struct json *obj, const char *path, size_t step)
 {
-    struct json *at = json_get_str(obj, str_n(path, step));
+    while (json_is(obj, JSON_OBJECT)) {
+        struct json *m = member(obj, str_n(path, step));
 
-    while (path[step] && at) {
+        if (!m || !path[step])
+            return m;
+        obj = m;
         path += step + 1;
         step = (size_t)(strchrnul(path, '.') - path);
-        at = json_get_str(at, str_n(path, step));
     }
-    return at;
+    return NULL;
 }
 
 struct json *json_down(const struct json *obj, const char *path, size_t step)

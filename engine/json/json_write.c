@@ -1,38 +1,18 @@
 /*
- * json_write.c -- tree to text: compact, compact and inside of a literal, pretty, canonical
+ * json_write.c -- tree to text: compact, pretty, canonical
  *
- * They share strings and scalars.  A string known to be plain (parsed without escapes) is copied in one piece;
+ * The three share strings and scalars.  A string known to be plain (parsed without escapes) is copied in one piece;
  * others are scanned, and whatever they hold the output is valid: quotes, backslashes and controls are escaped in the
  * shortest way (RFC 8785 3.2.2.2), a byte that is not UTF-8 becomes U+FFFD.
  *
  * Fails in one way, out->overflow: the buffer's limit, or a tree deeper than JSON_DEPTH_MAX.
  */
-#include "json/json_internal.h"
-
 #include <stdlib.h>
 
 #include "base/check.h"
+#include "json/json_writer.h"
 
-/* The buffer's ends at hand: `p` runs ahead of b->len, which is set when more room is asked for, and when done. */
-struct writer {
-    struct buf *b;
-    char *p, *end;
-};
-
-static void writer_start(struct writer *w, struct buf *b)
-{
-    w->b = b;
-    w->p = b->p ? b->p + b->len : NULL;
-    w->end = b->p && !b->overflow ? b->p + b->cap : w->p;
-}
-
-static void writer_stop(struct writer *w)
-{
-    if (w->p)
-        w->b->len = (size_t)(w->p - w->b->p);
-}
-
-static bool writer_grow(struct writer *w, size_t n)
+bool writer_grow(struct writer *w, size_t n)
 {
     writer_stop(w);
     if (!buf_reserve(w->b, n)) {
@@ -41,85 +21,6 @@ static bool writer_grow(struct writer *w, size_t n)
     }
     writer_start(w, w->b);
     return true;
-}
-
-static inline bool room(struct writer *w, size_t n)
-{
-    return __builtin_expect((size_t)(w->end - w->p) >= n, 1) || writer_grow(w, n);
-}
-
-/* Most keys and values are a few bytes: those are copied without a call, by two halves that may overlap. */
-enum { FEW = 32 };
-
-/* Up to FEW bytes to `to`, and to `also` unless that is NULL. */
-ALWAYS_INLINE void put_few_at(char *to, char *also, const char *from, size_t n)
-{
-    char head[16], tail[16];
-    uint64_t head8, tail8;
-    uint32_t head4, tail4;
-
-    if (n >= 16) {
-        memcpy(head, from, 16);
-        memcpy(tail, from + n - 16, 16);
-        memcpy(to, head, 16);
-        memcpy(to + n - 16, tail, 16);
-        if (also) {
-            memcpy(also, head, 16);
-            memcpy(also + n - 16, tail, 16);
-        }
-    } else if (n >= 8) {
-        memcpy(&head8, from, 8);
-        memcpy(&tail8, from + n - 8, 8);
-        memcpy(to, &head8, 8);
-        memcpy(to + n - 8, &tail8, 8);
-        if (also) {
-            memcpy(also, &head8, 8);
-            memcpy(also + n - 8, &tail8, 8);
-        }
-    } else if (n >= 4) {
-        memcpy(&head4, from, 4);
-        memcpy(&tail4, from + n - 4, 4);
-        memcpy(to, &head4, 4);
-        memcpy(to + n - 4, &tail4, 4);
-        if (also) {
-            memcpy(also, &head4, 4);
-            memcpy(also + n - 4, &tail4, 4);
-        }
-    } else if (n > 0) {
-        char first = from[0], middle = from[n / 2], last = from[n - 1];
-
-        to[0] = first;
-        to[n / 2] = middle;
-        to[n - 1] = last;
-        if (also) {
-            also[0] = first;
-            also[n / 2] = middle;
-            also[n - 1] = last;
-        }
-    }
-}
-
-static inline char *put_few(char *to, const char *from, size_t n)
-{
-    put_few_at(to, NULL, from, n);
-    return to + n;
-}
-
-static inline void write_bytes(struct writer *w, const char *p, size_t n)
-{
-    if (n == 0 || !room(w, n))
-        return;
-    if (n <= FEW)
-        put_few(w->p, p, n);
-    else
-        memcpy(w->p, p, n);
-    w->p += n;
-}
-
-static inline void write_c(struct writer *w, char c)
-{
-    if (room(w, 1))
-        *w->p++ = c;
 }
 
 /* --- strings ------------------------------------------------------------------------------------------------ */
@@ -142,45 +43,6 @@ static void write_escape(struct writer *w, unsigned char c)
         n = sizeof(text);
     }
     write_bytes(w, text, n);
-}
-
-static inline bool sixteen_plain(const char *p)
-{
-#ifdef JSON_SSE2
-    return plain_run(_mm_loadu_si128((const __m128i *)(const void *)p)) == 16;
-#else
-    uint64_t head, tail;
-
-    memcpy(&head, p, 8);
-    memcpy(&tail, p + 8, 8);
-    return !(word_special(head) | word_special(tail));
-#endif
-}
-
-/* Are these up to FEW bytes all plain? So short are most strings, and the end of most others. */
-static inline bool few_plain(const char *p, size_t n)
-{
-    uint64_t head = 0x2020202020202020u, tail = head;
-    uint32_t head4, tail4;
-
-    if (n >= 16)
-        return sixteen_plain(p) && sixteen_plain(p + n - 16);
-    if (n >= 8) {
-        memcpy(&head, p, 8);
-        memcpy(&tail, p + n - 8, 8);
-    } else if (n >= 4) {
-        memcpy(&head4, p, 4);
-        memcpy(&tail4, p + n - 4, 4);
-        head = (uint64_t)head4 << 32 | tail4;
-    } else if (n > 0) {
-        return !byte_special((unsigned char)p[0]) && !byte_special((unsigned char)p[n / 2]) &&
-               !byte_special((unsigned char)p[n - 1]);
-    }
-#ifdef JSON_SSE2
-    return plain_run(_mm_set_epi64x((int64_t)head, (int64_t)tail)) == 16;
-#else
-    return !(word_special(head) | word_special(tail));
-#endif
 }
 
 #ifdef JSON_SSE2
@@ -234,7 +96,7 @@ static inline const char *copy_plain(struct writer *w, const char *p, const char
 }
 
 /* The inside of a literal. */
-static void write_part(struct writer *w, struct str s)
+void write_part(struct writer *w, struct str s)
 {
     const char *p = s.p, *end = s.p + s.len;
 
@@ -257,7 +119,7 @@ static void write_part(struct writer *w, struct str s)
     }
 }
 
-static NOINLINE void write_string_slow(struct writer *w, struct str s, bool plain, bool is_key)
+NOINLINE void write_string_slow(struct writer *w, struct str s, bool plain, bool is_key)
 {
     write_c(w, '"');
     if (plain)
@@ -364,18 +226,6 @@ static inline void write_scalar(struct writer *w, const struct json *j)
     UNREACHABLE();
 }
 
-static inline bool is_container(const struct json *j)
-{
-    return json_is(j, JSON_OBJECT) || json_is(j, JSON_ARRAY);
-}
-
-/* Past the limit nothing more is taken: the text so far is no message. */
-static void too_deep(struct writer *w)
-{
-    w->b->overflow = true;
-    w->end = w->p;
-}
-
 static void write_compact(struct writer *w, const struct json *j, unsigned depth)
 {
     bool object = json_is(j, JSON_OBJECT);
@@ -410,188 +260,6 @@ void json_write(struct buf *out, const struct json *j)
     writer_start(&w, out);
     write_compact(&w, j, 0);
     writer_stop(&w);
-}
-
-/* --- compact, and the same inside of a literal -------------------------------------------------------------- */
-
-struct twin {
-    struct writer text, inside;
-    size_t left;                        /* so much room at least is in both */
-};
-
-enum { MARKS = 5 };                     /* what a literal inside of another takes beside its bytes, and one mark */
-
-/* Takes n bytes of the room in both; false: one of them has not so much. */
-static inline bool both_take(struct twin *t, size_t n)
-{
-    if (__builtin_expect(t->left < n, 0)) {
-        size_t text = (size_t)(t->text.end - t->text.p), inside = (size_t)(t->inside.end - t->inside.p);
-
-        t->left = text < inside ? text : inside;
-        if (t->left < n)
-            return false;
-    }
-    t->left -= n;
-    return true;
-}
-
-static NOINLINE void both_c_slow(struct twin *t, char c)
-{
-    write_c(&t->text, c);
-    write_c(&t->inside, c);
-    t->left = 0;
-}
-
-static inline void both_c(struct twin *t, char c)
-{
-    if (!both_take(t, 1)) {
-        both_c_slow(t, c);
-        return;
-    }
-    *t->text.p++ = c;
-    *t->inside.p++ = c;
-}
-
-static inline size_t text_len(const struct twin *t)
-{
-    return t->text.p ? (size_t)(t->text.p - t->text.b->p) : 0;
-}
-
-/* What the text got from `from` on goes inside of the literal as any other text does. */
-static void inside_as_text(struct twin *t, size_t from)
-{
-    struct str got = { t->text.b->p + from, text_len(t) - from };
-
-    if (got.len && room(&t->inside, got.len))
-        write_part(&t->inside, got);
-    t->left = 0;
-}
-
-/* A literal that needs no escape, and `mark` behind it unless that is 0; there is room. */
-ALWAYS_INLINE void put_both(char **text, char **inside, struct str s, char mark)
-{
-    char *a = *text, *b = *inside;
-
-    *a++ = '"';
-    *b++ = '\\';
-    *b++ = '"';
-    if (s.len <= FEW) {
-        put_few_at(a, b, s.p, s.len);
-    } else {
-        memcpy(a, s.p, s.len);
-        memcpy(b, s.p, s.len);
-    }
-    a += s.len;
-    b += s.len;
-    *a++ = '"';
-    *b++ = '\\';
-    *b++ = '"';
-    *a = *b = mark;
-    *text = a + (mark != 0);
-    *inside = b + (mark != 0);
-}
-
-static inline bool is_plain(struct str s)
-{
-    return s.len <= FEW ? few_plain(s.p, s.len) : scan_special(s.p, s.p + s.len) == s.p + s.len;
-}
-
-static NOINLINE void both_string(struct twin *t, struct str s, bool plain, char mark)
-{
-    char *text = t->text.p, *inside = t->inside.p;
-    size_t from = text_len(t);
-
-    if (plain && both_take(t, s.len + MARKS)) {
-        put_both(&text, &inside, s, mark);
-        t->text.p = text;
-        t->inside.p = inside;
-        return;
-    }
-    write_string_slow(&t->text, s, plain, false);
-    inside_as_text(t, from);
-    if (mark)
-        both_c(t, mark);
-}
-
-/* Words and numbers are the same in both; a fragment may be anything. */
-static NOINLINE void both_other(struct twin *t, const struct json *j, char mark)
-{
-    size_t from = text_len(t);
-
-    write_scalar(&t->text, j);
-    if (json_is(j, JSON_RAW))
-        inside_as_text(t, from);
-    else
-        write_scalar(&t->inside, j);
-    t->left = 0;
-    if (mark)
-        both_c(t, mark);
-}
-
-/* Everything but containers, and `mark`, with its key if it is a member. */
-ALWAYS_INLINE void both_scalar(struct twin *t, const struct json *j, bool member, char mark)
-{
-    struct str key = json_key(j), s = json_str(j);
-    bool key_plain = member && (j->flags & F_KEY_PLAIN || is_plain(key));
-    bool string = json_is(j, JSON_STRING), plain = string && (j->flags & F_PLAIN || is_plain(s));
-    char *text = t->text.p, *inside = t->inside.p;
-
-    if (key_plain && plain && both_take(t, key.len + s.len + 2 * MARKS)) {      /* one look at the room for both */
-        put_both(&text, &inside, key, ':');
-        put_both(&text, &inside, s, mark);
-        t->text.p = text;
-        t->inside.p = inside;
-        return;
-    }
-    if (member)
-        both_string(t, key, key_plain, ':');
-    if (string)
-        both_string(t, s, plain, mark);
-    else
-        both_other(t, j, mark);
-}
-
-static void write_both(struct twin *t, const struct json *j, unsigned depth)
-{
-    bool object = json_is(j, JSON_OBJECT);
-    const struct json *m;
-
-    if (!is_container(j)) {
-        both_scalar(t, j, false, 0);
-        return;
-    }
-    if (depth == JSON_DEPTH_MAX) {
-        too_deep(&t->text);
-        too_deep(&t->inside);
-        t->left = 0;
-        return;
-    }
-    both_c(t, object ? '{' : '[');
-    for (m = json_first(j); m; m = m->next) {
-        char mark = m->next ? ',' : 0;
-
-        if (!is_container(m)) {
-            both_scalar(t, m, object, mark);
-            continue;
-        }
-        if (object)
-            both_string(t, json_key(m), m->flags & F_KEY_PLAIN || is_plain(json_key(m)), ':');
-        write_both(t, m, depth + 1);
-        if (mark)
-            both_c(t, mark);
-    }
-    both_c(t, object ? '}' : ']');
-}
-
-void json_write_twice(struct buf *out, struct buf *literal, const struct json *j)
-{
-    struct twin t = { .left = 0 };
-
-    writer_start(&t.text, out);
-    writer_start(&t.inside, literal);
-    write_both(&t, j, 0);
-    writer_stop(&t.text);
-    writer_stop(&t.inside);
 }
 
 /* --- pretty ------------------------------------------------------------------------------------------------- */

@@ -31,23 +31,23 @@ struct json *json_get_str(const struct json *obj, struct str key)
     return json_is(obj, JSON_OBJECT) && key.len <= JSON_KEY_MAX && key.p ? member(obj, key) : NULL;
 }
 
-static NOINLINE struct json *down_further(const struct json *obj, const char *path, size_t step)
+/* `rest` is what follows a path's first name: empty, or a point and more names. */
+static NOINLINE struct json *down_further(struct json *at, const char *rest)
 {
-    while (json_is(obj, JSON_OBJECT)) {
-        struct json *m = member(obj, str_n(path, step));
+    while (*rest && json_is(at, JSON_OBJECT)) {
+        size_t step = (size_t)(strchrnul(rest + 1, '.') - rest) - 1;
 
-        if (!m || !path[step])
-            return m;
-        obj = m;
-        path += step + 1;
-        step = (size_t)(strchrnul(path, '.') - path);
+        at = member(at, str_n(rest + 1, step));
+        rest += step + 1;
     }
-    return NULL;
+    return *rest ? NULL : at;
 }
 
 struct json *json_down(const struct json *obj, const char *path, size_t step)
 {
-    return path[step] ? down_further(obj, path, step) : json_get_str(obj, str_n(path, step));
+    struct json *at = json_get_str(obj, str_n(path, step));
+
+    return path[step] ? down_further(at, path + step) : at;
 }
 
 struct json *json_at(const struct json *arr, size_t i)
@@ -430,13 +430,32 @@ struct json *json_del(struct json *obj, const char *key)
 
 /* --- picking ------------------------------------------------------------------------------------------------ */
 
-/* The value that is meant, in a node that is to be a member. */
-static inline void pick(struct arena *a, struct json *m, const struct json *from, const struct json_pick *p)
+/* member(), but from `at` on first: members mostly come in the order in which they are picked. */
+static inline struct json *member_from(const struct json *obj, struct json *at, struct str key)
 {
-    const struct json *j = p->path[p->step] ? down_further(from, p->path, p->step) :
-                           json_is(from, JSON_OBJECT) ? member(from, str_n(p->path, p->step)) : NULL;
+    struct json *m;
+
+    for (m = at; m; m = m->next)
+        if (m->key_len == key.len && same_bytes(m->key, key.p, key.len))
+            return m;
+    for (m = json_first(obj); m != at; m = m->next)
+        if (m->key_len == key.len && same_bytes(m->key, key.p, key.len))
+            return m;
+    return NULL;
+}
+
+/* The value that is meant, in a node that is to be a member. `*at`: the member of `from` behind the last one picked. */
+static inline void pick(struct arena *a, struct json *m, const struct json *from, struct json **at,
+    const struct json_pick *p)
+{
+    struct json *j = json_is(from, JSON_OBJECT) ? member_from(from, *at, str_n(p->path, p->step)) : NULL;
     int64_t v = 0;
 
+    if (j) {
+        *at = j->next;
+        if (p->path[p->step])
+            j = down_further(j, p->path + p->step);
+    }
     m->flags = p->key_flags;
     if (p->type == JSON_BOOL) {
         m->type = JSON_BOOL;
@@ -460,7 +479,7 @@ static inline void pick(struct arena *a, struct json *m, const struct json *from
 /* An object and its members behind it, in one piece. */
 static struct json *pick_one(struct arena *a, const struct json *from, const struct json_pick *picks, size_t n)
 {
-    struct json *one = arena_alloc(a, (n + 1) * sizeof(*one)), *m = one;
+    struct json *one = arena_alloc(a, (n + 1) * sizeof(*one)), *m = one, *at = json_first(from);
 
     if (!one)
         return NULL;
@@ -468,7 +487,7 @@ static struct json *pick_one(struct arena *a, const struct json *from, const str
     for (const struct json_pick *p = picks; p < picks + n; p++) {
         m->next = m + 1;
         m++;
-        pick(a, m, from, p);
+        pick(a, m, from, &at, p);
         m->key = p->name.p;
         m->key_len = (uint16_t)p->name.len;
     }

@@ -444,6 +444,8 @@ static inline struct json *member_from(const struct json *obj, struct json *at, 
     return NULL;
 }
 
+static const struct json empty_string = { .type = JSON_STRING, .flags = F_PLAIN, .u.s = "" };
+
 /* The value that is meant, in a node that is to be a member. `*at`: the member of `from` behind the last one picked. */
 static inline void pick(struct arena *a, struct json *m, const struct json *from, struct json **at,
     const struct json_pick *p)
@@ -469,10 +471,12 @@ static inline void pick(struct arena *a, struct json *m, const struct json *from
         m->u.i = v;
         m->v.raw = j ? j->v.raw : NULL;
     } else {
+        const struct json *string = json_is(j, JSON_STRING) ? j : &empty_string;
+
         m->type = JSON_STRING;
-        m->flags |= json_is(j, JSON_STRING) ? j->flags & F_PLAIN : F_PLAIN;
-        m->len = json_is(j, JSON_STRING) ? j->len : 0;
-        m->u.s = json_is(j, JSON_STRING) ? j->u.s : "";
+        m->flags |= string->flags & F_PLAIN;
+        m->len = string->len;
+        m->u.s = string->u.s;
     }
 }
 

@@ -14,7 +14,7 @@ struct twin {
     size_t left;                        /* so much room at least is in both */
 };
 
-enum { MARKS = 5 };                     /* what a literal inside of another takes beside its bytes, and one mark */
+enum { MARKS = 5 };                     /* what a literal inside of another takes beside its bytes, with its mark */
 
 /* Takes n bytes of the room in both; false: one of them has not so much. */
 static inline bool both_take(struct twin *t, size_t n)
@@ -62,7 +62,7 @@ static void inside_as_text(struct twin *t, size_t from)
     t->left = 0;
 }
 
-/* A literal that needs no escape, and `mark` behind it unless that is 0; there is room. */
+/* A literal that needs no escape, and `mark` behind it; there is room. */
 ALWAYS_INLINE void put_both(char **text, char **inside, struct str s, char mark)
 {
     char *a = *text, *b = *inside;
@@ -81,9 +81,10 @@ ALWAYS_INLINE void put_both(char **text, char **inside, struct str s, char mark)
     *a++ = '"';
     *b++ = '\\';
     *b++ = '"';
-    *a = *b = mark;
-    *text = a + (mark != 0);
-    *inside = b + (mark != 0);
+    *a++ = mark;
+    *b++ = mark;
+    *text = a;
+    *inside = b;
 }
 
 static inline bool is_plain(struct str s)
@@ -104,25 +105,13 @@ static NOINLINE void both_string(struct twin *t, struct str s, bool plain, char 
     }
     write_string_slow(&t->text, s, plain, false);
     inside_as_text(t, from);
-    if (mark)
-        both_c(t, mark);
-}
-
-/* A fragment may be anything. */
-static NOINLINE void both_raw(struct twin *t, const struct json *j, char mark)
-{
-    size_t from = text_len(t);
-
-    write_bytes(&t->text, j->u.s, j->len);
-    inside_as_text(t, from);
-    if (mark)
-        both_c(t, mark);
+    both_c(t, mark);
 }
 
 /* Words and numbers, which are the same in both. */
-static void both_word(struct twin *t, struct str s, char mark)
+static void both_word(struct twin *t, struct str s)
 {
-    if (both_take(t, s.len + 1) && s.len <= FEW) {
+    if (s.len <= FEW && both_take(t, s.len)) {
         put_few_at(t->text.p, t->inside.p, s.p, s.len);
         t->text.p += s.len;
         t->inside.p += s.len;
@@ -131,24 +120,27 @@ static void both_word(struct twin *t, struct str s, char mark)
         write_bytes(&t->inside, s.p, s.len);
         t->left = 0;
     }
-    if (mark)
-        both_c(t, mark);
 }
 
-static NOINLINE void both_other(struct twin *t, const struct json *j, char mark)
+/* Neither container nor string. A fragment may be anything. */
+static NOINLINE void both_other(struct twin *t, const struct json *j)
 {
-    if (json_is_number(j))
-        both_word(t, json_num_raw(j), mark);
-    else if (json_is(j, JSON_BOOL))
-        both_word(t, j->u.b ? STR("true") : STR("false"), mark);
-    else if (json_is(j, JSON_RAW))
-        both_raw(t, j, mark);
-    else
-        both_word(t, STR("null"), mark);
+    size_t from = text_len(t);
+
+    if (json_is_number(j)) {
+        both_word(t, json_num_raw(j));
+    } else if (json_is(j, JSON_BOOL)) {
+        both_word(t, j->u.b ? STR("true") : STR("false"));
+    } else if (json_is(j, JSON_RAW)) {
+        write_bytes(&t->text, j->u.s, j->len);
+        inside_as_text(t, from);
+    } else {
+        both_word(t, STR("null"));
+    }
 }
 
-/* Everything but containers, and `mark`, with its key if it is a member. */
-ALWAYS_INLINE void both_scalar(struct twin *t, const struct json *j, bool member, char mark)
+/* A child that is no container, with its key if it is a member, and a comma. */
+ALWAYS_INLINE void both_scalar(struct twin *t, const struct json *j, bool member)
 {
     struct str key = json_key(j), s = json_str(j);
     bool key_plain = member && (j->flags & F_KEY_PLAIN || is_plain(key));
@@ -157,17 +149,29 @@ ALWAYS_INLINE void both_scalar(struct twin *t, const struct json *j, bool member
 
     if (key_plain && plain && both_take(t, key.len + s.len + 2 * MARKS)) {      /* one look at the room for both */
         put_both(&text, &inside, key, ':');
-        put_both(&text, &inside, s, mark);
+        put_both(&text, &inside, s, ',');
         t->text.p = text;
         t->inside.p = inside;
         return;
     }
     if (member)
         both_string(t, key, key_plain, ':');
-    if (string)
-        both_string(t, s, plain, mark);
-    else
-        both_other(t, j, mark);
+    if (string) {
+        both_string(t, s, plain, ',');
+    } else {
+        both_other(t, j);
+        both_c(t, ',');
+    }
+}
+
+/* The comma behind the last child gives its place to what closes the container; it is there unless a buffer is full. */
+static inline void both_close(struct twin *t, char c, bool comma)
+{
+    if (comma && !t->text.b->overflow && !t->inside.b->overflow) {
+        t->text.p--;
+        t->inside.p--;
+    }
+    both_c(t, c);
 }
 
 static void write_both(struct twin *t, const struct json *j, unsigned depth)
@@ -175,10 +179,6 @@ static void write_both(struct twin *t, const struct json *j, unsigned depth)
     bool object = json_is(j, JSON_OBJECT);
     const struct json *m;
 
-    if (!is_container(j)) {
-        both_scalar(t, j, false, 0);
-        return;
-    }
     if (depth == JSON_DEPTH_MAX) {
         too_deep(&t->text);
         too_deep(&t->inside);
@@ -187,25 +187,28 @@ static void write_both(struct twin *t, const struct json *j, unsigned depth)
     }
     both_c(t, object ? '{' : '[');
     for (m = json_first(j); m; m = m->next) {
-        char mark = m->next ? ',' : 0;
-
         if (!is_container(m)) {
-            both_scalar(t, m, object, mark);
+            both_scalar(t, m, object);
             continue;
         }
         if (object)
             both_string(t, json_key(m), m->flags & F_KEY_PLAIN || is_plain(json_key(m)), ':');
         write_both(t, m, depth + 1);
-        if (mark)
-            both_c(t, mark);
+        both_c(t, ',');
     }
-    both_c(t, object ? '}' : ']');
+    both_close(t, object ? '}' : ']', j->len > 0);
 }
 
 void json_write_twice(struct buf *out, struct buf *literal, const struct json *j)
 {
     struct twin t = { .left = 0 };
+    size_t from = out->len;
 
+    if (!is_container(j)) {
+        json_write(out, j);
+        buf_add_json_part(literal, str_from(buf_str(out), from));
+        return;
+    }
     writer_start(&t.text, out);
     writer_start(&t.inside, literal);
     write_both(&t, j, 0);

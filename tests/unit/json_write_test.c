@@ -161,7 +161,7 @@ static struct json *any_tree(struct arena *a, unsigned depth)
         "{\"k\":\"v\",\"\\n\":[\"a longer text than those that are copied without a call, and plain\"]}" };
     struct json *j = NULL;
 
-    switch (depth == 3 ? 7 + below(2) : below(depth ? 9 : 7)) {
+    switch (depth == 3 && below(8) ? 7 + below(2) : below(depth ? 9 : 7)) {
     case 0: return json_string(a, any_text(a, 20));
     case 1: return json_string(a, any_text(a, 90));
     case 2: return json_int_new(a, (int64_t)below(100000) - 50000);

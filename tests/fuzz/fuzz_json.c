@@ -20,6 +20,43 @@ static struct json *reread(struct arena *a, const struct buf *text)
     return j;
 }
 
+/* In one pass what takes two otherwise. */
+static void check_twice(const struct json *j, struct str text)
+{
+    struct buf out = BUF_INIT(64 << 20), inside = BUF_INIT(128 << 20), want = BUF_INIT(128 << 20);
+
+    json_write_twice(&out, &inside, j);
+    buf_add_json_part(&want, text);
+    ASSERT(!out.overflow && !inside.overflow);
+    ASSERT(str_eq(buf_str(&out), text) && str_eq(buf_str(&inside), buf_str(&want)));
+    buf_release(&out);
+    buf_release(&inside);
+    buf_release(&want);
+}
+
+/* Whatever the list and its items are, what is picked has these members. */
+static void check_picked(const struct json *j, struct arena *a)
+{
+    struct json_pick picks[] = {
+        { .name = STR("s"), .path = "a", .type = JSON_STRING },
+        { .name = STR("n"), .path = "a.b", .type = JSON_INT },
+        { .name = STR("b"), .path = "b", .type = JSON_BOOL },
+    };
+    struct json *all = json_pick_each(a, j, picks, ARRAY_LEN(picks));
+    struct buf text = BUF_INIT(64 << 20);
+
+    ASSERT(json_len(all) == json_len(j));
+    for (struct json *one = json_first(all), *from = json_first(j); one; one = json_next(one), from = json_next(from)) {
+        struct str s = json_str(json_get(from, "a"));
+
+        ASSERT(json_len(one) == ARRAY_LEN(picks) && str_eq(json_str(json_get(one, "s")), s));
+        ASSERT(json_is(json_get(one, "n"), JSON_INT) && json_is(json_get(one, "b"), JSON_BOOL));
+    }
+    json_write(&text, all);
+    ASSERT(json_equal(all, reread(a, &text)));
+    buf_release(&text);
+}
+
 static void check_tree(const struct json *j, struct arena *a)
 {
     struct buf text = BUF_INIT(64 << 20), pretty = BUF_INIT(64 << 20), canon = BUF_INIT(64 << 20),
@@ -33,6 +70,9 @@ static void check_tree(const struct json *j, struct arena *a)
     ASSERT(json_equal(copy, j));
     json_write(&again, copy);
     ASSERT(str_eq(buf_str(&text), buf_str(&again)));
+    check_twice(j, buf_str(&text));
+    check_twice(copy, buf_str(&text));
+    check_picked(j, a);
 
     json_canonical(&canon, j);
     buf_clear(&again);

@@ -26,6 +26,7 @@ permit (principal == User::"somebody-%(i)d", action in [%(actions)s], resource)
 """
 CONFIG = """
 workers: %(workers)d
+idle_poll_us: %(idle_poll_us)d
 connections: 100000
 connectors: [%(connectors)s]
 policies: ["%(folder)s/policy.cedar"]
@@ -155,7 +156,8 @@ class Rig:
             "limits": json.dumps({**LIMITS.get(p, {}), **e["limits"]})} for p in self.providers)
         config = os.path.join(self.folder, "sluice.yaml")
         with open(config, "w") as f:
-            f.write(CONFIG % {"workers": e["workers"], "connectors": ", ".join(self.providers), "folder": self.folder,
+            f.write(CONFIG % {"workers": e["workers"], "idle_poll_us": e["idle_poll_us"],
+                              "connectors": ", ".join(self.providers), "folder": self.folder,
                               "audience": self.AUDIENCE, "journal": json.dumps({"segment_mb": 64, **e["journal"]}),
                               "budgets": json.dumps({**BUDGETS, **e["budgets"]}),
                               "overload": json.dumps({"delay_ms": 500, **e["overload"]}), "providers": providers})

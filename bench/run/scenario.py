@@ -119,6 +119,7 @@ SECTIONS = {        # section: {key: (what may stand there, what it is when left
     },
     "engine": {
         "workers": (whole(1, 64), 1, "worker threads"),
+        "idle_poll_us": (whole(0, 10000), 0, "as in the configuration"),
         "policies": (whole(4, 100000), 10, "in force"),
         "limits": (table, {}, "replaces limits of the providers: { NAME = { amount = 10 } }"),
         "budgets": (table, {}, "as in the configuration"),

@@ -8,6 +8,7 @@
 #include "base/str.h"
 
 typedef int64_t ns_t;               /* monotonic nanoseconds, or a duration */
+#define NS_PER_US   1000LL
 #define NS_PER_MS   1000000LL
 #define NS_PER_S    1000000000LL
 #define NS_NEVER    INT64_MAX

@@ -29,6 +29,16 @@ ns_t loop_now(void)                             { return loop_self()->now; }
 ns_t loop_clock(void)                           { return world->now(); }
 wall_ms_t loop_wall_ms(void)                    { return loop_self()->wall; }
 
+/* Tells the processor that this waits: the other half of its core gets what it would have taken. */
+static inline void cpu_relax(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#else
+    __asm__ volatile("yield");
+#endif
+}
+
 static void say_context(void (*say)(const char *))
 {
     struct loop *l = loop_current;
@@ -215,12 +225,36 @@ static void completions_call(struct loop *l)
 
 /* ---- the turn ---------------------------------------------------------------------------------------------------- */
 
+/*
+ * Looks for work for a while, for to be put to sleep and woken costs a worker, and whoever wakes it, time.  What is
+ * prepared is begun first.  True: there is some.
+ */
+static bool loop_poll(struct loop *l, ns_t until)
+{
+    ns_t end = world->now() + l->opt.idle_poll;
+
+    if (end > until)
+        end = until;
+    world->ring_wait(l->ring, 0, loop_complete);
+    while (l->n_done == 0 && !mail_pending(l)) {
+        if (world->ring_ready(l->ring))
+            world->ring_wait(l->ring, 0, loop_complete);
+        else if (world->now() >= end || atomic_load(&l->stop))
+            return false;
+        else
+            cpu_relax();
+    }
+    return true;
+}
+
 static void loop_wait(struct loop *l, bool busy)
 {
     ns_t until = 0;
 
     if (!busy) {
         until = wheel_next(&l->wheel);
+        if (l->opt.idle_poll > 0 && loop_poll(l, until))
+            return;
         atomic_store(&l->sleeping, true);
         if (mail_pending(l) || atomic_load(&l->stop))
             until = 0;

@@ -26,6 +26,7 @@ struct loop_options {
     unsigned tasks_max;             /* tasks alive at once; 0: 16384 */
     unsigned ring_entries;          /* 0: 4096 */
     size_t stack_size;              /* bytes a task may use; 0: TASK_STACK_DEFAULT */
+    ns_t idle_poll;                 /* so long it looks for work before it sleeps; 0: it sleeps at once */
 };
 
 /* E_IO with the reason (and what to do) in info when io_uring is not available. */

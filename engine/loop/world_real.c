@@ -101,7 +101,8 @@ static int buffers_setup(struct ring *r)
 static enum err real_ring_open(unsigned entries, struct ring **ret, struct errinfo *info)
 {
     struct io_uring_params params = { .flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN |
-                                               IORING_SETUP_R_DISABLED | IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP,
+                                               IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_R_DISABLED |
+                                               IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP,
                                       .cq_entries = entries * 8 };
     struct ring *r = calloc(1, sizeof(*r));
     int rc;
@@ -258,6 +259,12 @@ static void real_ring_wait(struct ring *r, ns_t until, void (*complete)(struct o
     }
     ASSERT(rc >= 0 || rc == -ETIME || rc == -EINTR || rc == -EAGAIN || rc == -EBUSY);
     reap(r, complete);
+}
+
+/* Work that the kernel left for us to run, or completions. */
+static bool real_ring_ready(const struct ring *r)
+{
+    return (IO_URING_READ_ONCE(*r->uring.sq.kflags) & IORING_SQ_TASKRUN) || io_uring_cq_ready(&r->uring) > 0;
 }
 
 static void real_ring_recycle(struct ring *r, unsigned token)
@@ -430,6 +437,7 @@ const struct world world_real = {
     .ring_submit = real_ring_submit,
     .ring_cancel = real_ring_cancel,
     .ring_wait = real_ring_wait,
+    .ring_ready = real_ring_ready,
     .ring_recycle = real_ring_recycle,
     .ring_wake = real_ring_wake,
     .threads = true,

@@ -14,7 +14,8 @@
 #include "loop/world.h"
 #include "runtime/config.h"
 
-enum { CONNECTIONS_MAX = 1000000, TOKENS_MIN = 100, TOKENS_MAX = 10000000, OVERLOAD_MS_MAX = 30000 };
+enum { CONNECTIONS_MAX = 1000000, TOKENS_MIN = 100, TOKENS_MAX = 10000000, OVERLOAD_MS_MAX = 30000,
+       IDLE_POLL_US_MAX = 10000 };
 enum { CONFIG_ARENA_MAX = 4 << 20, CONFIG_FILE_MAX = 1 << 20, SECRET_FILE_MAX = 8192 };
 
 struct reader {
@@ -488,6 +489,7 @@ static const struct key top_keys[] = {
     TOP("hosts", K_LIST, hosts),
     TOP("origins", K_LIST, origins),
     TOP("workers", K_INT, workers),
+    TOP("idle_poll_us", K_INT, idle_poll_us),
     TOP("connections", K_INT, connections_max),
     TOP("data", K_TEXT, data),
     TOP("drain_seconds", K_INT, drain_s),
@@ -631,5 +633,7 @@ enum err config_check(const struct config *c, struct errinfo *info)
         return err_set(info, E_CONFIG, "overload.delay_ms: at most %d", OVERLOAD_MS_MAX);
     if (c->workers > 256)
         return err_set(info, E_CONFIG, "workers: at most 256");
+    if (c->idle_poll_us > IDLE_POLL_US_MAX)
+        return err_set(info, E_CONFIG, "idle_poll_us: at most %d", IDLE_POLL_US_MAX);
     return OK;
 }

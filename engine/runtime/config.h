@@ -34,6 +34,7 @@ struct config {
     const char *listen, *public_url;
     const char *hosts[CONFIG_LIST_MAX], *origins[CONFIG_LIST_MAX];      /* accepted beside the listen address */
     int64_t workers;                            /* 0: one per core */
+    int64_t idle_poll_us;
     const char *data;                           /* directory */
     int64_t drain_s;
 

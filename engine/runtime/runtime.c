@@ -536,6 +536,7 @@ static enum err make_workers(struct runtime *rt, struct errinfo *info)
     for (unsigned i = 0; i < n; i++) {
         struct seat *seat = &rt->seats[i];
         struct loop_options opt = { .id = i,
+                                    .idle_poll = rt->config->idle_poll_us * NS_PER_US,
                                     .tasks_max = rt->engine.opt.calls_max ? rt->engine.opt.calls_max + 1024 : 17000 };
         enum err e = loop_create(&opt, &seat->loop, info);
 

@@ -200,6 +200,7 @@ class Connections(unittest.TestCase):
                              ("connections: 1000001\n", "connections: 1 to 1000000"),
                              ("auth: { tokens: 99 }\n", "auth.tokens: 100 to 10000000"),
                              ("auth: { tokens: 10000001 }\n", "auth.tokens: 100 to 10000000"),
+                             ("idle_poll_us: 10001\n", "idle_poll_us: at most 10000"),
                              ("overload: { delay_ms: 30001 }\n", "overload.delay_ms: at most 30000")):
             p = harness.run("serve", "--check", "--config", bed.config("http://127.0.0.1:1", extra), check=False)
             self.assertEqual(p.returncode, 1, extra)

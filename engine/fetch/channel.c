@@ -185,6 +185,18 @@ enum moved channel_recv(struct channel *ch, char *p, size_t n, size_t *ret_n)
     return moved_tls((struct ssl_call){ .ssl = ch->ssl, .what = READ, .p = p }, n, ret_n);
 }
 
+/* OpenSSL takes a buffer of 16 KB to be told no: it is asked only when it holds something, or the socket does. */
+bool channel_quiet(struct channel *ch)
+{
+    char byte;
+    size_t n;
+    bool nothing = recv(ch->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && (errno == EAGAIN || errno == EWOULDBLOCK);
+
+    if (!ch->ssl || (nothing && !SSL_has_pending(ch->ssl)))
+        return nothing;
+    return channel_recv(ch, &byte, 1, &n) == MOVED_LATER;
+}
+
 bool channel_said_goodbye(const struct channel *ch)
 {
     return !ch->ssl || (SSL_get_shutdown(ch->ssl) & SSL_RECEIVED_SHUTDOWN) != 0;

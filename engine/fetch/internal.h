@@ -174,6 +174,8 @@ enum err await_channel_tls(struct channel *ch, SSL_CTX *settings, const char *ho
                            struct errinfo *info);
 enum moved channel_send(struct channel *ch, const char *p, size_t n, size_t *ret_n);
 enum moved channel_recv(struct channel *ch, char *p, size_t n, size_t *ret_n);
+/* Nothing to read now, and not closed: asked between answers. Housekeeping of TLS is done on the way. */
+bool channel_quiet(struct channel *ch);
 /* After the peer closed: did it do so itself, rather than somebody between? Always so without TLS: nobody can tell. */
 bool channel_said_goodbye(const struct channel *ch);
 void channel_close(struct channel *ch);

@@ -163,15 +163,6 @@ static void idle_add(struct conn *c)
         idle_close(f->oldest);
 }
 
-/* Nothing to read and not closed. Anything else on a connection without a request under way ends it. */
-static bool conn_quiet(struct conn *c)
-{
-    char byte;
-    size_t n;
-
-    return channel_recv(&c->channel, &byte, 1, &n) == MOVED_LATER;
-}
-
 static void on_readable(struct op *op, int res)
 {
     struct conn *c = CONTAINER_OF(op, struct conn, poll);
@@ -186,7 +177,7 @@ static void on_readable(struct op *op, int res)
     c->readable = true;
     if (c->wake)
         wake_fire(c->wake);
-    else if (c->idle && !conn_quiet(c))
+    else if (c->idle && !channel_quiet(&c->channel))
         idle_close(c);
     else if (c->idle)
         conn_arm(c);                    /* TLS housekeeping, a session ticket for example */
@@ -373,7 +364,7 @@ enum err await_conn(struct fetch *f, const struct fetch_request *req, const stru
     e = await_line(g, req, !fresh, &c, info);
     if (e)
         return e;
-    if (c && !conn_quiet(c)) {
+    if (c && !channel_quiet(&c->channel)) {
         conn_destroy(c);                /* older ones are no better: their polls will tell */
         c = NULL;
     }

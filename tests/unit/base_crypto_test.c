@@ -3,6 +3,9 @@
  */
 #include "base_test.h"
 
+#include <malloc.h>
+#include <openssl/crypto.h>
+#include <openssl/evp.h>
 #include <pthread.h>
 
 #include "base/crypto.h"
@@ -143,6 +146,98 @@ static void test_aead_any_changed_bit_is_noticed(void **state)
     assert_int_equal(aead_open(key, aad, sealed, sizeof(sealed), out), E_TAMPERED);
     aead_seal(key, STR_NULL, NULL, 0, sealed);
     assert_int_equal(aead_open(key, STR_NULL, sealed, AEAD_OVERHEAD, out), OK);
+}
+
+static void fixed_bytes(void *p, size_t n)
+{
+    memset(p, 0x5a, n);
+}
+
+/* The same by way of EVP: nonce, text and tag as aead_seal() puts them. */
+static void seal_by_evp(const uint8_t key[32], struct str aad, struct str plain, uint8_t *out)
+{
+    EVP_CIPHER_CTX *c = EVP_CIPHER_CTX_new();
+    int len;
+
+    fixed_bytes(out, AEAD_NONCE_LEN);
+    assert_true(EVP_EncryptInit_ex2(c, EVP_aes_256_gcm(), key, out, NULL));
+    assert_true(EVP_EncryptUpdate(c, NULL, &len, (const uint8_t *)aad.p, (int)aad.len));
+    assert_true(EVP_EncryptUpdate(c, out + AEAD_NONCE_LEN, &len, (const uint8_t *)plain.p, (int)plain.len));
+    assert_true(EVP_EncryptFinal_ex(c, out + AEAD_NONCE_LEN + plain.len, &len));
+    assert_true(EVP_CIPHER_CTX_ctrl(c, EVP_CTRL_AEAD_GET_TAG, AEAD_TAG_LEN, out + AEAD_NONCE_LEN + plain.len));
+    EVP_CIPHER_CTX_free(c);
+}
+
+static void test_aead_is_what_evp_makes_of_it(void **state)
+{
+    enum { TEXT_MAX = 600 };
+    uint8_t key[32], text[TEXT_MAX], ours[TEXT_MAX + AEAD_OVERHEAD], theirs[sizeof(ours)], out[TEXT_MAX];
+
+    for (size_t i = 0; i < sizeof(text); i++)
+        text[i] = (uint8_t)(i * 31 + 7);
+    crypto_random_hook = fixed_bytes;
+    for (size_t n = 0; n <= TEXT_MAX; n++) {
+        struct str aad = str_n(text, n * 7 % 97), plain = str_n(text, n);
+
+        memset(key, (int)n, sizeof(key));
+        aead_seal(key, aad, text, n, ours);
+        seal_by_evp(key, aad, plain, theirs);
+        assert_memory_equal(ours, theirs, n + AEAD_OVERHEAD);
+        assert_int_equal(aead_open(key, aad, theirs, n + AEAD_OVERHEAD, out), OK);
+        assert_memory_equal(out, text, n);
+    }
+    crypto_random_hook = NULL;
+}
+
+/* OpenSSL's heap, looked at: blocks in use, and blocks with `heap_key` in them when they were freed. */
+static const uint8_t *heap_key;
+static long heap_blocks, heap_freed_with_key;
+
+static void *heap_malloc(size_t n, const char *file, int line)
+{
+    heap_blocks++;
+    return malloc(n);
+}
+
+static void heap_free(void *p, const char *file, int line)
+{
+    if (!p)
+        return;
+    heap_blocks--;
+    if (heap_key && memmem(p, malloc_usable_size(p), heap_key, 16))
+        heap_freed_with_key++;
+    free(p);
+}
+
+static void *heap_realloc(void *p, size_t n, const char *file, int line)
+{
+    if (!p)
+        return heap_malloc(n, file, line);
+    return realloc(p, n);
+}
+
+/* A key schedule begins with the key. */
+static void test_aead_leaves_no_key_on_the_heap(void **state)
+{
+    uint8_t key[32], sealed[100 + AEAD_OVERHEAD], out[100] = { 0 };
+    long before;
+
+    for (size_t i = 0; i < sizeof(key); i++)
+        key[i] = (uint8_t)(0xc1 ^ i * 13);
+    aead_seal(key, STR("x"), "warm", 4, sealed);
+    heap_key = key;
+    OPENSSL_free(OPENSSL_memdup(key, sizeof(key)));
+    assert_int_equal(heap_freed_with_key, 1);       /* it would be seen */
+    before = heap_blocks;
+    for (int i = 0; i < 3; i++) {
+        aead_seal(key, STR("aad"), out, sizeof(out), sealed);
+        assert_int_equal(aead_open(key, STR("aad"), sealed, sizeof(sealed), out), OK);
+        sealed[50] ^= 1;
+        assert_int_equal(aead_open(key, STR("aad"), sealed, sizeof(sealed), out), E_TAMPERED);
+    }
+    assert_int_equal(heap_blocks, before);          /* nothing is kept, */
+    assert_int_equal(heap_freed_with_key, 1);       /* and nothing was given back as it was */
+    heap_key = NULL;
 }
 
 static void test_ed25519_rfc8032(void **state)
@@ -355,6 +450,8 @@ int main(void)
         cmocka_unit_test(test_hkdf_rfc5869),
         cmocka_unit_test(test_aead_known_bytes_open),
         cmocka_unit_test(test_aead_any_changed_bit_is_noticed),
+        cmocka_unit_test(test_aead_is_what_evp_makes_of_it),
+        cmocka_unit_test(test_aead_leaves_no_key_on_the_heap),
         cmocka_unit_test(test_ed25519_rfc8032),
         cmocka_unit_test(test_randomness_can_be_replaced),
         cmocka_unit_test(test_base64_vectors_rfc4648),
@@ -366,5 +463,7 @@ int main(void)
         cmocka_unit_test(test_ids_differ_after_fork),
     };
 
+    if (!CRYPTO_set_mem_functions(heap_malloc, heap_realloc, heap_free))       /* before OpenSSL's first block */
+        return 1;
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -364,6 +364,21 @@ static void limits_run(void *arg)
     assert_err(journal_append(lane, JOURNAL_INTENT, STR("{\"a\":\"\n\"}"), NULL, &seq), E_FORMAT);
     assert_err(journal_append(lane, JOURNAL_INTENT, STR("{\"a\":\"a long one, beyond eight\x01\"}"), NULL, &seq),
                E_FORMAT);
+    for (size_t len = 3; len < 180; len++) {            /* a control at each place */
+        char payload[180];
+
+        for (size_t at = 1; at < len - 1; at++) {
+            memset(payload, 0x20 + (int)(at % 2) * 0xdf, len);
+            payload[0] = '{';
+            payload[len - 1] = '}';
+            payload[at] = (char)(at * 7 % 0x20);
+            assert_err(journal_append(lane, JOURNAL_INTENT, str_n(payload, len), NULL, &seq), E_FORMAT);
+            payload[at] = (char)(at % 2 ? 0x20 : 0xff);
+            if (len % 16 == at % 16)
+                assert_ok(journal_append(lane, JOURNAL_INTENT, str_n(payload, len), NULL, &seq));
+        }
+    }
+    assert_ok(await_journal_commit(lane, seq, NS_NEVER));
     assert_err(journal_append(lane, JOURNAL_INTENT, STR("[]"), NULL, &seq), E_FORMAT);
     assert_err(journal_append(lane, JOURNAL_INTENT, STR(""), NULL, &seq), E_FORMAT);
     assert_err(append(lane, JOURNAL_INTENT, 1, 262144, NULL, &seq), E_CALL_TOO_LARGE);

@@ -48,21 +48,34 @@ static void draw(uint8_t out[RANDOM_LEN])
     bytes_wipe(batch.bytes + batch.left, RANDOM_LEN);
 }
 
-struct id id_new(const char *prefix)
+/* The last n characters before `end` are n times the lowest five bits. */
+static void put_digits(char *end, size_t n, uint64_t v)
 {
     static const char alphabet[] = "0123456789abcdefghjkmnpqrstvwxyz";
+
+    for (; n > 0; n--, v >>= 5)
+        *--end = alphabet[v & 31];
+}
+
+struct id id_new(const char *prefix)
+{
     size_t n = strlen(prefix);
     uint8_t bytes[RANDOM_LEN];
-    unsigned __int128 v = 0;
+    uint64_t high, low;
     struct id id = { "" };
+    char *end;
 
     ASSERT(n > 0 && n <= PREFIX_MAX);
+    end = id.z + n + 1 + DIGITS;
     draw(bytes);
-    for (size_t i = 0; i < RANDOM_LEN; i++)
-        v = v << 8 | bytes[i];
+    memcpy(&high, bytes, 8);
+    memcpy(&low, bytes + 8, 8);
+    high = __builtin_bswap64(high);
+    low = __builtin_bswap64(low);
     memcpy(id.z, prefix, n);
     id.z[n] = '_';
-    for (size_t i = DIGITS; i > 0; i--, v >>= 5)
-        id.z[n + i] = alphabet[(unsigned)v & 31];
+    put_digits(end, 12, low);                           /* twelve digits are 60 bits: 4 + 56, then the 8 above */
+    put_digits(end - 12, 12, high << 4 | low >> 60);
+    put_digits(end - 24, 2, high >> 56);
     return id;
 }

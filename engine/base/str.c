@@ -26,23 +26,23 @@ static uint64_t eight(const char *p)
     return v;
 }
 
-/* The same of eight bytes: in each byte that is a letter in upper case, 0x80 >> 2 is added to it. */
-static uint64_t fold8(uint64_t v)
+/* In each byte that is an ASCII letter its highest bit is set. */
+static uint64_t letters8(uint64_t v)
 {
     const uint64_t ones = 0x0101010101010101u;
-    uint64_t low, upper;
+    uint64_t low = (v | ones * 0x20) & ones * 0x7f;
 
-    low = v & ones * 0x7f;
-    upper = (low + ones * (0x80 - 'A')) & ~(low + ones * (0x80 - 'Z' - 1)) & ~v & ones * 0x80;
-    return v + (upper >> 2);
+    return (low + ones * (0x80 - 'a')) & ~(low + ones * (0x80 - 'z' - 1)) & ~v & ones * 0x80;
 }
 
-/* Most text that is compared is written alike. */
+/* Texts of one meaning differ in the bit of case alone, and only in letters. Most that are compared differ in others,
+ * or are written alike. */
 static bool ieq8(const char *a, const char *b)
 {
-    uint64_t x = eight(a), y = eight(b);
+    const uint64_t cases = 0x2020202020202020u;
+    uint64_t x = eight(a), differ = x ^ eight(b);
 
-    return x == y || fold8(x) == fold8(y);
+    return differ == 0 || ((differ & ~cases) == 0 && (differ << 2 & ~letters8(x)) == 0);
 }
 
 bool str_ieq_bytes(const char *a, const char *b, size_t n)
@@ -85,7 +85,7 @@ static bool is_blank(char c)
     return c == ' ' || c == '\t';
 }
 
-struct str str_trim(struct str s)
+struct str str_trim_blanks(struct str s)
 {
     while (s.len > 0 && is_blank(s.p[s.len - 1]))
         s.len--;
@@ -234,12 +234,17 @@ char *buf_grow(struct buf *b, size_t n)
 
 static void add_decimal(struct buf *b, bool negative, uint64_t v)
 {
+    static const char pairs[] =
+        "0001020304050607080910111213141516171819202122232425262728293031323334353637383940414243444546474849"
+        "5051525354555657585960616263646566676869707172737475767778798081828384858687888990919293949596979899";
     char digits[21], *d = digits + sizeof(digits);
 
-    do {
-        *--d = (char)('0' + v % 10);
-        v /= 10;
-    } while (v > 0);
+    for (; v >= 10; v /= 100) {
+        d -= 2;
+        memcpy(d, pairs + v % 100 * 2, 2);
+    }
+    if (v > 0 || d == digits + sizeof(digits))
+        *--d = (char)('0' + v);
     if (negative)
         *--d = '-';
     buf_add(b, d, (size_t)(digits + sizeof(digits) - d));

@@ -41,7 +41,11 @@ static inline bool str_ieq(struct str a, struct str b)      /* ASCII case folded
 bool str_starts(struct str s, struct str prefix);
 bool str_ends(struct str s, struct str suffix);
 int  str_cmp(struct str a, struct str b);                   /* by bytes, like memcmp */
-struct str str_trim(struct str s);                          /* SP and HTAB off both ends */
+struct str str_trim_blanks(struct str s);                   /* str_trim() where there may be something to take */
+static inline struct str str_trim(struct str s)             /* SP and HTAB off both ends */
+{
+    return s.len == 0 || (s.p[0] > ' ' && s.p[s.len - 1] > ' ') ? s : str_trim_blanks(s);
+}
 struct str str_from(struct str s, size_t off);              /* the rest from off; empty past the end */
 /* Splits off what stands before the first `c`: true and *head, *rest set; false if `c` does not occur. */
 bool str_cut(struct str s, char c, struct str *head, struct str *rest);

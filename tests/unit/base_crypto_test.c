@@ -421,6 +421,34 @@ static void test_ids_have_their_form_and_differ(void **state)
     map_release(&seen);
 }
 
+static uint8_t id_bytes[16];
+
+static void known_bytes(void *p, size_t n)
+{
+    memcpy(p, id_bytes, n);
+}
+
+/* Five bits at a time from the low end of 128. */
+static void test_ids_are_base32_of_their_bytes(void **state)
+{
+    static const char digits[] = "0123456789abcdefghjkmnpqrstvwxyz";
+
+    crypto_random_hook = known_bytes;
+    for (unsigned round = 0; round < 2000; round++) {
+        unsigned __int128 v = 0;
+        char text[40] = "x_00000000000000000000000000";
+
+        for (size_t i = 0; i < 16; i++) {
+            id_bytes[i] = (uint8_t)(round < 128 ? (round / 8 == i ? 1u << round % 8 : 0) : (round * 2654435761u) >> i);
+            v = v << 8 | id_bytes[i];
+        }
+        for (size_t i = 26; i > 0; i--, v >>= 5)
+            text[1 + i] = digits[(unsigned)v & 31];
+        assert_string_equal(id_new("x").z, text);
+    }
+    crypto_random_hook = NULL;
+}
+
 static void test_ids_differ_after_fork(void **state)
 {
     struct id ours, theirs;
@@ -460,6 +488,7 @@ int main(void)
         cmocka_unit_test(test_hex_and_comparison),
         cmocka_unit_test(test_crypto_in_threads),
         cmocka_unit_test(test_ids_have_their_form_and_differ),
+        cmocka_unit_test(test_ids_are_base32_of_their_bytes),
         cmocka_unit_test(test_ids_differ_after_fork),
     };
 

@@ -141,6 +141,15 @@ static void test_views(void **state)
             assert_true(str_ieq(str_n(a, len), str_n(b, len)));
         }
     }
+    for (unsigned pair = 0; pair < 65536; pair++) {     /* and each with each */
+        char a[] = "0123456x9", b[] = "0123456X9";
+        unsigned x = pair >> 8, y = pair & 255;
+        unsigned low_x = x >= 'A' && x <= 'Z' ? x + 32 : x, low_y = y >= 'A' && y <= 'Z' ? y + 32 : y;
+
+        a[3] = (char)x;
+        b[3] = (char)y;
+        assert_true(str_ieq(str_n(a, 9), str_n(b, 9)) == (low_x == low_y));
+    }
     assert_true(str_starts(STR("abc"), STR("ab")) && str_starts(STR("abc"), STR_NULL));
     assert_false(str_starts(STR("a"), STR("ab")));
     assert_true(str_ends(STR("abc"), STR("bc")) && str_ends(STR_NULL, STR("")));
@@ -241,6 +250,18 @@ static void test_buf_grows_to_its_limit_and_no_further(void **state)
     assert_int_equal(len, 45);
     assert_null(b.p);
     free(taken);
+    b = BUF_INIT(100);
+    for (uint64_t v = 1, bit = 0; bit < 64; bit++, v = v * 2 + bit % 3) {
+        char text[100];
+
+        buf_clear(&b);
+        buf_add_u64(&b, v);
+        buf_add_c(&b, ' ');
+        buf_add_i64(&b, (int64_t)v);
+        snprintf(text, sizeof(text), "%llu %lld", (unsigned long long)v, (long long)v);
+        assert_str(buf_str(&b), text);
+    }
+    buf_release(&b);
 
     b = BUF_INIT(0);
     buf_add_z(&b, "");

@@ -35,8 +35,8 @@
 #include "base/check.h"
 #include "base/escape.h"
 
-#ifdef __SSE2__
-#include <emmintrin.h>
+#ifdef __x86_64__
+#include <immintrin.h>
 #endif
 
 enum { HMAC_BLOCK = 64 };
@@ -349,7 +349,7 @@ void crypto_random(void *p, size_t n)
 
 /* ---- bytes as text ---- */
 
-#ifdef __SSE2__
+#ifdef __x86_64__
 static inline __m128i hex_digits(__m128i nibbles)
 {
     __m128i letter = _mm_cmpgt_epi8(nibbles, _mm_set1_epi8(9));
@@ -378,7 +378,7 @@ void buf_add_hex(struct buf *b, const void *p, size_t n)
     if (!to)
         return;
     b->len += n * 2;
-#ifdef __SSE2__
+#ifdef __x86_64__
     for (; n >= 16; n -= 16, from += 16, to += 32)
         hex16(from, to);
 #endif
@@ -405,20 +405,49 @@ enum err hex_decode(struct str s, uint8_t *out, size_t out_len)
 static const char b64_digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 static const char b64url_digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
-static void add_b64(struct buf *b, struct str s, const char *digits, bool padded)
+#ifdef __x86_64__
+/*
+ * Sixteen digits of twelve bytes; sixteen are read (Mula and Lemire, Faster Base64 Encoding and Decoding using AVX2
+ * Instructions, 2018).  Each 32 bits get three bytes, which multiplications move to where their six bits belong; then
+ * what a digit is above its value is looked up by the range that the value is in.
+ */
+__attribute__((target("ssse3"))) static inline void b64_twelve(const uint8_t *from, char *to, const char *digits)
 {
-    const uint8_t *p = (const uint8_t *)s.p;
-    size_t tail = s.len % 3, len;
-    char *to;
+    const __m128i threes = _mm_setr_epi8(1, 0, 2, 1, 4, 3, 5, 4, 7, 6, 8, 7, 10, 9, 11, 10);
+    const __m128i above = _mm_setr_epi8('a' - 26, '0' - 52, '0' - 52, '0' - 52, '0' - 52, '0' - 52, '0' - 52, '0' - 52,
+                                        '0' - 52, '0' - 52, '0' - 52, (char)(digits[62] - 62), (char)(digits[63] - 63),
+                                        'A', 0, 0);
+    __m128i v = _mm_shuffle_epi8(_mm_loadu_si128((const __m128i *)(const void *)from), threes), range;
 
-    if (s.len > SIZE_MAX / 2)
-        len = SIZE_MAX;         /* cannot fit: let the buf say so */
-    else
-        len = s.len / 3 * 4 + (tail == 0 ? 0 : padded ? 4 : tail + 1);
-    to = buf_reserve(b, len);
-    if (!to)
-        return;
-    for (size_t i = 0; i + 3 <= s.len; i += 3) {
+    v = _mm_or_si128(_mm_mulhi_epu16(_mm_and_si128(v, _mm_set1_epi32(0x0fc0fc00)), _mm_set1_epi32(0x04000040)),
+                     _mm_mullo_epi16(_mm_and_si128(v, _mm_set1_epi32(0x003f03f0)), _mm_set1_epi32(0x01000010)));
+    range = _mm_or_si128(_mm_subs_epu8(v, _mm_set1_epi8(51)),      /* 26 to 51: 0; then from 1 on, one by one */
+                         _mm_and_si128(_mm_cmpgt_epi8(_mm_set1_epi8(26), v), _mm_set1_epi8(13)));
+    _mm_storeu_si128((__m128i *)(void *)to, _mm_add_epi8(v, _mm_shuffle_epi8(above, range)));
+}
+
+/* How many of n bytes were written, a multiple of twelve. */
+__attribute__((target("ssse3"))) static size_t b64_wide(const uint8_t *p, size_t n, char *to, const char *digits)
+{
+    size_t i = 0;
+
+    for (; i + 16 <= n; i += 12, to += 16)
+        b64_twelve(p + i, to, digits);
+    return i;
+}
+#endif
+
+/* Nothing is written beyond what has been read, if p is as far behind `to` as the text is longer than its n bytes. */
+static void b64_put(const uint8_t *p, size_t n, char *to, const char *digits, bool padded)
+{
+    size_t i = 0, tail = n % 3;
+
+#ifdef __x86_64__
+    if (__builtin_cpu_supports("ssse3"))
+        i = b64_wide(p, n, to, digits);
+    to += i / 3 * 4;
+#endif
+    for (; i + 3 <= n; i += 3) {
         unsigned v = (unsigned)p[i] << 16 | (unsigned)p[i + 1] << 8 | p[i + 2];
 
         *to++ = digits[v >> 18];
@@ -427,7 +456,7 @@ static void add_b64(struct buf *b, struct str s, const char *digits, bool padded
         *to++ = digits[v & 63];
     }
     if (tail > 0) {
-        unsigned v = (unsigned)p[s.len - tail] << 16 | (tail == 2 ? (unsigned)p[s.len - 1] << 8 : 0);
+        unsigned v = (unsigned)p[n - tail] << 16 | (tail == 2 ? (unsigned)p[n - 1] << 8 : 0);
 
         *to++ = digits[v >> 18];
         *to++ = digits[v >> 12 & 63];
@@ -436,7 +465,38 @@ static void add_b64(struct buf *b, struct str s, const char *digits, bool padded
         for (; padded && tail < 3; tail++)
             *to++ = '=';
     }
+}
+
+static size_t b64_len(size_t n, bool padded)
+{
+    size_t tail = n % 3;
+
+    if (n > SIZE_MAX / 2)
+        return SIZE_MAX;        /* cannot fit: let the buf say so */
+    return n / 3 * 4 + (tail == 0 ? 0 : padded ? 4 : tail + 1);
+}
+
+static void add_b64(struct buf *b, struct str s, const char *digits, bool padded)
+{
+    size_t len = b64_len(s.len, padded);
+    char *to = buf_reserve(b, len);
+
+    if (!to)
+        return;
+    b64_put((const uint8_t *)s.p, s.len, to, digits, padded);
     b->len += len;
+}
+
+void buf_b64_rest(struct buf *b, size_t from)
+{
+    size_t n = b->len - from, len = b64_len(n, true);
+
+    ASSERT(from <= b->len);
+    if (n == 0 || !buf_reserve(b, len - n))
+        return;
+    memmove(b->p + from + len - n, b->p + from, n);
+    b64_put((const uint8_t *)b->p + from + len - n, n, b->p + from, b64_digits, true);
+    b->len = from + len;
 }
 
 void buf_add_b64(struct buf *b, struct str s)

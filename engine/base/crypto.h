@@ -42,6 +42,8 @@ extern void (*crypto_random_hook)(void *p, size_t n);               /* set once 
 void buf_add_hex(struct buf *b, const void *p, size_t n);
 void buf_add_b64(struct buf *b, struct str s);                      /* standard alphabet, padded */
 void buf_add_b64url(struct buf *b, struct str s);                   /* URL alphabet, no padding */
+/* What b holds from `from` on, in place, in the first of these. Overflow: what stands there is of no use. */
+void buf_b64_rest(struct buf *b, size_t from);
 /* Strict decoders: no white space, no non-zero spare bits, padding exactly as the form demands. E_FORMAT otherwise. */
 enum err b64_decode(struct arena *a, struct str s, struct str *ret);
 enum err b64url_decode(struct arena *a, struct str s, struct str *ret);

@@ -346,6 +346,62 @@ static void test_base64_is_strict(void **state)
     arena_release(&a);
 }
 
+/* Digit by digit, as RFC 4648 says it. */
+static void b64_slow(struct buf *b, struct str s, const char *last, bool padded)
+{
+    char digits[65] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+
+    memcpy(digits + 62, last, 2);
+    for (size_t bit = 0; bit < s.len * 8; bit += 6) {
+        unsigned v = 0;
+
+        for (size_t i = bit; i < bit + 6; i++)
+            v = v << 1 | (i < s.len * 8 ? (unsigned char)s.p[i / 8] >> (7 - i % 8) & 1 : 0);
+        buf_add_c(b, digits[v]);
+    }
+    while (padded && b->len % 4 != 0)
+        buf_add_c(b, '=');
+}
+
+static void test_base64_is_what_it_is_digit_by_digit(void **state)
+{
+    struct buf ours = BUF_INIT(1000), theirs = BUF_INIT(1000);
+    uint8_t bytes[300];
+
+    for (unsigned round = 0; round < 900; round++) {
+        struct str s = str_n(bytes, round % 300);
+
+        crypto_random(bytes, sizeof(bytes));
+        buf_clear(&ours);
+        buf_clear(&theirs);
+        buf_add_b64(&ours, s);
+        b64_slow(&theirs, s, "+/", true);
+        assert_true(str_eq(buf_str(&ours), buf_str(&theirs)));
+        buf_clear(&ours);
+        buf_add_str(&ours, s);
+        buf_b64_rest(&ours, 0);
+        assert_true(str_eq(buf_str(&ours), buf_str(&theirs)));
+        buf_clear(&ours);
+        buf_add_z(&ours, "before");
+        buf_add_str(&ours, s);
+        buf_b64_rest(&ours, 6);
+        assert_true(str_starts(buf_str(&ours), STR("before")));
+        assert_true(str_eq(str_from(buf_str(&ours), 6), buf_str(&theirs)));
+        buf_clear(&ours);
+        buf_clear(&theirs);
+        buf_add_b64url(&ours, s);
+        b64_slow(&theirs, s, "-_", false);
+        assert_true(str_eq(buf_str(&ours), buf_str(&theirs)));
+    }
+    buf_release(&ours);
+    ours = BUF_INIT(11);
+    buf_add_z(&ours, "eight by");
+    buf_b64_rest(&ours, 0);
+    assert_true(ours.overflow);
+    buf_release(&ours);
+    buf_release(&theirs);
+}
+
 static void test_base64_any_bytes_return(void **state)
 {
     struct buf b = BUF_INIT(1000);
@@ -484,6 +540,7 @@ int main(void)
         cmocka_unit_test(test_randomness_can_be_replaced),
         cmocka_unit_test(test_base64_vectors_rfc4648),
         cmocka_unit_test(test_base64_is_strict),
+        cmocka_unit_test(test_base64_is_what_it_is_digit_by_digit),
         cmocka_unit_test(test_base64_any_bytes_return),
         cmocka_unit_test(test_hex_and_comparison),
         cmocka_unit_test(test_crypto_in_threads),

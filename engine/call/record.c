@@ -32,7 +32,7 @@
 #include "base/log.h"
 #include "call/internal.h"
 
-enum { SEALED_MAX = 64 * 1024, RESULT_MAX = 256 * 1024, REFUSALS_MAX = 50, REC_TYPICAL = 2048 };
+enum { SEALED_MAX = 64 * 1024, RESULT_MAX = 256 * 1024, REFUSALS_MAX = 50 };
 
 static bool refusal_alone(struct worker *w);
 
@@ -42,29 +42,33 @@ struct rec {
     struct buf b;
 };
 
-/* As long as most records: the text is not moved while it grows. */
-static struct rec rec_new(size_t max)
-{
-    struct rec r = { BUF_INIT(max) };
-
-    buf_reserve(&r.b, REC_TYPICAL);
-    return r;
-}
-
 /* A member's key and what stands around it, as one text of known length. Keys are ours: they need no escapes. */
 #define KEY(key) STR(",\"" key "\":")
 
-/* Inlined, as what calls it: then the key is stored, not copied. */
-static inline void rec_key(struct rec *r, struct str key)
+/* Writes the key, and answers where the value goes, for which n bytes are reserved; NULL: no room.
+ * Inlined, as what calls it: then the key is stored, not copied. */
+static inline char *rec_room(struct rec *r, struct str key, size_t n)
 {
-    char *to = buf_reserve(&r->b, key.len);
+    char *to = buf_reserve(&r->b, key.len + n);
 
     if (!to)
-        return;
+        return NULL;
     memcpy(to, key.p, key.len);
     if (r->b.len == 0)
         *to = '{';
     r->b.len += key.len;
+    return to + key.len;
+}
+
+static inline void rec_key(struct rec *r, struct str key)
+{
+    rec_room(r, key, 0);
+}
+
+/* Members that were put together before: rec_kept(). */
+static void rec_add(struct rec *r, struct str members)
+{
+    rec_room(r, members, 0);
 }
 
 static inline void rec_str(struct rec *r, struct str key, struct str v)
@@ -81,18 +85,16 @@ static inline void rec_z(struct rec *r, struct str key, const char *v)
 }
 
 /* A word of our own, such as an id, a digest or a name in a table: nothing in it needs an escape. */
-static void rec_word(struct rec *r, struct str key, const char *v)
+static inline void rec_word(struct rec *r, struct str key, const char *v)
 {
     size_t n = strlen(v);
-    char *to = n > 0 ? buf_reserve(&r->b, key.len + n + 2) : NULL;
+    char *to = n > 0 ? rec_room(r, key, n + 2) : NULL;
 
     if (!to)
         return;
-    rec_key(r, key);
-    to += key.len;
-    *to++ = '"';
-    memcpy(to, v, n);
-    to[n] = '"';
+    to[0] = '"';
+    memcpy(to + 1, v, n);
+    to[n + 1] = '"';
     r->b.len += n + 2;
 }
 
@@ -104,29 +106,33 @@ static inline void rec_int(struct rec *r, struct str key, int64_t v)
 
 /* ---- sealing ----------------------------------------------------------------------------------------------------- */
 
-static bool seal(struct call *c, const char *purpose, struct str plain, struct buf *sealed)
+/* Behind what `to` holds, in base64. */
+static bool seal(struct call *c, struct str purpose, struct str plain, struct buf *to)
 {
-    *sealed = BUF_INIT(RESULT_MAX + 256);
-    return !vault_seal(c->worker->engine->vault, c->caller->tenant, str_of(c->id.z), str_of(purpose), plain, sealed);
+    size_t from = to->len;
+
+    if (vault_seal(c->worker->engine->vault, c->caller->tenant, str_of(c->id.z), purpose, plain, to))
+        return false;
+    buf_b64_rest(to, from);
+    return true;
 }
 
-/* Sealed bytes in base64, or nothing: a record without them is better than no record. */
-static void rec_sealed(struct rec *r, struct str key, struct call *c, const char *purpose, struct str plain)
+/* What is sealed, or nothing: a record without it is better than no record. */
+static void rec_sealed(struct rec *r, struct str key, struct call *c, struct str purpose, struct str plain)
 {
-    struct buf sealed;
+    size_t before = r->b.len;
 
-    if (seal(c, purpose, plain, &sealed)) {
-        rec_key(r, key);
+    rec_key(r, key);
+    buf_add_c(&r->b, '"');
+    if (seal(c, purpose, plain, &r->b))
         buf_add_c(&r->b, '"');
-        buf_add_b64(&r->b, buf_str(&sealed));
-        buf_add_c(&r->b, '"');
-    }
-    buf_release(&sealed);
+    else
+        r->b.len = before;
 }
 
 struct str call_seal_result(struct call *c)
 {
-    struct buf plain = BUF_INIT(RESULT_MAX), sealed = BUF_INIT(0), text = BUF_INIT(2 * RESULT_MAX);
+    struct buf plain = BUF_INIT(RESULT_MAX), sealed = BUF_INIT(2 * RESULT_MAX);
     struct json *kept = json_object(&c->arena);
     struct str ret = STR_NULL;
 
@@ -137,13 +143,10 @@ struct str call_seal_result(struct call *c)
     if (c->content)
         json_set(&c->arena, kept, "content", json_copy(&c->arena, c->content));
     json_write(&plain, kept);
-    if (!plain.overflow && !arena_overflowed(&c->arena) && seal(c, "result", buf_str(&plain), &sealed)) {
-        buf_add_b64(&text, buf_str(&sealed));
-        ret = text.overflow ? STR_NULL : arena_str(&c->arena, buf_str(&text));
-    }
+    if (!plain.overflow && !arena_overflowed(&c->arena) && seal(c, STR("result"), buf_str(&plain), &sealed))
+        ret = sealed.overflow ? STR_NULL : arena_str(&c->arena, buf_str(&sealed));
     buf_release(&plain);
     buf_release(&sealed);
-    buf_release(&text);
     c->sealed_result = ret;
     return ret;
 }
@@ -348,11 +351,42 @@ static void rec_decisions(struct rec *r, const struct call *c)
     if (c->n_sides == 0)
         return;
     rec_int(r, KEY("time"), c->began_wall);
-    rec_word(r, KEY("policy"), policy_set_version(c->registry->policy));
-    rec_word(r, KEY("entities"), c->registry->entities_version);
+    rec_add(r, c->registry->recorded);
     rec_sides(r, c);
     rec_candidate(r, c);
     rec_delegations(r, c);
+}
+
+/* The members of r as they stand in a record behind others. */
+static struct str rec_kept(struct rec *r, struct arena *a)
+{
+    struct str all = buf_str(&r->b);
+    char *p = arena_z(a, all);
+
+    if (p && all.len)
+        *p = ',';
+    buf_release(&r->b);
+    return str_n(p, p ? all.len : 0);
+}
+
+struct str call_recorded_tool(struct arena *a, const struct tool *t)
+{
+    struct rec r = { BUF_INIT(JOURNAL_PAYLOAD_MAX) };
+
+    rec_str(&r, KEY("tool"), t->name);
+    rec_word(&r, KEY("tool_digest"), t->digest);
+    rec_z(&r, KEY("provider"), t->provider->decl->name);
+    rec_word(&r, KEY("effect"), effect_name(t->decl->effect));
+    return rec_kept(&r, a);
+}
+
+struct str call_recorded_versions(struct arena *a, const struct registry *reg)
+{
+    struct rec r = { BUF_INIT(JOURNAL_PAYLOAD_MAX) };
+
+    rec_word(&r, KEY("policy"), policy_set_version(reg->policy));
+    rec_word(&r, KEY("entities"), reg->entities_version);
+    return rec_kept(&r, a);
 }
 
 static void rec_what(struct rec *r, struct call *c)
@@ -365,10 +399,7 @@ static void rec_what(struct rec *r, struct call *c)
         rec_str(r, KEY("tool"), c->tool_name.len > 256 ? str_n(c->tool_name.p, 256) : c->tool_name);
         return;
     }
-    rec_str(r, KEY("tool"), c->tool->name);
-    rec_word(r, KEY("tool_digest"), c->tool->digest);
-    rec_z(r, KEY("provider"), c->tool->provider->decl->name);
-    rec_word(r, KEY("effect"), effect_name(c->tool->decl->effect));
+    rec_add(r, c->tool->recorded);
     if (c->resource_type.len) {
         struct str id = c->resource_id.len > 512 ? str_n(c->resource_id.p, 512) : c->resource_id;
 
@@ -384,7 +415,7 @@ static void rec_what(struct rec *r, struct call *c)
     rec_str(r, KEY("key"), c->key);
     rec_word(r, KEY("args_digest"), c->digest);
     if (c->worker->engine->opt.record_arguments && c->frozen.len && c->frozen.len <= SEALED_MAX)
-        rec_sealed(r, KEY("args"), c, "args", c->frozen);
+        rec_sealed(r, KEY("args"), c, STR("args"), c->frozen);
     rec_decisions(r, c);
 }
 
@@ -396,13 +427,13 @@ static enum err rec_append(struct call *c, enum journal_type type, struct rec *r
 
     buf_add_c(&r->b, '}');
     e = r->b.overflow ? E_CALL_TOO_LARGE : journal_append(c->worker->lane, type, buf_str(&r->b), &c->room, ret_seq);
-    buf_release(&r->b);
+    journal_draft_done(c->worker->lane, &r->b);
     return e;
 }
 
 enum err await_record_intent(struct call *c)
 {
-    struct rec r = rec_new(JOURNAL_PAYLOAD_MAX);
+    struct rec r = { journal_draft(c->worker->lane) };
     uint64_t seq;
     enum err e;
 
@@ -425,7 +456,7 @@ static void rec_why(struct rec *r, struct call *c)
 
     rec_z(r, KEY("why"), quotes || !*call_said(c) ? err_text(c->err) : call_said(c));
     if (quotes && *call_said(c))
-        rec_sealed(r, KEY("detail"), c, "detail", str_of(call_said(c)));
+        rec_sealed(r, KEY("detail"), c, STR("detail"), str_of(call_said(c)));
 }
 
 static void rec_outcome(struct rec *r, struct call *c)
@@ -440,7 +471,7 @@ static void rec_outcome(struct rec *r, struct call *c)
 
 static enum err outcome_append(struct call *c, bool call, uint64_t *ret_seq)
 {
-    struct rec r = rec_new(JOURNAL_PAYLOAD_MAX);
+    struct rec r = { journal_draft(c->worker->lane) };
 
     rec_word(&r, KEY("call"), c->id.z);
     if (!c->intended)
@@ -535,12 +566,11 @@ void call_record_refusals(struct worker *w)
 void call_record_bad_request(struct worker *w, enum err e, const char *why, const char *peer, size_t bytes)
 {
     struct id id = id_new("call");
-    struct rec r;
+    struct rec r = { BUF_INIT(4096) };
     uint64_t seq;
 
     if (!refusal_alone(w))
         return;
-    r = rec_new(4096);
     rec_word(&r, KEY("call"), id.z);
     rec_word(&r, KEY("transport"), "http");
     rec_z(&r, KEY("peer"), peer);

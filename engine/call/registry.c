@@ -253,6 +253,7 @@ static enum err tool_make(struct registry *r, struct tool *t, const struct tool_
     if (!e && question_action(r->entities, &r->arena, t->name, str_of(d->provider->name), d->effect, &t->action))
         e = E_CALL_TOO_LARGE;
     tool_digest(t);
+    t->recorded = call_recorded_tool(&r->arena, t);
     return e;
 }
 
@@ -529,6 +530,7 @@ enum err registry_build(const struct registry_options *opt, struct registry **re
     if (!e) {
         others_make(r);
         version_make(r);
+        r->recorded = call_recorded_versions(&r->arena, r);
         r->listing = listing_new(r->policy, r->n_tools, &r->arena);
         e = arena_overflowed(&r->arena) ? err_set(info, E_CONFIG, "the declarations need more than 64 MiB") : OK;
     }

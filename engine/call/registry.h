@@ -88,6 +88,7 @@ struct tool {
     struct json *input_tree, *output_tree;
     struct schema *input, *output;                  /* compiled */
     char digest[65];        /* SHA-256 over name, summary, schemas, effect: what approvals and policies mean */
+    struct str recorded;                /* its members in a record, as text: record.c */
     const struct field *resource_arg;   /* the argument that names the resource, or NULL */
     const char *resource_type;
     metric_slot_t *counted;             /* M_CALLS_TOTAL, by outcome */
@@ -117,6 +118,7 @@ struct registry {
     struct listing *listing;            /* which tools which callers see */
     struct policy_entities *entities;   /* the operator's; NULL: none */
     char entities_version[65];          /* SHA-256 of their text; "" for none */
+    struct str recorded;                /* what records say of the versions of policies and entities */
     bool delegation_required;
     char version[65];                   /* digest over everything a list shows */
     struct admission_rule budgets[BUDGETS];         /* the call's own: budget.h */

@@ -119,6 +119,7 @@ struct journal_lane {
 
     /* queued: where the next record will go, behind everything pending */
     struct buf pending;
+    struct buf draft;               /* memory for the next payload; none: somebody has it */
     unsigned pending_records;
     uint64_t wanted;                    /* somebody waits for the commit of this record */
     ns_t due;                           /* of what is pending: then it is committed though nobody waits */

@@ -146,6 +146,9 @@ void journal_unreserve(struct journal_lane *lane, struct journal_room *room);
  */
 enum err journal_append(struct journal_lane *lane, enum journal_type type, struct str payload,
                         struct journal_room *room, uint64_t *ret_seq);
+/* An empty buffer for a payload, with the memory of the one before. Whoever takes it keeps it, or gives it back. */
+struct buf journal_draft(struct journal_lane *lane);
+void journal_draft_done(struct journal_lane *lane, struct buf *b);
 
 /*
  * Waits until record `seq` is on disk. E_TIMEOUT at the caller's deadline; E_JOURNAL_UNWRITABLE when the lane failed,

@@ -34,6 +34,9 @@ enum {
      * are on disk after so much time, or when so many bytes are pending. */
     LINGER_MS = 5,
     LINGER_BYTES = 64 * 1024,
+    /* A draft begins with room for most records, and is kept unless it has become so large. */
+    DRAFT_TYPICAL = 2048,
+    DRAFT_KEPT = 64 * 1024,
 };
 
 STATIC_ASSERT(2 * FLOOR + READY_BYTES <= JOURNAL_SEGMENT_MIN, "the smallest segment has room for more than the floor");
@@ -373,6 +376,29 @@ enum err journal_append(struct journal_lane *lane, enum journal_type type, struc
     return OK;
 }
 
+struct buf journal_draft(struct journal_lane *lane)
+{
+    struct buf b;
+
+    MAGIC_CHECK(lane, LANE_MAGIC);
+    b = lane->draft;
+    lane->draft = BUF_INIT(JOURNAL_PAYLOAD_MAX);
+    buf_clear(&b);
+    buf_reserve(&b, DRAFT_TYPICAL);
+    return b;
+}
+
+void journal_draft_done(struct journal_lane *lane, struct buf *b)
+{
+    MAGIC_CHECK(lane, LANE_MAGIC);
+    if (lane->draft.p || b->cap > DRAFT_KEPT) {
+        buf_release(b);
+    } else {
+        lane->draft = *b;
+        *b = BUF_INIT(JOURNAL_PAYLOAD_MAX);
+    }
+}
+
 enum err await_journal_commit(struct journal_lane *lane, uint64_t seq, ns_t deadline)
 {
     struct commit_waiter w = { .seq = seq };
@@ -510,6 +536,7 @@ static struct journal_lane *lane_new(struct journal *j, const struct lane_head *
     lane->committed = head->next_seq - 1;
     /* all that may be queued fits into the segment at hand and the next */
     lane->pending = BUF_INIT((size_t)(head->segment_bytes + j->opt.segment_bytes) + FRAME_ROLL_BYTES);
+    lane->draft = BUF_INIT(JOURNAL_PAYLOAD_MAX);
     lane->fd = lane->next_fd = -1;
     return lane;
 }
@@ -644,6 +671,7 @@ enum err await_journal_lane_close(struct journal_lane *lane)
     e = lane->state == JOURNAL_READY ? OK : E_JOURNAL_UNWRITABLE;
     ASSERT(!timer_is_set(&lane->stall));
     buf_release(&lane->pending);
+    buf_release(&lane->draft);
     free(lane->batch.p);
     lane->magic = 0;
     free(lane);

@@ -192,22 +192,24 @@ struct str arena_str(struct arena *a, struct str s)
 struct str arena_cat(struct arena *a, const struct str *parts, size_t n)
 {
     size_t len = 0;
-    char *p;
+    bool wraps = false;
+    char *p, *to;
 
-    for (size_t i = 0; i < n; i++) {
-        if (__builtin_add_overflow(len, parts[i].len, &len) || len == SIZE_MAX) {
-            a->overflow = true;
-            return STR_NULL;
-        }
+    for (size_t i = 0; i < n; i++)
+        wraps |= __builtin_add_overflow(len, parts[i].len, &len);
+    if (wraps || len == SIZE_MAX) {
+        a->overflow = true;
+        return STR_NULL;
     }
-    p = arena_alloc(a, len + 1);
+    p = to = arena_alloc(a, len + 1);
     if (!p)
         return STR_NULL;
-    for (size_t i = 0, at = 0; i < n; at += parts[i].len, i++) {
-        if (parts[i].len > 0)
-            memcpy(p + at, parts[i].p, parts[i].len);
+    for (const struct str *part = parts; part < parts + n; part++) {
+        if (part->len > 0)
+            memcpy(to, part->p, part->len);
+        to += part->len;
     }
-    p[len] = 0;
+    *to = 0;
     return str_n(p, len);
 }
 

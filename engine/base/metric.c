@@ -1,7 +1,7 @@
 /*
  * metric.c -- cells per thread, summed by the reader
  *
- * Each thread owns a block; a block holds pages of cells, one page for SLOTS_PER_PAGE slots of a metric, made when
+ * Each thread owns a block; a block holds pages of cells, one page for METRIC_PAGE_SLOTS slots of a metric, made when
  * first written.  Only the owner writes: an add is a load and a store of a relaxed atomic, no locked instruction.
  * Readers walk all blocks under the lock.  A block whose thread has ended stays in the list, so nothing counted is
  * lost, and the next new thread goes on counting in it: memory is bounded by the most threads alive at once.
@@ -19,8 +19,6 @@
 #include "base/map.h"
 
 enum {
-    SLOTS_PER_PAGE = 16,
-    PAGES = METRIC_LABELS_MAX / SLOTS_PER_PAGE,
     VALUE_MAX = 200,                                /* bytes of a label value; longer ones are "other" */
     BUCKETS = 24,
     BOUNDS = BUCKETS + 1,                           /* with one that holds everything */
@@ -63,20 +61,17 @@ __attribute__((constructor)) static void order_bounds(void)
 
 static const struct {
     const char *name;                               /* upper case, as in metrics.def */
-    enum metric_kind kind;
     const char *label, *text;
 } table[METRIC_COUNT] = {
-#define METRIC(name, kind, label, text) { #name, METRIC_##kind, label, text },
+#define METRIC(name, kind, label, text) { #name, label, text },
 #include "base/metrics.def"
 #undef METRIC
 };
 
-typedef _Atomic int64_t cell_t;
-
 struct block {
+    struct metric_cells cells;
     struct block *next;                             /* all blocks, newest first; never removed */
     bool owned;                                     /* by a living thread */
-    _Atomic(cell_t *) pages[METRIC_COUNT][PAGES];
 };
 
 struct labels {
@@ -90,13 +85,13 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
 static pthread_key_t block_key;
 static struct block *blocks;
 static struct labels labels[METRIC_COUNT];
-static __thread struct block *mine;
+_Thread_local struct metric_cells *metric_mine;
 
 static void block_leave(void *arg)
 {
     struct block *b = arg;
 
-    mine = NULL;
+    metric_mine = NULL;
     pthread_mutex_lock(&lock);
     b->owned = false;
     pthread_mutex_unlock(&lock);
@@ -108,7 +103,7 @@ static void make_key(void)
 }
 
 /* The lock also hands the cells of the thread that left over to the one that comes. */
-static struct block *block_join(void)
+static struct metric_cells *block_join(void)
 {
     struct block *b;
 
@@ -125,60 +120,27 @@ static struct block *block_join(void)
     b->owned = true;
     pthread_mutex_unlock(&lock);
     ASSERT(pthread_setspecific(block_key, b) == 0);
-    mine = b;
-    return b;
+    metric_mine = &b->cells;
+    return &b->cells;
 }
 
 static size_t cells_per_slot(enum metric m)
 {
-    return table[m].kind == METRIC_HISTOGRAM ? HISTOGRAM_CELLS : 1;
+    return metric_kinds[m] == METRIC_HISTOGRAM ? HISTOGRAM_CELLS : 1;
 }
 
-static NOINLINE cell_t *page_make(enum metric m, _Atomic(cell_t *) *place)
+NOINLINE metric_cell_t *metric_page(enum metric m, unsigned slot)
 {
-    cell_t *page = calloc(SLOTS_PER_PAGE * cells_per_slot(m), sizeof(*page));
+    struct metric_cells *mine = metric_mine ? metric_mine : block_join();
+    _Atomic(metric_cell_t *) *place = &mine->pages[m][slot / METRIC_PAGE_SLOTS];
+    metric_cell_t *page = atomic_load_explicit(place, memory_order_relaxed);
 
-    ASSERT(page);
-    atomic_store_explicit(place, page, memory_order_release);
+    if (!page) {
+        page = calloc(METRIC_PAGE_SLOTS * cells_per_slot(m), sizeof(*page));
+        ASSERT(page);
+        atomic_store_explicit(place, page, memory_order_release);
+    }
     return page;
-}
-
-/* per_slot: cells_per_slot(m), which the caller has checked and the compiler knows. */
-static inline cell_t *my_cells(enum metric m, unsigned slot, size_t per_slot)
-{
-    struct block *b = mine ? mine : block_join();
-    _Atomic(cell_t *) *place;
-    cell_t *page;
-
-    ASSERT((unsigned)m < METRIC_COUNT && slot < METRIC_LABELS_MAX);
-    place = &b->pages[m][slot / SLOTS_PER_PAGE];
-    page = atomic_load_explicit(place, memory_order_relaxed);
-    if (__builtin_expect(!page, 0))
-        page = page_make(m, place);
-    return page + slot % SLOTS_PER_PAGE * per_slot;
-}
-
-static inline void cell_add(cell_t *c, int64_t n)
-{
-    int64_t v = (int64_t)((uint64_t)atomic_load_explicit(c, memory_order_relaxed) + (uint64_t)n);
-
-    atomic_store_explicit(c, v, memory_order_relaxed);
-}
-
-static inline void add_at(enum metric m, unsigned slot, int64_t n)
-{
-    ASSERT((unsigned)m < METRIC_COUNT && table[m].kind != METRIC_HISTOGRAM);
-    cell_add(my_cells(m, slot, 1), n);
-}
-
-void metric_add_at(enum metric m, unsigned slot, int64_t n)
-{
-    add_at(m, slot, n);
-}
-
-void metric_add(enum metric m, int64_t n)
-{
-    add_at(m, 0, n);
 }
 
 /* The first bucket that holds it, or CELL_OVER; ns >= 0. A processor cannot guess durations: nothing here branches. */
@@ -191,14 +153,18 @@ static inline size_t bucket_of(int64_t ns)
 
 static inline void observe_at(enum metric m, unsigned slot, int64_t ns)
 {
-    cell_t *cells;
+    struct metric_cells *mine = metric_mine;
+    metric_cell_t *page, *cells;
 
-    ASSERT((unsigned)m < METRIC_COUNT && table[m].kind == METRIC_HISTOGRAM);
-    cells = my_cells(m, slot, HISTOGRAM_CELLS);
+    ASSERT((unsigned)m < METRIC_COUNT && metric_kinds[m] == METRIC_HISTOGRAM && slot < METRIC_LABELS_MAX);
+    page = mine ? atomic_load_explicit(&mine->pages[m][slot / METRIC_PAGE_SLOTS], memory_order_relaxed) : NULL;
+    if (__builtin_expect(!page, 0))
+        page = metric_page(m, slot);
+    cells = page + slot % METRIC_PAGE_SLOTS * HISTOGRAM_CELLS;
     if (ns < 0)
         ns = 0;
-    cell_add(&cells[bucket_of(ns)], 1);
-    cell_add(&cells[CELL_SUM], ns);
+    metric_cell_add(&cells[bucket_of(ns)], 1);
+    metric_cell_add(&cells[CELL_SUM], ns);
 }
 
 void metric_observe_at(enum metric m, unsigned slot, int64_t ns)
@@ -264,10 +230,10 @@ static void sum_slot(enum metric m, unsigned slot, int64_t *sums)
 
     memset(sums, 0, n * sizeof(*sums));
     for (struct block *b = blocks; b; b = b->next) {
-        cell_t *page = atomic_load_explicit(&b->pages[m][slot / SLOTS_PER_PAGE], memory_order_acquire);
+        metric_cell_t *page = atomic_load_explicit(&b->cells.pages[m][slot / METRIC_PAGE_SLOTS], memory_order_acquire);
 
         for (size_t i = 0; page && i < n; i++) {
-            cell_t *c = page + slot % SLOTS_PER_PAGE * n + i;
+            metric_cell_t *c = page + slot % METRIC_PAGE_SLOTS * n + i;
 
             sums[i] = (int64_t)((uint64_t)sums[i] + (uint64_t)atomic_load_explicit(c, memory_order_relaxed));
         }
@@ -279,7 +245,7 @@ static int64_t slot_count(enum metric m, const int64_t *sums)
 {
     int64_t count = 0;
 
-    if (table[m].kind != METRIC_HISTOGRAM)
+    if (metric_kinds[m] != METRIC_HISTOGRAM)
         return sums[0];
     for (size_t i = 0; i <= CELL_OVER; i++)
         count += sums[i];
@@ -389,12 +355,12 @@ static void add_metric(struct buf *out, enum metric m)
     add_name(out, m);
     buf_addf(out, " %s\n# TYPE ", table[m].text);
     add_name(out, m);
-    buf_addf(out, " %s\n", kinds[table[m].kind]);
+    buf_addf(out, " %s\n", kinds[metric_kinds[m]]);
     for (unsigned slot = 0; slot <= labels[m].len; slot++) {
         sum_slot(m, slot, sums);
         if (slot == 0 && table[m].label && slot_count(m, sums) == 0)
             continue;               /* "other" shows only once it is used */
-        if (table[m].kind == METRIC_HISTOGRAM) {
+        if (metric_kinds[m] == METRIC_HISTOGRAM) {
             add_histogram(out, m, slot, sums);
         } else {
             add_series(out, m, slot, "", NULL);

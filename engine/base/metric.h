@@ -10,6 +10,7 @@
 
 #include <stdatomic.h>
 
+#include "base/check.h"
 #include "base/str.h"
 
 enum metric_kind { METRIC_COUNTER, METRIC_GAUGE, METRIC_HISTOGRAM };
@@ -39,8 +40,43 @@ static inline unsigned metric_slot(const metric_slot_t *s)
 }
 void metric_slot_ask(metric_slot_t *s, enum metric m, struct str value);
 
-void metric_add(enum metric m, int64_t n);                          /* no label */
-void metric_add_at(enum metric m, unsigned slot, int64_t n);
+/* The thread's own cells: pages of METRIC_PAGE_SLOTS slots, made when first counted in (metric.c). */
+enum { METRIC_PAGE_SLOTS = 16, METRIC_PAGES = METRIC_LABELS_MAX / METRIC_PAGE_SLOTS };
+typedef _Atomic int64_t metric_cell_t;
+struct metric_cells {
+    _Atomic(metric_cell_t *) pages[METRIC_COUNT][METRIC_PAGES];
+};
+extern _Thread_local struct metric_cells *metric_mine;      /* NULL: the thread has not counted yet */
+
+static const unsigned char metric_kinds[METRIC_COUNT] = {
+#define METRIC(name, kind, label, text) METRIC_##kind,
+#include "base/metrics.def"
+#undef METRIC
+};
+
+/* Only the owner writes: no locked instruction. */
+static inline void metric_cell_add(metric_cell_t *c, int64_t n)
+{
+    int64_t v = (int64_t)((uint64_t)atomic_load_explicit(c, memory_order_relaxed) + (uint64_t)n);
+
+    atomic_store_explicit(c, v, memory_order_relaxed);
+}
+
+metric_cell_t *metric_page(enum metric m, unsigned slot);           /* that of the slot, made if there is none */
+
+/* Counters and gauges. */
+static inline void metric_add_at(enum metric m, unsigned slot, int64_t n)
+{
+    struct metric_cells *mine = metric_mine;
+    metric_cell_t *page;
+
+    ASSERT((unsigned)m < METRIC_COUNT && metric_kinds[m] != METRIC_HISTOGRAM && slot < METRIC_LABELS_MAX);
+    page = mine ? atomic_load_explicit(&mine->pages[m][slot / METRIC_PAGE_SLOTS], memory_order_relaxed) : NULL;
+    if (__builtin_expect(!page, 0))
+        page = metric_page(m, slot);
+    metric_cell_add(page + slot % METRIC_PAGE_SLOTS, n);
+}
+static inline void metric_add(enum metric m, int64_t n) { metric_add_at(m, 0, n); }         /* no label */
 void metric_observe(enum metric m, int64_t ns);                     /* histogram; buckets 1 us ... 60 s */
 void metric_observe_at(enum metric m, unsigned slot, int64_t ns);
 int64_t metric_sum(enum metric m);        /* over all threads and slots: for tests, readiness */

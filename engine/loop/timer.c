@@ -48,20 +48,21 @@ static void slot_link(struct wheel *w, struct timer *t, unsigned slot)
     slot_busy(w, slot);
 }
 
-void timer_clear(struct timer *t)
+static void slot_unlink(struct wheel *w, struct timer *t)
 {
-    struct loop *l;
-
-    if (!t->prev)
-        return;
     *t->prev = t->next;
     if (t->next)
         t->next->prev = t->prev;
-    l = loop_self();
-    if (t->prev >= &l->wheel.slot[0] && t->prev < &l->wheel.slot[WHEEL_SLOTS] && *t->prev == NULL)
-        slot_idle(&l->wheel, (unsigned)(t->prev - &l->wheel.slot[0]));
+    else if (t->prev >= &w->slot[0] && t->prev < &w->slot[WHEEL_SLOTS])
+        slot_idle(w, (unsigned)(t->prev - &w->slot[0]));
     t->next = NULL;
     t->prev = NULL;
+}
+
+void timer_clear(struct timer *t)
+{
+    if (t->prev)
+        slot_unlink(&loop_self()->wheel, t);
 }
 
 void timer_set(struct timer *t, ns_t at, void (*fire)(struct timer *))
@@ -69,7 +70,8 @@ void timer_set(struct timer *t, ns_t at, void (*fire)(struct timer *))
     struct wheel *w = &loop_self()->wheel;
     int64_t tick = tick_of(at);
 
-    timer_clear(t);
+    if (t->prev)
+        slot_unlink(w, t);
     if (tick <= w->tick)
         tick = w->tick + 1;                 /* due already: next turn, never from inside this call */
     t->at = at;

@@ -5,7 +5,9 @@ target_compile_definitions(sluice_flags INTERFACE _GNU_SOURCE SLUICE_VERSION="${
 target_compile_options(sluice_flags INTERFACE
   $<$<COMPILE_LANGUAGE:C>:-Wall -Wextra -Werror -Wshadow -Wpointer-arith -Wstrict-prototypes -Wmissing-prototypes
     -Wwrite-strings -Wvla -Wformat=2 -Wundef -Wno-unused-parameter -Wno-missing-field-initializers>
-  -fno-strict-aliasing -fno-omit-frame-pointer "-ffile-prefix-map=${CMAKE_SOURCE_DIR}=.")
+  # Everything ends in an executable that may lie anywhere; CMake's -fPIC for libraries would have a thread's own
+  # variables found as if it could be another's.
+  -fPIE -fno-strict-aliasing -fno-omit-frame-pointer "-ffile-prefix-map=${CMAKE_SOURCE_DIR}=.")
 
 if(SLUICE_SANITIZE)
   add_compile_options(-fsanitize=${SLUICE_SANITIZE} -fno-sanitize-recover=all)

@@ -209,7 +209,8 @@ static void reap(struct ring *r, void (*complete)(struct op *, int, bool, const 
     UNSET struct io_uring_cqe *cqes[REAP_MAX];
     unsigned n;
 
-    while ((n = io_uring_peek_batch_cqe(&r->uring, cqes, REAP_MAX)) > 0) {
+    do {
+        n = io_uring_peek_batch_cqe(&r->uring, cqes, REAP_MAX);
         for (unsigned i = 0; i < n; i++) {
             const struct io_uring_cqe *c = cqes[i];
             const char *data = NULL;
@@ -228,7 +229,7 @@ static void reap(struct ring *r, void (*complete)(struct op *, int, bool, const 
             complete((struct op *)(uintptr_t)c->user_data, c->res, (c->flags & IORING_CQE_F_MORE) != 0, data, token);
         }
         io_uring_cq_advance(&r->uring, n);
-    }
+    } while (n == REAP_MAX);        /* what the kernel has kept back for want of room comes with the next wait */
 }
 
 static ns_t real_now(void);
@@ -286,7 +287,7 @@ static void real_ring_wake(struct ring *r)
 
 static ns_t real_now(void)
 {
-    struct timespec ts;
+    UNSET struct timespec ts;
 
     clock_gettime(CLOCK_MONOTONIC, &ts);
     return (ns_t)ts.tv_sec * NS_PER_S + ts.tv_nsec;
@@ -294,7 +295,7 @@ static ns_t real_now(void)
 
 static wall_ms_t real_wall_ms(void)
 {
-    struct timespec ts;
+    UNSET struct timespec ts;
 
     clock_gettime(CLOCK_REALTIME, &ts);
     return (wall_ms_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;

@@ -192,29 +192,13 @@ static void rec_list(struct rec *r, struct str key, const struct str *v, unsigne
     buf_add_c(&r->b, ']');
 }
 
-static void rec_who(struct rec *r, const struct call *c)
+/* Behind other members. */
+static void rec_who(struct rec *r, const struct caller *w)
 {
-    const struct caller *w = c->caller;
-
-    if (!w)
-        return;
-    rec_str(r, KEY("tenant"), w->tenant);
-    rec_str(r, KEY("user"), w->user);
-    rec_str(r, KEY("agent"), w->agent);
-    if (w->n_actors > 1) {
-        rec_key(r, KEY("delegates"));
-        for (unsigned i = 1; i < w->n_actors; i++) {
-            buf_add_c(&r->b, i == 1 ? '[' : ',');
-            buf_add_json_str(&r->b, w->actors[i].name);
-        }
-        buf_add_c(&r->b, ']');
-    }
-    rec_list(r, KEY("groups"), w->groups, w->n_groups);
-    rec_list(r, KEY("scopes"), w->scopes, w->n_scopes);
-    rec_word(r, KEY("auth"), caller_auth_name(w->auth));
-    rec_str(r, KEY("issuer"), w->issuer);
-    rec_str(r, KEY("client"), w->client_id);
-    rec_word(r, KEY("token"), w->fingerprint);
+    if (w && w->members.len)
+        buf_add_str(&r->b, w->members);
+    else if (w)
+        caller_members(w, &r->b);
 }
 
 static void rec_reasons(struct rec *r, const struct call *c, const struct policy_decision *d)
@@ -394,7 +378,7 @@ static void rec_what(struct rec *r, struct call *c)
     rec_str(r, KEY("method"), c->method);
     rec_word(r, KEY("transport"), c->front->transport);
     rec_z(r, KEY("peer"), c->peer);
-    rec_who(r, c);
+    rec_who(r, c->caller);
     if (!c->tool) {
         rec_str(r, KEY("tool"), c->tool_name.len > 256 ? str_n(c->tool_name.p, 256) : c->tool_name);
         return;

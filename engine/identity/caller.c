@@ -1,13 +1,17 @@
 /*
  * caller.c -- the immutable, counted answer to "who is asking"
  *
- * One block of memory: counter, struct caller, actors, scopes, groups, then the bytes of all strings.
+ * One block of memory: counter, struct caller, actors, scopes, groups, then the bytes of all strings, of which the last
+ * is what every record of its calls says of it.
  */
 #include "identity/internal.h"
 
 #include "base/map.h"
+#include "json/json.h"
 
 #include <stdlib.h>
+
+enum { MEMBERS_KEPT = 1024 };   /* callers with many groups have not each of them twice */
 
 struct caller_box {
     atomic_uint refs;
@@ -51,6 +55,45 @@ bool principal_valid(struct str name)
     return true;
 }
 
+static void add_member(struct buf *out, struct str key, struct str v)
+{
+    if (v.len == 0)
+        return;
+    buf_add_str(out, key);
+    buf_add_json_str(out, v);
+}
+
+static void add_list(struct buf *out, struct str key, const struct str *v, unsigned n)
+{
+    if (n == 0)
+        return;
+    buf_add_str(out, key);
+    for (unsigned i = 0; i < n; i++) {
+        buf_add_c(out, i ? ',' : '[');
+        buf_add_json_str(out, v[i]);
+    }
+    buf_add_c(out, ']');
+}
+
+void caller_members(const struct caller *c, struct buf *out)
+{
+    struct str before[CALLER_ACTORS_MAX];
+
+    add_member(out, STR(",\"tenant\":"), c->tenant);
+    add_member(out, STR(",\"user\":"), c->user);
+    add_member(out, STR(",\"agent\":"), c->actors[0].name);
+    ASSERT(c->n_actors >= 1 && c->n_actors <= CALLER_ACTORS_MAX);
+    for (unsigned i = 1; i < c->n_actors; i++)
+        before[i - 1] = c->actors[i].name;
+    add_list(out, STR(",\"delegates\":"), before, c->n_actors - 1);
+    add_list(out, STR(",\"groups\":"), c->groups, c->n_groups);
+    add_list(out, STR(",\"scopes\":"), c->scopes, c->n_scopes);
+    add_member(out, STR(",\"auth\":"), str_of(caller_auth_name(c->auth)));
+    add_member(out, STR(",\"issuer\":"), c->issuer);
+    add_member(out, STR(",\"client\":"), c->client_id);
+    add_member(out, STR(",\"token\":"), str_of(c->fingerprint));
+}
+
 static struct str put(char **at, struct str s)
 {
     struct str copy = { *at, s.len };
@@ -80,11 +123,16 @@ struct caller *caller_freeze(const struct caller *d)
     size_t scopes_at = actors_at + d->n_actors * sizeof(struct caller_actor);
     size_t groups_at = scopes_at + d->n_scopes * sizeof(struct str);
     size_t text_at = groups_at + d->n_groups * sizeof(struct str);
-    struct caller_box *box = malloc(text_at + text_size(d));
+    struct buf members = BUF_INIT(MEMBERS_KEPT);
     struct caller_actor *actors;
     struct str *scopes, *groups;
+    struct caller_box *box;
     char *at;
 
+    caller_members(d, &members);
+    if (members.overflow)
+        buf_clear(&members);
+    box = malloc(text_at + text_size(d) + members.len);
     ASSERT(box && d->n_actors >= 1 && d->n_actors <= CALLER_ACTORS_MAX && d->n_scopes <= CALLER_SCOPES_MAX &&
         d->n_groups <= CALLER_GROUPS_MAX);
     actors = (struct caller_actor *)((char *)box + actors_at);
@@ -110,7 +158,9 @@ struct caller *caller_freeze(const struct caller *d)
     box->c.agent_hash = hash_bytes(box->c.agent.p, box->c.agent.len);
     box->c.scopes = scopes;
     box->c.groups = groups;
-    ASSERT(at == (char *)box + text_at + text_size(d));
+    box->c.members = put(&at, buf_str(&members));
+    buf_release(&members);
+    ASSERT(at == (char *)box + text_at + text_size(d) + box->c.members.len);
     return &box->c;
 }
 

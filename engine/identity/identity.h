@@ -60,7 +60,12 @@ struct caller {
     uint64_t tenant_hash, agent_hash;   /* hash_bytes() of the names: for who shares something out among them */
     enum caller_auth auth;
     char fingerprint[17];       /* hex of the first 8 bytes of the token's SHA-256; "" without a token */
+    struct str members;         /* caller_members(), at hand; empty when they are long */
 };
+
+/* Who that is, as the members of a JSON object stand behind others: tenant, user, agent, delegates (the agents before),
+ * groups, scopes, auth, issuer, client, token (the fingerprint); what is empty is left out. */
+void caller_members(const struct caller *c, struct buf *out);
 
 struct caller *caller_ref(struct caller *c);            /* any thread; returns c */
 void caller_release(struct caller *c);                  /* accepts NULL */

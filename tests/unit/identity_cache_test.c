@@ -1,4 +1,7 @@
-/* identity_cache_test.c -- tokens that were verified a moment ago: what is found, what is refused, what is given up */
+/*
+ * identity_cache_test.c -- tokens that were verified a moment ago: what is found, what is refused, what is given up;
+ * and what their callers have at hand
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -64,11 +67,60 @@ static void a_full_set_gives_up_what_was_used_longest_ago(void **state)
     cache_destroy(cache);
 }
 
+/* ---- callers ----------------------------------------------------------------------------------------------------- */
+
+/* What records say of a caller: the form is part of the journal's. */
+static void members_stand_as_records_have_them(void **state)
+{
+    const struct caller_actor actors[] = { { STR("cli"), STR_NULL }, { STR("planner"), STR("https://p") } };
+    const struct str groups[] = { STR("a\"b"), STR("c") }, scopes[] = { STR("mail.read") };
+    struct caller draft = {
+        .tenant = STR("acme"), .user = STR("ann"), .actors = actors, .n_actors = 2, .issuer = STR("https://idp"),
+        .client_id = STR("claude"), .scopes = scopes, .n_scopes = 1, .groups = groups, .n_groups = 2,
+        .fingerprint = "0123456789abcdef",
+    };
+    struct buf text = BUF_INIT(4096);
+    struct caller *c = caller_freeze(&draft);
+
+    assert_true(str_is(c->members,
+                       ",\"tenant\":\"acme\",\"user\":\"ann\",\"agent\":\"cli\",\"delegates\":[\"planner\"],"
+                       "\"groups\":[\"a\\\"b\",\"c\"],\"scopes\":[\"mail.read\"],\"auth\":\"jwt\","
+                       "\"issuer\":\"https://idp\",\"client\":\"claude\",\"token\":\"0123456789abcdef\""));
+    caller_members(c, &text);
+    assert_true(str_eq(c->members, buf_str(&text)));
+    caller_release(c);
+    buf_release(&text);
+}
+
+/* What would make a caller large is not kept twice, and said all the same. */
+static void members_that_are_long_are_written_each_time(void **state)
+{
+    struct buf text = BUF_INIT(4096), quotes = BUF_INIT(255);
+    struct caller *c;
+
+    for (int i = 0; i < 255; i++)
+        buf_add_c(&quotes, '"');
+    assert_int_equal(caller_named(STR("t"), buf_str(&quotes), STR("cli"), &c, NULL), OK);
+    caller_members(c, &text);
+    assert_true(c->members.len > 510 && str_eq(c->members, buf_str(&text)));
+    caller_release(c);
+    assert_int_equal(caller_named(STR("t"), buf_str(&quotes), buf_str(&quotes), &c, NULL), OK);
+    assert_int_equal(c->members.len, 0);
+    buf_clear(&text);
+    caller_members(c, &text);
+    assert_int_equal(text.len, strlen(",'tenant':'t','user':'','agent':'','auth':'none','issuer':'none'") + 4 * 255);
+    caller_release(c);
+    buf_release(&text);
+    buf_release(&quotes);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(entries_of_an_older_epoch_are_refused),
         cmocka_unit_test(a_full_set_gives_up_what_was_used_longest_ago),
+        cmocka_unit_test(members_stand_as_records_have_them),
+        cmocka_unit_test(members_that_are_long_are_written_each_time),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

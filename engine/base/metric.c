@@ -151,6 +151,12 @@ static inline size_t bucket_of(int64_t ns)
     return below + (ns > bounds[below].ns);
 }
 
+static NOINLINE void observe_first(enum metric m, unsigned slot, int64_t ns)
+{
+    metric_page(m, slot);
+    metric_observe_at(m, slot, ns);
+}
+
 static inline void observe_at(enum metric m, unsigned slot, int64_t ns)
 {
     struct metric_cells *mine = metric_mine;
@@ -158,8 +164,10 @@ static inline void observe_at(enum metric m, unsigned slot, int64_t ns)
 
     ASSERT((unsigned)m < METRIC_COUNT && metric_kinds[m] == METRIC_HISTOGRAM && slot < METRIC_LABELS_MAX);
     page = mine ? atomic_load_explicit(&mine->pages[m][slot / METRIC_PAGE_SLOTS], memory_order_relaxed) : NULL;
-    if (__builtin_expect(!page, 0))
-        page = metric_page(m, slot);
+    if (__builtin_expect(!page, 0)) {
+        observe_first(m, slot, ns);     /* the last thing that is called: nothing is kept over it */
+        return;
+    }
     cells = page + slot % METRIC_PAGE_SLOTS * HISTOGRAM_CELLS;
     if (ns < 0)
         ns = 0;

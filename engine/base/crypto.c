@@ -35,8 +35,8 @@
 #include "base/check.h"
 #include "base/escape.h"
 
-#ifdef __x86_64__
-#include <immintrin.h>
+#ifdef __SSE2__
+#include <emmintrin.h>
 #endif
 
 enum { HMAC_BLOCK = 64 };
@@ -349,7 +349,7 @@ void crypto_random(void *p, size_t n)
 
 /* ---- bytes as text ---- */
 
-#ifdef __x86_64__
+#ifdef __SSE2__
 static inline __m128i hex_digits(__m128i nibbles)
 {
     __m128i letter = _mm_cmpgt_epi8(nibbles, _mm_set1_epi8(9));
@@ -378,7 +378,7 @@ void buf_add_hex(struct buf *b, const void *p, size_t n)
     if (!to)
         return;
     b->len += n * 2;
-#ifdef __x86_64__
+#ifdef __SSE2__
     for (; n >= 16; n -= 16, from += 16, to += 32)
         hex16(from, to);
 #endif
@@ -405,49 +405,12 @@ enum err hex_decode(struct str s, uint8_t *out, size_t out_len)
 static const char b64_digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 static const char b64url_digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
-#ifdef __x86_64__
-/*
- * Sixteen digits of twelve bytes; sixteen are read (Mula and Lemire, Faster Base64 Encoding and Decoding using AVX2
- * Instructions, 2018).  Each 32 bits get three bytes, which multiplications move to where their six bits belong; then
- * what a digit is above its value is looked up by the range that the value is in.
- */
-__attribute__((target("ssse3"))) static inline void b64_twelve(const uint8_t *from, char *to, const char *digits)
-{
-    const __m128i threes = _mm_setr_epi8(1, 0, 2, 1, 4, 3, 5, 4, 7, 6, 8, 7, 10, 9, 11, 10);
-    const __m128i above = _mm_setr_epi8('a' - 26, '0' - 52, '0' - 52, '0' - 52, '0' - 52, '0' - 52, '0' - 52, '0' - 52,
-                                        '0' - 52, '0' - 52, '0' - 52, (char)(digits[62] - 62), (char)(digits[63] - 63),
-                                        'A', 0, 0);
-    __m128i v = _mm_shuffle_epi8(_mm_loadu_si128((const __m128i *)(const void *)from), threes), range;
-
-    v = _mm_or_si128(_mm_mulhi_epu16(_mm_and_si128(v, _mm_set1_epi32(0x0fc0fc00)), _mm_set1_epi32(0x04000040)),
-                     _mm_mullo_epi16(_mm_and_si128(v, _mm_set1_epi32(0x003f03f0)), _mm_set1_epi32(0x01000010)));
-    range = _mm_or_si128(_mm_subs_epu8(v, _mm_set1_epi8(51)),      /* 26 to 51: 0; then from 1 on, one by one */
-                         _mm_and_si128(_mm_cmpgt_epi8(_mm_set1_epi8(26), v), _mm_set1_epi8(13)));
-    _mm_storeu_si128((__m128i *)(void *)to, _mm_add_epi8(v, _mm_shuffle_epi8(above, range)));
-}
-
-/* How many of n bytes were written, a multiple of twelve. */
-__attribute__((target("ssse3"))) static size_t b64_wide(const uint8_t *p, size_t n, char *to, const char *digits)
-{
-    size_t i = 0;
-
-    for (; i + 16 <= n; i += 12, to += 16)
-        b64_twelve(p + i, to, digits);
-    return i;
-}
-#endif
-
 /* Nothing is written beyond what has been read, if p is as far behind `to` as the text is longer than its n bytes. */
 static void b64_put(const uint8_t *p, size_t n, char *to, const char *digits, bool padded)
 {
-    size_t i = 0, tail = n % 3;
+    size_t tail = n % 3;
 
-#ifdef __x86_64__
-    if (__builtin_cpu_supports("ssse3"))
-        i = b64_wide(p, n, to, digits);
-    to += i / 3 * 4;
-#endif
-    for (; i + 3 <= n; i += 3) {
+    for (size_t i = 0; i + 3 <= n; i += 3) {
         unsigned v = (unsigned)p[i] << 16 | (unsigned)p[i + 1] << 8 | p[i + 2];
 
         *to++ = digits[v >> 18];

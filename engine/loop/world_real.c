@@ -262,10 +262,12 @@ static void real_ring_wait(struct ring *r, ns_t until, void (*complete)(struct o
     reap(r, complete);
 }
 
-/* Work that the kernel left for us to run, or completions. */
+/* Work that the kernel left for us to run, completions, or such as it has kept back. */
 static bool real_ring_ready(const struct ring *r)
 {
-    return (IO_URING_READ_ONCE(*r->uring.sq.kflags) & IORING_SQ_TASKRUN) || io_uring_cq_ready(&r->uring) > 0;
+    unsigned flags = IO_URING_READ_ONCE(*r->uring.sq.kflags);
+
+    return (flags & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) || io_uring_cq_ready(&r->uring) > 0;
 }
 
 static void real_ring_recycle(struct ring *r, unsigned token)

@@ -422,7 +422,7 @@ static inline void rl_granted(struct rl *rl, struct rl_permit *p, int64_t now)
 
 /* ---- stats.c */
 
-void rl_name_note(struct rl *rl, struct rl_id id, const void *key, size_t len);
+void rl_name_note(struct rl *rl, struct rl_id id, const struct rl_ask *ask);
 
 /* ---- queue.c: waiting and serving; all of these need the locks of the waiter's keys unless they say otherwise */
 

@@ -229,7 +229,7 @@ static bool told_begin(struct told *t, struct rl *rl, const struct rl_ask *ask, 
     if (!t->k)
         return false;
     t->l = rl_limit_of(rl, t->k, now);
-    rl_name_note(rl, id, ask->key, ask->key_len);
+    rl_name_note(rl, id, ask);
     if (!learn)
         return true;
     t->ln = rl_learned_get(rl, t->k);

@@ -396,7 +396,7 @@ static inline bool take_quickly(struct rl *rl, struct rl_permit *p, const struct
         p->hold[i] = (struct rl_hold){ .key = keys[i], .check = ids[i].b, .cost = asks[i].cost };
         rl_take_key(p, &p->hold[i], &rl->rules[keys[i]->rule], now);
         if (RL_UNLIKELY(keys[i]->granted % RL_NAME_EVERY == RL_NAME_FROM))
-            rl_name_note(rl, ids[i], asks[i].key, asks[i].key_len);
+            rl_name_note(rl, ids[i], &asks[i]);
     }
     rl_granted(rl, p, now);
     return true;
@@ -414,7 +414,7 @@ static enum rl_result acquire_locked(struct rl_work *work, struct rl_waiter *w, 
         r = decide(work, w);
         for (size_t i = 0; i < n && r != RL_GRANTED; i++)       /* a key that blocks is worth showing */
             if (w->permit.hold[w->blocked].check == ids[i].b)
-                rl_name_note(rl, ids[i], asks[i].key, asks[i].key_len);
+                rl_name_note(rl, ids[i], &asks[i]);
     } else {
         w->blocked = at;
         if (r == RL_TABLE_FULL) {

@@ -130,6 +130,9 @@ struct rl_ask {
     struct rl_id id;            /* set: the key; else it is made of the bytes */
     uint32_t *place;            /* NULL, or memory the caller keeps beside this key's id, zero at first: where the key
                                    was found last, which saves looking for it. Any threads may share it */
+    /* NULL, or with an id: writes the name to show, of which it answers the length (0: none), when one is wanted, which
+       is seldom; `key` is then whatever it needs for that. Locks are held: it must be short and call no rl_ function */
+    size_t (*name)(const struct rl_ask *ask, char to[RL_KEY_MAX]);
 };
 
 /* What was granted. Plain memory of the caller; every field is the library's. */
@@ -260,8 +263,9 @@ int64_t rl_next(struct rl *rl);
 
 /* ------------------------------------------------------------------------------------------------ what they say */
 
-/* In all of these only ask->key, key_len, id and rule count. They answer RL_GRANTED when done, else RL_TABLE_FULL,
-   RL_NO_RULE, or RL_BUSY when memory is out. The key is created if it is unknown, and follows the rule. */
+/* In all of these only ask->key, key_len, id, name and rule count. They answer RL_GRANTED when done, else
+   RL_TABLE_FULL, RL_NO_RULE, or RL_BUSY when memory is out. The key is created if it is unknown, and follows the
+   rule. */
 
 /*
  * The provider asked for silence (Retry-After): nothing is granted on this key before `until`. Never shortens a pause.
@@ -373,7 +377,8 @@ struct rl_key_stats {
 
 void rl_stats(struct rl *rl, struct rl_stats *ret);
 
-/* false: the key is not known (never named, or forgotten because idle). ret->key is `ask->key`. */
+/* false: the key is not known (never named, or forgotten because idle). ret->key is `ask->key`, or NULL where
+   that is not the key's bytes (ask->name). */
 bool rl_key_stats(struct rl *rl, const struct rl_ask *ask, int64_t now, struct rl_key_stats *ret);
 
 /* Calls fn for each key that has something waiting or in flight, is paused or has learned (all: for every key), until

@@ -20,25 +20,46 @@ static struct rl_name *name_set(struct rl *rl, struct rl_id id)
     return &rl->names[(uint32_t)(id.b >> 8) & rl->names_mask & ~(WAYS - 1)];
 }
 
-void rl_name_note(struct rl *rl, struct rl_id id, const void *key, size_t len)
+/* The name to show in memory of its own; NULL: none. */
+static char *name_made(const struct rl_ask *ask, uint16_t *ret_len)
+{
+    char *bytes = malloc(ask->name ? RL_KEY_MAX : ask->key_len), *exact;
+
+    if (!bytes)
+        return NULL;
+    if (!ask->name) {
+        *ret_len = ask->key_len;
+        return memcpy(bytes, ask->key, ask->key_len);
+    }
+    *ret_len = (uint16_t)ask->name(ask, bytes);
+    RL_ASSERT(*ret_len <= RL_KEY_MAX);
+    exact = *ret_len ? realloc(bytes, *ret_len) : NULL;
+    if (!exact)
+        free(bytes);
+    return exact;
+}
+
+void rl_name_note(struct rl *rl, struct rl_id id, const struct rl_ask *ask)
 {
     struct rl_name *set = name_set(rl, id), *at = set;
     char *bytes;
+    uint16_t len;
 
-    if (!key || len == 0 || len > RL_KEY_MAX)
+    if (!ask->name && (!ask->key || ask->key_len == 0 || ask->key_len > RL_KEY_MAX))
         return;
     rl_lock_one(&rl->names_locked);
     rl->names_clock++;
     for (uint32_t i = 0; i < WAYS && !rl_id_eq(at->id, id); i++)
         if (rl_id_eq(set[i].id, id) || rl->names_clock - set[i].used > rl->names_clock - at->used)
             at = &set[i];
-    if (!rl_id_eq(at->id, id) && (bytes = malloc(len)) != NULL) {
+    if (!rl_id_eq(at->id, id) && (bytes = name_made(ask, &len)) != NULL) {
         free(at->bytes);
-        rl->names_bytes += len - at->len;
-        *at = (struct rl_name){ .id = id, .len = (uint16_t)len, .bytes = bytes };
-        memcpy(bytes, key, len);
+        rl->names_bytes += len;
+        rl->names_bytes -= at->len;
+        *at = (struct rl_name){ .id = id, .len = len, .bytes = bytes };
     }
-    at->used = rl->names_clock;
+    if (rl_id_eq(at->id, id))
+        at->used = rl->names_clock;
     rl_unlock_one(&rl->names_locked);
 }
 
@@ -143,8 +164,8 @@ bool rl_key_stats(struct rl *rl, const struct rl_ask *ask, int64_t now, struct r
         describe(rl, k, now, ret);
     rl_unlock(rl, RL_BIT_OF(id));
     if (k) {
-        ret->key = ask->key;
-        ret->key_len = ask->key_len;
+        ret->key = ask->name ? NULL : ask->key;
+        ret->key_len = ask->name ? 0 : ask->key_len;
     }
     return k != NULL;
 }

@@ -227,16 +227,15 @@ static enum err await_budgets(struct call *c)
 
     if (!lines)
         return E_CALL_TOO_LARGE;
-    budgets_begin(c, lines);
     e = budgets_of_policy(c, lines);
     if (!e)
         e = make_admission(c, lines);
     for (unsigned at = 0; !e && at < lines->n; at += RL_ASKS_MAX)
         e = await_lines(c, lines, at, lines->n - at < RL_ASKS_MAX ? lines->n - at : RL_ASKS_MAX);
-    if (!e)
-        e = budgets_of_config(c, lines);
-    if (!e && lines->n)
-        e = await_lines(c, lines, 0, lines->n);
+    if (e)
+        return e;
+    budgets_of_config(c, lines);
+    return lines->n ? await_lines(c, lines, 0, lines->n) : OK;
     return e;
 }
 

@@ -13,7 +13,7 @@
 #include "call/internal.h"
 #include "call/limits.h"
 
-enum { MINUTE_S = 60, HOUR_S = 3600, PARTS_MAX = 3 };
+enum { MINUTE_S = 60, HOUR_S = 3600 };
 
 static const char *const owners[BUDGETS] = { "tenant", "agent", "user" };
 static const char *const kinds[RULES_PER_BUDGET] = { "calls", "writes", "destroys" };
@@ -174,44 +174,26 @@ void budgets_apply(const struct registry *r, struct rl *rl, ns_t now)
 
 /* ---- lines of a call --------------------------------------------------------------------------------------------- */
 
-void budgets_begin(const struct call *c, struct budget_lines *l)
+static size_t line_name(const struct rl_ask *ask, char to[RL_KEY_MAX])
 {
-    struct rl_id tenant = rl_id_of(c->worker->engine->limiter, c->caller->tenant.p, c->caller->tenant.len);
+    const struct budget_line *l = ask->key;
+    const struct caller *w = l->among->call->caller;
+    const struct str parts[] = { w->tenant, STR(""), str_of(l->label), l->part, w->user, w->agent };
 
-    l->scope = rl_id_sub(tenant, "budgets", 7);
+    return key_name(to, parts, l->of ? ARRAY_LEN(parts) : ARRAY_LEN(parts) - 2);
 }
 
-/* What a line's key is shown as; too long a name is not. */
-static struct str line_name(struct call *c, struct str label, const struct str *parts, unsigned n)
+static void add_line(struct budget_lines *l, struct budget_line line, unsigned rule, struct rl_id id)
 {
-    struct str all[3 + 2 * PARTS_MAX] = { c->caller->tenant, STR("||"), label };
-    size_t len = all[0].len + all[1].len + label.len;
+    struct budget_line *to = &l->of[l->n];
 
-    for (unsigned i = 0; i < n; i++) {
-        all[3 + 2 * i] = STR("|");
-        all[4 + 2 * i] = parts[i];
-        len += 1 + parts[i].len;
-    }
-    return len > RL_KEY_MAX ? STR_NULL : arena_cat(&c->deciding, all, 3 + 2 * n);
+    *to = line;
+    to->among = l;
+    l->asks[l->n++] = (struct rl_ask){ .key = to, .rule = (uint16_t)rule, .cost = 1, .id = id, .name = line_name };
 }
 
-/* A line's key: from part to part, below the tenant's budgets. */
-static void add_line(struct call *c, struct budget_lines *l, struct budget_line line, unsigned rule, struct str label,
-                     const struct str *parts, unsigned n)
-{
-    struct rl_id id = rl_id_sub(l->scope, label.p, label.len);
-    struct str text;
-
-    ASSERT(n <= PARTS_MAX);
-    for (unsigned i = 0; i < n; i++)
-        id = rl_id_sub(id, parts[i].p, parts[i].len);
-    text = line_name(c, label, parts, n);
-    l->asks[l->n] = (struct rl_ask){ .key = text.p, .key_len = (uint16_t)text.len, .rule = (uint16_t)rule, .cost = 1,
-                                     .id = id };
-    l->of[l->n++] = line;
-}
-
-static void lines_of_owner(struct call *c, struct budget_lines *l, unsigned owner, struct str name)
+static void lines_of_owner(struct call *c, struct key_scopes *scopes, struct budget_lines *l, unsigned owner,
+                           struct str name)
 {
     const struct admission_rule *r = &c->registry->budgets[owner];
     enum effect effect = c->tool->decl->effect;
@@ -219,26 +201,33 @@ static void lines_of_owner(struct call *c, struct budget_lines *l, unsigned owne
                                              r->writes_per_hour > 0 && effect == EFFECT_WRITES,
                                              r->destroys_per_hour > 0 && effect == EFFECT_DESTROYS };
 
+    _Static_assert((int)KEY_KINDS == (int)BUDGETS * RULES_PER_BUDGET, "a kind of key for each");
     for (unsigned k = 0; k < RULES_PER_BUDGET; k++) {
+        unsigned kind = owner * RULES_PER_BUDGET + k;
+
         if (granted[k])
-            add_line(c, l, (struct budget_line){ .whose = owners[owner], .what = kinds[k] },
-                     owner * RULES_PER_BUDGET + k, str_of(labels[owner][k]), &name, 1);
+            add_line(l, (struct budget_line){ .label = labels[owner][k], .part = name, .whose = owners[owner],
+                                              .what = kinds[k] },
+                     kind, key_below(key_kind(scopes, kind, labels[owner][k]), name));
     }
 }
 
-enum err budgets_of_config(struct call *c, struct budget_lines *ret)
+void budgets_of_config(struct call *c, struct budget_lines *ret)
 {
     const struct tool_budget *b = c->tool->budget;
+    struct key_scopes *scopes = key_scopes(c->worker, c->caller);
 
     _Static_assert(BUDGET_LINES_OF_CONFIG <= RL_ASKS_MAX, "they are asked for at once");
+    ret->call = c;
     ret->n = 0;
-    lines_of_owner(c, ret, BUDGET_TENANT, STR(""));
-    lines_of_owner(c, ret, BUDGET_AGENT, c->caller->agent);
-    lines_of_owner(c, ret, BUDGET_USER, c->caller->user);
+    lines_of_owner(c, scopes, ret, BUDGET_TENANT, STR(""));
+    lines_of_owner(c, scopes, ret, BUDGET_AGENT, c->caller->agent);
+    lines_of_owner(c, scopes, ret, BUDGET_USER, c->caller->user);
     if (b && (b->per_minute || b->per_hour || b->at_once))
-        add_line(c, ret, (struct budget_line){ .whose = "tool", .what = kinds[0] },
-                 RULE_TOOLS + (unsigned)(b - c->registry->tool_budgets), STR("tool calls"), &c->tool->name, 1);
-    return arena_overflowed(&c->deciding) ? E_CALL_TOO_LARGE : OK;
+        add_line(ret, (struct budget_line){ .label = "tool calls", .part = c->tool->name, .whose = "tool",
+                                            .what = kinds[0] },
+                 RULE_TOOLS + (unsigned)(b - c->registry->tool_budgets),
+                 key_below(key_below(scopes->budgets, STR("tool calls")), c->tool->name));
 }
 
 /* Does it count what this call does? */
@@ -256,13 +245,14 @@ static enum err too_many(struct call *c)
 static enum err lines_of_policy(struct call *c, struct budget_lines *l, uint32_t number)
 {
     const struct str id = policy_set_info(c->registry->policy, number).id;
-    const struct str parts[] = { id, c->caller->user, c->caller->agent };
+    struct rl_id scope = key_scopes(c->worker, c->caller)->budgets;
     uint32_t n;
     const struct policy_budget *b = policy_set_budgets(c->registry->policy, number, &n);
 
     for (uint32_t i = 0; i < n; i++) {
         const struct policy_rule *rule = rule_like(c->registry, &b[i]);
         struct str label;
+        struct rl_id key;
 
         if (!counts(&b[i], c->tool->decl->effect))
             continue;
@@ -270,9 +260,12 @@ static enum err lines_of_policy(struct call *c, struct budget_lines *l, uint32_t
         if (l->n == BUDGET_LINES_OF_POLICY)
             return too_many(c);
         label = arena_printf(&c->deciding, "policy %s/%s", policy_budget_what(&b[i]), policy_budget_window(&b[i]));
-        if (label.p)
-            add_line(c, l, (struct budget_line){ "policy", policy_budget_what(&b[i]), &b[i], number },
-                     RULE_POLICIES + (unsigned)(rule - c->registry->policy_rules), label, parts, ARRAY_LEN(parts));
+        if (!label.p)
+            return E_CALL_TOO_LARGE;
+        key = key_below(key_below(key_below(key_below(scope, label), id), c->caller->user), c->caller->agent);
+        add_line(l, (struct budget_line){ .label = label.p, .part = id, .whose = "policy",
+                                          .what = policy_budget_what(&b[i]), .of = &b[i], .policy = number },
+                 RULE_POLICIES + (unsigned)(rule - c->registry->policy_rules), key);
     }
     return OK;
 }
@@ -289,6 +282,7 @@ static bool counted_before(const struct call *c, unsigned side, uint32_t number)
 
 enum err budgets_of_policy(struct call *c, struct budget_lines *ret)
 {
+    ret->call = c;
     ret->n = 0;
     for (unsigned i = 0; i < c->n_sides; i++) {
         const struct policy_decision *d = &c->sides[i];
@@ -302,7 +296,7 @@ enum err budgets_of_policy(struct call *c, struct budget_lines *ret)
                 return e;
         }
     }
-    return arena_overflowed(&c->deciding) ? E_CALL_TOO_LARGE : OK;
+    return OK;
 }
 
 /* ---- refusing ---------------------------------------------------------------------------------------------------- */

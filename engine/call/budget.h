@@ -20,6 +20,9 @@ enum {
 
 /* One budget that counts the call. */
 struct budget_line {
+    const struct budget_lines *among;
+    const char *label;                          /* "agent calls": of its key ... */
+    struct str part;                            /* ... and what follows: the agent's name; the policy's */
     const char *whose;                          /* "tenant", "agent", "user", "tool", "policy" */
     const char *what;                           /* "calls", "writes", "destroys" */
     const struct policy_budget *of;             /* a policy's, whose number is: */
@@ -27,7 +30,7 @@ struct budget_line {
 };
 
 struct budget_lines {
-    struct rl_id scope;         /* that all keys are under: the tenant's budgets */
+    const struct call *call;
     unsigned n;
     struct rl_ask asks[BUDGET_LINES_OF_POLICY];
     struct budget_line of[BUDGET_LINES_OF_POLICY];
@@ -38,11 +41,10 @@ enum err budgets_make(struct registry *r, const struct registry_options *opt, st
 /* Sets the limiter's rules. */
 void budgets_apply(const struct registry *r, struct rl *rl, ns_t now);
 
-/* Before lines are asked for: what their keys are under. */
-void budgets_begin(const struct call *c, struct budget_lines *l);
-/* The budgets of configuration that count this call: at most RL_ASKS_MAX. E_CALL_TOO_LARGE. */
-enum err budgets_of_config(struct call *c, struct budget_lines *ret);
-/* Those of the policies that permit it. E_POLICY_DENIED: more than are looked at. */
+/* The budgets of configuration that count this call: at most RL_ASKS_MAX. What the limiter shows a line's key as is
+ * made from the line when it wants to: `ret` stays where it is while it is asked for. */
+void budgets_of_config(struct call *c, struct budget_lines *ret);
+/* Those of the policies that permit it. E_POLICY_DENIED: more than are looked at; E_CALL_TOO_LARGE. */
 enum err budgets_of_policy(struct call *c, struct budget_lines *ret);
 /* "the agent's budget of writes", "policy "x", which permits 5 writes per hour to this user and agent". */
 void budget_name(const struct call *c, const struct budget_line *line, struct buf *to);

@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "base/err.h"
+#include "call/keys.h"
 #include "call/overload.h"
 #include "loop/lag.h"
 
@@ -72,6 +73,7 @@ struct worker {
     bool draining;
     struct overload overload;
     struct lag lag;
+    struct key_cache keys;
     struct refusals {                       /* of nobody in particular: recorded one by one only so often */
         ns_t second;
         unsigned recorded, skipped;

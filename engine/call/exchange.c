@@ -123,7 +123,7 @@ static void name_limit(const struct permit_asked *p, unsigned i, struct call *c,
 {
     const struct attempt *a = p->of;
 
-    buf_addf(to, "the limit %s of %s", a->asked.of[i]->name, a->p->decl->name);
+    buf_addf(to, "the limit %s of %s", a->asked.of[i].limit->name, a->p->decl->name);
 }
 
 /* All limits that the request falls under, at once or not at all. */

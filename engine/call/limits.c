@@ -225,10 +225,13 @@ static struct rl_rule rule_of(const struct provider_conf *p, const struct limit_
     return rule;
 }
 
-void registry_apply_limits(const struct registry *r, struct rl *rl, ns_t now)
+void registry_apply_limits(struct registry *r, struct rl *rl, ns_t now)
 {
     budgets_apply(r, rl, now);
     for (size_t i = 0; i < r->n_providers; i++) {
+        struct str provider = str_of(r->providers[i].decl->name);
+
+        r->providers[i].everybody = key_below(rl_id_of(rl, provider.p, provider.len), STR("provider"));
         for (unsigned k = 0; k < r->providers[i].n_limits; k++) {
             struct rl_rule rule = rule_of(&r->providers[i], &r->providers[i].limits[k]);
 
@@ -293,36 +296,30 @@ static struct str resource_of(const struct exchange *x, const struct request_con
     return name.len > RESOURCE_MAX ? str_n(name.p, RESOURCE_MAX) : name;
 }
 
-/* What a limit's key is shown as; too long a name is not. */
-static struct str limit_name(struct call *c, const struct provider_conf *p, const struct limit_conf *l,
-                             struct str narrower)
+/* "tenant|provider|account|limit", and what narrows it behind. */
+static size_t limit_name(const struct rl_ask *ask, char to[RL_KEY_MAX])
 {
-    struct str tenant = l->scope == PER_PROVIDER ? STR("") : c->caller->tenant,
-               account = l->scope == PER_PROVIDER || l->scope == PER_TENANT ? STR("") : c->account.id,
-               name = ARENA_CAT(&c->arena, tenant, STR("|"), str_of(p->decl->name), STR("|"), account, STR("|"),
-                                str_of(l->name), narrow(l->scope) ? STR("|") : STR(""), narrower);
+    const struct limit_asked *l = ask->key;
+    const struct call *c = l->among->call;
+    enum limit_scope scope = l->limit->scope;
+    const struct str parts[] = { scope == PER_PROVIDER ? STR("") : c->caller->tenant,
+                                 str_of(c->tool->provider->decl->name),
+                                 scope == PER_PROVIDER || scope == PER_TENANT ? STR("") : c->account.id,
+                                 str_of(l->limit->name), l->narrower };
 
-    return name.len > RL_KEY_MAX ? STR_NULL : name;
+    return key_name(to, parts, ARRAY_LEN(parts) - !narrow(scope));
 }
 
-static struct rl_id sub(struct rl_id scope, struct str part)
-{
-    return rl_id_sub(scope, part.p, part.len);
-}
-
-/* Ids that keys are made from. All but the provider's own begin with the tenant, and so are under one lock. */
+/* Ids that keys are made from. */
 struct scopes {
     struct rl_id provider, tenant, account;
 };
 
 static void make_scopes(struct call *c, const struct provider_conf *p, struct scopes *ret)
 {
-    const struct rl *rl = c->worker->engine->limiter;
-    struct str provider = str_of(p->decl->name), tenant = c->caller->tenant;
-
-    ret->provider = sub(rl_id_of(rl, provider.p, provider.len), STR("provider"));
-    ret->tenant = sub(sub(rl_id_of(rl, tenant.p, tenant.len), STR("limits")), provider);
-    ret->account = sub(ret->tenant, c->account.id);
+    ret->provider = p->everybody;
+    ret->tenant = key_below(key_scopes(c->worker, c->caller)->limits, str_of(p->decl->name));
+    ret->account = key_below(ret->tenant, c->account.id);
 }
 
 /* Of the i-th limit of the provider; what is narrower than an account is named by it. */
@@ -339,7 +336,7 @@ static struct rl_id limit_id(const struct scopes *s, enum limit_scope scope, uns
         return rl_id_nth(s->account, n);
     case PER_METHOD:
     case PER_RESOURCE:
-        return rl_id_nth(sub(s->account, narrower), n);
+        return rl_id_nth(key_below(s->account, narrower), n);
     }
     UNREACHABLE();
 }
@@ -351,28 +348,28 @@ enum err limits_ask(struct call *c, const struct provider_conf *p, const struct 
     struct scopes scopes;
 
     make_scopes(c, p, &scopes);
+    ret->call = c;
     ret->n = 0;
-    ret->asks = ARENA_ARRAY(&c->arena, struct rl_ask, p->n_limits);
-    ret->of = ARENA_ARRAY(&c->arena, const struct limit_conf *, p->n_limits);
-    if (!ret->asks || !ret->of)
+    ret->asks = arena_alloc(&c->arena, p->n_limits * sizeof(*ret->asks));
+    ret->of = arena_alloc(&c->arena, p->n_limits * sizeof(*ret->of));
+    if (p->n_limits && (!ret->asks || !ret->of))
         return E_CALL_TOO_LARGE;
     for (unsigned i = 0; i < p->n_limits; i++) {
         const struct limit_conf *l = &p->limits[i];
-        struct str narrower = STR(""), name;
+        struct limit_asked *of = &ret->of[ret->n];
 
         if ((!l->amount && !l->concurrency && !l->spacing_ms) || (narrow(l->scope) && !(row && row->limits & 1u << i)))
             continue;
+        *of = (struct limit_asked){ ret, l, STR("") };
         if (l->scope == PER_RESOURCE)
-            narrower = resource_of(x, row, first);
+            of->narrower = resource_of(x, row, first);
         else if (l->scope == PER_METHOD)
-            narrower = str_of(row->decl->request);
-        name = limit_name(c, p, l, narrower);
-        ret->asks[ret->n] = (struct rl_ask){ .key = name.p, .key_len = (uint16_t)name.len, .rule = l->rule,
-                                             .cost = (uint32_t)(l->spacing_ms ? 1 : cost_of(l, row, c->tool->decl)),
-                                             .id = limit_id(&scopes, l->scope, i, narrower) };
-        ret->of[ret->n++] = l;
+            of->narrower = str_of(row->decl->request);
+        ret->asks[ret->n++] = (struct rl_ask){ .key = of, .rule = l->rule, .name = limit_name,
+                                               .cost = (uint32_t)(l->spacing_ms ? 1 : cost_of(l, row, c->tool->decl)),
+                                               .id = limit_id(&scopes, l->scope, i, of->narrower) };
     }
-    return arena_overflowed(&c->arena) ? E_CALL_TOO_LARGE : OK;
+    return OK;
 }
 
 /* ---- what answers teach ------------------------------------------------------------------------------------------ */
@@ -382,8 +379,8 @@ const struct rl_ask *limits_concerned(const struct limits_asked *a, const char *
     static const enum limit_scope order[] = { PER_RESOURCE, PER_METHOD, PER_ACCOUNT, PER_TENANT, PER_PROVIDER };
 
     for (unsigned i = 0; name && i < a->n; i++) {
-        if (strcmp(a->of[i]->name, name) == 0) {
-            *ret = a->of[i];
+        if (strcmp(a->of[i].limit->name, name) == 0) {
+            *ret = a->of[i].limit;
             return &a->asks[i];
         }
     }
@@ -391,10 +388,10 @@ const struct rl_ask *limits_concerned(const struct limits_asked *a, const char *
         const struct rl_ask *found = NULL;
 
         for (unsigned i = 0; i < a->n; i++) {
-            if (a->of[i]->scope != order[o] || (found && ((*ret)->amount || !a->of[i]->amount)))
+            if (a->of[i].limit->scope != order[o] || (found && ((*ret)->amount || !a->of[i].limit->amount)))
                 continue;                   /* of two of a kind, the one with a rate */
             found = &a->asks[i];
-            *ret = a->of[i];
+            *ret = a->of[i].limit;
         }
         if (found)
             return found;
@@ -444,11 +441,11 @@ void limits_heard(struct call *c, const struct limits_asked *a, enum answer ans,
 
     for (unsigned i = 0; i < a->n; i++) {
         quotas[i] = (struct quota_seen){ -1, -1, -1 };
-        if (!a->of[i]->decl->told || !info->header)
+        if (!a->of[i].limit->decl->told || !info->header)
             continue;
         if (!clock)
             clock = quota_clock(info_field, info, loop_wall_ms());
-        quota_read(a->of[i]->decl->told, info_field, info, clock, &quotas[i]);
+        quota_read(a->of[i].limit->decl->told, info_field, info, clock, &quotas[i]);
     }
     for (unsigned i = 0; i < a->n; i++)
         if (quotas[i].limit >= 0 || quotas[i].remaining >= 0)

@@ -14,8 +14,13 @@
 
 /* What one exchange asks of its provider's limits: all at once or not at all. */
 struct limits_asked {
+    const struct call *call;
     struct rl_ask *asks;
-    const struct limit_conf **of;
+    struct limit_asked {
+        const struct limits_asked *among;
+        const struct limit_conf *limit;
+        struct str narrower;            /* method or resource, for limits of those */
+    } *of;
     unsigned n;
 };
 
@@ -25,7 +30,8 @@ enum err limits_make(struct provider_conf *p, const struct provider_setup *s, st
 /* What names a rule of the limiter across restarts: a hash (FNV-1a) of the parts, one behind the other; never 0. */
 uint64_t limits_tag(const struct str *parts, size_t n);
 
-/* Asks and keys live in the call's arena. E_CALL_TOO_LARGE. */
+/* Asks live in the call's arena; what the limiter shows a key as is made from them and `ret`, which stays where it is.
+ * E_CALL_TOO_LARGE. */
 enum err limits_ask(struct call *c, const struct provider_conf *p, const struct exchange *x, struct limits_asked *ret);
 
 /* The row that a request falls under, or NULL. path: as the connector wrote it, a query is ignored. *ret_first: what

@@ -72,6 +72,7 @@ struct provider_conf {
     struct fetch_guard guard;
     struct limit_conf limits[LIMITS_MAX];
     unsigned n_limits;
+    struct rl_id everybody;             /* that keys of limits of its own are under, once they are applied */
     struct request_conf requests[REQUESTS_MAX];
     unsigned n_requests;
     unsigned index;                     /* among all that are linked in */
@@ -150,7 +151,7 @@ void registry_unref(struct registry *r);
 const struct tool *registry_tool(const struct registry *r, struct str name);
 const struct provider_conf *registry_provider(const struct registry *r, struct str name);
 /* Sets every rule of the snapshot in the limiter; what was used stays used. */
-void registry_apply_limits(const struct registry *r, struct rl *rl, ns_t now);
+void registry_apply_limits(struct registry *r, struct rl *rl, ns_t now);
 /* How many tools the linker put in: compared at start with what the build counted. */
 size_t registry_linked_tools(void);
 

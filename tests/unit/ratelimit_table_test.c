@@ -253,6 +253,74 @@ static void test_visit_shows_what_is_busy(void **state)
     rl_free(rl);
 }
 
+/* A name that is made when it is wanted. */
+static unsigned names_made;
+
+static size_t name_of(const struct rl_ask *ask, char to[RL_KEY_MAX])
+{
+    const char *name = ask->key;
+
+    names_made++;
+    memcpy(to, name, strlen(name));
+    return strlen(name);
+}
+
+struct named {
+    char of[2][64];
+    unsigned n, unnamed;
+};
+
+static bool note_named(void *arg, const struct rl_key_stats *s)
+{
+    struct named *got = arg;
+
+    if (s->key && got->n < 2)
+        snprintf(got->of[got->n++], sizeof(got->of[0]), "%.*s", (int)s->key_len, (const char *)s->key);
+    got->unnamed += !s->key;
+    return true;
+}
+
+static void test_a_name_is_made_once_and_only_for_a_key_worth_showing(void **state)
+{
+    struct rl *rl = make();
+    struct rl_id scope = rl_id_of(rl, "tenant", 6);
+    struct rl_ask asks[] = {
+        { .key = "tenant|free", .rule = 2, .cost = 1, .id = rl_id_nth(scope, 1), .name = name_of },
+        { .key = "tenant|full", .rule = 1, .cost = 1, .id = rl_id_nth(scope, 2), .name = name_of },
+        { .key = "", .rule = 1, .cost = 1, .id = rl_id_nth(scope, 3), .name = name_of },
+    };
+    struct rl_waiter w[4] = { { .wake = on_wake }, { .wake = on_wake }, { .wake = on_wake }, { .wake = on_wake } };
+    struct rl_key_stats stats;
+    struct named got = { 0 };
+
+    (void)state;
+    names_made = 0;
+    rule_cap(rl, 1, 1, 0);
+    rule_cap(rl, 2, 100, 0);
+    assert_int_equal(rl_acquire(rl, &w[0], asks, 2, 0, 0), RL_GRANTED);
+    assert_int_equal(names_made, 0);
+    assert_int_equal(rl_acquire(rl, &w[1], asks, 2, RL_FOREVER, 0), RL_QUEUED);
+    assert_int_equal(rl_acquire(rl, &w[2], asks, 2, 0, 0), RL_LATE);
+    assert_int_equal(names_made, 1);
+    rl_visit(rl, false, 0, note_named, &got);
+    assert_int_equal(got.n, 1);
+    assert_string_equal(got.of[0], "tenant|full");
+    assert_int_equal(rl_pause(rl, &asks[0], S, 0), RL_GRANTED);
+    assert_int_equal(names_made, 2);
+    assert_int_equal(rl_pause(rl, &asks[2], S, 0), RL_GRANTED);      /* none after all */
+    assert_int_equal(names_made, 3);
+    got = (struct named){ 0 };
+    rl_visit(rl, true, 0, note_named, &got);
+    assert_int_equal(got.n, 2);
+    assert_int_equal(got.unnamed, 1);
+    assert_true(rl_key_stats(rl, &asks[0], 0, &stats));
+    assert_null(stats.key);
+    done(rl, &w[0], S);
+    assert_int_equal(w[1].result, RL_GRANTED);
+    done(rl, &w[1], S);
+    rl_free(rl);
+}
+
 static size_t gone;
 
 static void count_wake(struct rl_waiter *w)
@@ -298,6 +366,7 @@ int main(void)
         cmocka_unit_test(test_composed_ids),
         cmocka_unit_test(test_the_queue_is_ordered_and_shallow),
         cmocka_unit_test(test_visit_shows_what_is_busy),
+        cmocka_unit_test(test_a_name_is_made_once_and_only_for_a_key_worth_showing),
         cmocka_unit_test(test_very_many_waiters_on_one_key),
     };
 

@@ -1,0 +1,46 @@
+/*
+ * keys.h -- keys of the limiter: the ids that they are made from, and what they are shown as
+ *
+ * All keys of a tenant are made from its id, so that they are under one lock (ratelimit.h), and below that from a few
+ * others that are the same for all its calls.  A worker keeps those of the tenants it has seen last: a miss costs the
+ * hashing that every call would else do.
+ */
+#ifndef CALL_KEYS_H
+#define CALL_KEYS_H
+
+#include "identity/identity.h"
+#include "ratelimit/ratelimit.h"
+
+struct worker;
+
+enum {
+    KEY_KINDS = 9,                      /* of a call's own budgets: three of tenant, agent and user each */
+    KEY_TENANTS = 64,                   /* that a worker keeps the ids of: 17 KB */
+};
+
+struct key_scopes {
+    struct rl_id limits;                /* of providers; the tenant's own keys are below it, and not everybody's */
+    struct rl_id budgets;
+    struct rl_id kinds[KEY_KINDS];      /* below budgets: key_kind() */
+    size_t tenant_len;
+    char tenant[IDENTITY_TENANT_MAX];
+};
+
+struct key_cache {
+    struct key_scopes of[KEY_TENANTS];
+};
+
+/* The ids of the caller's tenant, of this engine's limiter. Good until the task waits. */
+struct key_scopes *key_scopes(struct worker *w, const struct caller *caller);
+/* What is below the tenant's budgets by that name, which is always the same for `kind`. */
+struct rl_id key_kind(struct key_scopes *s, unsigned kind, const char *name);
+
+static inline struct rl_id key_below(struct rl_id scope, struct str part)
+{
+    return rl_id_sub(scope, part.p, part.len);
+}
+
+/* What a key is shown as: its parts with "|" between them. Too long a name is not: 0. */
+size_t key_name(char to[RL_KEY_MAX], const struct str *parts, size_t n);
+
+#endif

@@ -1,0 +1,89 @@
+/* call_keys_test.c -- ids that a worker keeps are those that hashing gives; names of keys */
+#include "base_test.h"
+
+#include <stdlib.h>
+
+#include "base/map.h"
+#include "call/engine.h"
+
+static struct caller caller_of(const char *tenant)
+{
+    struct caller c = { .tenant = str_of(tenant) };
+
+    c.tenant_hash = hash_bytes(c.tenant.p, c.tenant.len);
+    return c;
+}
+
+static void assert_id(struct rl_id got, struct rl_id want)
+{
+    assert_true(got.a == want.a && got.b == want.b);
+}
+
+/* Thousands of tenants, many of whom take each other's place. */
+static void test_ids_are_those_of_hashing(void **state)
+{
+    static const char *const kinds[] = { "tenant calls", "agent calls", "user destroys" };
+    const struct rl_config config = { .seed = { 7, 11 } };
+    struct engine engine = { .limiter = rl_new(&config) };
+    struct worker *w = calloc(1, sizeof(*w));
+
+    (void)state;
+    assert_non_null(engine.limiter);
+    assert_non_null(w);
+    w->engine = &engine;
+    srand(3);
+    for (int i = 0; i < 20000; i++) {
+        char name[IDENTITY_TENANT_MAX + 1];
+        struct caller c;
+        struct key_scopes *s;
+        struct rl_id tenant, budgets;
+        unsigned kind = (unsigned)rand() % 3;
+
+        snprintf(name, sizeof(name), "%.*s%d", rand() % 60, "tenant-of-a-name-that-is-as-long-as-a-tenant-may-be-called",
+                 rand() % 300);
+        c = caller_of(name);
+        s = key_scopes(w, &c);
+        tenant = rl_id_of(engine.limiter, name, strlen(name));
+        budgets = rl_id_sub(tenant, "budgets", 7);
+        assert_id(s->limits, rl_id_sub(tenant, "limits", 6));
+        assert_id(s->budgets, budgets);
+        assert_id(key_kind(s, kind, kinds[kind]), rl_id_sub(budgets, kinds[kind], strlen(kinds[kind])));
+        assert_id(key_below(s->limits, STR("outlook")), rl_id_sub(s->limits, "outlook", 7));
+    }
+    rl_free(engine.limiter);
+    free(w);
+}
+
+static void test_names(void **state)
+{
+    char to[RL_KEY_MAX], part[RL_KEY_MAX];
+    struct str parts[] = { STR("acme"), STR(""), STR("agent calls"), STR("claude") };
+
+    (void)state;
+    assert_str(str_n(to, key_name(to, parts, 4)), "acme||agent calls|claude");
+    parts[3] = STR("");
+    assert_str(str_n(to, key_name(to, parts, 4)), "acme||agent calls|");
+    parts[1] = STR_NULL;
+    assert_str(str_n(to, key_name(to, parts, 2)), "acme|");
+    assert_int_equal(key_name(to, parts, 0), 0);
+
+    memset(part, 'x', sizeof(part));
+    parts[0] = str_n(part, RL_KEY_MAX);
+    assert_int_equal(key_name(to, parts, 1), RL_KEY_MAX);
+    assert_int_equal(key_name(to, parts, 2), 0);
+    parts[0] = STR("y");
+    parts[1] = str_n(part, RL_KEY_MAX - 2);
+    assert_int_equal(key_name(to, parts, 2), RL_KEY_MAX);
+    parts[1] = str_n(part, RL_KEY_MAX - 1);
+    assert_int_equal(key_name(to, parts, 2), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_ids_are_those_of_hashing),
+        cmocka_unit_test(test_names),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -104,7 +104,7 @@ static enum err head_done(struct reader *r, const struct http_head *h, struct st
 /* Parses one head off `in`, of which r->parsed bytes were looked at before. *ret_used: 0 if more is needed. */
 static enum err head_parse(struct reader *r, struct str in, size_t *ret_used)
 {
-    struct http_head head;
+    UNSET struct http_head head;
     enum http_fault why;
     int n = 0;
 

@@ -356,7 +356,7 @@ static size_t take_head(struct conn *c, struct str in)
     static const struct str go_on = STR("HTTP/1.1 100 Continue\r\n\r\n");
     struct http_body framing;
     enum http_fault why = HTTP_FAULT_NONE;
-    struct http_head head;
+    UNSET struct http_head head;
     size_t head_max = c->srv->opt.head_max;
     int n;
 

@@ -83,14 +83,6 @@ static inline bool is_value_char(unsigned char c)
     return c >= 0x20 ? c != 0x7f : c == '\t';
 }
 
-bool http_is_value(struct str s)
-{
-    for (size_t i = 0; i < s.len; i++)
-        if (!is_value_char((unsigned char)s.p[i]))
-            return false;
-    return true;
-}
-
 static inline bool is_target_char(unsigned char c)
 {
     return c > 0x20 && c < 0x7f && c != '#';
@@ -122,6 +114,11 @@ static const char *skip_value(const char *p, const char *end)
     return p;
 }
 
+bool http_is_value(struct str s)
+{
+    return s.len == 0 || skip_value(s.p, s.p + s.len) == s.p + s.len;
+}
+
 static const char *skip_target(const char *p, const char *end)
 {
     while (p < end && is_target_char((unsigned char)*p))
@@ -129,8 +126,26 @@ static const char *skip_target(const char *p, const char *end)
     return p;
 }
 
+/* Names are letters, digits and '-' but for a few: those sixteen at a time, whatever else by the table. */
 static const char *skip_token(const char *p, const char *end, unsigned kind)
 {
+#ifdef __SSE2__
+    while (end - p >= 16) {
+        __m128i v = _mm_loadu_si128((const __m128i *)(const void *)p);
+        __m128i letter = _mm_sub_epi8(_mm_or_si128(v, _mm_set1_epi8(0x20)), _mm_set1_epi8('a'));
+        __m128i digit = _mm_sub_epi8(v, _mm_set1_epi8('0'));
+        __m128i is_letter = _mm_cmpeq_epi8(_mm_min_epu8(letter, _mm_set1_epi8('z' - 'a')), letter);
+        __m128i is_digit = _mm_cmpeq_epi8(_mm_min_epu8(digit, _mm_set1_epi8(9)), digit);
+        __m128i fits = _mm_or_si128(_mm_or_si128(is_letter, is_digit), _mm_cmpeq_epi8(v, _mm_set1_epi8('-')));
+        unsigned others = (unsigned)_mm_movemask_epi8(fits) ^ 0xffff;
+
+        if (others) {
+            p += __builtin_ctz(others);
+            break;
+        }
+        p += 16;
+    }
+#endif
     while (p < end && is_token[(unsigned char)*p] & kind)
         p++;
     return p;
@@ -144,6 +159,7 @@ enum step { GO, MORE, BAD, END };
 struct cursor {
     const char *base, *p, *end;         /* start of the head, where we are, end of what is there */
     const char *stop;                   /* no byte of this line may stand here or behind: its limit */
+    const char *limit;                  /* the nearer of the two */
     enum http_fault too_long;           /* what passing `stop` is called */
     enum http_fault fault;
 };
@@ -154,7 +170,7 @@ static enum step refuse(struct cursor *c, enum http_fault f)
     return BAD;
 }
 
-/* Starts a line at c->p. From here on c->end is cut to the line's limit, `limit` below. */
+/* Starts a line at c->p. */
 static void line_begin(struct cursor *c, enum http_fault too_long)
 {
     const char *head_stop = c->base + HTTP_HEAD_MAX;
@@ -165,31 +181,27 @@ static void line_begin(struct cursor *c, enum http_fault too_long)
         c->stop = head_stop;
         c->too_long = HTTP_FAULT_HEAD_LONG;
     }
-}
-
-static const char *limit(const struct cursor *c)
-{
-    return c->end < c->stop ? c->end : c->stop;
+    c->limit = c->end < c->stop ? c->end : c->stop;
 }
 
 /* Another byte of this line is needed and c->p is at the limit. */
 static enum step ran_out(struct cursor *c)
 {
-    ASSERT(c->p == limit(c));
+    ASSERT(c->p == c->limit);
     return c->p == c->stop ? refuse(c, c->too_long) : MORE;
 }
 
 /* c->p is at what must be the CRLF of the line; `otherwise` names what any other byte is. */
 static enum step line_end(struct cursor *c, enum http_fault otherwise)
 {
-    if (c->p == limit(c))
+    if (c->p == c->limit)
         return ran_out(c);
     if (*c->p == '\n')
         return refuse(c, HTTP_FAULT_BARE_LF);
     if (*c->p != '\r')
         return refuse(c, otherwise);
     c->p++;
-    if (c->p == limit(c))
+    if (c->p == c->limit)
         return ran_out(c);
     if (*c->p != '\n')
         return refuse(c, HTTP_FAULT_BARE_CR);
@@ -203,10 +215,15 @@ static enum step version(struct cursor *c, unsigned *ret_minor)
     static const char form[] = "HTTP/d.d";
     const char *start = c->p;
 
+    if (c->limit - start >= 8 && memcmp(start, "HTTP/1.1", 8) == 0) {       /* as nearly all are */
+        c->p += 8;
+        *ret_minor = 1;
+        return GO;
+    }
     for (size_t i = 0; i < sizeof(form) - 1; i++, c->p++) {
         bool ok;
 
-        if (c->p == limit(c))
+        if (c->p == c->limit)
             return ran_out(c);
         ok = form[i] == 'd' ? *c->p >= '0' && *c->p <= '9' : *c->p == form[i];
         if (!ok)
@@ -218,6 +235,19 @@ static enum step version(struct cursor *c, unsigned *ret_minor)
     return GO;
 }
 
+static void remember(struct http_head *h, struct str name)
+{
+    unsigned mark = http_name_mark(name);
+    uint64_t bit = 1ULL << mark;
+
+    if (h->marks & bit)
+        h->again |= bit;
+    else
+        h->first[mark] = (uint8_t)h->n_headers;
+    h->marks |= bit;
+    h->n_headers++;
+}
+
 /* One field line, or the empty line: END. */
 static enum step field(struct cursor *c, struct http_head *h, bool request)
 {
@@ -226,7 +256,7 @@ static enum step field(struct cursor *c, struct http_head *h, bool request)
     enum step s;
 
     line_begin(c, HTTP_FAULT_LINE_LONG);
-    if (c->p == limit(c))
+    if (c->p == c->limit)
         return ran_out(c);
     if (*c->p == '\r' || *c->p == '\n') {
         s = line_end(c, HTTP_FAULT_NAME);
@@ -238,9 +268,9 @@ static enum step field(struct cursor *c, struct http_head *h, bool request)
         return refuse(c, HTTP_FAULT_FIELDS_MANY);
     f = &h->headers[h->n_headers];
 
-    c->p = skip_token(c->p, limit(c), request ? PLAIN : TOKEN);
+    c->p = skip_token(c->p, c->limit, request ? PLAIN : TOKEN);
     f->name = str_n(start, (size_t)(c->p - start));
-    if (c->p == limit(c))
+    if (c->p == c->limit)
         return ran_out(c);
     if (request && *c->p == '_')
         return refuse(c, HTTP_FAULT_NAME_UNDERSCORE);
@@ -250,13 +280,11 @@ static enum step field(struct cursor *c, struct http_head *h, bool request)
         return refuse(c, HTTP_FAULT_NAME);
     start = ++c->p;
 
-    c->p = skip_value(c->p, limit(c));
+    c->p = skip_value(c->p, c->limit);
     f->value = str_trim(str_n(start, (size_t)(c->p - start)));
     s = line_end(c, HTTP_FAULT_VALUE);
-    if (s == GO) {
-        h->n_headers++;
-        h->marks |= http_name_mark(f->name);
-    }
+    if (s == GO)
+        remember(h, f->name);
     return s;
 }
 
@@ -272,12 +300,12 @@ static enum step fields(struct cursor *c, struct http_head *h, bool request)
 
 /* ---- fields, by name --------------------------------------------------------------------------------------------- */
 
-const struct http_header *http_head_among(const struct http_head *h, struct str want, unsigned *ret_n)
+const struct http_header *http_head_among(const struct http_head *h, struct str want, unsigned mark, unsigned *ret_n)
 {
     const struct http_header *first = NULL;
-    unsigned n = 0;
+    unsigned n = 0, end = h->again >> mark & 1 ? h->n_headers : h->first[mark] + 1u;
 
-    for (unsigned i = 0; i < h->n_headers; i++) {
+    for (unsigned i = h->first[mark]; i < end; i++) {
         if (!str_ieq(h->headers[i].name, want))
             continue;
         if (n++ == 0)
@@ -316,9 +344,10 @@ bool http_list_has(struct str list, const char *word)
 
 bool http_head_keeps(const struct http_head *h)
 {
+    const struct http_header *first = http_head_find(h, "connection", NULL);
     bool keep = h->minor == 1;
 
-    for (unsigned i = 0; i < h->n_headers; i++) {
+    for (unsigned i = first ? (unsigned)(first - h->headers) : h->n_headers; i < h->n_headers; i++) {
         if (!str_ieq(h->headers[i].name, STR("connection")))
             continue;
         if (http_list_has(h->headers[i].value, "close"))
@@ -439,19 +468,19 @@ static enum step request_line(struct cursor *c, struct http_head *h, struct str 
     enum step s;
 
     line_begin(c, HTTP_FAULT_TARGET_LONG);
-    c->p = skip_token(c->p, limit(c), TOKEN);
+    c->p = skip_token(c->p, c->limit, TOKEN);
     h->method = str_n(start, (size_t)(c->p - start));
     if (h->method.len > HTTP_METHOD_MAX)
         return refuse(c, HTTP_FAULT_METHOD);
-    if (c->p == limit(c))
+    if (c->p == c->limit)
         return ran_out(c);
     if (*c->p != ' ' || h->method.len == 0)
         return refuse(c, HTTP_FAULT_METHOD);
 
     start = ++c->p;
-    c->p = skip_target(c->p, limit(c));
+    c->p = skip_target(c->p, c->limit);
     h->target = str_n(start, (size_t)(c->p - start));
-    if (c->p == limit(c))
+    if (c->p == c->limit)
         return ran_out(c);
     if (*c->p != ' ')
         return refuse(c, *c->p == '\r' || *c->p == '\n' ? HTTP_FAULT_VERSION_FORM : HTTP_FAULT_TARGET_CHAR);
@@ -476,22 +505,22 @@ static enum step status_line(struct cursor *c, struct http_head *h)
     s = version(c, &h->minor);
     if (s != GO)
         return s;
-    if (c->p == limit(c))
+    if (c->p == c->limit)
         return ran_out(c);
     if (*c->p != ' ')
         return refuse(c, HTTP_FAULT_VERSION_FORM);
     start = ++c->p;
     for (unsigned i = 0; i < 3; i++, c->p++) {
-        if (c->p == limit(c))
+        if (c->p == c->limit)
             return ran_out(c);
         if (*c->p < (i == 0 ? '1' : '0') || *c->p > '9')
             return refuse(c, HTTP_FAULT_STATUS);
     }
     h->status = (start[0] - '0') * 100 + (start[1] - '0') * 10 + (start[2] - '0');
     h->reason = STR_NULL;
-    if (c->p < limit(c) && *c->p == ' ') {
+    if (c->p < c->limit && *c->p == ' ') {
         start = ++c->p;
-        c->p = skip_value(c->p, limit(c));
+        c->p = skip_value(c->p, c->limit);
         h->reason = str_n(start, (size_t)(c->p - start));
     }
     return line_end(c, HTTP_FAULT_STATUS);
@@ -504,7 +533,7 @@ static void head_begin(struct cursor *c, struct str in, struct http_head *h)
     h->status = 0;
     h->minor = 0;
     h->n_headers = 0;
-    h->marks = 0;
+    h->marks = h->again = 0;
 }
 
 static int head_end(const struct cursor *c, enum step s, enum http_fault *why)

@@ -98,7 +98,10 @@ struct http_head {
     /* both */
     unsigned minor;                     /* HTTP/1.minor: 0 or 1 */
     unsigned n_headers;
-    uint64_t marks;                     /* a bit for each field's name, see http_name_mark() */
+    /* What finds a field by its name: http_name_mark() is a bit, here that of each name, and of each that has been met
+     * twice; first[] says where the first of a mark stands. Of marks that are not there it is not set. */
+    uint64_t marks, again;
+    uint8_t first[64];
     struct http_header headers[HTTP_HEADERS_MAX];
 };
 
@@ -114,23 +117,25 @@ int http_parse_response_head(struct str in, struct http_head *ret, enum http_fau
  * bytes. */
 bool http_head_worth(struct str in, size_t seen);
 
-/* One bit of 64, the same for a name in any case: most names that a head lacks are known to be missing by it. */
-static inline uint64_t http_name_mark(struct str name)
+/* One of 64, the same for a name in any case: most names that a head lacks are known to be missing by it, and most that
+ * it has stand where the mark says. */
+static inline unsigned http_name_mark(struct str name)
 {
-    return 1ULL << ((name.len * 5 + ((unsigned char)name.p[0] | 0x20)) & 63);
+    return (unsigned)(name.len * 5 + ((unsigned char)name.p[0] | 0x20)) & 63;
 }
 
-/* http_head_find() of a name whose mark is there. */
-const struct http_header *http_head_among(const struct http_head *h, struct str want, unsigned *ret_n);
+/* http_head_find() of a name whose mark, which is `mark`, is there. */
+const struct http_header *http_head_among(const struct http_head *h, struct str want, unsigned mark, unsigned *ret_n);
 
 /* The first field called `name` (any case, not empty), and how many there are; NULL and 0 if none. ret_n may be NULL.
  * Inlined: nearly every name is a literal, whose length and mark the compiler knows. */
 static inline const struct http_header *http_head_find(const struct http_head *h, const char *name, unsigned *ret_n)
 {
     struct str want = str_of(name);
+    unsigned mark = http_name_mark(want);
 
-    if (h->marks & http_name_mark(want))
-        return http_head_among(h, want, ret_n);
+    if (h->marks >> mark & 1)
+        return http_head_among(h, want, mark, ret_n);
     if (ret_n)
         *ret_n = 0;
     return NULL;

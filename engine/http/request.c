@@ -50,9 +50,13 @@ struct http_request *request_new(struct conn *c, const struct http_head *head, s
     h->minor = head->minor;
     h->n_headers = head->n_headers;
     h->marks = head->marks;
+    h->again = head->again;
+    memcpy(h->first, head->first, sizeof(h->first));
     for (unsigned i = 0; i < head->n_headers; i++) {
-        h->headers[i].name = moved(head->headers[i].name, bytes.p, bytes.len, rq->head_bytes);
-        h->headers[i].value = moved(head->headers[i].value, bytes.p, bytes.len, rq->head_bytes);
+        const struct http_header *f = &head->headers[i];
+
+        h->headers[i] = (struct http_header){ str_n(rq->head_bytes + (f->name.p - bytes.p), f->name.len),
+                                              str_n(rq->head_bytes + (f->value.p - bytes.p), f->value.len) };
     }
     return rq;
 }

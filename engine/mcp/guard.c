@@ -116,7 +116,7 @@ static void await_refused(struct mcp *m, struct http_request *rq, const char *wh
 void await_guard_metadata(struct mcp *m, struct http_request *rq)
 {
     static const struct http_header headers[] = {
-        { STR("Content-Type"), STR("application/json") },
+        { STR("Content-Type"), STR(MEDIA_JSON) },
         { STR("Access-Control-Allow-Origin"), STR("*") },
         { STR("Cache-Control"), STR("no-cache") },
     };

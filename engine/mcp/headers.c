@@ -128,9 +128,11 @@ bool body_is_json(const struct http_head *head)
 
     if (!http_head_one(head, "content-type", &type))
         return false;
+    if (str_is(type, MEDIA_JSON))
+        return true;
     if (str_cut(type, ';', &before, &rest))
         type = before;
-    return str_ieq(str_trim(type), STR("application/json"));
+    return str_ieq(str_trim(type), STR(MEDIA_JSON));
 }
 
 /* "q=0", "q=0.0": not at all. */
@@ -166,19 +168,23 @@ static bool range_accepts(struct str range, struct str media)
 
 bool accept_allows(const struct http_head *head, struct str media)
 {
-    bool any = false;
+    unsigned n, at;
+    const struct http_header *f = http_head_find(head, "accept", &n);
 
-    for (unsigned i = 0; i < head->n_headers; i++) {
-        struct str rest = head->headers[i].value, one;
+    if (n == 0)
+        return true;                    /* none said: all are fine */
+    if (n == 1 && str_is(f->value, MEDIA_JSON ", " MEDIA_SSE))          /* what the protocol asks of clients */
+        return str_is(media, MEDIA_JSON) || str_is(media, MEDIA_SSE);
+    for (at = (unsigned)(f - head->headers); at < head->n_headers; at++) {
+        struct str rest = head->headers[at].value, one;
 
-        if (!str_ieq(head->headers[i].name, STR("accept")))
+        if (!str_ieq(head->headers[at].name, STR("accept")))
             continue;
-        any = true;
         for (bool more = true; more; ) {
             more = str_cut(rest, ',', &one, &rest);
             if (range_accepts(str_trim(more ? one : rest), media))
                 return true;
         }
     }
-    return !any;                        /* none said: both are fine */
+    return false;
 }

@@ -72,6 +72,8 @@ enum err mirror_fits(struct arena *a, const struct http_head *head, const char *
 /* Mcp-Param-* against the arguments, for every x-mcp-header of the schema. */
 enum err mirror_params(struct arena *a, const struct http_head *head, const struct json *schema,
                        const struct json *args, struct errinfo *why);
+#define MEDIA_JSON "application/json"
+#define MEDIA_SSE  "text/event-stream"
 /* Does one of the fields called Accept allow this type? */
 bool accept_allows(const struct http_head *head, struct str media);
 /* Is the one Content-Type application/json, whatever parameters follow? */

@@ -21,8 +21,8 @@ void wire_init(struct wire *w, struct mcp *m, struct http_request *rq)
     const struct http_head *head = http_request_head(rq);
 
     *w = (struct wire){ .mcp = m, .rq = rq, .worker = worker_self(), .last = loop_now() };
-    w->json_ok = accept_allows(head, STR("application/json"));
-    w->sse_ok = accept_allows(head, STR("text/event-stream"));
+    w->json_ok = accept_allows(head, STR(MEDIA_JSON));
+    w->sse_ok = accept_allows(head, STR(MEDIA_SSE));
 }
 
 /* ---- writing ----------------------------------------------------------------------------------------------------- */
@@ -44,7 +44,7 @@ static unsigned cors(struct wire *w, struct http_header *out)
 static enum err await_begin(struct wire *w)
 {
     struct http_header headers[6 + OPENING_MAX] = {
-        { STR("Content-Type"), STR("text/event-stream") },
+        { STR("Content-Type"), STR(MEDIA_SSE) },
         { STR("Cache-Control"), STR("no-cache, no-store") },
         { STR("X-Accel-Buffering"), STR("no") },        /* proxies that would hold events back */
     };
@@ -131,7 +131,7 @@ void await_wire_reply(struct wire *w, int status, const struct http_header *head
     if (http_replied(w->rq))
         return;
     if (body.len)
-        all[k++] = (struct http_header){ STR("Content-Type"), STR("application/json") };
+        all[k++] = (struct http_header){ STR("Content-Type"), STR(MEDIA_JSON) };
     all[k++] = (struct http_header){ STR("Cache-Control"), STR("no-store") };
     for (unsigned i = 0; i < n; i++)
         all[k++] = headers[i];

@@ -1,8 +1,6 @@
 /* call_keys_test.c -- ids that a worker keeps are those that hashing gives; names of keys */
 #include "base_test.h"
 
-#include <stdlib.h>
-
 #include "base/map.h"
 #include "call/engine.h"
 
@@ -39,8 +37,8 @@ static void test_ids_are_those_of_hashing(void **state)
         struct rl_id tenant, budgets;
         unsigned kind = (unsigned)rand() % 3;
 
-        snprintf(name, sizeof(name), "%.*s%d", rand() % 60, "tenant-of-a-name-that-is-as-long-as-a-tenant-may-be-called",
-                 rand() % 300);
+        snprintf(name, sizeof(name), "%.*s%d", rand() % 60,
+                 "tenant-of-a-name-that-is-as-long-as-a-tenant-may-be-called", rand() % 300);
         c = caller_of(name);
         s = key_scopes(w, &c);
         tenant = rl_id_of(engine.limiter, name, strlen(name));

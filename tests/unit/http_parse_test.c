@@ -123,6 +123,65 @@ static void request_is_read(void **state)
     assert_str(h.path, "*");
 }
 
+/* Every byte at every place of a name longer than what is looked at together. */
+static void name_characters(void **state)
+{
+    static const char others[] = "!#$%&'*+-.^`|~";
+
+    (void)state;
+    for (unsigned c = 0; c < 256; c++) {
+        bool alnum = (c >= '0' && c <= '9') || ((c | 0x20) >= 'a' && (c | 0x20) <= 'z' && c < 128);
+        enum http_fault expected = alnum || (c && strchr(others, (int)c)) ? HTTP_FAULT_NONE
+                                   : c == '_'                             ? HTTP_FAULT_NAME_UNDERSCORE
+                                   : c == ' ' || c == '\t'                ? HTTP_FAULT_SPACE_COLON
+                                                                          : HTTP_FAULT_NAME;
+
+        for (unsigned at = 1; at < 35; at++) {
+            char text[] = "GET / HTTP/1.1" CRLF HOST "ABCDEFGHIJKLMNOPQRSTUVWXYZ-abcdefgh: 1" CRLF CRLF;
+            enum http_fault why = HTTP_FAULT_NONE;
+            struct http_head h;
+            int n;
+
+            if (c == ':')
+                continue;
+            strchr(text, 'A')[at] = (char)c;
+            n = parse(str_n(text, sizeof(text) - 1), true, &h, &why);
+            if (why != expected || n != (expected ? -1 : (int)sizeof(text) - 1))
+                fail_msg("byte %u at %u: %d, %s", c, at, n, http_fault_name(why));
+        }
+    }
+}
+
+/* Names with one mark, in any case, there or not: what is found is what a look at each field finds. */
+static void fields_are_found(void **state)
+{
+    static const char *const names[] = { "a1", "A1", "a2", "accept", "Accept", "b", "cookie", "x-a", "f", "k", "host" };
+
+    (void)state;
+    srand(5);
+    for (int round = 0; round < 20000; round++) {
+        char text[512] = "HTTP/1.1 200 OK" CRLF;
+        struct http_head h;
+        enum http_fault why;
+
+        for (int fields = rand() % 10; fields > 0; fields--)
+            snprintf(text + strlen(text), 40, "%s: %d" CRLF, names[rand() % (int)ARRAY_LEN(names)], fields);
+        strcat(text, CRLF);
+        assert_int_equal(http_parse_response_head(str_of(text), &h, &why), strlen(text));
+        for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+            const struct http_header *first = NULL;
+            unsigned n = 0, got;
+
+            for (unsigned k = 0; k < h.n_headers; k++) {
+                if (str_ieq(h.headers[k].name, str_of(names[i])) && n++ == 0)
+                    first = &h.headers[k];
+            }
+            assert_ptr_equal(http_head_find(&h, names[i], &got), first);
+            assert_int_equal(got, n);
+        }
+    }
+}
+
 static void request_head_ends_where_it_ends(void **state)
 {
     static const char text[] = "GET / HTTP/1.1\r\nHost: a\r\n\r\nGET /next";
@@ -579,6 +638,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(request_is_read),
+        cmocka_unit_test(name_characters),
+        cmocka_unit_test(fields_are_found),
         cmocka_unit_test(request_head_ends_where_it_ends),
         cmocka_unit_test(start_line_rules),
         cmocka_unit_test(field_rules),

@@ -7,23 +7,28 @@ static const bool is_unreserved[256] = {
     ['a' ... 'z'] = 1, ['A' ... 'Z'] = 1, ['0' ... '9'] = 1, ['-'] = 1, ['.'] = 1, ['_'] = 1, ['~'] = 1,
 };
 
+/* Counted first, so that there is room for all of it or it is not begun. */
 void buf_add_percent(struct buf *b, struct str s)
 {
     static const char digits[] = "0123456789ABCDEF";
+    size_t escapes = 0;
+    char *to;
 
-    for (size_t i = 0; i < s.len; ) {
-        size_t run = i;
+    for (size_t i = 0; i < s.len; i++)
+        escapes += !is_unreserved[(unsigned char)s.p[i]];
+    to = s.len ? buf_reserve(b, s.len + 2 * escapes) : NULL;
+    if (!to)
+        return;
+    for (size_t i = 0; i < s.len; i++) {
+        unsigned char c = (unsigned char)s.p[i];
 
-        while (run < s.len && is_unreserved[(unsigned char)s.p[run]])
-            run++;
-        buf_add(b, s.p + i, run - i);
-        for (i = run; i < s.len && !is_unreserved[(unsigned char)s.p[i]]; i++) {
-            unsigned char c = (unsigned char)s.p[i];
-            const char encoded[3] = { '%', digits[c >> 4], digits[c & 15] };
-
-            buf_add(b, encoded, 3);
+        *to++ = is_unreserved[c] ? (char)c : '%';
+        if (!is_unreserved[c]) {
+            *to++ = digits[c >> 4];
+            *to++ = digits[c & 15];
         }
     }
+    b->len += s.len + 2 * escapes;
 }
 
 static struct str form_decode(struct arena *a, struct str s)

@@ -32,7 +32,6 @@ enum {
     ILL_AFTER_MS = 1000,
     REPLY_MAX = 8 << 20,
     ERROR_BODY_MAX = 64 * 1024,
-    HEADERS_MAX = 16,
 };
 
 struct attempt {
@@ -42,8 +41,6 @@ struct attempt {
     struct fetch_reply reply;
     struct str body;                /* of the request */
     struct str path;
-    struct fetch_header *headers;
-    unsigned n_headers;
     struct json *json;              /* of the answer */
     struct answer_info info;
     struct limits_asked asked;             /* of the limiter */
@@ -73,33 +70,6 @@ static void form_body(struct buf *b, const struct json *fields)
     }
 }
 
-/* As many as there are, in the arena: they stay until the answer has come. */
-static void request_headers(struct attempt *a)
-{
-    const char *const *h = a->p->decl->headers;
-    struct fetch_header *out;
-    unsigned n = 0, max = 3;
-
-    for (; h && *h && max < HEADERS_MAX; h++)
-        max++;
-    a->headers = out = ARENA_ARRAY(&a->c->arena, struct fetch_header, max);
-    if (!out)
-        return;
-    out[n++] = (struct fetch_header){ .name = STR("Accept"), .value = STR("application/json") };
-    out[n++] = (struct fetch_header){ .name = STR("User-Agent"), .value = STR("sluice/" SLUICE_VERSION) };
-    if (a->x->body)
-        out[n++] = (struct fetch_header){ .name = STR("Content-Type"),
-                                          .value = a->x->form ? STR("application/x-www-form-urlencoded")
-                                                              : STR("application/json") };
-    for (h = a->p->decl->headers; h && *h && n < max; h++) {
-        struct str name, value;
-
-        if (str_cut(str_of(*h), ':', &name, &value))
-            out[n++] = (struct fetch_header){ .name = name, .value = str_trim(value) };
-    }
-    a->n_headers = n;
-}
-
 static enum err write_request(struct attempt *a)
 {
     struct buf b = BUF_INIT(REPLY_MAX);
@@ -112,7 +82,6 @@ static enum err write_request(struct attempt *a)
     a->body = arena_str(&c->arena, buf_str(&b));
     a->path = ARENA_CAT(&c->arena, a->p->base_path, str_of(a->x->path));
     buf_release(&b);
-    request_headers(a);
     return b.overflow || arena_overflowed(&c->arena) ? E_CALL_TOO_LARGE : OK;
 }
 
@@ -195,8 +164,8 @@ static NOINLINE void await_send(struct attempt *a, const struct vault_lease *lea
                                  .guard = &a->p->guard,
                                  .method = str_of(a->x->method),
                                  .path = a->path,
-                                 .headers = a->headers,
-                                 .n_headers = a->n_headers,
+                                 .common = a->p->fields[!a->x->body ? REQUEST_PLAIN
+                                                        : a->x->form ? REQUEST_FORM : REQUEST_JSON],
                                  .body = a->body,
                                  .bearer = lease->token,
                                  .deadline = c->deadline,

@@ -17,7 +17,7 @@
 #include "call/listing.h"
 #include "json/schema.h"
 
-enum { REGISTRY_ARENA_MAX = 64 << 20 };
+enum { REGISTRY_ARENA_MAX = 64 << 20, HEADERS_MAX = 16 };
 
 /* Weak: a program without any connector (a unit test) links too. */
 #define SECTION(name, type)                                                                                            \
@@ -367,12 +367,40 @@ static void provider_scopes(struct registry *r, struct provider_conf *p)
     buf_release(&all);
 }
 
+/* The same for every request of the provider. */
+static enum err provider_fields(struct registry *r, struct provider_conf *p, struct errinfo *info)
+{
+    static const struct str types[REQUEST_BODIES] = { [REQUEST_JSON] = STR("application/json"),
+                                                      [REQUEST_FORM] = STR("application/x-www-form-urlencoded") };
+    struct fetch_header fields[HEADERS_MAX];
+    struct errinfo why = { "" };
+
+    for (unsigned i = 0; i < REQUEST_BODIES; i++) {
+        unsigned n = 0;
+
+        fields[n++] = (struct fetch_header){ .name = STR("Accept"), .value = STR("application/json") };
+        fields[n++] = (struct fetch_header){ .name = STR("User-Agent"), .value = STR("sluice/" SLUICE_VERSION) };
+        if (types[i].len)
+            fields[n++] = (struct fetch_header){ .name = STR("Content-Type"), .value = types[i] };
+        for (const char *const *h = p->decl->headers; h && *h && n < HEADERS_MAX; h++) {
+            struct str name, value;
+
+            if (str_cut(str_of(*h), ':', &name, &value))
+                fields[n++] = (struct fetch_header){ .name = name, .value = str_trim(value) };
+        }
+        if (fetch_common_make(&r->arena, fields, n, &p->fields[i], &why))
+            return err_set(info, E_CONFIG, "provider %s: its headers: %s", p->decl->name, why.text);
+    }
+    return OK;
+}
+
 static enum err provider_make(struct registry *r, struct provider_conf *p, const struct provider *d,
                               const struct provider_setup *s, unsigned index, struct errinfo *info)
 {
     struct errinfo why = { "" };
     struct str at = STR_NULL;
     const char *base = s && s->base_url ? s->base_url : d->base_url;
+    enum err e;
 
     if (d->api != SLUICE_CONNECTOR_API)
         return err_set(info, E_CONFIG,
@@ -400,7 +428,8 @@ static enum err provider_make(struct registry *r, struct provider_conf *p, const
     p->metric_opened = metric_label(M_BREAKER_OPENED_TOTAL, str_of(d->name));
     p->metric_refused = metric_label(M_BREAKER_REFUSED_TOTAL, str_of(d->name));
     p->index = index;
-    return limits_make(p, s, info);
+    e = provider_fields(r, p, info);
+    return e ? e : limits_make(p, s, info);
 }
 
 static bool listed(const char *const *names, const char *name)

@@ -65,10 +65,14 @@ struct provider_setup {
     unsigned n_costs;
 };
 
+/* What a request to a provider has as its body. */
+enum request_body { REQUEST_PLAIN, REQUEST_JSON, REQUEST_FORM, REQUEST_BODIES };
+
 struct provider_conf {
     const struct provider *decl;
     struct fetch_origin origin;         /* of base_url */
     struct str base_path;               /* path prefix of base_url, "" or "/x" */
+    const struct fetch_common *fields[REQUEST_BODIES];      /* of its requests */
     struct fetch_guard guard;
     struct limit_conf limits[LIMITS_MAX];
     unsigned n_limits;

@@ -15,15 +15,15 @@ void fetch_use(const struct fetch_impl *impl)
 
 /* On a kept connection, else on a new one; once more on a new one when a kept one was dead and that is harmless. */
 static enum err await_on_connection(struct fetch *f, const struct fetch_request *req, const struct fetch_guard *guard,
-                                    struct arena *arena, struct fetch_reply *ret, enum fetch_sent *ret_sent,
-                                    struct errinfo *info)
+                                    struct group *known, struct arena *arena, struct fetch_reply *ret,
+                                    enum fetch_sent *ret_sent, struct errinfo *info)
 {
     enum fetch_sent first = FETCH_NOT_SENT;
 
     for (bool fresh = false;; fresh = true) {
         struct conn *c;
         bool reused;
-        enum err e = await_conn(f, req, guard, fresh, &c, &reused, info);
+        enum err e = await_conn(f, req, guard, fresh ? NULL : known, fresh, &c, &reused, info);
 
         if (!e)
             e = await_exchange(c, req, arena, ret, ret_sent, info);
@@ -48,12 +48,16 @@ enum err await_fetch(struct fetch *f, const struct fetch_request *req, struct ar
                      enum fetch_sent *ret_sent, struct errinfo *info)
 {
     const struct fetch_guard *guard = req->guard ? req->guard : f ? &f->opt.guard : NULL;
+    struct group *known;
     enum err e;
 
+    ASSERT(req->origin != NULL);
     *ret = (struct fetch_reply){ 0 };
     *ret_sent = FETCH_NOT_SENT;
-    e = fetch_request_check(req, info);
-    if (!e && guard)
+    /* a group is of one origin and one guard, and is made only after the origin has been looked at */
+    known = f && !other_world ? group_known(f, req, guard) : NULL;
+    e = fetch_request_check(req, known != NULL, info);
+    if (!e && !known && guard)
         e = fetch_origin_allowed(req->origin, guard, info);
     if (e)
         return e;
@@ -66,7 +70,7 @@ enum err await_fetch(struct fetch *f, const struct fetch_request *req, struct ar
     if (req->flags & (FETCH_FULL | FETCH_HTTP2))
         e = await_full(f, req, guard, arena, ret, ret_sent, info);
     else
-        e = await_on_connection(f, req, guard, arena, ret, ret_sent, info);
+        e = await_on_connection(f, req, guard, known, arena, ret, ret_sent, info);
     f->n_exchanges--;
     return e;
 }

@@ -72,6 +72,13 @@ struct fetch_part {
     bool form;
 };
 
+/* Fields that many requests have in common: checked, and written as they are sent, once. */
+struct fetch_common;
+/* Fields like a request's, without secrets and Authorization; copied into the arena. E_CONNECTOR_FAULT, with the
+ * reason, where await_fetch() would refuse one; E_CALL_TOO_LARGE. */
+enum err fetch_common_make(struct arena *a, const struct fetch_header *headers, unsigned n,
+                           const struct fetch_common **ret, struct errinfo *info);
+
 enum {
     FETCH_FULL = 1,                     /* a full libcurl transfer (HTTP/1.1) */
     FETCH_HTTP2 = 2,                    /* a full libcurl transfer that negotiates HTTP/2; implies FETCH_FULL */
@@ -84,6 +91,7 @@ struct fetch_request {
     const struct fetch_guard *guard;    /* NULL: the options' */
     struct str method;                  /* "GET": upper case letters; neither CONNECT nor TRACE */
     struct str path;                    /* origin form with query: visible ASCII, starts with '/' */
+    const struct fetch_common *common;  /* fields before those below, or NULL */
     const struct fetch_header *headers; /* not Host, Content-Length, Connection and others that frame the message */
     unsigned n_headers;
     struct str body;                    /* one piece, or ... */

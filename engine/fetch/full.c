@@ -111,10 +111,8 @@ static bool list_suppress(struct full *t)
     bool ok = true;
 
     for (size_t i = 0; i < ARRAY_LEN(added); i++) {
-        bool named = false;
+        bool named = fetch_request_names(t->req, str_n(added[i], strlen(added[i]) - 1));
 
-        for (unsigned k = 0; k < t->req->n_headers; k++)
-            named = named || str_ieq(t->req->headers[k].name, str_n(added[i], strlen(added[i]) - 1));
         ok = ok && (named || list_add(t, added[i]));
     }
     return ok;

@@ -34,8 +34,10 @@ enum err fetch_origin_allowed(const struct fetch_origin *o, const struct fetch_g
 /* ---- request.c --------------------------------------------------------------------------------------------------- */
 
 bool fetch_path_valid(struct str path);
-/* E_CONNECTOR_FAULT with the reason, naming the field, never its value. */
-enum err fetch_request_check(const struct fetch_request *req, struct errinfo *info);
+/* E_CONNECTOR_FAULT with the reason, naming the field, never its value. origin_known: that has been looked at. */
+enum err fetch_request_check(const struct fetch_request *req, bool origin_known, struct errinfo *info);
+/* Is there a field called so among those that the caller adds? */
+bool fetch_request_names(const struct fetch_request *req, struct str name);
 static inline bool fetch_is_safe(const struct fetch_request *req)
 {
     return str_is(req->method, "GET") || str_is(req->method, "HEAD");
@@ -256,9 +258,12 @@ struct fetch {
     char scratch[SCRATCH_SIZE];         /* received into and emptied before anything waits */
 };
 
+/* The group of a request whose origin was allowed before; NULL: there is none now. It may go whenever a task waits. */
+struct group *group_known(struct fetch *f, const struct fetch_request *req, const struct fetch_guard *g);
 /* A connection for the request: kept (`*ret_reused`) or new; `fresh`: new whatever is kept. Errors as await_fetch(). */
-enum err await_conn(struct fetch *f, const struct fetch_request *req, const struct fetch_guard *g, bool fresh,
-                    struct conn **ret, bool *ret_reused, struct errinfo *info);
+/* known: as group_known() says just now, or NULL. */
+enum err await_conn(struct fetch *f, const struct fetch_request *req, const struct fetch_guard *g, struct group *known,
+                    bool fresh, struct conn **ret, bool *ret_reused, struct errinfo *info);
 void conn_release(struct conn *c, bool keep);
 enum err await_readable(struct conn *c, ns_t deadline);
 /* A place for a full transfer, and the group's multi to run it in. */

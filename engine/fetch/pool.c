@@ -47,6 +47,14 @@ static struct str group_key(char out[KEY_MAX], struct str tenant, const struct f
     return str_n(out, (size_t)(p - out) + tenant.len);
 }
 
+struct group *group_known(struct fetch *f, const struct fetch_request *req, const struct fetch_guard *guard)
+{
+    if (req->tenant.len == 0 || req->tenant.len > FETCH_TENANT_MAX ||
+        !memchr(req->origin->host, '\0', sizeof(req->origin->host)))
+        return NULL;
+    return map_get(&f->groups, group_key(f->scratch, req->tenant, req->origin, guard));
+}
+
 static struct group *group_get(struct fetch *f, const struct fetch_request *req, const struct fetch_guard *guard)
 {
     /* in the scratch: half a kilobyte of a task's stack, touched once, would stay */
@@ -352,10 +360,10 @@ static enum err await_line(struct group *g, const struct fetch_request *req, boo
     return OK;
 }
 
-enum err await_conn(struct fetch *f, const struct fetch_request *req, const struct fetch_guard *guard, bool fresh,
-                    struct conn **ret, bool *ret_reused, struct errinfo *info)
+enum err await_conn(struct fetch *f, const struct fetch_request *req, const struct fetch_guard *guard,
+                    struct group *known, bool fresh, struct conn **ret, bool *ret_reused, struct errinfo *info)
 {
-    struct group *g = group_get(f, req, guard);
+    struct group *g = known ? known : group_get(f, req, guard);
     struct conn *c;
     enum err e;
 

@@ -20,6 +20,19 @@
 #include "base/crypto.h"
 #include "fetch/internal.h"
 
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
+
+/* What fetch_common_make() has checked. */
+struct fetch_common {
+    struct fetch_header *headers;
+    unsigned n;
+    bool names_agent;
+    size_t size;                        /* of names and values, as headers_check() counts it */
+    struct str wire;                    /* as sent */
+};
+
 /* ---- checks ------------------------------------------------------------------------------------------------------ */
 
 static bool is_token_char(char c)
@@ -28,24 +41,30 @@ static bool is_token_char(char c)
            (c != '\0' && strchr("!#$%&'*+-.^`|~", c));
 }
 
-/* All of them above space and below DEL? A word may be taken for one that is not all visible, never the other way. */
-static bool word_visible(const char *p)
+#ifdef __SSE2__
+/* Above space and below DEL, all sixteen: as signed numbers, those from 0x80 on are below. */
+static bool sixteen_visible(const char *p)
 {
-    const uint64_t ones = 0x0101010101010101u;
-    uint64_t x;
+    __m128i v = _mm_loadu_si128((const __m128i *)(const void *)p);
+    __m128i visible = _mm_andnot_si128(_mm_cmpeq_epi8(v, _mm_set1_epi8(0x7f)), _mm_cmpgt_epi8(v, _mm_set1_epi8(0x20)));
 
-    memcpy(&x, p, sizeof(x));
-    return ((x | (x + ones) | (x - ones * 0x21)) & ones * 0x80) == 0;
+    return _mm_movemask_epi8(visible) == 0xffff;
 }
+#endif
 
 static bool is_visible(struct str s, bool spaces)
 {
-    for (size_t i = 0; i < s.len; i++) {
-        if (s.len - i >= 8 && word_visible(s.p + i))
-            i += 7;
-        else if (!((s.p[i] > 0x20 && s.p[i] < 0x7f) || (spaces && (s.p[i] == ' ' || s.p[i] == '\t'))))
+    size_t i = 0;
+
+#ifdef __SSE2__
+    while (i + 16 <= s.len && sixteen_visible(s.p + i))
+        i += 16;
+    if (i > 0 && s.len - i < 16 && sixteen_visible(s.p + s.len - 16))      /* the rest, with what was seen before it */
+        i = s.len;
+#endif
+    for (; i < s.len; i++)
+        if (!((s.p[i] > 0x20 && s.p[i] < 0x7f) || (spaces && (s.p[i] == ' ' || s.p[i] == '\t'))))
             return false;
-    }
     return true;
 }
 
@@ -69,6 +88,21 @@ static bool is_reserved(struct str name, bool authorized)
         if (str_ieq(name, names[i]))
             return true;
     return authorized && str_ieq(name, STR("authorization"));
+}
+
+static bool among(const struct fetch_header *headers, unsigned n, struct str name)
+{
+    for (unsigned i = 0; i < n; i++)
+        if (str_ieq(headers[i].name, name))
+            return true;
+    return false;
+}
+
+bool fetch_request_names(const struct fetch_request *req, struct str name)
+{
+    const struct fetch_common *c = req->common;
+
+    return among(req->headers, req->n_headers, name) || (c && among(c->headers, c->n, name));
 }
 
 static bool name_valid(struct str name)
@@ -108,16 +142,18 @@ static bool has_body(const struct fetch_request *req)
     return req->body.len > 0 || req->n_parts > 0;
 }
 
-static enum err headers_check(const struct fetch_request *req, struct errinfo *info)
+/* before, *size: how many and how large the fields before these are. */
+static enum err headers_check(const struct fetch_header *headers, unsigned n, bool authorized, unsigned before,
+                              size_t *size, struct errinfo *info)
 {
-    size_t total = 0;
+    size_t total = *size;
 
-    if (req->n_headers > FETCH_HEADERS_MAX)
+    if (n > FETCH_HEADERS_MAX - before)
         return err_set(info, E_CONNECTOR_FAULT, "a request has more than %d header fields", FETCH_HEADERS_MAX);
-    for (unsigned i = 0; i < req->n_headers; i++) {
-        const struct fetch_header *h = &req->headers[i];
+    for (unsigned i = 0; i < n; i++) {
+        const struct fetch_header *h = &headers[i];
 
-        if (!name_valid(h->name) || is_reserved(h->name, req->bearer || req->basic_secret))
+        if (!name_valid(h->name) || is_reserved(h->name, authorized))
             return err_set(info, E_CONNECTOR_FAULT, "header field %u of a request has a name it may not have", i + 1);
         if (!is_visible(h->value, true) || (!h->secret && !str_eq(str_trim(h->value), h->value)) ||
             !secret_visible(h->secret))
@@ -128,17 +164,21 @@ static enum err headers_check(const struct fetch_request *req, struct errinfo *i
     if (total > HTTP_HEAD_MAX)
         return err_set(info, E_CONNECTOR_FAULT, "the header fields of a request are larger than %d bytes",
                        HTTP_HEAD_MAX);
+    *size = total;
     return OK;
 }
 
-enum err fetch_request_check(const struct fetch_request *req, struct errinfo *info)
+enum err fetch_request_check(const struct fetch_request *req, bool origin_known, struct errinfo *info)
 {
+    unsigned before = req->common ? req->common->n : 0;
+    size_t size = req->common ? req->common->size : 0;
+
     ASSERT(req->origin && req->reply_max > 0 && req->deadline > 0);
     ASSERT(req->n_headers == 0 || req->headers);
     ASSERT(req->n_parts == 0 || (req->parts && req->body.len == 0));
     if (req->tenant.len == 0 || req->tenant.len > FETCH_TENANT_MAX)
         return err_set(info, E_CONNECTOR_FAULT, "a request names no tenant");
-    if (!fetch_origin_valid(req->origin))
+    if (!origin_known && !fetch_origin_valid(req->origin))
         return err_set(info, E_EGRESS_DENIED, "the origin of a request is not a plain host and port");
     if (!method_valid(req->method))
         return err_set(info, E_CONNECTOR_FAULT, "the method of a request is not one that may be sent");
@@ -151,7 +191,7 @@ enum err fetch_request_check(const struct fetch_request *req, struct errinfo *in
         return err_set(info, E_CONNECTOR_FAULT, "the body of a request has more than %d parts", FETCH_PARTS_MAX);
     if (!secret_visible(req->bearer) || (req->basic_secret && !req->basic_form && !secret_visible(req->basic_secret)))
         return err_set(info, E_CONNECTOR_FAULT, "a credential holds a character that a header field may not hold");
-    return headers_check(req, info);
+    return headers_check(req->headers, req->n_headers, req->bearer || req->basic_secret, before, &size, info);
 }
 
 /* ---- writing ----------------------------------------------------------------------------------------------------- */
@@ -259,23 +299,31 @@ static void out_basic(struct out *o, const struct fetch_request *req)
     o->b64 = o->form = false;
 }
 
-/* Every field but Host and Content-Length; `end` closes each ("\r\n", or '\0' for libcurl's lists). */
+static void out_headers(struct out *o, const struct fetch_header *headers, unsigned n, struct str end)
+{
+    for (unsigned i = 0; i < n; i++) {
+        out_str(o, headers[i].name);
+        out_str(o, STR(": "));
+        out_str(o, headers[i].value);
+        if (headers[i].secret)
+            out_secret(o, headers[i].secret);
+        out_str(o, end);
+    }
+}
+
+#define LINE_END STR("\r\n")
+
+/* Every field but Host and Content-Length; `end` closes each (LINE_END, or '\0' for libcurl's lists). */
 static void out_fields(struct out *o, const struct fetch_request *req, struct str end)
 {
-    bool agent = false;
+    const struct fetch_common *c = req->common;
 
-    for (unsigned i = 0; i < req->n_headers; i++) {
-        const struct fetch_header *h = &req->headers[i];
-
-        out_str(o, h->name);
-        out_str(o, STR(": "));
-        out_str(o, h->value);
-        if (h->secret)
-            out_secret(o, h->secret);
-        out_str(o, end);
-        agent = agent || str_ieq(h->name, STR("user-agent"));
-    }
-    if (!agent) {
+    if (c && str_eq(end, LINE_END))
+        out_str(o, c->wire);
+    else if (c)
+        out_headers(o, c->headers, c->n, end);
+    out_headers(o, req->headers, req->n_headers, end);
+    if (!(c && c->names_agent) && !among(req->headers, req->n_headers, STR("user-agent"))) {
         out_str(o, STR("User-Agent: sluice/" SLUICE_VERSION));
         out_str(o, end);
     }
@@ -318,7 +366,7 @@ static void out_request(struct out *o, const struct fetch_request *req, size_t b
         out_number(o, at->port);
     }
     out_str(o, STR("\r\n"));
-    out_fields(o, req, STR("\r\n"));
+    out_fields(o, req, LINE_END);
     if (body_len > 0 || always) {
         out_str(o, STR("Content-Length: "));
         out_number(o, body_len);
@@ -329,6 +377,33 @@ static void out_request(struct out *o, const struct fetch_request *req, size_t b
         out_body(o, req);
     else if (body_len <= FETCH_BODY_COPY)
         out_str(o, req->body);
+}
+
+enum err fetch_common_make(struct arena *a, const struct fetch_header *headers, unsigned n,
+                           const struct fetch_common **ret, struct errinfo *info)
+{
+    struct fetch_common *c = ARENA_NEW(a, struct fetch_common);
+    struct out o = { 0 };
+    size_t size = 0;
+    enum err e = headers_check(headers, n, true, 0, &size, info);
+
+    if (e)
+        return e;
+    out_headers(&o, headers, n, LINE_END);
+    o = (struct out){ .p = arena_alloc(a, o.len + 1), .cap = o.len };
+    if (!c || !o.p || !(c->headers = ARENA_ARRAY(a, struct fetch_header, n)))
+        return err_set(info, E_CALL_TOO_LARGE, "no memory for the fields of a provider's requests");
+    for (unsigned i = 0; i < n; i++) {
+        ASSERT(!headers[i].secret);
+        c->headers[i] = (struct fetch_header){ arena_str(a, headers[i].name), arena_str(a, headers[i].value), NULL };
+    }
+    out_headers(&o, headers, n, LINE_END);
+    c->n = n;
+    c->size = size;
+    c->names_agent = among(headers, n, STR("user-agent"));
+    c->wire = str_n(o.p, o.len);
+    *ret = c;
+    return arena_overflowed(a) ? E_CALL_TOO_LARGE : OK;
 }
 
 static size_t body_length(const struct fetch_request *req)
@@ -402,7 +477,7 @@ struct str fetch_wire(const struct fetch_request *req, struct arena *arena)
     struct out o = { 0 };
     size_t body_len;
 
-    if (fetch_request_check(req, NULL))
+    if (fetch_request_check(req, false, NULL))
         return STR_NULL;
     body_len = body_length(req);
     out_request(&o, req, body_len);

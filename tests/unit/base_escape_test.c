@@ -42,6 +42,19 @@ static void test_percent_leaves_only_the_unreserved(void **state)
     buf_release(&b);
 }
 
+static void test_percent_fits_or_is_not_begun(void **state)
+{
+    struct buf b = BUF_INIT(10);
+
+    (void)state;
+    assert_true(str_is(percent(&b, STR("abcd//")), "abcd%2F%2F"));
+    assert_int_equal(percent(&b, STR("abcde//")).len, 0);
+    assert_true(b.overflow);
+    assert_int_equal(percent(&b, STR("")).len, 0);
+    assert_false(b.overflow);
+    buf_release(&b);
+}
+
 static void test_a_form_gives_back_what_was_put_in(void **state)
 {
     struct arena a;
@@ -138,6 +151,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_hex_digits),
         cmocka_unit_test(test_percent_leaves_only_the_unreserved),
+        cmocka_unit_test(test_percent_fits_or_is_not_begun),
         cmocka_unit_test(test_a_form_gives_back_what_was_put_in),
         cmocka_unit_test(test_forms),
         cmocka_unit_test(test_html),

@@ -320,7 +320,7 @@ static void check_wire(const struct fetch_request *req, const char *expected)
     struct wire w;
     struct str whole;
 
-    assert_int_equal(fetch_request_check(req, NULL), OK);
+    assert_int_equal(fetch_request_check(req, false, NULL), OK);
     assert_true(wire_build(&w, req));
     assert_int_equal(w.len + w.rest.len, strlen(expected));
     assert_memory_equal(w.p, expected, w.len);
@@ -391,9 +391,75 @@ static void test_wire(void **state)
     secret_release(pass);
 }
 
+/* Fields in common are as if the request had them first, in what is sent and in what is refused. */
+static void test_fields_in_common(void **state)
+{
+    struct fetch_origin o = origin_of("https://api.test");
+    struct fetch_header all[] = { { STR("Accept"), STR("application/json"), NULL }, { STR("X-Empty"), STR(""), NULL },
+                                  { STR("User-Agent"), STR("me"), NULL }, { STR("X-Last"), STR("a b"), NULL } };
+    struct fetch_header many[FETCH_HEADERS_MAX], bad = { STR("Authorization"), STR("x"), NULL };
+    const struct fetch_common *common;
+    struct fetch_request req = request(&o, "GET", "/");
+    struct errinfo why;
+    struct arena a;
+
+    (void)state;
+    arena_init(&a, 1 << 20);
+    for (unsigned n = 0; n <= ARRAY_LEN(all); n++) {
+        struct fetch_request plain = request(&o, "POST", "/x"), split = plain;
+        struct wire fields, others;
+        struct str expected;
+
+        plain.headers = all;
+        plain.n_headers = ARRAY_LEN(all);
+        expected = fetch_wire(&plain, &a);
+        assert_true(expected.len > 0);
+        assert_int_equal(fetch_common_make(&a, all, n, &common, &why), OK);
+        split.common = common;
+        split.headers = all + n;
+        split.n_headers = ARRAY_LEN(all) - n;
+        assert_true(str_eq(fetch_wire(&split, &a), expected));
+        assert_true(fetch_request_names(&split, STR("user-agent")) && !fetch_request_names(&split, STR("x")));
+        assert_true(wire_build_fields(&fields, &plain) && wire_build_fields(&others, &split));
+        assert_true(str_eq(str_n(fields.p, fields.len), str_n(others.p, others.len)));
+        wire_wipe(&fields);
+        wire_wipe(&others);
+    }
+    req.common = common;
+    for (size_t i = 0; i < ARRAY_LEN(many); i++)
+        many[i] = (struct fetch_header){ STR("x"), STR("y"), NULL };
+    req.headers = many;
+    req.n_headers = FETCH_HEADERS_MAX - ARRAY_LEN(all);
+    assert_int_equal(fetch_request_check(&req, false, NULL), OK);
+    req.n_headers++;
+    assert_int_equal(fetch_request_check(&req, false, NULL), E_CONNECTOR_FAULT);
+    assert_int_equal(fetch_common_make(&a, &bad, 1, &common, &why), E_CONNECTOR_FAULT);
+    bad = (struct fetch_header){ STR("X"), STR("a\nb"), NULL };
+    assert_int_equal(fetch_common_make(&a, &bad, 1, &common, &why), E_CONNECTOR_FAULT);
+    arena_release(&a);
+}
+
+/* Every byte at every place of paths as long as what is looked at together, and longer. */
+static void test_visible_bytes(void **state)
+{
+    (void)state;
+    for (size_t len = 2; len < 40; len++) {
+        for (size_t at = 1; at < len; at++) {
+            for (unsigned c = 0; c < 256; c++) {
+                char path[40];
+
+                memset(path, 'a', len);
+                path[0] = '/';
+                path[at] = (char)c;
+                assert_int_equal(fetch_path_valid(str_n(path, len)), c > 0x20 && c < 0x7f && c != '#');
+            }
+        }
+    }
+}
+
 static void refuse_request(const struct fetch_request *req)
 {
-    assert_int_equal(fetch_request_check(req, NULL), E_CONNECTOR_FAULT);
+    assert_int_equal(fetch_request_check(req, false, NULL), E_CONNECTOR_FAULT);
 }
 
 static void test_request_check(void **state)
@@ -423,7 +489,7 @@ static void test_request_check(void **state)
     struct fetch_header h = { STR("x"), STR("y"), NULL }, many[FETCH_HEADERS_MAX + 1];
     struct secret *evil = secret_copy("a\r\nX: y", 7);
 
-    assert_int_equal(fetch_request_check(&req, NULL), OK);
+    assert_int_equal(fetch_request_check(&req, false, NULL), OK);
     for (size_t i = 0; i < ARRAY_LEN(bad_paths); i++) {
         req = request(&o, "GET", bad_paths[i]);
         refuse_request(&req);
@@ -435,7 +501,7 @@ static void test_request_check(void **state)
     req = request(&o, "POST", "/");
     req.headers = &h;
     req.n_headers = 1;
-    assert_int_equal(fetch_request_check(&req, NULL), OK);
+    assert_int_equal(fetch_request_check(&req, false, NULL), OK);
     for (size_t i = 0; i < ARRAY_LEN(bad_names); i++) {
         h = (struct fetch_header){ str_of(bad_names[i]), STR("y"), NULL };
         refuse_request(&req);
@@ -447,7 +513,7 @@ static void test_request_check(void **state)
     h = (struct fetch_header){ STR("x"), STR(""), evil };
     refuse_request(&req);
     h = (struct fetch_header){ STR("Authorization"), STR("x"), NULL };
-    assert_int_equal(fetch_request_check(&req, NULL), OK);
+    assert_int_equal(fetch_request_check(&req, false, NULL), OK);
     req.bearer = evil;
     refuse_request(&req);
     for (size_t i = 0; i < ARRAY_LEN(many); i++)
@@ -724,6 +790,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_encodings), cmocka_unit_test(test_networks), cmocka_unit_test(test_origins),
         cmocka_unit_test(test_names_are_names), cmocka_unit_test(test_wire), cmocka_unit_test(test_request_check),
+        cmocka_unit_test(test_fields_in_common), cmocka_unit_test(test_visible_bytes),
         cmocka_unit_test(test_answers), cmocka_unit_test(test_answer_bounds), cmocka_unit_test(test_unpack),
         cmocka_unit_test(test_seam),
     };

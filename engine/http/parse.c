@@ -192,8 +192,12 @@ static enum step ran_out(struct cursor *c)
 }
 
 /* c->p is at what must be the CRLF of the line; `otherwise` names what any other byte is. */
-static enum step line_end(struct cursor *c, enum http_fault otherwise)
+static inline enum step line_end(struct cursor *c, enum http_fault otherwise)
 {
+    if (c->limit - c->p >= 2 && c->p[0] == '\r' && c->p[1] == '\n') {       /* as nearly always */
+        c->p += 2;
+        return GO;
+    }
     if (c->p == c->limit)
         return ran_out(c);
     if (*c->p == '\n')
@@ -252,7 +256,7 @@ static void remember(struct http_head *h, struct str name)
 static enum step field(struct cursor *c, struct http_head *h, bool request)
 {
     struct http_header *f;
-    const char *start = c->p;
+    const char *start = c->p, *end;
     enum step s;
 
     line_begin(c, HTTP_FAULT_LINE_LONG);
@@ -278,10 +282,13 @@ static enum step field(struct cursor *c, struct http_head *h, bool request)
         return refuse(c, HTTP_FAULT_SPACE_COLON);
     if (*c->p != ':' || f->name.len == 0)
         return refuse(c, HTTP_FAULT_NAME);
-    start = ++c->p;
+    for (start = ++c->p; start < c->limit && is_blank(*start); start++)
+        ;
 
-    c->p = skip_value(c->p, c->limit);
-    f->value = str_trim(str_n(start, (size_t)(c->p - start)));
+    c->p = end = skip_value(start, c->limit);
+    while (end > start && is_blank(end[-1]))
+        end--;
+    f->value = str_n(start, (size_t)(end - start));
     s = line_end(c, HTTP_FAULT_VALUE);
     if (s == GO)
         remember(h, f->name);
@@ -303,9 +310,9 @@ static enum step fields(struct cursor *c, struct http_head *h, bool request)
 const struct http_header *http_head_among(const struct http_head *h, struct str want, unsigned mark, unsigned *ret_n)
 {
     const struct http_header *first = NULL;
-    unsigned n = 0, end = h->again >> mark & 1 ? h->n_headers : h->first[mark] + 1u;
+    unsigned n = 0;
 
-    for (unsigned i = h->first[mark]; i < end; i++) {
+    for (unsigned i = h->first[mark]; i < h->n_headers; i++) {
         if (!str_ieq(h->headers[i].name, want))
             continue;
         if (n++ == 0)

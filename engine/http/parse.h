@@ -118,13 +118,15 @@ int http_parse_response_head(struct str in, struct http_head *ret, enum http_fau
 bool http_head_worth(struct str in, size_t seen);
 
 /* One of 64, the same for a name in any case: most names that a head lacks are known to be missing by it, and most that
- * it has stand where the mark says. */
+ * it has stand where the mark says. The factors tell apart all names that are asked for here. */
 static inline unsigned http_name_mark(struct str name)
 {
-    return (unsigned)(name.len * 5 + ((unsigned char)name.p[0] | 0x20)) & 63;
+    unsigned first = (unsigned char)name.p[0] | 0x20, last = (unsigned char)name.p[name.len - 1] | 0x20;
+
+    return (unsigned)(name.len * 3 + first * 8 + last * 3) & 63;
 }
 
-/* http_head_find() of a name whose mark, which is `mark`, is there. */
+/* http_head_find() of a name whose mark, which is `mark`, has been met twice. */
 const struct http_header *http_head_among(const struct http_head *h, struct str want, unsigned mark, unsigned *ret_n);
 
 /* The first field called `name` (any case, not empty), and how many there are; NULL and 0 if none. ret_n may be NULL.
@@ -133,12 +135,15 @@ static inline const struct http_header *http_head_find(const struct http_head *h
 {
     struct str want = str_of(name);
     unsigned mark = http_name_mark(want);
+    const struct http_header *found = NULL;
 
-    if (h->marks >> mark & 1)
+    if (h->again >> mark & 1)
         return http_head_among(h, want, mark, ret_n);
+    if (h->marks >> mark & 1 && str_ieq(h->headers[h->first[mark]].name, want))
+        found = &h->headers[h->first[mark]];
     if (ret_n)
-        *ret_n = 0;
-    return NULL;
+        *ret_n = found != NULL;
+    return found;
 }
 
 /* True if exactly one field is called `name`; *ret is its value. */

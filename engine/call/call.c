@@ -147,7 +147,7 @@ static enum err resolve(struct call *c)
     int64_t timeout;
 
     ASSERT(c->caller != NULL && c->kind == CALL_TOOL);
-    c->tool = registry_tool(c->registry, c->tool_name);
+    c->tool = c->named ? c->named : registry_tool(c->registry, c->tool_name);
     if (!c->tool)
         return call_why(c, E_TOOL_UNKNOWN, "unknown tool: %.*s",
                         STR_ARG(c->tool_name.len > 100 ? str_n(c->tool_name.p, 100) : c->tool_name));

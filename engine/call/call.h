@@ -101,6 +101,7 @@ struct call {
     struct str method;                  /* "tools/call"; empty when nothing could be decoded */
     struct json *rpc_id;
     struct str tool_name;
+    const struct tool *named;           /* the tool called so, where the front had to look */
     struct json *args;                  /* NULL: none given */
     struct str key;                     /* the client's idempotency key, or empty */
     int64_t timeout_ms;                 /* the client's wish, 0: none */

@@ -227,6 +227,15 @@ static void tool_digest(struct tool *t)
     buf_release(&hex);
 }
 
+/* Is a member called so anywhere in it? */
+static bool holds_member(const struct json *tree, struct str name)
+{
+    for (const struct json *it = json_first(tree); it; it = json_next(it))
+        if (str_eq(json_key(it), name) || holds_member(it, name))
+            return true;
+    return false;
+}
+
 static enum err tool_make(struct registry *r, struct tool *t, const struct tool_decl *d, struct errinfo *info)
 {
     enum err e;
@@ -248,6 +257,7 @@ static enum err tool_make(struct registry *r, struct tool *t, const struct tool_
                        "tool %s: \"%s\" is neither one of its arguments nor a type that policies can name", d->name,
                        t->resource_type);
     e = schema_make(r, d, d->input_schema, d->args, true, &t->input_tree, &t->input_schema, &t->input, info);
+    t->mirrors = holds_member(t->input_tree, STR("x-mcp-header"));
     if (!e && (d->output_schema || d->result))
         e = schema_make(r, d, d->output_schema, d->result, false, &t->output_tree, &t->output_schema, &t->output, info);
     if (!e && question_action(r->entities, &r->arena, t->name, str_of(d->provider->name), d->effect, &t->action))

@@ -92,6 +92,7 @@ struct tool {
     struct str input_schema, output_schema;         /* JSON text; output may be empty */
     struct json *input_tree, *output_tree;
     struct schema *input, *output;                  /* compiled */
+    bool mirrors;                                   /* "x-mcp-header" is somewhere in the input's schema */
     char digest[65];        /* SHA-256 over name, summary, schemas, effect: what approvals and policies mean */
     struct str recorded;                /* its members in a record, as text: record.c */
     const struct field *resource_arg;   /* the argument that names the resource, or NULL */

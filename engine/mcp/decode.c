@@ -152,7 +152,6 @@ static enum err take_tool_call(struct call *c, struct turn *t)
 static enum err check_mirrors(struct call *c, struct turn *t)
 {
     const struct http_head *head = http_request_head(t->wire->rq);
-    const struct tool *tool;
     enum err e;
 
     if (t->msg.era != ERA_MODERN || !t->method->mirror)
@@ -160,9 +159,10 @@ static enum err check_mirrors(struct call *c, struct turn *t)
     e = mirror_fits(&c->arena, head, "mcp-name", t->param_name, call_info(c));
     if (e || t->method->await_answer)
         return e;
-    tool = registry_tool(c->registry, t->param_name);
-    return tool ? mirror_params(&c->arena, head, tool->input_tree, json_get(t->msg.params, "arguments"), call_info(c))
-                : OK;
+    c->named = registry_tool(c->registry, t->param_name);
+    if (!c->named || !c->named->mirrors)
+        return OK;
+    return mirror_params(&c->arena, head, c->named->input_tree, json_get(t->msg.params, "arguments"), call_info(c));
 }
 
 static enum err request_fits(struct call *c, struct turn *t)

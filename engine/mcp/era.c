@@ -16,23 +16,23 @@
  */
 #include "mcp/internal.h"
 
-static const char *const names[REV_COUNT] = {
-    [REV_2025_03_26] = "2025-03-26",
-    [REV_2025_06_18] = "2025-06-18",
-    [REV_2025_11_25] = "2025-11-25",
-    [REV_2026_07_28] = "2026-07-28",
+static const struct str names[REV_COUNT] = {
+    [REV_2025_03_26] = STR("2025-03-26"),
+    [REV_2025_06_18] = STR("2025-06-18"),
+    [REV_2025_11_25] = STR("2025-11-25"),
+    [REV_2026_07_28] = STR("2026-07-28"),
 };
 
 const char *revision_name(enum revision r)
 {
     ASSERT(r < REV_COUNT);
-    return names[r];
+    return names[r].p;
 }
 
 bool revision_parse(struct str s, enum revision *ret)
 {
-    for (int r = 0; r < REV_COUNT; r++) {
-        if (str_is(s, names[r])) {
+    for (int r = REV_COUNT - 1; r >= 0; r--) {          /* the newest is the most frequent */
+        if (str_eq(s, names[r])) {
             *ret = (enum revision)r;
             return true;
         }
@@ -42,12 +42,14 @@ bool revision_parse(struct str s, enum revision *ret)
 
 bool revision_modern(struct str s)
 {
+    if (str_eq(s, names[REV_2026_07_28]))
+        return true;
     if (s.len != 10 || s.p[4] != '-' || s.p[7] != '-')
         return false;
     for (size_t i = 0; i < s.len; i++)
         if (i != 4 && i != 7 && (s.p[i] < '0' || s.p[i] > '9'))
             return false;
-    return str_cmp(s, str_of(names[REV_2026_07_28])) >= 0;
+    return str_cmp(s, names[REV_2026_07_28]) >= 0;
 }
 
 /* Ids are echoed: a string or an integer of a size worth echoing. */

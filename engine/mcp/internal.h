@@ -156,7 +156,7 @@ enum { IN_LEGACY = 1, IN_MODERN = 2, CACHEABLE = 4, ASKS = 8, BARE = 16 };
 struct turn;
 
 struct method {
-    const char *name;
+    struct str name;
     unsigned flags;
     const char *mirror;                 /* the param that Mcp-Name repeats, or NULL */
     enum err (*await_answer)(struct call *c, struct turn *t);   /* NULL: tools/call */

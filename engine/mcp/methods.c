@@ -32,21 +32,21 @@ static bool has_completions(const struct registry *r)
 enum { BOTH = IN_LEGACY | IN_MODERN };
 
 static const struct method methods[] = {
-    { "server/discover",            IN_MODERN | CACHEABLE,  NULL,   answer_discover,    NULL },
-    { "initialize",                 IN_LEGACY,              NULL,   answer_initialize,  NULL },
-    { "ping",                       IN_LEGACY | BARE,       NULL,   answer_empty,       NULL },
-    { "logging/setLevel",           IN_LEGACY | BARE,       NULL,   answer_set_level,   NULL },
-    { "tools/list",                 BOTH | CACHEABLE,       NULL,   answer_tools,       has_tools },
-    { "tools/call",                 BOTH | ASKS,            "name", NULL,               has_tools },
-    { "prompts/list",               BOTH | CACHEABLE,       NULL,   answer_prompts,     has_prompts },
-    { "prompts/get",                BOTH | ASKS,            "name", answer_prompt,      has_prompts },
-    { "resources/list",             BOTH | CACHEABLE,       NULL,   answer_resources,   has_resources },
-    { "resources/templates/list",   BOTH | CACHEABLE,       NULL,   answer_templates,   has_resources },
-    { "resources/read",             BOTH | ASKS | CACHEABLE, "uri", answer_resource,    has_resources },
-    { "resources/subscribe",        IN_LEGACY | BARE,       NULL,   answer_subscribe,   has_resources },
-    { "resources/unsubscribe",      IN_LEGACY | BARE,       NULL,   answer_subscribe,   has_resources },
-    { "completion/complete",        BOTH,                   NULL,   answer_complete,    has_completions },
-    { "subscriptions/listen",       IN_MODERN,              NULL,   answer_listen,      NULL },
+    { STR("server/discover"),       IN_MODERN | CACHEABLE,  NULL,   answer_discover,    NULL },
+    { STR("initialize"),            IN_LEGACY,              NULL,   answer_initialize,  NULL },
+    { STR("ping"),                  IN_LEGACY | BARE,       NULL,   answer_empty,       NULL },
+    { STR("logging/setLevel"),      IN_LEGACY | BARE,       NULL,   answer_set_level,   NULL },
+    { STR("tools/list"),            BOTH | CACHEABLE,       NULL,   answer_tools,       has_tools },
+    { STR("tools/call"),            BOTH | ASKS,            "name", NULL,               has_tools },
+    { STR("prompts/list"),          BOTH | CACHEABLE,       NULL,   answer_prompts,     has_prompts },
+    { STR("prompts/get"),           BOTH | ASKS,            "name", answer_prompt,      has_prompts },
+    { STR("resources/list"),        BOTH | CACHEABLE,       NULL,   answer_resources,   has_resources },
+    { STR("resources/templates/list"), BOTH | CACHEABLE,    NULL,   answer_templates,   has_resources },
+    { STR("resources/read"),        BOTH | ASKS | CACHEABLE, "uri", answer_resource,    has_resources },
+    { STR("resources/subscribe"),   IN_LEGACY | BARE,       NULL,   answer_subscribe,   has_resources },
+    { STR("resources/unsubscribe"), IN_LEGACY | BARE,       NULL,   answer_subscribe,   has_resources },
+    { STR("completion/complete"),   BOTH,                   NULL,   answer_complete,    has_completions },
+    { STR("subscriptions/listen"),  IN_MODERN,              NULL,   answer_listen,      NULL },
 };
 
 const struct method *method_find(struct str name, enum era era, const struct registry *r)
@@ -54,7 +54,7 @@ const struct method *method_find(struct str name, enum era era, const struct reg
     for (size_t i = 0; i < ARRAY_LEN(methods); i++) {
         const struct method *m = &methods[i];
 
-        if (str_is(name, m->name) && (m->flags & (era == ERA_MODERN ? IN_MODERN : IN_LEGACY)))
+        if (str_eq(name, m->name) && (m->flags & (era == ERA_MODERN ? IN_MODERN : IN_LEGACY)))
             return !m->offered || m->offered(r) ? m : NULL;
     }
     return NULL;

@@ -314,7 +314,7 @@ class References(unittest.TestCase):
 
     def test_methods_are_those_that_are_served(self):
         code = {}
-        for name, flags in re.findall(r'^    \{ "([\w/]+)",\s+([\w |]+),', read("engine/mcp/methods.c"), re.M):
+        for name, flags in re.findall(r'^    \{ STR\("([\w/]+)"\),\s+([\w |]+),', read("engine/mcp/methods.c"), re.M):
             words = set(flags.split(" | "))
             code[name] = tuple("yes" if words & {era, "BOTH"} else "" for era in ("IN_LEGACY", "IN_MODERN"))
         page = {ticked(r[0])[0]: (r[1], r[2]) for r in cells("docs/protocol.md", "method")}

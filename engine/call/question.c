@@ -58,7 +58,7 @@ static enum err add(struct asked *x, struct arena *a, const struct policy_uid *u
 static enum err add_user(const struct question *q, struct arena *a, struct asked *x)
 {
     const struct policy_uid **parents = ARENA_ARRAY(a, const struct policy_uid *, 1 + q->n_groups);
-    struct policy_uid *groups = ARENA_ARRAY(a, struct policy_uid, q->n_groups);
+    struct policy_uid *groups = q->n_groups ? ARENA_ARRAY(a, struct policy_uid, q->n_groups) : NULL;
 
     if (!parents || (!groups && q->n_groups))
         return E_CALL_TOO_LARGE;
@@ -127,7 +127,7 @@ bool delegation_covers(const struct vault_delegation *d, const struct policy_ent
 
 static struct policy_value strings(struct arena *a, const struct str *s, unsigned n)
 {
-    struct policy_value *v = ARENA_ARRAY(a, struct policy_value, n);
+    struct policy_value *v = n ? ARENA_ARRAY(a, struct policy_value, n) : NULL;
 
     if (!v && n)
         return (struct policy_value){ 0 };

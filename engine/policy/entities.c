@@ -280,6 +280,8 @@ static size_t tidy(struct policy_ancestor *v, size_t n)
 {
     size_t kept = 0;
 
+    if (n <= 1)
+        return n;
     for (size_t gap = n / 2; gap > 0; gap /= 2)
         for (size_t i = gap; i < n; i++) {
             struct policy_ancestor t = v[i];

@@ -12,7 +12,7 @@
 #include "policy/ext.h"
 #include "policy/lex.h"
 
-enum { LINEAR_MAX = 8 };        /* up to here a scan beats a binary search */
+enum { SORT_LINEAR_MAX = 8, SCAN_MAX = 16 };    /* up to here a scan beats a heap; a binary search */
 
 static struct policy_uid uid_of(struct str type, uint64_t t, struct str id)
 {
@@ -173,7 +173,7 @@ static void sift_down(struct policy_value *v, size_t root, size_t n)
 
 static void sort_values(struct policy_value *v, size_t n)
 {
-    if (n <= LINEAR_MAX) {
+    if (n <= SORT_LINEAR_MAX) {
         for (size_t i = 1; i < n; i++) {
             struct policy_value t = v[i];
             size_t j = i;
@@ -248,7 +248,7 @@ const struct policy_value *policy_record_get(const struct policy_attr *attrs, si
 {
     size_t lo = 0, hi = n;
 
-    if (n <= LINEAR_MAX) {
+    if (n <= SCAN_MAX) {
         for (size_t i = 0; i < n; i++)
             if (policy_text_eq(attrs[i].key, key))
                 return &attrs[i].value;

@@ -7,28 +7,37 @@ static const bool is_unreserved[256] = {
     ['a' ... 'z'] = 1, ['A' ... 'Z'] = 1, ['0' ... '9'] = 1, ['-'] = 1, ['.'] = 1, ['_'] = 1, ['~'] = 1,
 };
 
-/* Counted first, so that there is room for all of it or it is not begun. */
+/* Room for all of `s`, encoded, or NULL: where there is not room for anything it could be, what it is is counted. */
+static char *percent_room(struct buf *b, struct str s)
+{
+    size_t escapes = 0;
+
+    if (s.len <= (b->cap - b->len) / 3)
+        return buf_reserve(b, 3 * s.len);
+    for (size_t i = 0; i < s.len; i++)
+        escapes += !is_unreserved[(unsigned char)s.p[i]];
+    return buf_reserve(b, s.len + 2 * escapes);
+}
+
 void buf_add_percent(struct buf *b, struct str s)
 {
     static const char digits[] = "0123456789ABCDEF";
-    size_t escapes = 0;
-    char *to;
+    char *to = s.len ? percent_room(b, s) : NULL;
 
-    for (size_t i = 0; i < s.len; i++)
-        escapes += !is_unreserved[(unsigned char)s.p[i]];
-    to = s.len ? buf_reserve(b, s.len + 2 * escapes) : NULL;
     if (!to)
         return;
     for (size_t i = 0; i < s.len; i++) {
         unsigned char c = (unsigned char)s.p[i];
 
-        *to++ = is_unreserved[c] ? (char)c : '%';
-        if (!is_unreserved[c]) {
+        if (is_unreserved[c]) {
+            *to++ = (char)c;
+        } else {
+            *to++ = '%';
             *to++ = digits[c >> 4];
             *to++ = digits[c & 15];
         }
     }
-    b->len += s.len + 2 * escapes;
+    b->len = (size_t)(to - b->p);
 }
 
 static struct str form_decode(struct arena *a, struct str s)

@@ -42,6 +42,32 @@ static void test_percent_leaves_only_the_unreserved(void **state)
     buf_release(&b);
 }
 
+/* Texts of every length up to forty, against a look at each byte; what is behind the room stays. */
+static void test_percent_of_any_length(void **state)
+{
+    static const char some[] = "azAZ09-._~ ,$/=%\x01\x7f\x80\xff@[`{";
+
+    (void)state;
+    srand(11);
+    for (int round = 0; round < 20000; round++) {
+        char text[40], expected[120];
+        size_t n = (size_t)rand() % sizeof(text), len = 0;
+        struct buf b = BUF_INIT(200);
+
+        for (size_t i = 0; i < n; i++) {
+            unsigned char c = (unsigned char)some[rand() % (rand() % 4 ? 10 : (int)sizeof(some))];
+
+            text[i] = (char)c;
+            if ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || (c && strchr("-._~", c)))
+                expected[len++] = (char)c;
+            else
+                len += (size_t)snprintf(expected + len, 4, "%%%02X", c);
+        }
+        assert_true(str_eq(percent(&b, str_n(text, n)), str_n(expected, len)));
+        buf_release(&b);
+    }
+}
+
 static void test_percent_fits_or_is_not_begun(void **state)
 {
     struct buf b = BUF_INIT(10);
@@ -151,6 +177,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_hex_digits),
         cmocka_unit_test(test_percent_leaves_only_the_unreserved),
+        cmocka_unit_test(test_percent_of_any_length),
         cmocka_unit_test(test_percent_fits_or_is_not_begun),
         cmocka_unit_test(test_a_form_gives_back_what_was_put_in),
         cmocka_unit_test(test_forms),

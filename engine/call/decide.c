@@ -39,6 +39,7 @@ enum err call_question(struct call *c, const struct policy_entity *action, struc
 
     *q = (struct question){ .tenant = w->tenant, .user = w->user, .auth = str_of(caller_auth_name(w->auth)),
                             .actors = w->actors, .n_actors = w->n_actors,
+                            .tenant_hash = w->tenant_hash, .agent_hash = w->agent_hash,
                             .groups = w->groups, .n_groups = w->n_groups,
                             .scopes = w->scopes, .n_scopes = w->n_scopes,
                             .action = action, .args = policy_unknown(), .time = -1 };

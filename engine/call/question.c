@@ -52,7 +52,7 @@ static enum err add(struct asked *x, struct arena *a, const struct policy_uid *u
 {
     if (policy_layer_own(&x->layer, uid))
         return OK;                      /* an agent that acts twice; a resource that is the tenant, or the agent */
-    return policy_layer_merge(&x->layer, a, *uid, known(x->layer.base, uid, &x->tenant), parents, n);
+    return policy_layer_merge(&x->layer, a, uid, known(x->layer.base, uid, &x->tenant), parents, n);
 }
 
 static enum err add_user(const struct question *q, struct arena *a, struct asked *x)
@@ -64,7 +64,7 @@ static enum err add_user(const struct question *q, struct arena *a, struct asked
         return E_CALL_TOO_LARGE;
     parents[0] = &x->tenant;
     for (unsigned i = 0; i < q->n_groups; i++) {
-        groups[i] = policy_uid_typed(&type_group, q->groups[i]);
+        groups[i] = policy_uid_typed(&type_group, q->groups[i], 0);
         parents[1 + i] = &groups[i];
     }
     return add(x, a, &x->principals[0], parents, 1 + q->n_groups);
@@ -103,7 +103,7 @@ enum err question_action(const struct policy_entities *base, struct arena *a, st
     above[0] = &uids[1];
     above[1] = &uids[2];
     policy_layer_init(l, base);
-    e = policy_layer_merge(l, a, uids[0], base ? policy_entities_find(base, &uids[0]) : NULL, above, effect ? 2 : 1);
+    e = policy_layer_merge(l, a, &uids[0], base ? policy_entities_find(base, &uids[0]) : NULL, above, effect ? 2 : 1);
     if (!e)
         *ret = l->items[0];
     return e;
@@ -207,10 +207,11 @@ enum err question_ask(const struct question *q, const struct policy_entities *ba
 
     ASSERT(q->n_actors >= 1 && q->n_actors <= CALLER_ACTORS_MAX);
     x->n = question_sides(q);
-    x->tenant = policy_uid_typed(&type_tenant, q->tenant);
+    x->tenant = policy_uid_typed(&type_tenant, q->tenant, q->tenant_hash);
     x->resource = policy_uid(q->resource_type, q->resource_id);
-    for (unsigned i = 0; i < x->n; i++)
-        x->principals[i] = policy_uid_typed(i ? &type_agent : &type_user, question_side(q, i).who);
+    x->principals[0] = policy_uid_typed(&type_user, q->user, 0);
+    for (unsigned i = 1; i < x->n; i++)
+        x->principals[i] = policy_uid_typed(&type_agent, q->actors[i - 1].name, i == 1 ? q->agent_hash : 0);
     policy_layer_init(&x->layer, base);
     e = add_entities(q, a, x);
     shared_context(q, a, x, shared);

@@ -30,6 +30,7 @@ struct question {
     struct str tenant, user, auth;
     const struct caller_actor *actors;      /* [0] the agent; then the prior delegations, newest first */
     unsigned n_actors;
+    uint64_t tenant_hash, agent_hash;       /* hash_bytes() of the names; 0: not known */
     const struct str *groups, *scopes;
     unsigned n_groups, n_scopes;
     const struct vault_delegation *const *delegations;  /* the user's, for each actor, or NULL; NULL: none at all */

@@ -378,7 +378,7 @@ enum err policy_entities_freeze(struct policy_entities *s, struct errinfo *info)
 /* --- layers ------------------------------------------------------------------------------------------------------- */
 
 /* The entity's place in the layer, with its uid and ancestors set; NULL: there is one already, or memory is out. */
-static struct policy_entity *layer_put(struct policy_layer *l, struct arena *a, struct policy_uid uid,
+static struct policy_entity *layer_put(struct policy_layer *l, struct arena *a, const struct policy_uid *uid,
     const struct policy_entity *known, const struct policy_uid *const *parents, size_t n_parents)
 {
     UNSET const struct policy_entity *up[POLICY_LAYER_MAX];
@@ -386,7 +386,7 @@ static struct policy_entity *layer_put(struct policy_layer *l, struct arena *a, 
     struct policy_ancestor *v;
     struct policy_entity *out;
 
-    if (l->n == POLICY_LAYER_MAX || policy_layer_own(l, &uid))
+    if (l->n == POLICY_LAYER_MAX || policy_layer_own(l, uid))
         return NULL;
     for (size_t i = 0; i < n_parents; i++) {
         const struct policy_entity *found = policy_layer_find(l, parents[i]);
@@ -409,9 +409,9 @@ static struct policy_entity *layer_put(struct policy_layer *l, struct arena *a, 
     }
     if (known && known->n_ancestors)
         memcpy(v + at, known->ancestors, known->n_ancestors * sizeof(*v));
-    l->hashes[l->n] = uid.hash;
+    l->hashes[l->n] = uid->hash;
     out = &l->items[l->n++];
-    *out = (struct policy_entity){ .uid = uid, .ancestors = v, .n_ancestors = (uint32_t)tidy(v, total) };
+    *out = (struct policy_entity){ .uid = *uid, .ancestors = v, .n_ancestors = (uint32_t)tidy(v, total) };
     return out;
 }
 
@@ -421,7 +421,7 @@ enum err policy_layer_add(struct policy_layer *l, struct arena *a, struct policy
     struct policy_entity *out;
 
     ASSERT(attrs.kind == POLICY_RECORD || attrs.kind == POLICY_NONE);
-    out = layer_put(l, a, uid, NULL, parents, n_parents);
+    out = layer_put(l, a, &uid, NULL, parents, n_parents);
     if (out && attrs.kind == POLICY_RECORD) {
         out->attrs = attrs.u.attrs;
         out->n_attrs = attrs.len;
@@ -429,7 +429,7 @@ enum err policy_layer_add(struct policy_layer *l, struct arena *a, struct policy
     return out ? OK : E_CALL_TOO_LARGE;
 }
 
-enum err policy_layer_merge(struct policy_layer *l, struct arena *a, struct policy_uid uid,
+enum err policy_layer_merge(struct policy_layer *l, struct arena *a, const struct policy_uid *uid,
     const struct policy_entity *known, const struct policy_uid *const *parents, size_t n_parents)
 {
     struct policy_entity *out = layer_put(l, a, uid, known, parents, n_parents);

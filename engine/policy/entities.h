@@ -83,7 +83,7 @@ enum err policy_layer_add(struct policy_layer *l, struct arena *a, struct policy
  * The same for an entity that the base, or whoever, knows already: `known` (may be NULL) gives its attributes and tags,
  * and what it is in is added to the parents. It must outlive the layer.
  */
-enum err policy_layer_merge(struct policy_layer *l, struct arena *a, struct policy_uid uid,
+enum err policy_layer_merge(struct policy_layer *l, struct arena *a, const struct policy_uid *uid,
     const struct policy_entity *known, const struct policy_uid *const *parents, size_t n_parents);
 
 /* The same for one that is whole: its ancestors are all that is above it, whatever the layer says. Copied as it is. */

@@ -14,10 +14,8 @@
 
 enum { SORT_LINEAR_MAX = 8, SCAN_MAX = 16 };    /* up to here a scan beats a heap; a binary search */
 
-static struct policy_uid uid_of(struct str type, uint64_t t, struct str id)
+static struct policy_uid uid_of(struct str type, uint64_t t, struct str id, uint64_t h)
 {
-    uint64_t h = hash_bytes(id.p, id.len);
-
     /* An odd multiplier keeps both halves' bits; equality never rests on the hash alone. */
     h = (h ^ (t * 0x9e3779b97f4a7c15u)) * 0xd6e8feb86659fd93u;
     return (struct policy_uid){ type, id, h ^ (h >> 32), t };
@@ -25,10 +23,10 @@ static struct policy_uid uid_of(struct str type, uint64_t t, struct str id)
 
 struct policy_uid policy_uid(struct str type, struct str id)
 {
-    return uid_of(type, hash_bytes(type.p, type.len), id);
+    return uid_of(type, hash_bytes(type.p, type.len), id, hash_bytes(id.p, id.len));
 }
 
-struct policy_uid policy_uid_typed(struct policy_type *type, struct str id)
+struct policy_uid policy_uid_typed(struct policy_type *type, struct str id, uint64_t id_hash)
 {
     uint64_t t = atomic_load_explicit(&type->hash, memory_order_relaxed);
 
@@ -36,7 +34,7 @@ struct policy_uid policy_uid_typed(struct policy_type *type, struct str id)
         t = hash_bytes(type->name.p, type->name.len);
         atomic_store_explicit(&type->hash, t, memory_order_relaxed);
     }
-    return uid_of(type->name, t, id);
+    return uid_of(type->name, t, id, id_hash ? id_hash : hash_bytes(id.p, id.len));
 }
 
 bool policy_type_valid(struct str type)

@@ -81,8 +81,8 @@ struct policy_type {
     _Atomic uint64_t hash;      /* 0: not made yet */
 };
 
-/* policy_uid(type->name, id) */
-struct policy_uid policy_uid_typed(struct policy_type *type, struct str id);
+/* policy_uid(type->name, id); id_hash: hash_bytes() of the id where it is known, or 0. */
+struct policy_uid policy_uid_typed(struct policy_type *type, struct str id, uint64_t id_hash);
 
 /* str_eq() for names, which are short and mostly equal by now: without a call, and without reading what is one text. */
 static inline bool policy_text_eq(struct str a, struct str b)

@@ -236,7 +236,6 @@ static enum err await_budgets(struct call *c)
         return e;
     budgets_of_config(c, lines);
     return lines->n ? await_lines(c, lines, 0, lines->n) : OK;
-    return e;
 }
 
 /* Is there any budget that could count it? Mostly not. */

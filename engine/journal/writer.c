@@ -218,7 +218,7 @@ static void await_company(struct journal_lane *lane)
     if (lane->j->opt.group_ms > 0 && lane->last_batch >= BUSY_RECORDS && !lane->closing)
         await_sleep(loop_now() + lane->j->opt.group_ms * NS_PER_MS);
     else
-        await_turn();
+        await_last();
 }
 
 void writer_main(void *arg)

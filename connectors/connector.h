@@ -18,8 +18,7 @@
  * The API's version and its changes
  *   1  first version
  *   2  limits: per method and per resource, spacing, units, where answers tell what is left; requests with their costs;
- *      classify says which limit an answer is about; js_copy_str, js_take, js_pick_each,
- *      text_int
+ *      classify says which limit an answer is about; js_copy_str, js_take, js_pick_each, text_int
  */
 #ifndef SLUICE_CONNECTOR_H
 #define SLUICE_CONNECTOR_H

@@ -185,11 +185,7 @@ static void rec_list(struct rec *r, struct str key, const struct str *v, unsigne
     if (n == 0)
         return;
     rec_key(r, key);
-    for (unsigned i = 0; i < n; i++) {
-        buf_add_c(&r->b, i ? ',' : '[');
-        buf_add_json_str(&r->b, v[i]);
-    }
-    buf_add_c(&r->b, ']');
+    buf_add_json_strs(&r->b, v, n);
 }
 
 /* Behind other members. */

@@ -392,11 +392,16 @@ static enum err provider_fields(struct registry *r, struct provider_conf *p, str
         fields[n++] = (struct fetch_header){ .name = STR("User-Agent"), .value = STR("sluice/" SLUICE_VERSION) };
         if (types[i].len)
             fields[n++] = (struct fetch_header){ .name = STR("Content-Type"), .value = types[i] };
-        for (const char *const *h = p->decl->headers; h && *h && n < HEADERS_MAX; h++) {
+        for (const char *const *h = p->decl->headers; h && *h; h++) {
             struct str name, value;
 
-            if (str_cut(str_of(*h), ':', &name, &value))
-                fields[n++] = (struct fetch_header){ .name = name, .value = str_trim(value) };
+            if (n == HEADERS_MAX)
+                return err_set(info, E_CONFIG, "provider %s: its headers: more than %d, with those of the engine",
+                               p->decl->name, HEADERS_MAX);
+            if (!str_cut(str_of(*h), ':', &name, &value))
+                return err_set(info, E_CONFIG, "provider %s: its headers: \"%s\" is not \"Name: value\"",
+                               p->decl->name, *h);
+            fields[n++] = (struct fetch_header){ .name = name, .value = str_trim(value) };
         }
         if (fetch_common_make(&r->arena, fields, n, &p->fields[i], &why))
             return err_set(info, E_CONFIG, "provider %s: its headers: %s", p->decl->name, why.text);

@@ -68,11 +68,7 @@ static void add_list(struct buf *out, struct str key, const struct str *v, unsig
     if (n == 0)
         return;
     buf_add_str(out, key);
-    for (unsigned i = 0; i < n; i++) {
-        buf_add_c(out, i ? ',' : '[');
-        buf_add_json_str(out, v[i]);
-    }
-    buf_add_c(out, ']');
+    buf_add_json_strs(out, v, n);
 }
 
 void caller_members(const struct caller *c, struct buf *out)

@@ -257,6 +257,8 @@ struct json *json_copy(struct arena *a, const struct json *j);
 
 /* Compact, members in tree order, numbers as they were written. */
 void json_write(struct buf *out, const struct json *j);
+/* An array of n literals. */
+void buf_add_json_strs(struct buf *out, const struct str *v, size_t n);
 /* json_write() to `out`, and in the same pass that text to `literal` as buf_add_json_part() puts it there. When one of
  * them overflows neither is of use. */
 void json_write_twice(struct buf *out, struct buf *literal, const struct json *j);

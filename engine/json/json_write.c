@@ -262,6 +262,17 @@ void json_write(struct buf *out, const struct json *j)
     writer_stop(&w);
 }
 
+void buf_add_json_strs(struct buf *out, const struct str *v, size_t n)
+{
+    buf_add_c(out, '[');
+    for (size_t i = 0; i < n; i++) {
+        if (i > 0)
+            buf_add_c(out, ',');
+        buf_add_json_str(out, v[i]);
+    }
+    buf_add_c(out, ']');
+}
+
 /* --- pretty ------------------------------------------------------------------------------------------------- */
 
 static void write_line(struct writer *w, unsigned depth)

@@ -6,3 +6,4 @@ unit_test(call_overload_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/call_overload_tes
 unit_test(call_listing_test
   SOURCES ${CMAKE_CURRENT_LIST_DIR}/call_listing_test.c $<TARGET_OBJECTS:sluice_connectors> USES sluice_call)
 unit_test(call_keys_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/call_keys_test.c USES sluice_call)
+unit_test(call_registry_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/call_registry_test.c USES sluice_call)

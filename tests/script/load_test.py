@@ -22,7 +22,7 @@ WITHIN_MS = int(os.environ.get("SLUICE_LOAD_WITHIN_MS", "6000"))
 LOAD = None
 
 
-def config(provider_url, drain=10):
+def config(provider_url, drain, idle_poll):
     d = harness.scratch()
     with open(os.path.join(d, "policy.cedar"), "w") as f:
         f.write('permit (principal in Tenant::"demo", action in [Action::"outlook", Action::"accounts"], resource);')
@@ -30,6 +30,7 @@ def config(provider_url, drain=10):
     with open(path, "w") as f:
         f.write("""
 workers: 2
+idle_poll_us: %d
 connectors: [outlook]
 policies: ["%s/policy.cedar"]
 drain_seconds: %d
@@ -41,7 +42,7 @@ providers:
     client_secret: env:SANDBOX_SECRET
     allow_loopback: true
     allow_plain_http: true
-""" % (d, drain, provider_url, provider_url))
+""" % (idle_poll, d, drain, provider_url, provider_url))
     return path
 
 
@@ -50,7 +51,9 @@ class Load(unittest.TestCase):
         self.sandbox = harness.Process([harness.SLUICE, "sandbox", "--listen", "127.0.0.1:0"])
         self.provider = "http://" + self.sandbox.wait_line(r"(127\.0\.0\.1:\d+)").group(1)
         drain = 1 if "drain_time" in self.id() else 10
-        self.engine = harness.Engine(config=config(self.provider, drain), env={"SANDBOX_SECRET": "sandbox-secret"})
+        looks = 50 if "sigterm" in self.id() else 0             # workers that look for work before they sleep, too
+        self.engine = harness.Engine(config=config(self.provider, drain, looks),
+                                     env={"SANDBOX_SECRET": "sandbox-secret"})
         users = ["user%d@demo.example" % i for i in range(CALLS // 4)]
         self.users = os.path.join(harness.scratch(), "users")
         with open(self.users, "w") as f:

@@ -5,9 +5,11 @@
  *       any phase --conn_refuse, last reply--> LINGER --> CLOSED
  *       any phase --conn_abort----------------> CLOSED
  *
- * One timer per phase: HANDSHAKE, HEAD, BODY, LINGER have a deadline, HANDLING has none (the handler has its own),
- * and a second timer watches that the peer takes what we send.  Receiving stays armed in every phase, so that a peer
- * that goes away is noticed; it is paused only while pipelined requests fill `in`.
+ * HANDSHAKE, HEAD, BODY, LINGER have a deadline, HANDLING has none (the handler has its own); another watches that the
+ * peer takes what we send.  One timer serves both: it is set for the first of them and stays where it is when that is
+ * over, for the next one nearly always comes later; what it finds not yet due when it fires, it is set for anew.
+ * Receiving stays armed in every phase, so that a peer that goes away is noticed; it is paused only while pipelined
+ * requests fill `in`.
  *
  * LINGER exists because closing a socket with unread input makes the kernel reset the connection, which may destroy the
  * answer before the peer has read it: so our side is shut down first and input dropped until the peer closes too.
@@ -34,11 +36,21 @@ static void move_to(struct conn *c, struct conn_list *list)
     c->list = list;
 }
 
-static void phase_timeout(struct timer *t);
+static void timed_out(struct timer *t);
 
+static void timer_arm(struct conn *c)
+{
+    ns_t at = c->due < c->send_due ? c->due : c->send_due;
+
+    if (at != NS_NEVER && (!timer_is_set(&c->timer) || c->timer.at > at))
+        timer_set(&c->timer, at, timed_out);
+}
+
+/* Of the phase; NS_NEVER: none. */
 static void deadline(struct conn *c, ns_t at)
 {
-    timer_set(&c->timer, at, phase_timeout);
+    c->due = at;
+    timer_arm(c);
 }
 
 /* ---- requests that never reach a handler ------------------------------------------------------------------------- */
@@ -81,7 +93,7 @@ static void conn_free_if_over(struct conn *c)
 
     if (c->phase != CLOSED || c->fd >= 0 || op_active(&c->close) || c->rq)
         return;
-    ASSERT(!op_active(&c->recv) && !op_active(&c->send) && !timer_is_set(&c->timer) && !timer_is_set(&c->stall));
+    ASSERT(!op_active(&c->recv) && !op_active(&c->send) && !timer_is_set(&c->timer));
     TAILQ_REMOVE(c->list, c, link);
     tls_close(c->tls);
     c->magic = 0;
@@ -119,7 +131,6 @@ void conn_abort(struct conn *c)
     c->phase = CLOSED;
     move_to(c, &c->srv->dying);
     timer_clear(&c->timer);
-    timer_clear(&c->stall);
     op_cancel(&c->recv);
     op_cancel(&c->send);
     if (c->rq)
@@ -167,7 +178,7 @@ void conn_linger(struct conn *c)
     ASSERT(!c->rq);
     c->phase = LINGER;
     move_to(c, &c->srv->busy);
-    timer_clear(&c->timer);     /* until all is out the write deadline watches */
+    deadline(c, NS_NEVER);      /* until all is out the write deadline watches */
     buf_release(&c->in);
     if (c->tls)
         tls_shutdown(c->tls);
@@ -184,11 +195,6 @@ size_t conn_out_len(const struct conn *c)
     return c->sending.len - c->sent + c->pending.len;
 }
 
-static void stalled(struct timer *t)
-{
-    conn_abort(CONTAINER_OF(t, struct conn, stall));
-}
-
 static void send_done(struct op *op, int res);
 
 static void send_piece(struct conn *c)
@@ -201,7 +207,8 @@ static void send_piece(struct conn *c)
     c->send.buf = c->sending.p + c->sent;
     c->send.len = left < PIECE ? left : PIECE;
     c->send.done = send_done;
-    timer_set(&c->stall, loop_now() + c->srv->opt.write_timeout, stalled);
+    c->send_due = loop_now() + c->srv->opt.write_timeout;
+    timer_arm(c);
     op_submit(&c->send);
 }
 
@@ -227,7 +234,7 @@ static void send_done(struct op *op, int res)
     struct conn *c = CONTAINER_OF(op, struct conn, send);
 
     MAGIC_CHECK(c, CONN_MAGIC);
-    timer_clear(&c->stall);
+    c->send_due = NS_NEVER;
     if (c->phase == CLOSED) {
         close_if_quiet(c);
         return;
@@ -324,23 +331,31 @@ static void body_timeout(struct conn *c)
     body_deadline(c);
 }
 
-static void phase_timeout(struct timer *t)
+static void timed_out(struct timer *t)
 {
     struct conn *c = CONTAINER_OF(t, struct conn, timer);
+    bool late = c->due <= loop_now();
 
     MAGIC_CHECK(c, CONN_MAGIC);
-    if (c->phase == BODY)
+    if (late)
+        c->due = NS_NEVER;
+    timer_arm(c);
+    if (c->send_due <= loop_now())
+        conn_abort(c);
+    else if (late && c->phase == BODY)
         body_timeout(c);
-    else if (c->phase == HEAD && c->in.len > 0)
+    else if (late && c->phase == HEAD && c->in.len > 0)
         conn_refuse(c, HTTP_FAULT_SLOW_HEAD);
-    else
+    else if (late && c->phase == HANDLING)
+        conn_step(c);                   /* it has rested */
+    else if (late)
         conn_abort(c);
 }
 
 /* The whole request is there. */
 static void dispatch(struct conn *c)
 {
-    timer_clear(&c->timer);
+    deadline(c, NS_NEVER);
     if (!request_start(c->rq)) {
         conn_refuse(c, HTTP_FAULT_OVERLOADED);
         return;
@@ -561,13 +576,6 @@ static void recv_done(struct op *op, int res)
 
 /* ---- turns ------------------------------------------------------------------------------------------------------- */
 
-static void conn_step(struct conn *c);
-
-static void rested(struct timer *t)
-{
-    conn_step(CONTAINER_OF(t, struct conn, timer));
-}
-
 /* Goes on when a request is done and its reply out. */
 static void conn_step(struct conn *c)
 {
@@ -583,10 +591,9 @@ static void conn_step(struct conn *c)
     }
     if (c->rest > loop_now() && !c->eof) {
         move_to(c, &c->srv->idle);
-        timer_set(&c->timer, c->rest, rested);
+        deadline(c, c->rest);
         return;
     }
-    timer_clear(&c->timer);
     wait_for_request(c);
     if (c->in.len > 0) {
         size_t used = take(c, buf_str(&c->in));
@@ -630,6 +637,7 @@ void conn_accept(struct http_server *srv, int fd)
     c->magic = CONN_MAGIC;
     c->srv = srv;
     c->fd = fd;
+    c->due = c->send_due = NS_NEVER;
     c->in = BUF_INIT(IN_MAX);
     c->sending = c->pending = BUF_INIT(OUT_MAX);
     net_name(fd, true, c->peer);

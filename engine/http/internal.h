@@ -60,8 +60,8 @@ struct conn {
     struct http_server *srv;
     int fd;
     struct op recv, send, close;
-    struct timer timer;                 /* the deadline of the phase */
-    struct timer stall;                 /* the write deadline */
+    struct timer timer;                 /* no later than the first of the two */
+    ns_t due, send_due;                 /* the phase's deadline, and that of what is being sent; NS_NEVER: none */
     TAILQ_ENTRY(conn) link;
     struct conn_list *list;             /* which one it is on */
 

@@ -266,6 +266,23 @@ void conn_out(struct conn *c, struct str bytes)
         conn_abort(c);
 }
 
+void conn_out_over(struct conn *c, struct buf *b, size_t from)
+{
+    ASSERT(from < b->len);
+    if (c->phase == CLOSED)
+        return;
+    if (c->tls || c->pending.len > 0 || op_active(&c->send)) {
+        conn_out(c, str_from(buf_str(b), from));
+        conn_flush(c);
+        return;
+    }
+    buf_release(&c->pending);
+    c->sending = *b;
+    c->sent = from;
+    *b = BUF_INIT(b->max);
+    send_piece(c);
+}
+
 /* ---- input ------------------------------------------------------------------------------------------------------- */
 
 /* Answers a request that will not reach a handler. `head`: what came of its head. */
@@ -364,15 +381,15 @@ static void dispatch(struct conn *c)
     c->requests++;
 }
 
-/* Takes a head off the front of `in`; the bytes used, 0 if there is none yet. A refused head uses nothing: see
- * c->phase. */
+/* Takes a head off the front of `in`, and a small body with it that is there, too; the bytes used, 0 if there is none
+ * yet. A refused head uses nothing: see c->phase. */
 static size_t take_head(struct conn *c, struct str in)
 {
     static const struct str go_on = STR("HTTP/1.1 100 Continue\r\n\r\n");
     struct http_body framing;
     enum http_fault why = HTTP_FAULT_NONE;
     UNSET struct http_head head;
-    size_t head_max = c->srv->opt.head_max;
+    size_t head_max = c->srv->opt.head_max, body = 0;
     int n;
 
     if (!http_head_worth(in, c->in_seen) && in.len < head_max)
@@ -392,7 +409,10 @@ static size_t take_head(struct conn *c, struct str in)
         why = HTTP_FAULT_BODY_LONG;
     }
     if (n > 0) {
-        c->rq = request_new(c, &head, str_n(in.p, (size_t)n));
+        if (framing.framing == HTTP_BODY_LENGTH && framing.length <= BODY_TOGETHER &&
+            framing.length <= in.len - (size_t)n)
+            body = (size_t)framing.length;
+        c->rq = request_new(c, &head, str_n(in.p, (size_t)n + body), body);
         if (!c->rq) {
             n = -1;
             why = HTTP_FAULT_OVERLOADED;
@@ -404,9 +424,9 @@ static size_t take_head(struct conn *c, struct str in)
     }
     c->in_seen = 0;
     c->rq->framing = framing;
-    if (framing.framing == HTTP_BODY_NONE || (framing.framing == HTTP_BODY_LENGTH && framing.length == 0)) {
+    if (framing.framing == HTTP_BODY_NONE || (framing.framing == HTTP_BODY_LENGTH && framing.length == body)) {
         dispatch(c);
-        return (size_t)n;
+        return (size_t)n + body;
     }
     c->phase = BODY;
     c->window_end = loop_now() + RATE_WINDOW_S * NS_PER_S;

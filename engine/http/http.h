@@ -131,6 +131,16 @@ bool http_replied(const struct http_request *rq);                   /* has a rep
  * likewise, the body is over HTTP_REPLY_MAX. E_CLOSED: there is no connection any more. Status 200 to 599. */
 enum err await_http_reply(struct http_request *rq, int status, const struct http_header *headers, unsigned n,
                          struct str body);
+
+/* A body that is handed over has room for its head in front, so that both leave in one piece and nothing is copied.
+ * http_body_begin() empties `b`, which may grow to HTTP_BODY_MAX, and makes room for that and `n` bytes; what is added
+ * then is the body. */
+enum { HTTP_REPLY_MAX = 64 * 1024 * 1024, HTTP_HEAD_ROOM = 512, HTTP_BODY_MAX = HTTP_HEAD_ROOM + HTTP_REPLY_MAX };
+void http_body_begin(struct buf *b, size_t n);
+struct str http_body_text(const struct buf *b);     /* the body, a view; empty where nothing was begun */
+/* await_http_reply() of such a body. Where it can be it is taken, and left empty; the caller releases it anyway. */
+enum err await_http_reply_over(struct http_request *rq, int status, const struct http_header *headers, unsigned n,
+                               struct buf *body);
 /* A reply whose length is not known yet: chunked, or until close for HTTP/1.0. Errors as above. */
 enum err await_http_stream_begin(struct http_request *rq, int status, const struct http_header *headers, unsigned n);
 /* Waits while the peer is slow to read (write_timeout ends that). E_CLOSED: nobody reads any more; E_CANCELLED. */
@@ -140,8 +150,6 @@ enum err await_http_stream_write(struct http_request *rq, struct str bytes);
 bool http_stream_soon(const struct http_request *rq);
 enum { HTTP_SOON = 16 * 1024 };
 enum err await_http_stream_end(struct http_request *rq);
-
-enum { HTTP_REPLY_MAX = 64 * 1024 * 1024 };
 
 /* After this reply the connection's next request is not looked at before `until`: for a client that was told to come
  * back later and does not wait by itself. At most 20 s from now; it counts as idle. */

@@ -21,6 +21,7 @@ enum {
     PIPELINE_HIGH = 32 * 1024,          /* bytes of further requests read while one is handled; then reading pauses */
     /* A paused connection still gets what the ring had received: at most all of its buffers. */
     IN_MAX = HTTP_HEAD_MAX + PIPELINE_HIGH + 8 * 1024 * 1024,
+    BODY_TOGETHER = 4096,               /* bytes of a body that is kept with its head if it came with it */
     BODY_SMALL = 64 * 1024,             /* bytes of a body that do not count against bodies_max */
     RATE_WINDOW_S = 5,
     PEER_MAX = 64,
@@ -92,7 +93,8 @@ struct http_request {
     struct http_body framing;
     struct http_chunked chunked;
     struct buf body;
-    size_t counted;                     /* of it, in srv->bodies */
+    struct str together;                /* instead: a body that came with the head, behind head_bytes; else p is NULL */
+    size_t counted;                     /* of `body`, in srv->bodies */
     ns_t arrived;
     wall_ms_t arrived_wall;
     bool keep;                          /* what the client asked for */
@@ -114,6 +116,8 @@ void conn_ready(struct conn *c);                    /* HANDSHAKE is over */
 void conn_eof(struct conn *c);                      /* the peer sends no more */
 void conn_out(struct conn *c, struct str bytes);    /* plain bytes for the peer; copied */
 void conn_flush(struct conn *c);                    /* sends what is pending */
+/* Sends what stands in `b` from `from` on, behind what is pending. Takes `b` where it can, and leaves it empty. */
+void conn_out_over(struct conn *c, struct buf *b, size_t from);
 size_t conn_out_len(const struct conn *c);          /* bytes not yet taken by the kernel */
 void conn_abort(struct conn *c);                    /* closes now; what is pending is lost */
 void conn_linger(struct conn *c);                   /* closes once all is out and the peer had time to read it */
@@ -123,7 +127,8 @@ void server_conn_gone(struct http_server *srv);
 void server_count(struct http_server *srv, int status);
 const char *server_date(struct http_server *srv);
 /* request.c */
-struct http_request *request_new(struct conn *c, const struct http_head *head, struct str bytes);
+/* `bytes`: the head, and behind it the body's first and last `body` bytes; 0: that comes later, or there is none */
+struct http_request *request_new(struct conn *c, const struct http_head *head, struct str bytes, size_t body);
 bool request_start(struct http_request *rq);        /* spawns the handler's task */
 void request_gone(struct http_request *rq);         /* the peer went away */
 void request_room(struct http_request *rq);         /* output has drained, or will never */

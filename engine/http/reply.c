@@ -4,8 +4,9 @@
  *   reply   = status line, Date, the caller's fields, Content-Length, [Connection], empty line, body
  *   stream  = the same with Transfer-Encoding: chunked (HTTP/1.1) or ended by close (HTTP/1.0)
  *
- * Everything is copied to the connection at once, so that nothing of the handler's has to outlive it.  Framing fields
- * are written here only: no caller can make a message whose end is in doubt.
+ * Everything is copied to the connection at once, so that nothing of the handler's has to outlive it; but a body with
+ * room for its head in front becomes the connection's.  Framing fields are written here only: no caller can make a
+ * message whose end is in doubt.
  */
 #include <stdio.h>
 
@@ -134,35 +135,40 @@ static void send_buf(struct conn *c, struct buf *b)
 
 /* ---- replies ----------------------------------------------------------------------------------------------------- */
 
-enum err await_http_reply(struct http_request *rq, int status, const struct http_header *headers, unsigned n,
-                         struct str body)
+static bool is_bodyless(const struct http_request *rq, int status)
 {
-    bool bodyless = status == 204 || status == 304;
-    struct conn *c = rq->conn;
-    struct buf own = BUF_INIT(OUT_MAX), *b = c->tls ? &own : &c->pending;
-    size_t before = b->len;
-    enum err e;
+    return status == 204 || status == 304 || str_is(rq->head.method, "HEAD");
+}
 
-    if (body.len > HTTP_REPLY_MAX)
-        return E_CALL_TOO_LARGE;
-    e = begin(rq, status, headers, n);
-    if (e)
-        return e;
-    buf_reserve(b, HEAD_TYPICAL + (body.len <= BODY_COPY ? body.len : 0));
-    add_start(c, b, status, headers, n);
-    if (!bodyless) {
+static void add_head(struct http_request *rq, struct buf *b, int status, const struct http_header *headers, unsigned n,
+                     size_t body_len)
+{
+    add_start(rq->conn, b, status, headers, n);
+    if (status != 204 && status != 304) {
         buf_add_z(b, "Content-Length: ");
-        buf_add_u64(b, body.len);
+        buf_add_u64(b, body_len);
         buf_add_z(b, "\r\n");
     }
     add_end(rq, b);
+}
+
+/* A reply that has begun. */
+static enum err reply_copied(struct http_request *rq, int status, const struct http_header *headers, unsigned n,
+                             struct str body)
+{
+    struct conn *c = rq->conn;
+    struct buf own = BUF_INIT(OUT_MAX), *b = c->tls ? &own : &c->pending;
+    size_t before = b->len;
+
+    buf_reserve(b, HEAD_TYPICAL + (body.len <= BODY_COPY ? body.len : 0));
+    add_head(rq, b, status, headers, n, body.len);
     if (b->overflow || b->len - before > HEAD_MAX) {
         LOG_ERROR("a reply's fields are larger than 1 MB");
         buf_release(&own);
         conn_abort(c);
         return E_CLOSED;
     }
-    if (bodyless || str_is(rq->head.method, "HEAD"))
+    if (is_bodyless(rq, status))
         body = STR_NULL;
     if (body.len <= BODY_COPY) {
         buf_add_str(b, body);       /* one TLS record, one copy */
@@ -172,6 +178,56 @@ enum err await_http_reply(struct http_request *rq, int status, const struct http
         send_buf(c, &own);
     conn_out(c, body);
     conn_flush(c);
+    return c->phase == HANDLING ? OK : E_CLOSED;
+}
+
+enum err await_http_reply(struct http_request *rq, int status, const struct http_header *headers, unsigned n,
+                         struct str body)
+{
+    enum err e = body.len > HTTP_REPLY_MAX ? E_CALL_TOO_LARGE : begin(rq, status, headers, n);
+
+    return e ? e : reply_copied(rq, status, headers, n, body);
+}
+
+void http_body_begin(struct buf *b, size_t n)
+{
+    buf_clear(b);
+    if (buf_reserve(b, HTTP_HEAD_ROOM + n))
+        b->len = HTTP_HEAD_ROOM;
+}
+
+struct str http_body_text(const struct buf *b)
+{
+    return b->len < HTTP_HEAD_ROOM ? STR_NULL : str_from(buf_str(b), HTTP_HEAD_ROOM);
+}
+
+/* Writes the head into the room in front of a body; where it begins. False: it does not fit. */
+static bool head_in_front(struct http_request *rq, struct buf *body, int status, const struct http_header *headers,
+                          unsigned n, size_t *ret_at)
+{
+    struct buf room = { .p = body->p, .cap = HTTP_HEAD_ROOM, .max = HTTP_HEAD_ROOM };   /* it cannot grow */
+
+    add_head(rq, &room, status, headers, n, body->len - HTTP_HEAD_ROOM);
+    if (room.overflow)
+        return false;
+    *ret_at = HTTP_HEAD_ROOM - room.len;
+    memmove(body->p + *ret_at, body->p, room.len);
+    return true;
+}
+
+enum err await_http_reply_over(struct http_request *rq, int status, const struct http_header *headers, unsigned n,
+                               struct buf *body)
+{
+    struct str text = http_body_text(body);
+    struct conn *c = rq->conn;
+    enum err e = text.len > HTTP_REPLY_MAX ? E_CALL_TOO_LARGE : begin(rq, status, headers, n);
+    size_t at;
+
+    if (e)
+        return e;
+    if (str_empty(text) || is_bodyless(rq, status) || !head_in_front(rq, body, status, headers, n, &at))
+        return reply_copied(rq, status, headers, n, text);
+    conn_out_over(c, body, at);
     return c->phase == HANDLING ? OK : E_CLOSED;
 }
 

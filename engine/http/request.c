@@ -19,7 +19,7 @@ static struct str moved(struct str s, const char *from, size_t len, const char *
     return str_n(to + (s.p - from), s.len);
 }
 
-struct http_request *request_new(struct conn *c, const struct http_head *head, struct str bytes)
+struct http_request *request_new(struct conn *c, const struct http_head *head, struct str bytes, size_t body)
 {
     size_t headers = offsetof(struct http_request, head.headers) + head->n_headers * sizeof(head->headers[0]);
     struct http_request *rq = malloc(headers + bytes.len);
@@ -35,9 +35,11 @@ struct http_request *request_new(struct conn *c, const struct http_head *head, s
     rq->keep = http_head_keeps(head);
     rq->body = BUF_INIT(c->srv->opt.body_max);
     http_chunked_init(&rq->chunked);
-    rq->head_len = bytes.len;
+    rq->head_len = bytes.len - body;
     rq->head_bytes = (char *)rq + headers;
     memcpy(rq->head_bytes, bytes.p, bytes.len);
+    if (body > 0)
+        rq->together = str_n(rq->head_bytes + rq->head_len, body);
 
     h = &rq->head;
     h->method = moved(head->method, bytes.p, bytes.len, rq->head_bytes);
@@ -164,7 +166,6 @@ const struct http_head *http_request_head(const struct http_request *rq)    { re
 struct str http_method(const struct http_request *rq)                       { return checked(rq)->head.method; }
 struct str http_path(const struct http_request *rq)                         { return checked(rq)->head.path; }
 struct str http_query(const struct http_request *rq)                        { return checked(rq)->head.query; }
-struct str http_body(const struct http_request *rq)                         { return buf_str(&checked(rq)->body); }
 const char *http_peer(const struct http_request *rq)                        { return checked(rq)->conn->peer; }
 bool http_is_tls(const struct http_request *rq)                             { return checked(rq)->conn->tls != NULL; }
 ns_t http_arrived(const struct http_request *rq)                            { return checked(rq)->arrived; }
@@ -172,6 +173,11 @@ wall_ms_t http_arrived_wall(const struct http_request *rq)                  { re
 bool http_gone(const struct http_request *rq)                               { return checked(rq)->gone; }
 bool http_draining(const struct http_request *rq)                           { return checked(rq)->conn->srv->draining; }
 bool http_replied(const struct http_request *rq)                            { return checked(rq)->replied; }
+
+struct str http_body(const struct http_request *rq)
+{
+    return checked(rq)->together.p ? rq->together : buf_str(&rq->body);
+}
 
 unsigned http_header(const struct http_request *rq, const char *name, struct str *ret)
 {

@@ -79,7 +79,7 @@ static void await_served(struct wire *w, struct caller *who, struct json *list, 
 {
     struct batch b = { .wire = w, .out = BUF_INIT(HTTP_REPLY_MAX), .left = (unsigned)json_len(list) };
     struct element *e = ARENA_ARRAY(a, struct element, json_len(list));
-    struct buf all = BUF_INIT(HTTP_REPLY_MAX);
+    struct buf all = BUF_INIT(HTTP_BODY_MAX);
     size_t n = 0;
 
     ASSERT(e != NULL && b.left > 0);
@@ -89,14 +89,15 @@ static void await_served(struct wire *w, struct caller *who, struct json *list, 
     await_elements(&b, e, n);
     await_wire_quiet(w);
     if (b.out.len) {
+        http_body_begin(&all, b.out.len + 2);
         buf_add_c(&all, '[');
         buf_add_str(&all, buf_str(&b.out));
         buf_add_c(&all, ']');
     }
     if (all.overflow || b.out.overflow)
-        await_wire_reply(w, 500, NULL, 0, STR_NULL);
+        await_wire_reply(w, 500, NULL, 0, NULL);
     else
-        await_wire_reply(w, b.out.len ? 200 : 202, NULL, 0, buf_str(&all));
+        await_wire_reply(w, b.out.len ? 200 : 202, NULL, 0, &all);
     buf_release(&all);
     buf_release(&b.out);
 }

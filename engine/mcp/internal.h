@@ -144,9 +144,9 @@ enum err await_wire_ping(struct wire *w);
 /* The same without ever waiting: false where somebody else is writing or the client is slow to read. At most HTTP_SOON
  * bytes. */
 bool wire_message_now(struct wire *w, struct str message);
-/* The last word: a body of application/json, or the last message of the stream. body empty: none. A stream that has
- * begun before has its headers already: these are lost. */
-void await_wire_reply(struct wire *w, int status, const struct http_header *headers, unsigned n, struct str body);
+/* The last word: a body of application/json, or the last message of the stream. `body`: begun by http_body_begin(), and
+ * may be taken; NULL or empty: none. A stream that has begun before has its headers already: these are lost. */
+void await_wire_reply(struct wire *w, int status, const struct http_header *headers, unsigned n, struct buf *body);
 void await_wire_end(struct wire *w);
 
 /* ---- methods.c --------------------------------------------------------------------------------------------------- */

@@ -12,7 +12,7 @@
 
 #include "mcp/internal.h"
 
-enum { TEXT_TYPICAL = 2048, MESSAGE_TYPICAL = 4096 };   /* what is asked of malloc first */
+enum { TEXT_TYPICAL = 2048, MESSAGE_TYPICAL = 4095 - HTTP_HEAD_ROOM }; /* asked of malloc first */
 
 /* ---- pieces ------------------------------------------------------------------------------------------------------ */
 
@@ -250,11 +250,11 @@ static void write_message(struct buf *b, struct call *c, struct turn *t)
  * same. */
 static void write_fitting(struct buf *b, struct call *c, struct turn *t)
 {
-    buf_reserve(b, MESSAGE_TYPICAL);
+    http_body_begin(b, MESSAGE_TYPICAL);
     write_message(b, c, t);
     if (!b->overflow)
         return;
-    buf_clear(b);
+    http_body_begin(b, 0);
     c->content = c->structured = c->answer = NULL;
     c->err = E_CALL_TOO_LARGE;
     call_why(c, c->err, c->outcome == OUTCOME_DONE ? "it is done, but its result is too large to be sent" :
@@ -305,18 +305,18 @@ static void extras_make(struct extras *x, struct call *c, struct turn *t, int st
 static void await_message(struct call *c, struct turn *t)
 {
     int status = c->err && !is_tool_error(c, t) ? status_of(c, t) : 200;
-    struct buf b = BUF_INIT(HTTP_REPLY_MAX);
+    struct buf b = BUF_INIT(HTTP_BODY_MAX);
     struct extras x;
 
     write_fitting(&b, c, t);
     if (t->batch) {
         if (t->msg.kind == MESSAGE_REQUEST || (c->err && t->msg.kind == MESSAGE_NONE))
-            batch_add(t->batch, buf_str(&b));
+            batch_add(t->batch, http_body_text(&b));
     } else {
         extras_make(&x, c, t, status);
         if (c->err == E_OVERLOADED && c->worker->overload.overloaded)     /* else saying no costs little */
             http_rest(t->wire->rq, loop_now() + c->retry_after_ms * NS_PER_MS);
-        await_wire_reply(t->wire, status, x.list, x.n, buf_str(&b));
+        await_wire_reply(t->wire, status, x.list, x.n, &b);
         buf_release(&x.challenge);
     }
     buf_release(&b);
@@ -326,7 +326,7 @@ static void await_message(struct call *c, struct turn *t)
 static void await_nothing(struct turn *t, int status)
 {
     if (!t->batch)
-        await_wire_reply(t->wire, status, NULL, 0, STR_NULL);
+        await_wire_reply(t->wire, status, NULL, 0, NULL);
 }
 
 static void await_kind(struct call *c, struct turn *t)

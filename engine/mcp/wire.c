@@ -112,31 +112,32 @@ void await_wire_end(struct wire *w)
         await_http_stream_end(w->rq);
 }
 
-void await_wire_reply(struct wire *w, int status, const struct http_header *headers, unsigned n, struct str body)
+void await_wire_reply(struct wire *w, int status, const struct http_header *headers, unsigned n, struct buf *body)
 {
+    struct str text = body ? http_body_text(body) : STR_NULL;
     struct http_header all[12];
     unsigned k = 0;
     enum err e;
 
     ASSERT(!w->ended && !w->pinging && n <= OPENING_MAX);
-    if (w->begun || (status == 200 && body.len && !w->json_ok && w->sse_ok)) {
+    if (w->begun || (status == 200 && text.len && !w->json_ok && w->sse_ok)) {
         w->opening = headers;
         w->n_opening = n;
-        if (body.len)
-            await_wire_message(w, body);
+        if (text.len)
+            await_wire_message(w, text);
         await_wire_end(w);
         return;
     }
     w->ended = true;
     if (http_replied(w->rq))
         return;
-    if (body.len)
+    if (text.len)
         all[k++] = (struct http_header){ STR("Content-Type"), STR(MEDIA_JSON) };
     all[k++] = (struct http_header){ STR("Cache-Control"), STR("no-store") };
     for (unsigned i = 0; i < n; i++)
         all[k++] = headers[i];
     k += cors(w, all + k);
-    e = await_http_reply(w->rq, status, all, k, body);
+    e = text.len ? await_http_reply_over(w->rq, status, all, k, body) : await_http_reply(w->rq, status, all, k, text);
     if (e == E_CALL_TOO_LARGE || e == E_FORMAT)
         await_http_reply(w->rq, 500, NULL, 0, STR_NULL);
 }

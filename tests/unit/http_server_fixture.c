@@ -97,13 +97,30 @@ static void certificate(struct http_request *rq)
     await_http_reply(rq, 200, NULL, 0, cert ? cert->subject : STR("none"));
 }
 
+/* The body handed over, with as many bytes in a field as the query says. */
+static void over(struct http_request *rq)
+{
+    static char long_value[1000];
+    uint64_t n = 0;
+    struct http_header h = { STR("X-Long"), STR_NULL };
+    struct buf b = BUF_INIT(HTTP_BODY_MAX);
+
+    ASSERT(str_to_u64(http_query(rq), &n) && n <= sizeof(long_value));
+    memset(long_value, 'x', sizeof(long_value));
+    h.value = str_n(long_value, n);
+    http_body_begin(&b, 1);
+    buf_add_str(&b, str_is(http_method(rq), "HEAD") ? STR("what a GET would get") : http_body(rq));
+    went(await_http_reply_over(rq, 200, &h, 1, &b));
+    buf_release(&b);
+}
+
 /* A peer that has reset the connection already cannot be named any more. */
 static bool peer_named(const char *peer)
 {
     return strncmp(peer, "127.0.0.1:", 10) == 0 || strcmp(peer, "unknown") == 0;
 }
 
-/* /echo /what /big /stream /cut /sse /slow /slow-cancel /flood /none /odd /cert */
+/* /echo /over?n /what /big /stream /cut /sse /slow /slow-cancel /flood /none /odd /cert */
 static void handle(struct http_request *rq, void *arg)
 {
     struct fixture *f = arg;
@@ -115,6 +132,8 @@ static void handle(struct http_request *rq, void *arg)
     ASSERT(http_arrived(rq) <= loop_now() && http_arrived_wall(rq) > 0);
     if (str_is(path, "/echo")) {
         await_http_reply(rq, 200, NULL, 0, http_body(rq));
+    } else if (str_is(path, "/over")) {
+        over(rq);
     } else if (str_is(path, "/what")) {
         unsigned n = http_header(rq, "x-test", &v);
 

@@ -217,6 +217,7 @@ static void byte_at_a_time(void **state)
     tls_start(&f, false, false);
     assert_true(tls_open(&c, &f, plain_hello));
     assert_int_equal(ask(&c, GET("/echo"), ""), 200);
+    assert_int_equal(ask(&c, "POST /over?5 HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello", "hello"), 200);
     out = BIO_new(BIO_s_mem());
     SSL_set0_wbio(c.ssl, out);
     assert_true(SSL_write(c.ssl, GET("/stream"), sizeof(GET("/stream")) - 1) > 0);

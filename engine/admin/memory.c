@@ -7,6 +7,11 @@
 
 #ifdef SLUICE_JEMALLOC
 #include <jemalloc/jemalloc.h>
+
+/* Read by jemalloc when the process starts; the variable MALLOC_CONF still overrides it.  A worker has some dozens of
+ * calls under way, each of which takes the same few sizes and gives them back: as many are kept at hand, where all but
+ * 20 of each of the larger sizes would go to the arena and back in every turn. */
+const char *malloc_conf = "tcache_nslots_small_min:100";
 #endif
 
 void memory_worker_enter(void)

@@ -78,8 +78,7 @@ struct loop {
 
     struct context main;
     struct task *running;
-    void (*deep)(void *);           /* what it wants run on this stack: task_deep() */
-    void *deep_arg;
+    bool deep;                      /* it runs on this stack: task_deep() */
     struct task_queue runnable, last;       /* `last`: when all that are runnable have had their turn */
     struct task *free_tasks;
     struct stack_slab *slabs;

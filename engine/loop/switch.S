@@ -5,8 +5,12 @@
  * it. A new stack is laid out by context_prepare() in task.c exactly as if it had called this function; context_entry
  * then finds the entry function in the first saved register (rbx, x19) and must never be returned to.
  *
+ * void context_call(void (*fn)(void *), void *arg, void *sp)
+ *
+ * Calls fn(arg) on the stack that ends at `sp`, and returns on its own.  The frame pointer leads back, for profilers.
+ *
  * Debian has no library for this that C programs would use without C++ (Boost.Context) or a signal mask system call per
- * switch (ucontext); twenty instructions per architecture are easier to review than either.
+ * switch (ucontext); forty instructions per architecture are easier to review than either.
  */
 #if defined(__x86_64__)
 /* System V ABI: rbx rbp r12-r15, the SSE control word and the x87 control word. */
@@ -55,6 +59,29 @@ context_entry:
     ud2
     .cfi_endproc
     .size   context_entry, .-context_entry
+
+    .globl  context_call
+    .hidden context_call
+    .type   context_call, @function
+    .p2align 4
+context_call:
+    .cfi_startproc
+    endbr64
+    pushq   %rbp
+    .cfi_def_cfa_offset 16
+    .cfi_offset %rbp, -16
+    movq    %rsp, %rbp
+    .cfi_def_cfa_register %rbp
+    andq    $-16, %rdx
+    movq    %rdx, %rsp
+    movq    %rdi, %rax
+    movq    %rsi, %rdi
+    callq   *%rax
+    leave
+    .cfi_def_cfa %rsp, 8
+    ret
+    .cfi_endproc
+    .size   context_call, .-context_call
 
 #elif defined(__aarch64__)
 /* AAPCS64: x19-x28, fp, lr, d8-d15. */
@@ -106,7 +133,31 @@ context_entry:
     brk     #0
     .cfi_endproc
     .size   context_entry, .-context_entry
+
+    .globl  context_call
+    .hidden context_call
+    .type   context_call, %function
+    .p2align 4
+context_call:
+    .cfi_startproc
+    stp     x29, x30, [sp, #-16]!
+    .cfi_def_cfa_offset 16
+    .cfi_offset x29, -16
+    .cfi_offset x30, -8
+    mov     x29, sp
+    .cfi_def_cfa_register x29
+    and     x2, x2, #-16
+    mov     sp, x2
+    mov     x9, x0
+    mov     x0, x1
+    blr     x9
+    mov     sp, x29
+    ldp     x29, x30, [sp], #16
+    .cfi_def_cfa sp, 0
+    ret
+    .cfi_endproc
+    .size   context_call, .-context_call
 #else
-#error "switch.S knows x86_64 and aarch64; a port is these two functions and context_prepare() in task.c"
+#error "switch.S knows x86_64 and aarch64; a port is these functions and context_prepare() in task.c"
 #endif
     .section .note.GNU-stack, "", %progbits

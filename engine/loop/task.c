@@ -50,6 +50,7 @@ enum {
 
 void context_switch(void **save_sp, void *load_sp);
 void context_entry(void);
+void context_call(void (*fn)(void *), void *arg, void *sp);
 
 /* ---- switching --------------------------------------------------------------------------------------------------- */
 
@@ -243,11 +244,6 @@ static void queue_run(struct loop *l, struct task_queue *q)
         t->state = TASK_RUNNING;
         l->running = t;
         switch_to(&l->main, &t->ctx, false);
-        while (l->deep) {
-            l->deep(l->deep_arg);
-            l->deep = NULL;
-            switch_to(&l->main, &t->ctx, false);
-        }
         l->running = NULL;
         if (t->state == TASK_FREE)
             task_end(l, t);
@@ -305,6 +301,48 @@ void task_doing(const char *what)
         t->doing = what;
 }
 
+#ifdef WITH_ASAN
+struct deep_call {
+    struct task *task;
+    void (*fn)(void *);
+    void *arg;
+};
+
+/* On the loop's stack. */
+static void deep_run(void *arg)
+{
+    struct deep_call *d = arg;
+    struct loop *l = d->task->loop;
+
+    __sanitizer_finish_switch_fiber(l->main.fake, NULL, NULL);
+    d->fn(d->arg);
+    __sanitizer_start_switch_fiber(&l->main.fake, d->task->ctx.bottom, d->task->ctx.size);
+}
+#endif
+
+/* The loop's stack is not in use below where the loop was when it switched to the task. */
+static void deep_call(struct task *t, void (*fn)(void *), void *arg)
+{
+    struct loop *l = t->loop;
+#ifdef WITH_ASAN
+    struct deep_call d = { t, fn, arg };
+
+    fn = deep_run;
+    arg = &d;
+    __sanitizer_start_switch_fiber(&t->ctx.fake, l->main.bottom, l->main.size);
+#endif
+#ifdef WITH_TSAN
+    __tsan_switch_to_fiber(l->main.fiber, 0);
+#endif
+    context_call(fn, arg, l->main.sp);
+#ifdef WITH_TSAN
+    __tsan_switch_to_fiber(t->ctx.fiber, 0);
+#endif
+#ifdef WITH_ASAN
+    __sanitizer_finish_switch_fiber(t->ctx.fake, NULL, NULL);
+#endif
+}
+
 void task_deep(void (*fn)(void *arg), void *arg)
 {
     struct task *t = task_self();
@@ -313,10 +351,9 @@ void task_deep(void (*fn)(void *arg), void *arg)
         fn(arg);
         return;
     }
-    t->loop->deep = fn;
-    t->loop->deep_arg = arg;
-    switch_to(&t->ctx, &t->loop->main, false);
-    ASSERT(!t->loop->deep);
+    t->loop->deep = true;
+    deep_call(t, fn, arg);
+    t->loop->deep = false;
 }
 
 void task_cancel(struct task *t)

@@ -24,6 +24,7 @@
 #include <openssl/core_dispatch.h>
 #include <openssl/core_names.h>
 #include <openssl/crypto.h>
+#include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/params.h>
 #include <openssl/provider.h>
@@ -368,6 +369,12 @@ static inline void hex16(const uint8_t *from, char *to)
     _mm_storeu_si128((__m128i *)(void *)(to + 16), _mm_unpackhi_epi8(high, low));
 }
 #endif
+
+void crypto_errors_clear(void)
+{
+    if (ERR_peek_error())
+        ERR_clear_error();
+}
 
 void buf_add_hex(struct buf *b, const void *p, size_t n)
 {

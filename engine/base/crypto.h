@@ -39,6 +39,10 @@ void bytes_wipe(void *p, size_t n);                                 /* not optim
 void crypto_random(void *p, size_t n);
 extern void (*crypto_random_hook)(void *p, size_t n);               /* set once at start by the simulator, else NULL */
 
+/* Forgets what OpenSSL has noted of this thread's errors, so that the next one's are its own.  It is asked first: to
+ * empty an empty list takes it two thousand instructions. */
+void crypto_errors_clear(void);
+
 void buf_add_hex(struct buf *b, const void *p, size_t n);
 void buf_add_b64(struct buf *b, struct str s);                      /* standard alphabet, padded */
 void buf_add_b64url(struct buf *b, struct str s);                   /* URL alphabet, no padding */

@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "base/check.h"
+#include "base/crypto.h"
 #include "fetch/internal.h"
 
 /* ---- settings ---------------------------------------------------------------------------------------------------- */
@@ -84,7 +85,7 @@ static void ssl_do(void *arg)
 {
     struct ssl_call *c = arg;
 
-    ERR_clear_error();                  /* errors are queued per thread: those of this call must be its own */
+    crypto_errors_clear();              /* errors are queued per thread: those of this call must be its own */
     if (c->what == CONNECT)
         c->rc = SSL_connect(c->ssl);
     else if (c->what == READ)
@@ -101,7 +102,7 @@ static enum err handshake_failed(const struct channel *ch, const char *host, int
     unsigned long code = ERR_peek_last_error();
     long verdict = SSL_get_verify_result(ch->ssl);
 
-    ERR_clear_error();
+    crypto_errors_clear();
     if (verdict != X509_V_OK)
         return err_set(info, E_UPSTREAM_DOWN, "%s: its certificate was not accepted: %s", host,
                        X509_verify_cert_error_string(verdict));
@@ -116,7 +117,7 @@ enum err await_channel_tls(struct channel *ch, SSL_CTX *settings, const char *ho
     ASSERT(!ch->ssl && ch->fd >= 0);
     ch->ssl = SSL_new(settings);
     if (!ch->ssl || SSL_set_fd(ch->ssl, ch->fd) != 1 || !expect_host(ch->ssl, host)) {
-        ERR_clear_error();
+        crypto_errors_clear();
         return err_set(info, E_OVERLOADED, "no memory for a connection");
     }
     for (;;) {
@@ -164,7 +165,7 @@ static enum moved moved_tls(struct ssl_call c, size_t n, size_t *ret_n)
     case SSL_ERROR_ZERO_RETURN:
         return MOVED;                   /* goodbye: nothing, and nothing will come */
     default:
-        ERR_clear_error();
+        crypto_errors_clear();
         return MOVED_NEVER;
     }
 }
@@ -208,7 +209,7 @@ void channel_close(struct channel *ch)
         if (ch->ready)
             SSL_shutdown(ch->ssl);      /* says goodbye; whether the peer hears it is not waited for */
         SSL_free(ch->ssl);
-        ERR_clear_error();
+        crypto_errors_clear();
     }
     if (ch->fd >= 0)
         close(ch->fd);

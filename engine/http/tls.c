@@ -17,6 +17,8 @@
 #include <openssl/ssl.h>
 #include <openssl/x509.h>
 
+#include "base/check.h"
+#include "base/crypto.h"
 #include "http/internal.h"
 
 enum { TLS_MAGIC = 0x746c7331, SUBJECT_MAX = 1024, RECORD_MAX = 16 * 1024 };
@@ -117,7 +119,7 @@ static enum err tls_error(struct errinfo *info, const char *what, const char *fi
     const char *reason = code ? ERR_reason_error_string(code) : NULL;
 
     err_set(info, E_CONFIG, "TLS: cannot use %s %s: %s", what, file, reason ? reason : "not readable, or not PEM");
-    ERR_clear_error();
+    crypto_errors_clear();
     return E_CONFIG;
 }
 
@@ -170,7 +172,7 @@ enum err http_tls_load(const struct http_tls_options *opt, struct http_tls **ret
     if (opt->client_cert_required && !opt->client_ca)
         return err_set(info, E_CONFIG, "TLS: client certificates are required, but no client CA file is named");
     pthread_once(&bio_once, bio_setup);
-    ERR_clear_error();
+    crypto_errors_clear();
     tls = calloc(1, sizeof(*tls));
     if (!tls)
         return err_set(info, E_IO, "no memory for TLS");
@@ -286,7 +288,7 @@ static int handshake(struct tls_conn *t)
 {
     int rc;
 
-    ERR_clear_error();
+    crypto_errors_clear();
     rc = SSL_do_handshake(t->ssl);
     if (rc == 1) {
         t->established = true;
@@ -301,7 +303,7 @@ static int handshake(struct tls_conn *t)
 bool tls_input(struct tls_conn *t, struct str bytes)
 {
     struct conn *c = t->conn;
-    char plain[RECORD_MAX];
+    UNSET char plain[RECORD_MAX];
     int n, rc;
 
     if (t->failed)
@@ -317,7 +319,7 @@ bool tls_input(struct tls_conn *t, struct str bytes)
         conn_ready(c);
     }
     for (;;) {
-        ERR_clear_error();
+        crypto_errors_clear();
         n = SSL_read(t->ssl, plain, sizeof(plain));
         if (n <= 0)
             break;
@@ -346,7 +348,7 @@ bool tls_output(struct tls_conn *t, struct str bytes)
 
         if (!t->established || t->failed)
             return false;
-        ERR_clear_error();
+        crypto_errors_clear();
         n = SSL_write(t->ssl, bytes.p, n);
         if (n <= 0) {
             t->failed = true;
@@ -361,9 +363,9 @@ void tls_shutdown(struct tls_conn *t)
 {
     if (!t->established || t->failed)
         return;
-    ERR_clear_error();
+    crypto_errors_clear();
     SSL_shutdown(t->ssl);
-    ERR_clear_error();
+    crypto_errors_clear();
 }
 
 const struct http_client_cert *tls_client_cert(const struct tls_conn *t)

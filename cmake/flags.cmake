@@ -13,7 +13,9 @@ if(SLUICE_SANITIZE)
   add_compile_options(-fsanitize=${SLUICE_SANITIZE} -fno-sanitize-recover=all)
   add_link_options(-fsanitize=${SLUICE_SANITIZE})
 else()
-  target_compile_options(sluice_flags INTERFACE -fstack-protector-strong -fstack-clash-protection -fcf-protection
+  # -fno-plt: everything is bound at the start (-z now), so a library is called where the table says, by no stub.
+  target_compile_options(sluice_flags INTERFACE
+    -fstack-protector-strong -fstack-clash-protection -fcf-protection -fno-plt
     # clang 14 has it only behind a flag that says it will go away
     $<$<C_COMPILER_ID:GNU>:-ftrivial-auto-var-init=zero> $<$<CONFIG:Release>:-D_FORTIFY_SOURCE=2>)
   add_link_options(-Wl,-z,relro,-z,now -pie)

@@ -10,8 +10,9 @@
 
 /* Read by jemalloc when the process starts; the variable MALLOC_CONF still overrides it.  A worker has some dozens of
  * calls under way, each of which takes the same few sizes and gives them back: as many are kept at hand, where all but
- * 20 of each of the larger sizes would go to the arena and back in every turn. */
-const char *malloc_conf = "tcache_nslots_small_min:100";
+ * 20 of each of the larger sizes would go to the arena and back in every turn.  What is kept for nothing is looked for
+ * after each megabyte of allocations; by itself jemalloc does so after 64 KB, which are two calls. */
+const char *malloc_conf = "tcache_nslots_small_min:100,tcache_gc_incr_bytes:1048576";
 #endif
 
 void memory_worker_enter(void)

@@ -14,10 +14,12 @@
 static void settings_are_in_force(void **state)
 {
     unsigned slots = 0;
-    size_t len = sizeof(slots);
+    size_t len = sizeof(slots), gc = 0, gc_len = sizeof(gc);
 
     assert_int_equal(mallctl("opt.tcache_nslots_small_min", &slots, &len, NULL, 0), 0);
     assert_int_equal(slots, 100);
+    assert_int_equal(mallctl("opt.tcache_gc_incr_bytes", &gc, &gc_len, NULL, 0), 0);
+    assert_int_equal(gc, 1 << 20);
     assert_true(memory_resident() > 0);
 }
 #else

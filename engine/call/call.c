@@ -449,7 +449,7 @@ static void call_release(struct call *c)
 
 void await_call(struct worker *w, const struct call_front *front, void *front_data, const char *peer, size_t bytes_in)
 {
-    struct call *c = calloc(1, sizeof(*c));
+    struct call *c = malloc(sizeof(*c));
     bool cut;
 
     ASSERT(c != NULL && w == worker_self());

@@ -116,7 +116,7 @@ static enum err decide_sides(struct call *c, const struct question *q)
     size_t n;
 
     c->n_sides = 0;
-    c->sides = ARENA_ARRAY(&c->deciding, struct policy_decision, c->asked->n);
+    c->sides = arena_alloc(&c->deciding, c->asked->n * sizeof(*c->sides));     /* deciding fills what it says of them */
     if (!c->sides)
         return E_CALL_TOO_LARGE;
     e = policy_decide_sides(c->registry->policy, c->asked->requests, c->asked->n, c->sides, &n);

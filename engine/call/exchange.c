@@ -126,9 +126,10 @@ static enum err await_limits(struct attempt *a, struct rl_permit *ret, bool *ret
  * arena: it is freed before anybody stands in line. */
 static struct errinfo *unsaid(void)
 {
-    struct errinfo *said = calloc(1, sizeof(*said));
+    struct errinfo *said = malloc(sizeof(*said));
 
     ASSERT(said != NULL);
+    said->text[0] = 0;
     return said;
 }
 
@@ -447,7 +448,7 @@ static bool await_verdict(struct attempt *a, enum answer ans, enum err *ret)
 
 enum err await_call_exchange(struct call *c, const struct exchange *x, struct json **ret)
 {
-    struct attempt *a = ARENA_NEW(&c->arena, struct attempt);
+    struct attempt *a = arena_alloc(&c->arena, sizeof(*a));
     enum err e;
 
     *ret = NULL;

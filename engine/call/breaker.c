@@ -23,8 +23,12 @@ enum { PARTS = 16, TOKEN = 100 };               /* tokens are counted in hundred
 
 enum state { CLOSED, OPEN, HALF_OPEN };
 
+struct part;
+
 struct circuit {
     struct str key;                     /* its bytes follow the struct */
+    struct part *part;
+    unsigned passes;                    /* out: it is not forgotten */
     enum state state;
     unsigned tried, failed, tried_before, failed_before;
     unsigned wells;                     /* probes that succeeded in a row */
@@ -80,7 +84,7 @@ static void forget_idle(struct part *p, ns_t now)
     while ((slot = map_next(&p->circuits, &at))) {
         struct circuit *c = slot->value;
 
-        if (c->state != CLOSED || now - c->used < FORGET)
+        if (c->state != CLOSED || c->passes || now - c->used < FORGET)
             continue;
         map_del(&p->circuits, c->key);
         free(c);
@@ -100,6 +104,7 @@ static struct circuit *circuit_new(struct part *p, struct str key, ns_t now)
         return NULL;
     memcpy(c + 1, key.p, key.len);
     c->key = str_n(c + 1, key.len);
+    c->part = p;
     c->tokens = RETRY_RESERVE * TOKEN;
     c->half_began = now;
     map_put(&p->circuits, c->key, c);
@@ -153,25 +158,41 @@ static bool may_go(struct circuit *c, ns_t now, bool *ret_probe, ns_t *ret_retry
     return true;
 }
 
-bool breaker_enter(struct breakers *b, struct str tenant, unsigned provider, bool first, ns_t now, bool *ret_probe,
-                   ns_t *ret_retry_at)
+bool breaker_enter(struct breakers *b, struct str tenant, unsigned provider, bool first, ns_t now,
+                   struct breaker_pass *ret, ns_t *ret_retry_at)
 {
     struct part *p;
     struct circuit *c = lock_circuit(b, tenant, provider, true, now, &p);
     bool go;
 
-    *ret_probe = false;
+    *ret = (struct breaker_pass){ NULL, false };
     *ret_retry_at = 0;
     if (!c)
         return true;
     c->used = now;
-    go = may_go(c, now, ret_probe, ret_retry_at);
+    go = may_go(c, now, &ret->probe, ret_retry_at);
+    if (go) {
+        ret->circuit = c;
+        c->passes++;
+    }
     if (go && first)
         c->tokens += b->earned;
     if (c->tokens > RETRY_RESERVE * TOKEN)
         c->tokens = RETRY_RESERVE * TOKEN;
     pthread_mutex_unlock(&p->lock);
     return go;
+}
+
+void breaker_pass(struct breakers *b, struct str tenant, unsigned provider, struct breaker_pass *ret)
+{
+    struct part *p;
+    struct circuit *c = lock_circuit(b, tenant, provider, false, 0, &p);
+
+    *ret = (struct breaker_pass){ c, false };
+    if (!c)
+        return;
+    c->passes++;
+    pthread_mutex_unlock(&p->lock);
 }
 
 bool breaker_retry(struct breakers *b, struct str tenant, unsigned provider)
@@ -246,16 +267,20 @@ static bool counted(struct circuit *c, unsigned least, enum breaker_health healt
     return true;
 }
 
-bool breaker_leave(struct breakers *b, struct str tenant, unsigned provider, bool probe, enum breaker_health health,
-                   ns_t now)
+bool breaker_leave(struct breakers *b, struct breaker_pass *pass, enum breaker_health health, ns_t now)
 {
+    struct circuit *c = pass->circuit;
     struct part *p;
-    struct circuit *c = lock_circuit(b, tenant, provider, false, now, &p);
     bool opened;
 
     if (!c)
         return false;
-    opened = probe ? probe_ended(c, health, now) : counted(c, b->least, health, now);
+    pass->circuit = NULL;
+    p = c->part;
+    pthread_mutex_lock(&p->lock);
+    ASSERT(c->passes > 0);
+    c->passes--;
+    opened = pass->probe ? probe_ended(c, health, now) : counted(c, b->least, health, now);
     pthread_mutex_unlock(&p->lock);
     return opened;
 }

@@ -276,19 +276,18 @@ static enum err await_leave(struct attempt *a, struct vault_lease *lease, struct
     return e;
 }
 
-struct guard {
-    bool probe;
-};
-
 /* A provider that keeps failing is left alone. Settling what is unknown is worth a question even then. */
-static enum err guard_enter(struct attempt *a, struct guard *g)
+static enum err guard_enter(struct attempt *a, struct breaker_pass *pass)
 {
     struct call *c = a->c;
+    struct breakers *b = c->worker->engine->breakers;
     ns_t retry_at = 0;
 
-    g->probe = false;
-    if (c->in_reconcile || breaker_enter(c->worker->engine->breakers, c->caller->tenant, a->p->index, a->tries == 1,
-                                         loop_now(), &g->probe, &retry_at))
+    if (c->in_reconcile) {
+        breaker_pass(b, c->caller->tenant, a->p->index, pass);
+        return OK;
+    }
+    if (breaker_enter(b, c->caller->tenant, a->p->index, a->tries == 1, loop_now(), pass, &retry_at))
         return OK;
     metric_add_at(M_BREAKER_REFUSED_TOTAL, a->p->metric_refused, 1);
     c->retry_after_ms = (retry_at - loop_now()) / NS_PER_MS + 1;
@@ -297,7 +296,7 @@ static enum err guard_enter(struct attempt *a, struct guard *g)
 }
 
 /* A request that had no time says nothing of the provider. */
-static void guard_leave(struct attempt *a, const struct guard *g, enum answer ans, ns_t began)
+static void guard_leave(struct attempt *a, struct breaker_pass *pass, enum answer ans, ns_t began)
 {
     struct call *c = a->c;
     bool ill = ans == ANSWER_UNKNOWN || ans == ANSWER_NOT_EXECUTED;
@@ -305,7 +304,7 @@ static void guard_leave(struct attempt *a, const struct guard *g, enum answer an
                                                    loop_now() - began < ILL_AFTER_MS * NS_PER_MS));
     enum breaker_health health = hurried || (a->err && !ill) ? BREAKER_NOTHING : ill ? BREAKER_ILL : BREAKER_WELL;
 
-    if (!breaker_leave(c->worker->engine->breakers, c->caller->tenant, a->p->index, g->probe, health, loop_now()))
+    if (!breaker_leave(c->worker->engine->breakers, pass, health, loop_now()))
         return;
     metric_add_at(M_BREAKER_OPENED_TOTAL, a->p->metric_opened, 1);
     LOG_WARN("a provider keeps failing: it is left alone for a while", LOG_S("provider", a->p->decl->name),
@@ -315,7 +314,7 @@ static void guard_leave(struct attempt *a, const struct guard *g, enum answer an
 struct heard {
     struct attempt *a;
     const struct vault_lease *lease;
-    const struct guard *guard;
+    struct breaker_pass *pass;
     ns_t began, granted;                /* granted: the permit; 0: there is none */
     enum answer answer;
 };
@@ -328,7 +327,7 @@ static void hear(void *arg)
 
     h->answer = classify(a);
     count_answer(a, h->answer);
-    guard_leave(a, h->guard, h->answer, h->began);
+    guard_leave(a, h->pass, h->answer, h->began);
     /* before the permit goes back: who waits for it must not leave into a throttle */
     limits_heard(a->c, &a->asked, h->answer, &a->info, h->granted);
     if (h->answer == ANSWER_AUTH && !vault_token_rejected(a->c->worker->engine->vault, h->lease))
@@ -339,16 +338,16 @@ static enum err await_attempt(struct attempt *a, enum answer *ret)
 {
     struct rl_permit permit;
     struct vault_lease lease = { 0 };
-    struct guard guard;
+    struct breaker_pass pass;
     struct call *c = a->c;
     bool held;
     enum err e;
 
     e = await_leave(a, &lease, &permit, &held);
     if (!e)
-        e = guard_enter(a, &guard);
+        e = guard_enter(a, &pass);
     if (!e) {
-        struct heard h = { a, &lease, &guard, loop_now(), held ? permit.granted_at : 0, ANSWER_UNKNOWN };
+        struct heard h = { a, &lease, &pass, loop_now(), held ? permit.granted_at : 0, ANSWER_UNKNOWN };
 
         await_send(a, &lease);
         task_deep(hear, &h);

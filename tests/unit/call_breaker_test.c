@@ -29,14 +29,14 @@ static int teardown(void **state)
 /* One exchange of tenant `t`: -1 refused, else whether it opened the circuit. */
 static int once(const char *t, enum breaker_health health)
 {
-    bool probe;
+    struct breaker_pass pass;
     ns_t at;
 
-    if (!breaker_enter(b, str_of(t), 7, true, now, &probe, &at)) {
+    if (!breaker_enter(b, str_of(t), 7, true, now, &pass, &at)) {
         assert_true(at > now);
         return -1;
     }
-    return breaker_leave(b, str_of(t), 7, probe, health, now);
+    return breaker_leave(b, &pass, health, now);
 }
 
 static void fail_until_open(void)
@@ -74,7 +74,7 @@ static void test_old_failures_are_forgotten(void **state)
 
 static void test_one_probe_at_a_time_and_three_close_it(void **state)
 {
-    bool probe, second;
+    struct breaker_pass pass, second;
     ns_t at;
 
     (void)state;
@@ -82,10 +82,11 @@ static void test_one_probe_at_a_time_and_three_close_it(void **state)
     now += 999 * MS;
     assert_int_equal(once("acme", BREAKER_WELL), -1);
     now += MS;
-    assert_true(breaker_enter(b, STR("acme"), 7, true, now, &probe, &at));
-    assert_true(probe);
+    assert_true(breaker_enter(b, STR("acme"), 7, true, now, &pass, &at));
+    assert_true(pass.probe);
     assert_false(breaker_enter(b, STR("acme"), 7, true, now, &second, &at));
-    breaker_leave(b, STR("acme"), 7, probe, BREAKER_WELL, now);
+    assert_false(breaker_leave(b, &second, BREAKER_ILL, now));         /* refused: there is nothing to leave */
+    breaker_leave(b, &pass, BREAKER_WELL, now);
     assert_int_equal(once("acme", BREAKER_WELL), 0);
     assert_int_equal(breakers_open(b), 1);
     assert_int_equal(once("acme", BREAKER_WELL), 0);
@@ -111,13 +112,13 @@ static void test_a_failing_probe_waits_twice_as_long(void **state)
 
 static void test_a_probe_that_is_lost_or_says_nothing_does_not_block(void **state)
 {
-    bool probe;
+    struct breaker_pass pass;
     ns_t at;
 
     (void)state;
     fail_until_open();
     now += NS_PER_S;
-    assert_true(breaker_enter(b, STR("acme"), 7, true, now, &probe, &at));      /* and never comes back */
+    assert_true(breaker_enter(b, STR("acme"), 7, true, now, &pass, &at));      /* and never comes back */
     now += 59 * NS_PER_S;
     assert_int_equal(once("acme", BREAKER_WELL), -1);
     now += NS_PER_S;
@@ -140,18 +141,43 @@ static void test_repeats_are_a_tenth(void **state)
     assert_true(breaker_retry(b, STR("unknown"), 7));
 }
 
-static void test_tenants_without_end_are_bounded(void **state)
+static void many_tenants(void)
 {
     char name[32];
 
-    (void)state;
     for (int i = 0; i < 3 * BREAKERS_MAX; i++) {
         snprintf(name, sizeof(name), "t%d", i);
         assert_int_equal(once(name, BREAKER_ILL), 0);
         now += 10 * MS;
     }
+}
+
+static void test_tenants_without_end_are_bounded(void **state)
+{
+    struct breaker_pass pass;
+
+    (void)state;
+    many_tenants();
     assert_int_equal(breakers_open(b), 0);
-    assert_true(breaker_enter(NULL, STR("t"), 1, true, now, &(bool){ false }, &(ns_t){ 0 }));
+    assert_true(breaker_enter(NULL, STR("t"), 1, true, now, &pass, &(ns_t){ 0 }));
+    assert_false(breaker_leave(NULL, &pass, BREAKER_ILL, now));
+}
+
+static void test_who_is_under_way_is_not_forgotten(void **state)
+{
+    struct breaker_pass passes[LEAST];
+    ns_t at;
+
+    (void)state;
+    for (int i = 0; i < LEAST - 1; i++)
+        assert_true(breaker_enter(b, STR("slow"), 7, true, now, &passes[i], &at));
+    breaker_pass(b, STR("slow"), 7, &passes[LEAST - 1]);        /* whatever it says: it counts, too */
+    many_tenants();
+    for (int i = 0; i < LEAST - 1; i++)
+        assert_false(breaker_leave(b, &passes[i], BREAKER_ILL, now));
+    assert_true(breaker_leave(b, &passes[LEAST - 1], BREAKER_ILL, now));
+    breaker_pass(b, STR("unknown"), 7, &passes[0]);
+    assert_false(breaker_leave(b, &passes[0], BREAKER_ILL, now));
 }
 
 int main(void)
@@ -164,6 +190,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_probe_that_is_lost_or_says_nothing_does_not_block, setup, teardown),
         cmocka_unit_test_setup_teardown(test_repeats_are_a_tenth, setup, teardown),
         cmocka_unit_test_setup_teardown(test_tenants_without_end_are_bounded, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_who_is_under_way_is_not_forgotten, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

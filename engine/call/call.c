@@ -245,8 +245,6 @@ static NOINLINE void say_unknown(struct call *c)
 {
     struct errinfo detail = *call_info(c);
 
-    if (c->outcome != OUTCOME_UNKNOWN || !c->err || c->err == E_OUTCOME_UNKNOWN)
-        return;
     if (err_row(c->err)->outcome == OUTCOME_UNKNOWN) {
         call_why(c, c->err, "it may have happened; do not repeat it before looking: %.200s",
                  detail.text[0] ? detail.text : err_text(c->err));
@@ -322,6 +320,21 @@ static enum err overloaded(struct call *c)
                     "after %lld ms", (long long)c->retry_after_ms);
 }
 
+/* For sealing: a lookup, but for a tenant's first call. */
+static enum err await_tenant_key(struct call *c)
+{
+    struct vault *vault = c->worker->engine->vault;
+    enum err e;
+
+    if (vault_tenant_loaded(vault, c->caller->tenant))
+        return OK;
+    e = await_vault_tenant(vault, c->caller->tenant, call_info(c));
+    if (!e || err_row(e)->outcome != OUTCOME_NONE)
+        return e;
+    LOG_ERROR("a tenant's key cannot be opened", LOG_SV("tenant", c->caller->tenant), LOG_S("why", call_said(c)));
+    return call_why(c, E_STORE_UNAVAILABLE, "this tenant's key cannot be opened; the operator's log says more");
+}
+
 static enum err await_steps(struct call *c)
 {
     enum err e;
@@ -340,12 +353,7 @@ static enum err await_steps(struct call *c)
     e = overloaded(c);
     if (e)
         return e;
-    /* its key, for sealing: a lookup */
-    e = await_vault_tenant(c->worker->engine->vault, c->caller->tenant, call_info(c));
-    if (e && err_row(e)->outcome == OUTCOME_NONE) {
-        LOG_ERROR("a tenant's key cannot be opened", LOG_SV("tenant", c->caller->tenant), LOG_S("why", call_said(c)));
-        return call_why(c, E_STORE_UNAVAILABLE, "this tenant's key cannot be opened; the operator's log says more");
-    }
+    e = await_tenant_key(c);
     if (e)
         return e;
     if (c->kind == CALL_TOOL)
@@ -415,7 +423,8 @@ static void await_outcome(struct call *c)
     ASSERT(c->step == STEP_OUTCOME);
     c->err = end_of_call(c);
     c->outcome = outcome_of(c);
-    say_unknown(c);
+    if (c->outcome == OUTCOME_UNKNOWN && c->err && c->err != E_OUTCOME_UNKNOWN)
+        say_unknown(c);
     if (c->once && (c->outcome == OUTCOME_DONE || c->outcome == OUTCOME_UNKNOWN))
         sealed = call_seal_result(c);
     e = await_record_outcome(c);

@@ -212,6 +212,13 @@ enum err vault_tenant_load(struct vault *v, struct str tenant, struct errinfo *i
     return e;
 }
 
+bool vault_tenant_loaded(struct vault *v, struct str tenant)
+{
+    struct tenant_key *k = key_find(v, tenant);
+
+    return k && key_loaded(k);
+}
+
 struct load_job {
     struct vault *v;
     struct str tenant;
@@ -228,11 +235,10 @@ static void load_blocking(void *arg)
 
 enum err await_vault_tenant(struct vault *v, struct str tenant, struct errinfo *info)
 {
-    struct tenant_key *k = key_find(v, tenant);
     struct load_job j = { v, tenant, info, OK };
 
     MAGIC_CHECK(v, VAULT_MAGIC);
-    if (k && key_loaded(k))
+    if (vault_tenant_loaded(v, tenant))
         return OK;
     await_blocking(load_blocking, &j);
     return j.e;

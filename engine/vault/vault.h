@@ -127,7 +127,9 @@ enum { VAULT_SEAL_OVERHEAD = 1 + 16 + 12 + 16 };
 
 /* Makes sure that the tenant's key is in memory (made on first use): once per tenant; a lookup afterwards. May wait. */
 enum err await_vault_tenant(struct vault *v, struct str tenant, struct errinfo *info);
-/* The same for start-up and command line tools. Blocks. */
+/* Is it there already? Then nothing is waited for. */
+bool vault_tenant_loaded(struct vault *v, struct str tenant);
+/* The same as await_vault_tenant() for start-up and command line tools. Blocks. */
 enum err vault_tenant_load(struct vault *v, struct str tenant, struct errinfo *info);
 /* Destroys the tenant's key: all it sealed is unreadable for good. Blocks. */
 enum err vault_tenant_shred(struct vault *v, struct str tenant, struct errinfo *info);

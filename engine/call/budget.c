@@ -204,11 +204,12 @@ static void lines_of_owner(struct call *c, struct key_scopes *scopes, struct bud
     _Static_assert((int)KEY_KINDS == (int)BUDGETS * RULES_PER_BUDGET, "a kind of key for each");
     for (unsigned k = 0; k < RULES_PER_BUDGET; k++) {
         unsigned kind = owner * RULES_PER_BUDGET + k;
+        const char *label = labels[owner][k];
 
         if (granted[k])
-            add_line(l, (struct budget_line){ .label = labels[owner][k], .part = name, .whose = owners[owner],
-                                              .what = kinds[k] },
-                     kind, key_below(key_kind(scopes, kind, labels[owner][k]), name));
+            add_line(l, (struct budget_line){ .label = label, .part = name, .whose = owners[owner], .what = kinds[k] },
+                     kind, owner == BUDGET_TENANT ? key_only(scopes, kind, label)
+                                                  : key_below(key_kind(scopes, kind, label), name));
     }
 }
 

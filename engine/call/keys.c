@@ -18,15 +18,34 @@ struct key_scopes *key_scopes(struct worker *w, const struct caller *caller)
     return s;
 }
 
+static bool made(struct rl_id id)
+{
+    return (id.a | id.b) != 0;
+}
+
 struct rl_id key_kind(struct key_scopes *s, unsigned kind, const char *name)
 {
-    struct rl_id *id;
-
     ASSERT(kind < KEY_KINDS);
-    id = &s->kinds[kind];
-    if ((id->a | id->b) == 0)
-        *id = key_below(s->budgets, str_of(name));
-    return *id;
+    if (!made(s->kinds[kind]))
+        s->kinds[kind] = key_below(s->budgets, str_of(name));
+    return s->kinds[kind];
+}
+
+struct rl_id key_only(struct key_scopes *s, unsigned kind, const char *name)
+{
+    ASSERT(kind < KEY_KINDS);
+    if (!made(s->kinds[kind]))
+        s->kinds[kind] = key_below(key_below(s->budgets, str_of(name)), STR(""));
+    return s->kinds[kind];
+}
+
+struct rl_id key_provider(struct key_scopes *s, unsigned index, const char *name)
+{
+    if (index >= KEY_PROVIDERS)
+        return key_below(s->limits, str_of(name));
+    if (!made(s->providers[index]))
+        s->providers[index] = key_below(s->limits, str_of(name));
+    return s->providers[index];
 }
 
 size_t key_name(char to[RL_KEY_MAX], const struct str *parts, size_t n)

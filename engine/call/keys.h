@@ -15,13 +15,15 @@ struct worker;
 
 enum {
     KEY_KINDS = 9,                      /* of a call's own budgets: three of tenant, agent and user each */
-    KEY_TENANTS = 64,                   /* that a worker keeps the ids of: 17 KB */
+    KEY_PROVIDERS = 8,                  /* the first so many, of each tenant */
+    KEY_TENANTS = 64,                   /* that a worker keeps the ids of: 25 KB */
 };
 
 struct key_scopes {
     struct rl_id limits;                /* of providers; the tenant's own keys are below it, and not everybody's */
     struct rl_id budgets;
     struct rl_id kinds[KEY_KINDS];      /* below budgets: key_kind() */
+    struct rl_id providers[KEY_PROVIDERS];      /* below limits: key_provider() */
     size_t tenant_len;
     char tenant[IDENTITY_TENANT_MAX];
 };
@@ -34,6 +36,10 @@ struct key_cache {
 struct key_scopes *key_scopes(struct worker *w, const struct caller *caller);
 /* What is below the tenant's budgets by that name, which is always the same for `kind`. */
 struct rl_id key_kind(struct key_scopes *s, unsigned kind, const char *name);
+/* The same where there is but one of the kind, the tenant's own: its key. A kind is asked for in one way only. */
+struct rl_id key_only(struct key_scopes *s, unsigned kind, const char *name);
+/* What is below the tenant's limits by a provider's name, which is always the same for `index`. */
+struct rl_id key_provider(struct key_scopes *s, unsigned index, const char *name);
 
 static inline struct rl_id key_below(struct rl_id scope, struct str part)
 {

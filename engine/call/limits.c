@@ -318,7 +318,7 @@ struct scopes {
 static void make_scopes(struct call *c, const struct provider_conf *p, struct scopes *ret)
 {
     ret->provider = p->everybody;
-    ret->tenant = key_below(key_scopes(c->worker, c->caller)->limits, str_of(p->decl->name));
+    ret->tenant = key_provider(key_scopes(c->worker, c->caller), p->index, p->decl->name);
     ret->account = key_below(ret->tenant, c->account.id);
 }
 

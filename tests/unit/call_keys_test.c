@@ -35,7 +35,8 @@ static void test_ids_are_those_of_hashing(void **state)
         struct caller c;
         struct key_scopes *s;
         struct rl_id tenant, budgets;
-        unsigned kind = (unsigned)rand() % 3;
+        unsigned kind = (unsigned)rand() % 3, provider = (unsigned)rand() % (2 * KEY_PROVIDERS);
+        char of[16];
 
         snprintf(name, sizeof(name), "%.*s%d", rand() % 60,
                  "tenant-of-a-name-that-is-as-long-as-a-tenant-may-be-called", rand() % 300);
@@ -46,7 +47,10 @@ static void test_ids_are_those_of_hashing(void **state)
         assert_id(s->limits, rl_id_sub(tenant, "limits", 6));
         assert_id(s->budgets, budgets);
         assert_id(key_kind(s, kind, kinds[kind]), rl_id_sub(budgets, kinds[kind], strlen(kinds[kind])));
+        assert_id(key_only(s, KEY_KINDS - 1, "tenant calls"), rl_id_sub(rl_id_sub(budgets, "tenant calls", 12), "", 0));
         assert_id(key_below(s->limits, STR("outlook")), rl_id_sub(s->limits, "outlook", 7));
+        snprintf(of, sizeof(of), "provider%u", provider);
+        assert_id(key_provider(s, provider, of), rl_id_sub(s->limits, of, strlen(of)));
     }
     rl_free(engine.limiter);
     free(w);

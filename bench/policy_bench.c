@@ -331,7 +331,7 @@ static void write_case(const char *kind, unsigned n)
             "\"side\":\"user\",\"agent\":\"bot\"},\"entities\":[");
         for (uint32_t k = 0; k < callers[i].layer.n; k++) {
             buf_add_z(&b, k ? "," : "");
-            write_entity(&b, &callers[i].layer.items[k]);
+            write_entity(&b, callers[i].layer.items[k]);
         }
         buf_add_z(&b, "]}");
     }

@@ -39,7 +39,7 @@ enum err call_question(struct call *c, const struct policy_entity *action, struc
 
     *q = (struct question){ .tenant = w->tenant, .user = w->user, .auth = str_of(caller_auth_name(w->auth)),
                             .actors = w->actors, .n_actors = w->n_actors,
-                            .tenant_hash = w->tenant_hash, .agent_hash = w->agent_hash,
+                            .tenant_hash = w->tenant_hash, .user_hash = w->user_hash, .agent_hash = w->agent_hash,
                             .groups = w->groups, .n_groups = w->n_groups,
                             .scopes = w->scopes, .n_scopes = w->n_scopes,
                             .action = action, .args = policy_unknown(), .time = -1 };
@@ -153,6 +153,7 @@ enum err call_decide(struct call *c)
 
     ASSERT(c->frozen.p != NULL && c->caller != NULL);
     e = call_question(c, &c->tool->action, &q);
+    q.resource_type_hash = c->tool->resource_type_hash;
     if (!e)
         e = ask_about(c, &q, c->args, c->resource_type, c->resource_id);
     if (!e)

@@ -47,42 +47,52 @@ static const struct policy_entity *known(const struct policy_entities *base, con
     return others ? NULL : e;
 }
 
-static enum err add(struct asked *x, struct arena *a, const struct policy_uid *uid,
-                    const struct policy_uid *const *parents, size_t n)
+/* An entity in the tenant and, where the operator knows it, in what he says. */
+static enum err add(struct asked *x, struct arena *a, const struct policy_uid *uid)
 {
+    const struct policy_uid *above = &x->tenant;
+    const struct policy_entity *k;
+    enum err e;
+
     if (policy_layer_own(&x->layer, uid))
         return OK;                      /* an agent that acts twice; a resource that is the tenant, or the agent */
-    return policy_layer_merge(&x->layer, a, uid, known(x->layer.base, uid, &x->tenant), parents, n);
+    k = known(x->layer.base, uid, &x->tenant);
+    if (!k && x->plain)
+        return policy_layer_like(&x->layer, a, uid, x->plain);
+    e = policy_layer_merge(&x->layer, a, uid, k, &above, 1);
+    if (!e && !k)
+        x->plain = x->layer.items[x->layer.n - 1];
+    return e;
 }
 
-static enum err add_user(const struct question *q, struct arena *a, struct asked *x)
+/* A user of groups. */
+static enum err add_member(const struct question *q, struct arena *a, struct asked *x)
 {
-    const struct policy_uid **parents = ARENA_ARRAY(a, const struct policy_uid *, 1 + q->n_groups);
-    struct policy_uid *groups = q->n_groups ? ARENA_ARRAY(a, struct policy_uid, q->n_groups) : NULL;
+    const struct policy_uid **parents = arena_alloc(a, (1 + q->n_groups) * sizeof(struct policy_uid *));
+    struct policy_uid *groups = arena_alloc(a, q->n_groups * sizeof(*groups)), *user = &x->principals[0];
 
-    if (!parents || (!groups && q->n_groups))
+    if (!parents || !groups)
         return E_CALL_TOO_LARGE;
     parents[0] = &x->tenant;
     for (unsigned i = 0; i < q->n_groups; i++) {
         groups[i] = policy_uid_typed(&type_group, q->groups[i], 0);
         parents[1 + i] = &groups[i];
     }
-    return add(x, a, &x->principals[0], parents, 1 + q->n_groups);
+    return policy_layer_merge(&x->layer, a, user, known(x->layer.base, user, &x->tenant), parents, 1 + q->n_groups);
 }
 
 static enum err add_entities(const struct question *q, struct arena *a, struct asked *x)
 {
-    const struct policy_uid *above[] = { &x->tenant };
-    enum err e = add(x, a, &x->tenant, NULL, 0);
+    enum err e = policy_layer_merge(&x->layer, a, &x->tenant, known(x->layer.base, &x->tenant, &x->tenant), NULL, 0);
 
     if (!e)
         e = policy_layer_take(&x->layer, q->action);
     if (!e)
-        e = add_user(q, a, x);
+        e = q->n_groups ? add_member(q, a, x) : add(x, a, &x->principals[0]);
     for (unsigned i = 1; i < x->n && !e; i++)
-        e = add(x, a, &x->principals[i], above, 1);
+        e = add(x, a, &x->principals[i]);
     if (!e && q->resource_id.p)
-        e = add(x, a, &x->resource, above, 1);
+        e = add(x, a, &x->resource);
     return e;
 }
 
@@ -105,7 +115,7 @@ enum err question_action(const struct policy_entities *base, struct arena *a, st
     policy_layer_init(l, base);
     e = policy_layer_merge(l, a, &uids[0], base ? policy_entities_find(base, &uids[0]) : NULL, above, effect ? 2 : 1);
     if (!e)
-        *ret = l->items[0];
+        *ret = *l->items[0];
     return e;
 }
 
@@ -156,6 +166,7 @@ static struct policy_value delegation_value(const struct question *q, struct are
 /* In the order of records: shorter names first, then by bytes. DELEGATION is last, because it may be missing. */
 enum { ARGS, AUTH, SIDE, TIME, USER, ACTOR, AGENT, SCOPES, TENANT, DELEGATOR, DELEGATION, CONTEXT_MAX };
 
+/* All but the side and the delegation. */
 static void shared_context(const struct question *q, struct arena *a, const struct asked *x,
                            struct policy_attr at[CONTEXT_MAX])
 {
@@ -173,8 +184,7 @@ static void shared_context(const struct question *q, struct arena *a, const stru
     at[DELEGATOR] = (struct policy_attr){ STR("delegator"), policy_entity_value(&x->principals[0]) };
 }
 
-static enum err ask_side(const struct question *q, struct arena *a, struct asked *x, unsigned i,
-                         const struct policy_attr shared[CONTEXT_MAX])
+static enum err ask_side(const struct question *q, struct arena *a, struct asked *x, unsigned i)
 {
     struct policy_attr *at = arena_alloc(a, CONTEXT_MAX * sizeof(*at));
     const struct vault_delegation *d = q->delegations ? q->delegations[i ? i - 1 : 0] : NULL;
@@ -182,7 +192,10 @@ static enum err ask_side(const struct question *q, struct arena *a, struct asked
 
     if (!at)
         return E_CALL_TOO_LARGE;
-    memcpy(at, shared, DELEGATION * sizeof(*at));
+    if (i == 0)
+        shared_context(q, a, x, at);
+    else
+        memcpy(at, x->requests[0].context.u.attrs, DELEGATION * sizeof(*at));
     at[SIDE].value = policy_string(str_of(question_side(q, i).name));
     if (d)
         at[context.len++] = (struct policy_attr){ STR("delegation"), delegation_value(q, a, d) };
@@ -202,21 +215,20 @@ static enum err ask_side(const struct question *q, struct arena *a, struct asked
 enum err question_ask(const struct question *q, const struct policy_entities *base, struct arena *a,
                       struct asked *x)
 {
-    struct policy_attr shared[CONTEXT_MAX];
     enum err e;
 
     ASSERT(q->n_actors >= 1 && q->n_actors <= CALLER_ACTORS_MAX);
     x->n = question_sides(q);
     x->tenant = policy_uid_typed(&type_tenant, q->tenant, q->tenant_hash);
-    x->resource = policy_uid(q->resource_type, q->resource_id);
-    x->principals[0] = policy_uid_typed(&type_user, q->user, 0);
+    x->resource = policy_uid_known(q->resource_type, q->resource_type_hash, q->resource_id, 0);
+    x->principals[0] = policy_uid_typed(&type_user, q->user, q->user_hash);
     for (unsigned i = 1; i < x->n; i++)
         x->principals[i] = policy_uid_typed(&type_agent, q->actors[i - 1].name, i == 1 ? q->agent_hash : 0);
     policy_layer_init(&x->layer, base);
+    x->plain = NULL;
     e = add_entities(q, a, x);
-    shared_context(q, a, x, shared);
     for (unsigned i = 0; i < x->n && !e; i++)
-        e = ask_side(q, a, x, i, shared);
+        e = ask_side(q, a, x, i);
     return !e && arena_overflowed(a) ? E_CALL_TOO_LARGE : e;
 }
 

@@ -30,12 +30,13 @@ struct question {
     struct str tenant, user, auth;
     const struct caller_actor *actors;      /* [0] the agent; then the prior delegations, newest first */
     unsigned n_actors;
-    uint64_t tenant_hash, agent_hash;       /* hash_bytes() of the names; 0: not known */
+    uint64_t tenant_hash, user_hash, agent_hash;        /* hash_bytes() of the names; 0: not known */
     const struct str *groups, *scopes;
     unsigned n_groups, n_scopes;
     const struct vault_delegation *const *delegations;  /* the user's, for each actor, or NULL; NULL: none at all */
     const struct policy_entity *action;     /* of question_action() */
     struct str resource_type, resource_id;  /* id { NULL, 0 }: not known */
+    uint64_t resource_type_hash;            /* hash_bytes() of it; 0: not known */
     struct policy_value args;               /* a record, or policy_unknown() */
     wall_ms_t time;                         /* -1: not known */
 };
@@ -54,6 +55,7 @@ struct asked {
     unsigned n;
     struct policy_uid tenant, resource, principals[QUESTION_SIDES_MAX];
     struct policy_layer layer;
+    const struct policy_entity *plain;      /* one that is in the tenant, and of which no more is known; NULL: none */
     struct policy_request requests[QUESTION_SIDES_MAX];
 };
 

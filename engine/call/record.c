@@ -301,7 +301,7 @@ static void rec_delegations(struct rec *r, const struct call *c)
         if (!any)
             rec_key(r, KEY("delegations"));
         buf_add_c(&r->b, any ? ',' : '[');
-        rec_delegation(r, c->delegations[i], c->asked->layer.items + 1);
+        rec_delegation(r, c->delegations[i], c->asked->layer.items[1]);
         any = true;
     }
     if (any)

@@ -252,6 +252,7 @@ static enum err tool_make(struct registry *r, struct tool *t, const struct tool_
     t->resource_type = d->resource && !t->resource_arg ? d->resource
                        : d->provider->resource         ? d->provider->resource
                                                        : "Resource";
+    t->resource_type_hash = hash_bytes(t->resource_type, strlen(t->resource_type));
     if (!policy_type_valid(str_of(t->resource_type)))
         return err_set(info, E_CONFIG,
                        "tool %s: \"%s\" is neither one of its arguments nor a type that policies can name", d->name,

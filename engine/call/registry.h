@@ -97,6 +97,7 @@ struct tool {
     struct str recorded;                /* its members in a record, as text: record.c */
     const struct field *resource_arg;   /* the argument that names the resource, or NULL */
     const char *resource_type;
+    uint64_t resource_type_hash;        /* hash_bytes() of it */
     metric_slot_t *counted;             /* M_CALLS_TOTAL, by outcome */
     struct policy_entity action;        /* what policies call the tool, with all that it is in */
     const struct tool_budget *budget;   /* NULL: none */

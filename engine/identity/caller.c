@@ -151,6 +151,7 @@ struct caller *caller_freeze(const struct caller *d)
     box->c.actors = actors;
     box->c.agent = actors[0].name;
     box->c.tenant_hash = hash_bytes(box->c.tenant.p, box->c.tenant.len);
+    box->c.user_hash = hash_bytes(box->c.user.p, box->c.user.len);
     box->c.agent_hash = hash_bytes(box->c.agent.p, box->c.agent.len);
     box->c.scopes = scopes;
     box->c.groups = groups;

@@ -395,8 +395,9 @@ static struct policy_entity *layer_put(struct policy_layer *l, struct arena *a, 
             up[i] = found;
         total += 1 + (found ? found->n_ancestors : 0);
     }
-    v = total > UINT32_MAX ? NULL : arena_alloc(a, total * sizeof(*v));
-    if (!v && (total || n_parents))
+    out = arena_alloc(a, sizeof(*out));
+    v = total == 0 || total > UINT32_MAX ? NULL : arena_alloc(a, total * sizeof(*v));
+    if (!out || (!v && total))
         return NULL;
     for (size_t i = 0; i < n_parents; i++) {
         const struct policy_entity *found = i < POLICY_LAYER_MAX ? up[i] : policy_layer_find(l, parents[i]);
@@ -409,9 +410,9 @@ static struct policy_entity *layer_put(struct policy_layer *l, struct arena *a, 
     }
     if (known && known->n_ancestors)
         memcpy(v + at, known->ancestors, known->n_ancestors * sizeof(*v));
-    l->hashes[l->n] = uid->hash;
-    out = &l->items[l->n++];
     *out = (struct policy_entity){ .uid = *uid, .ancestors = v, .n_ancestors = (uint32_t)tidy(v, total) };
+    l->hashes[l->n] = uid->hash;
+    l->items[l->n++] = out;
     return out;
 }
 
@@ -448,8 +449,19 @@ enum err policy_layer_take(struct policy_layer *l, const struct policy_entity *e
     if (l->n == POLICY_LAYER_MAX)
         return E_CALL_TOO_LARGE;
     l->hashes[l->n] = entity->uid.hash;
-    l->items[l->n++] = *entity;
+    l->items[l->n++] = entity;
     return OK;
+}
+
+enum err policy_layer_like(struct policy_layer *l, struct arena *a, const struct policy_uid *uid,
+    const struct policy_entity *twin)
+{
+    struct policy_entity *out = arena_alloc(a, sizeof(*out));
+
+    if (!out)
+        return E_CALL_TOO_LARGE;
+    *out = (struct policy_entity){ .uid = *uid, .ancestors = twin->ancestors, .n_ancestors = twin->n_ancestors };
+    return policy_layer_take(l, out);
 }
 
 const struct policy_entity *policy_layer_find(const struct policy_layer *l, const struct policy_uid *uid)

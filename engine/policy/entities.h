@@ -60,7 +60,7 @@ struct policy_layer {
     const struct policy_entities *base;         /* frozen, outlives the layer; may be NULL */
     uint32_t n;
     uint64_t hashes[POLICY_LAYER_MAX];          /* of the items' uids, here to be scanned */
-    struct policy_entity items[POLICY_LAYER_MAX];
+    const struct policy_entity *items[POLICY_LAYER_MAX];        /* in the order of adding */
 };
 
 /* Only n and base need setting: items and their hashes are not cleared. */
@@ -74,7 +74,8 @@ static inline void policy_layer_init(struct policy_layer *l, const struct policy
  * Puts an entity into the layer, where it hides one of the same uid in the base. Its ancestors are the n parents and
  * everything above those in the layer so far and in the base: add what stands higher first. attrs is a record, or
  * POLICY_NONE for none. Nothing is copied: attributes and the parents' uids (`parents` itself not) must outlive the
- * layer; the list of ancestors is in `a`. A duplicate, more than POLICY_LAYER_MAX or a full arena: E_CALL_TOO_LARGE.
+ * layer; the entity and the list of its ancestors are in `a`. A duplicate, more than POLICY_LAYER_MAX or a full arena:
+ * E_CALL_TOO_LARGE.
  */
 enum err policy_layer_add(struct policy_layer *l, struct arena *a, struct policy_uid uid, struct policy_value attrs,
     const struct policy_uid *const *parents, size_t n_parents);
@@ -86,15 +87,22 @@ enum err policy_layer_add(struct policy_layer *l, struct arena *a, struct policy
 enum err policy_layer_merge(struct policy_layer *l, struct arena *a, const struct policy_uid *uid,
     const struct policy_entity *known, const struct policy_uid *const *parents, size_t n_parents);
 
-/* The same for one that is whole: its ancestors are all that is above it, whatever the layer says. Copied as it is. */
+/*
+ * The same for one that is whole: its ancestors are all that is above it, whatever the layer says. It must outlive the
+ * layer; that there is none of its uid yet is promised.
+ */
 enum err policy_layer_take(struct policy_layer *l, const struct policy_entity *entity);
+
+/* The same for one of which nothing is known but that it is in all that `twin` is in. */
+enum err policy_layer_like(struct policy_layer *l, struct arena *a, const struct policy_uid *uid,
+    const struct policy_entity *twin);
 
 /* NULL if there is none in the layer itself. */
 static inline const struct policy_entity *policy_layer_own(const struct policy_layer *l, const struct policy_uid *uid)
 {
     for (uint32_t i = 0; i < l->n; i++)
-        if (l->hashes[i] == uid->hash && policy_uid_eq(&l->items[i].uid, uid))
-            return &l->items[i];
+        if (l->hashes[i] == uid->hash && policy_uid_eq(&l->items[i]->uid, uid))
+            return l->items[i];
     return NULL;
 }
 

@@ -26,6 +26,12 @@ struct policy_uid policy_uid(struct str type, struct str id)
     return uid_of(type, hash_bytes(type.p, type.len), id, hash_bytes(id.p, id.len));
 }
 
+struct policy_uid policy_uid_known(struct str type, uint64_t type_hash, struct str id, uint64_t id_hash)
+{
+    return uid_of(type, type_hash ? type_hash : hash_bytes(type.p, type.len), id,
+        id_hash ? id_hash : hash_bytes(id.p, id.len));
+}
+
 struct policy_uid policy_uid_typed(struct policy_type *type, struct str id, uint64_t id_hash)
 {
     uint64_t t = atomic_load_explicit(&type->hash, memory_order_relaxed);
@@ -34,7 +40,7 @@ struct policy_uid policy_uid_typed(struct policy_type *type, struct str id, uint
         t = hash_bytes(type->name.p, type->name.len);
         atomic_store_explicit(&type->hash, t, memory_order_relaxed);
     }
-    return uid_of(type->name, t, id, id_hash ? id_hash : hash_bytes(id.p, id.len));
+    return policy_uid_known(type->name, t, id, id_hash);
 }
 
 bool policy_type_valid(struct str type)

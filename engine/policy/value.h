@@ -81,6 +81,8 @@ struct policy_type {
     _Atomic uint64_t hash;      /* 0: not made yet */
 };
 
+/* policy_uid(type, id) with hash_bytes() of each where it is known, or 0. */
+struct policy_uid policy_uid_known(struct str type, uint64_t type_hash, struct str id, uint64_t id_hash);
 /* policy_uid(type->name, id); id_hash: hash_bytes() of the id where it is known, or 0. */
 struct policy_uid policy_uid_typed(struct policy_type *type, struct str id, uint64_t id_hash);
 

@@ -1,5 +1,6 @@
 unit_test(policy_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/policy_test.c USES sluice_policy)
 unit_test(policy_budget_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/policy_budget_test.c USES sluice_policy)
+unit_test(policy_layer_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/policy_layer_test.c USES sluice_policy)
 unit_test(policy_index_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/policy_index_test.c USES sluice_policy)
 unit_test(policy_template_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/policy_template_test.c USES sluice_policy)
 unit_test(policy_property_test SOURCES ${CMAKE_CURRENT_LIST_DIR}/policy_property_test.c USES sluice_policy)

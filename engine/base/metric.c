@@ -20,17 +20,9 @@
 
 enum {
     VALUE_MAX = 200,                                /* bytes of a label value; longer ones are "other" */
-    BUCKETS = 24,
-    BOUNDS = BUCKETS + 1,                           /* with one that holds everything */
-    CELL_OVER = BUCKETS,                            /* observations above the last bucket */
-    CELL_SUM,                                       /* nanoseconds */
-    HISTOGRAM_CELLS,
 };
 
-static const struct {
-    int64_t ns;
-    const char *le;
-} bounds[BOUNDS] = {
+const struct metric_bound metric_bounds[METRIC_BUCKETS + 1] = {
     { 1000, "0.000001" },     { 2500, "0.0000025" },    { 5000, "0.000005" },
     { 10000, "0.00001" },     { 25000, "0.000025" },    { 50000, "0.00005" },
     { 100000, "0.0001" },     { 250000, "0.00025" },    { 500000, "0.0005" },
@@ -39,11 +31,10 @@ static const struct {
     { 100000000, "0.1" },     { 250000000, "0.25" },    { 500000000, "0.5" },
     { 1000000000, "1" },      { 2500000000, "2.5" },    { 5000000000, "5" },
     { 10000000000, "10" },    { 30000000000, "30" },    { 60000000000, "60" },
-    [BUCKETS] = { INT64_MAX, NULL },
+    [METRIC_BUCKETS] = { INT64_MAX, NULL },
 };
 
-/* By a duration's highest bit: how many bounds every duration with that bit is above. */
-static uint8_t bounds_below[64];
+uint8_t metric_bounds_below[64];
 
 /* Before main(): no thread observes earlier. */
 __attribute__((constructor)) static void order_bounds(void)
@@ -51,12 +42,12 @@ __attribute__((constructor)) static void order_bounds(void)
     size_t n = 0;
 
     for (unsigned bit = 0; bit < 64; bit++) {
-        while (n < BUCKETS && (uint64_t)bounds[n].ns < 1ULL << bit)
+        while (n < METRIC_BUCKETS && (uint64_t)metric_bounds[n].ns < 1ULL << bit)
             n++;
-        bounds_below[bit] = (uint8_t)n;
+        metric_bounds_below[bit] = (uint8_t)n;
     }
-    for (size_t i = 1; i < BOUNDS; i++)     /* so no two have the same highest bit: bucket_of() asks about one */
-        ASSERT(bounds[i].ns / 2 >= bounds[i - 1].ns);
+    for (size_t i = 1; i <= METRIC_BUCKETS; i++)    /* so no two have the same highest bit: observing asks about one */
+        ASSERT(metric_bounds[i].ns / 2 >= metric_bounds[i - 1].ns);
 }
 
 static const struct {
@@ -126,7 +117,7 @@ static struct metric_cells *block_join(void)
 
 static size_t cells_per_slot(enum metric m)
 {
-    return metric_kinds[m] == METRIC_HISTOGRAM ? HISTOGRAM_CELLS : 1;
+    return metric_kinds[m] == METRIC_HISTOGRAM ? METRIC_HISTOGRAM_CELLS : 1;
 }
 
 NOINLINE metric_cell_t *metric_page(enum metric m, unsigned slot)
@@ -143,46 +134,10 @@ NOINLINE metric_cell_t *metric_page(enum metric m, unsigned slot)
     return page;
 }
 
-/* The first bucket that holds it, or CELL_OVER; ns >= 0. A processor cannot guess durations: nothing here branches. */
-static inline size_t bucket_of(int64_t ns)
-{
-    size_t below = bounds_below[63 - __builtin_clzll((uint64_t)ns | 1)];
-
-    return below + (ns > bounds[below].ns);
-}
-
-static NOINLINE void observe_first(enum metric m, unsigned slot, int64_t ns)
+NOINLINE void metric_observe_first(enum metric m, unsigned slot, int64_t ns)
 {
     metric_page(m, slot);
     metric_observe_at(m, slot, ns);
-}
-
-static inline void observe_at(enum metric m, unsigned slot, int64_t ns)
-{
-    struct metric_cells *mine = metric_mine;
-    metric_cell_t *page, *cells;
-
-    ASSERT((unsigned)m < METRIC_COUNT && metric_kinds[m] == METRIC_HISTOGRAM && slot < METRIC_LABELS_MAX);
-    page = mine ? atomic_load_explicit(&mine->pages[m][slot / METRIC_PAGE_SLOTS], memory_order_relaxed) : NULL;
-    if (__builtin_expect(!page, 0)) {
-        observe_first(m, slot, ns);     /* the last thing that is called: nothing is kept over it */
-        return;
-    }
-    cells = page + slot % METRIC_PAGE_SLOTS * HISTOGRAM_CELLS;
-    if (ns < 0)
-        ns = 0;
-    metric_cell_add(&cells[bucket_of(ns)], 1);
-    metric_cell_add(&cells[CELL_SUM], ns);
-}
-
-void metric_observe_at(enum metric m, unsigned slot, int64_t ns)
-{
-    observe_at(m, slot, ns);
-}
-
-void metric_observe(enum metric m, int64_t ns)
-{
-    observe_at(m, 0, ns);
 }
 
 /* Values that would break the text format, or give two slots one name, share the slot "other". */
@@ -255,14 +210,14 @@ static int64_t slot_count(enum metric m, const int64_t *sums)
 
     if (metric_kinds[m] != METRIC_HISTOGRAM)
         return sums[0];
-    for (size_t i = 0; i <= CELL_OVER; i++)
+    for (size_t i = 0; i <= METRIC_CELL_OVER; i++)
         count += sums[i];
     return count;
 }
 
 int64_t metric_sum(enum metric m)
 {
-    int64_t sums[HISTOGRAM_CELLS], total = 0;
+    int64_t sums[METRIC_HISTOGRAM_CELLS], total = 0;
 
     ASSERT((unsigned)m < METRIC_COUNT);
     pthread_mutex_lock(&lock);
@@ -341,15 +296,16 @@ static void add_histogram(struct buf *out, enum metric m, unsigned slot, const i
 {
     int64_t below = 0, count = slot_count(m, sums);
 
-    for (size_t i = 0; i < BUCKETS; i++) {
+    for (size_t i = 0; i < METRIC_BUCKETS; i++) {
         below += sums[i];
-        add_series(out, m, slot, "_bucket", bounds[i].le);
+        add_series(out, m, slot, "_bucket", metric_bounds[i].le);
         buf_addf(out, "%lld\n", (long long)below);
     }
     add_series(out, m, slot, "_bucket", "+Inf");
     buf_addf(out, "%lld\n", (long long)count);
     add_series(out, m, slot, "_sum", NULL);
-    buf_addf(out, "%lld.%09lld\n", (long long)(sums[CELL_SUM] / 1000000000), (long long)(sums[CELL_SUM] % 1000000000));
+    buf_addf(out, "%lld.%09lld\n", (long long)(sums[METRIC_CELL_SUM] / 1000000000),
+             (long long)(sums[METRIC_CELL_SUM] % 1000000000));
     add_series(out, m, slot, "_count", NULL);
     buf_addf(out, "%lld\n", (long long)count);
 }
@@ -357,7 +313,7 @@ static void add_histogram(struct buf *out, enum metric m, unsigned slot, const i
 static void add_metric(struct buf *out, enum metric m)
 {
     static const char *const kinds[] = { "counter", "gauge", "histogram" };
-    int64_t sums[HISTOGRAM_CELLS];
+    int64_t sums[METRIC_HISTOGRAM_CELLS];
 
     buf_add_z(out, "# HELP ");
     add_name(out, m);

@@ -77,8 +77,46 @@ static inline void metric_add_at(enum metric m, unsigned slot, int64_t n)
     metric_cell_add(page + slot % METRIC_PAGE_SLOTS, n);
 }
 static inline void metric_add(enum metric m, int64_t n) { metric_add_at(m, 0, n); }         /* no label */
-void metric_observe(enum metric m, int64_t ns);                     /* histogram; buckets 1 us ... 60 s */
-void metric_observe_at(enum metric m, unsigned slot, int64_t ns);
+
+/* The cells of a histogram: its buckets, then two more. */
+enum {
+    METRIC_BUCKETS = 24,
+    METRIC_CELL_OVER = METRIC_BUCKETS,              /* observations above the last bucket */
+    METRIC_CELL_SUM,                                /* nanoseconds */
+    METRIC_HISTOGRAM_CELLS,
+};
+struct metric_bound {
+    int64_t ns;
+    const char *le;                                 /* in seconds, as text */
+};
+extern const struct metric_bound metric_bounds[METRIC_BUCKETS + 1];         /* the last one holds everything */
+/* By a duration's highest bit: how many bounds every duration with that bit is above. */
+extern uint8_t metric_bounds_below[64];
+
+void metric_observe_first(enum metric m, unsigned slot, int64_t ns);        /* in a page that is not there yet */
+
+/* Histograms; buckets 1 us ... 60 s. A processor cannot guess durations: finding the bucket does not branch. */
+static inline void metric_observe_at(enum metric m, unsigned slot, int64_t ns)
+{
+    struct metric_cells *mine = metric_mine;
+    metric_cell_t *page, *cells;
+    size_t below;
+
+    ASSERT((unsigned)m < METRIC_COUNT && metric_kinds[m] == METRIC_HISTOGRAM && slot < METRIC_LABELS_MAX);
+    page = mine ? atomic_load_explicit(&mine->pages[m][slot / METRIC_PAGE_SLOTS], memory_order_relaxed) : NULL;
+    if (__builtin_expect(!page, 0)) {
+        metric_observe_first(m, slot, ns);          /* the last thing that is called: nothing is kept over it */
+        return;
+    }
+    cells = page + slot % METRIC_PAGE_SLOTS * METRIC_HISTOGRAM_CELLS;
+    if (ns < 0)
+        ns = 0;
+    below = metric_bounds_below[63 - __builtin_clzll((uint64_t)ns | 1)];
+    metric_cell_add(&cells[below + (ns > metric_bounds[below].ns)], 1);
+    metric_cell_add(&cells[METRIC_CELL_SUM], ns);
+}
+static inline void metric_observe(enum metric m, int64_t ns) { metric_observe_at(m, 0, ns); }       /* no label */
+
 int64_t metric_sum(enum metric m);        /* over all threads and slots: for tests, readiness */
 
 void metric_render(struct buf *out);

@@ -41,22 +41,18 @@ const char *step_truth(enum step s)     { return steps[s].truth; }
 static unsigned step_metric[STEP_COUNT];
 
 /* Measured by the clock itself: most steps begin and end within one turn of the loop. */
-static void step_observe(const struct call *c, ns_t now)
-{
-    metric_observe_at(M_STEP_SECONDS, step_metric[c->step], now - c->since);
-}
-
 static void call_step(struct call *c, enum step next)
 {
-    ns_t now = loop_clock();
+    enum step ended = c->step;
+    ns_t began = c->since;
 
     MAGIC_CHECK(c, CALL_MAGIC);
-    ASSERT(steps[next].after & (1u << c->step));
-    if (c->step != STEP_NONE)
-        step_observe(c, now);
+    ASSERT(steps[next].after & (1u << ended));
     c->step = next;
-    c->since = now;
     task_doing(steps[next].name);
+    c->since = loop_clock();
+    if (ended != STEP_NONE)
+        metric_observe_at(M_STEP_SECONDS, step_metric[ended], c->since - began);
 }
 
 /* Labels are interned once; two workers doing it at the same time get the same slots. */
@@ -493,7 +489,7 @@ void await_call(struct worker *w, const struct call_front *front, void *front_da
     front->await_reply(c);
     if (cut)
         task_shield(-1);
-    step_observe(c, loop_clock());
+    metric_observe_at(M_STEP_SECONDS, step_metric[STEP_REPLY], loop_clock() - c->since);
     call_release(c);
 }
 

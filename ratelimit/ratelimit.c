@@ -442,27 +442,47 @@ static enum rl_result __attribute__((noinline)) acquire_slowly(struct rl *rl, st
     return r;
 }
 
-enum rl_result rl_acquire(struct rl *rl, struct rl_waiter *w, const struct rl_ask *asks, size_t n, int64_t deadline,
-                          int64_t now)
+/* Which keys are asked for, and what they are under. */
+static inline void name_keys(const struct rl *rl, struct rl_permit *p, const struct rl_ask *asks, size_t n,
+                             struct rl_id *ret_ids)
 {
-    RL_NO_INIT(struct rl_id ids[RL_ASKS_MAX]);
     uint64_t stripes = 0;
 
     RL_ASSERT(n >= 1 && n <= RL_ASKS_MAX);
     for (size_t i = 0; i < n; i++) {
-        ids[i] = rl_ask_id(rl, &asks[i]);
-        stripes |= RL_BIT_OF(ids[i]);
-        fetch(rl, &asks[i], ids[i]);
+        ret_ids[i] = rl_ask_id(rl, &asks[i]);
+        stripes |= RL_BIT_OF(ret_ids[i]);
+        fetch(rl, &asks[i], ret_ids[i]);
     }
-    w->permit.magic = RL_PERMIT_RETURNED;
-    w->permit.stripes = stripes;
+    p->magic = RL_PERMIT_RETURNED;
+    p->stripes = stripes;
+}
+
+bool rl_try(struct rl *rl, struct rl_permit *ret, const struct rl_ask *asks, size_t n, int64_t now)
+{
+    RL_NO_INIT(struct rl_id ids[RL_ASKS_MAX]);
+    bool taken;
+
+    name_keys(rl, ret, asks, n, ids);
+    rl_lock(rl, ret->stripes);
+    taken = take_quickly(rl, ret, asks, ids, n, now);
+    rl_unlock(rl, ret->stripes);
+    return taken;
+}
+
+enum rl_result rl_acquire(struct rl *rl, struct rl_waiter *w, const struct rl_ask *asks, size_t n, int64_t deadline,
+                          int64_t now)
+{
+    RL_NO_INIT(struct rl_id ids[RL_ASKS_MAX]);
+
+    name_keys(rl, &w->permit, asks, n, ids);
     w->deadline = deadline;
     w->home = NULL;
     w->retry_at = RL_FOREVER;
-    rl_lock(rl, stripes);
+    rl_lock(rl, w->permit.stripes);
     if (RL_UNLIKELY(!take_quickly(rl, &w->permit, asks, ids, n, now)))
         return acquire_slowly(rl, w, asks, ids, n, now);
-    rl_unlock(rl, stripes);
+    rl_unlock(rl, w->permit.stripes);
     return w->result = RL_GRANTED;
 }
 

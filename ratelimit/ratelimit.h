@@ -236,6 +236,12 @@ enum rl_result rl_acquire(struct rl *rl, struct rl_waiter *w, const struct rl_as
                           int64_t now);
 
 /*
+ * Asks for all keys at once where they are usually to be had: true: granted, *ret is held. False: nothing has changed,
+ * nor was anything refused: ask by rl_acquire(), which says what comes of it. n: 1 .. RL_ASKS_MAX (asserted).
+ */
+bool rl_try(struct rl *rl, struct rl_permit *ret, const struct rl_ask *asks, size_t n, int64_t now);
+
+/*
  * Takes a waiter that was RL_QUEUED out of its queue. true: it left ungranted, wake() will not be called, its memory is
  * free. false: it was already decided; wake() has been or is being called: wait for it, then look at result, and if
  * that is RL_GRANTED return the permit.

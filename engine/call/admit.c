@@ -110,16 +110,16 @@ static enum err await_granted(struct call *c, struct permit_wait *w, const struc
     return e;
 }
 
-enum err await_permit(struct call *c, const struct permit_asked *p, ns_t deadline, struct rl_permit *ret,
-                      unsigned *ret_blocked, int64_t *ret_retry_at)
+/* It is not to be had as simply as that: perhaps by waiting. */
+static NOINLINE enum err await_in_line(struct call *c, const struct permit_asked *p, ns_t deadline,
+                                       struct rl_permit *ret, unsigned *ret_blocked, int64_t *ret_retry_at)
 {
     struct rl *rl = c->worker->engine->limiter;
-    ns_t began = loop_now();
     /* queues are shared by tenants, then by their agents */
     struct permit_wait w = { .waiter = { .wake = permit_wake, .tenant = c->caller->tenant_hash,
                                          .agent = c->caller->agent_hash },
                              .mail.fn = permit_mail, .loop = loop_self() };
-    enum rl_result r = rl_acquire(rl, &w.waiter, p->asks, p->n, deadline, began);
+    enum rl_result r = rl_acquire(rl, &w.waiter, p->asks, p->n, deadline, loop_now());
     enum err e;
 
     if (r == RL_QUEUED) {
@@ -129,11 +129,22 @@ enum err await_permit(struct call *c, const struct permit_asked *p, ns_t deadlin
     } else {
         e = permit_result(r);
     }
-    metric_observe(M_QUEUE_SECONDS, loop_now() - began);
     if (!e)
         *ret = w.waiter.permit;
     *ret_blocked = w.waiter.blocked;
     *ret_retry_at = w.waiter.retry_at;
+    return e;
+}
+
+enum err await_permit(struct call *c, const struct permit_asked *p, ns_t deadline, struct rl_permit *ret,
+                      unsigned *ret_blocked, int64_t *ret_retry_at)
+{
+    ns_t began = loop_now();
+    enum err e = OK;
+
+    if (!rl_try(c->worker->engine->limiter, ret, p->asks, p->n, began))
+        e = await_in_line(c, p, deadline, ret, ret_blocked, ret_retry_at);
+    metric_observe(M_QUEUE_SECONDS, loop_now() - began);
     return e;
 }
 

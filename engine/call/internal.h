@@ -50,8 +50,8 @@ struct permit_asked {
     const void *of;                     /* for `name` */
 };
 /* OK: *ret is held, return it with rl_release() or rl_return(). E_RATE_LIMITED (with *ret_retry_at), E_OVERLOADED,
- * E_CANCELLED; *ret_blocked: which of the asks refused. A client that asked for progress is told of a wait of more than
- * a second, and every five. */
+ * E_CANCELLED; *ret_blocked: which of the asks refused; both are set when it fails only. A client that asked for
+ * progress is told of a wait of more than a second, and every five. */
 enum err await_permit(struct call *c, const struct permit_asked *p, ns_t deadline, struct rl_permit *ret,
                       unsigned *ret_blocked, int64_t *ret_retry_at);
 

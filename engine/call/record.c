@@ -204,7 +204,7 @@ static void rec_reasons(struct rec *r, const struct call *c, const struct policy
     for (uint32_t i = 0; i < d->n_reasons && i < POLICY_NAMED_MAX; i++) {
         if (i)
             buf_add_c(&r->b, ',');
-        buf_add_json_str(&r->b, policy_set_info(c->registry->policy, d->reasons[i]).id);
+        buf_add_json_str(&r->b, policy_set_id(c->registry->policy, d->reasons[i]));
     }
     buf_add_c(&r->b, ']');
     if (d->n_reasons > POLICY_NAMED_MAX)
@@ -241,7 +241,7 @@ size_t call_record_room(const struct call *c)
 
         n += 32 + c->asked->principals[i].id.len;
         for (uint32_t k = 0; k < d->n_reasons && k < POLICY_NAMED_MAX; k++)
-            n += policy_set_info(set, d->reasons[k]).id.len + 1;
+            n += policy_set_id(set, d->reasons[k]).len + 1;
         for (uint32_t k = 0; k < d->n_errors && k < POLICY_NAMED_MAX; k++)
             n += policy_set_info(set, d->errors[k].policy).id.len + 24;
     }

@@ -55,6 +55,7 @@ struct policy_info {
     struct str role;
 };
 struct policy_info policy_set_info(const struct policy_set *set, size_t number);
+struct str policy_set_id(const struct policy_set *set, size_t number);      /* policy_set_info().id */
 /* The value of an annotation; { NULL, 0 } if the policy has none of that key. */
 struct str policy_set_annotation(const struct policy_set *set, size_t number, const char *key);
 

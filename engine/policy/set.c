@@ -291,6 +291,12 @@ struct policy_info policy_set_info(const struct policy_set *set, size_t number)
     };
 }
 
+struct str policy_set_id(const struct policy_set *set, size_t number)
+{
+    ASSERT(number < set->n_policies);
+    return set->names[number].id;
+}
+
 const struct policy_budget *policy_set_budgets(const struct policy_set *set, size_t number, uint32_t *ret_n)
 {
     ASSERT(number < set->n_policies);

@@ -115,7 +115,7 @@ static struct circuit *circuit_new(struct part *p, struct str key, ns_t now)
 static struct circuit *lock_circuit(struct breakers *b, struct str tenant, unsigned provider, bool make, ns_t now,
                                     struct part **ret_part)
 {
-    char bytes[128];
+    UNSET char bytes[128];
     struct str key = { bytes, sizeof(provider) };
     struct circuit *c;
     uint64_t hash;

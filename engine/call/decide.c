@@ -55,7 +55,7 @@ enum err call_question(struct call *c, const struct policy_entity *action, struc
 
 static enum err ask_about(struct call *c, struct question *q, const struct json *args, struct str type, struct str id)
 {
-    struct errinfo info;
+    UNSET struct errinfo info;
     enum err e = policy_value_from_json(&c->deciding, args, POLICY_JSON_PLAIN, &q->args, &info);
 
     q->resource_type = type;

@@ -70,19 +70,30 @@ static void form_body(struct buf *b, const struct json *fields)
     }
 }
 
-static enum err write_request(struct attempt *a)
+static enum err write_body(struct attempt *a)
 {
     struct buf b = BUF_INIT(REPLY_MAX);
     struct call *c = a->c;
 
-    if (a->x->body && a->x->form)
+    if (a->x->form)
         form_body(&b, a->x->body);
-    else if (a->x->body)
+    else
         json_write(&b, a->x->body);
     a->body = arena_str(&c->arena, buf_str(&b));
-    a->path = ARENA_CAT(&c->arena, a->p->base_path, str_of(a->x->path));
     buf_release(&b);
     return b.overflow || arena_overflowed(&c->arena) ? E_CALL_TOO_LARGE : OK;
+}
+
+/* The connector's path stays there as long as the exchange. */
+static enum err write_request(struct attempt *a)
+{
+    struct str path = str_of(a->x->path);
+
+    a->path = a->p->base_path.len ? ARENA_CAT(&a->c->arena, a->p->base_path, path) : path;
+    a->body = STR("");
+    if (a->x->body)
+        return write_body(a);
+    return arena_overflowed(&a->c->arena) ? E_CALL_TOO_LARGE : OK;
 }
 
 /* ---- permit ------------------------------------------------------------------------------------------------------ */
@@ -336,7 +347,7 @@ static void hear(void *arg)
 
 static enum err await_attempt(struct attempt *a, enum answer *ret)
 {
-    struct rl_permit permit;
+    UNSET struct rl_permit permit;
     struct vault_lease lease = { 0 };
     struct breaker_pass pass;
     struct call *c = a->c;

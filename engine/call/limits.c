@@ -277,6 +277,9 @@ const struct request_conf *limits_row(const struct provider_conf *p, struct str 
 {
     struct str query;
 
+    *ret_first = STR_NULL;
+    if (p->n_requests == 0)
+        return NULL;
     str_cut(path, '?', &path, &query);
     for (unsigned i = 0; i < p->n_requests; i++) {
         const struct request_conf *row = &p->requests[i];
@@ -350,6 +353,7 @@ enum err limits_ask(struct call *c, const struct provider_conf *p, const struct 
     make_scopes(c, p, &scopes);
     ret->call = c;
     ret->n = 0;
+    ret->told = false;
     ret->asks = arena_alloc(&c->arena, p->n_limits * sizeof(*ret->asks));
     ret->of = arena_alloc(&c->arena, p->n_limits * sizeof(*ret->of));
     if (p->n_limits && (!ret->asks || !ret->of))
@@ -361,6 +365,7 @@ enum err limits_ask(struct call *c, const struct provider_conf *p, const struct 
         if ((!l->amount && !l->concurrency && !l->spacing_ms) || (narrow(l->scope) && !(row && row->limits & 1u << i)))
             continue;
         *of = (struct limit_asked){ ret, l, STR("") };
+        ret->told |= l->decl->told != NULL;
         if (l->scope == PER_RESOURCE)
             of->narrower = resource_of(x, row, first);
         else if (l->scope == PER_METHOD)
@@ -436,9 +441,11 @@ static void observe(struct call *c, const struct rl_ask *ask, const struct quota
 
 void limits_heard(struct call *c, const struct limits_asked *a, enum answer ans, struct answer_info *info, ns_t granted)
 {
-    struct quota_seen quotas[LIMITS_MAX];
+    UNSET struct quota_seen quotas[LIMITS_MAX];
     wall_ms_t clock = 0;
 
+    if (!a->told && ans != ANSWER_LIMITED)
+        return;
     for (unsigned i = 0; i < a->n; i++) {
         quotas[i] = (struct quota_seen){ -1, -1, -1 };
         if (!a->of[i].limit->decl->told || !info->header)

@@ -22,6 +22,7 @@ struct limits_asked {
         struct str narrower;            /* method or resource, for limits of those */
     } *of;
     unsigned n;
+    bool told;                          /* the provider's answers say something of one of them */
 };
 
 /* registry_build(): the provider's limits and requests. E_CONFIG with provider, limit and request named. */

@@ -13,7 +13,7 @@
 #include "base/map.h"
 #include "call/breaker.h"
 
-enum { PARTS = 16, TOKEN = 100 };               /* tokens are counted in hundredths */
+enum { PARTS = 16, TENANT_MAX = 128, TOKEN = 100 };     /* tokens are counted in hundredths */
 
 #define HALF_WINDOW     (5 * NS_PER_S)
 #define OPEN_FIRST      NS_PER_S
@@ -26,8 +26,10 @@ enum state { CLOSED, OPEN, HALF_OPEN };
 struct part;
 
 struct circuit {
-    struct str key;                     /* its bytes follow the struct */
+    struct str tenant;                  /* its bytes follow the struct */
+    unsigned provider;
     struct part *part;
+    struct circuit *next;               /* of the tenant, with another provider */
     unsigned passes;                    /* out: it is not forgotten */
     enum state state;
     unsigned tried, failed, tried_before, failed_before;
@@ -40,7 +42,8 @@ struct circuit {
 
 struct part {
     pthread_mutex_t lock;
-    struct map circuits;
+    struct map tenants;                 /* tenant -> the first of its circuits */
+    unsigned len;                       /* of circuits */
 };
 
 struct breakers {
@@ -66,9 +69,12 @@ void breakers_free(struct breakers *b)
         struct map_slot *slot;
         size_t at = 0;
 
-        while ((slot = map_next(&b->parts[i].circuits, &at)))
-            free(slot->value);
-        map_release(&b->parts[i].circuits);
+        while ((slot = map_next(&b->parts[i].tenants, &at)))
+            for (struct circuit *c = slot->value, *next; c; c = next) {
+                next = c->next;
+                free(c);
+            }
+        map_release(&b->parts[i].tenants);
         pthread_mutex_destroy(&b->parts[i].lock);
     }
     free(b);
@@ -76,63 +82,83 @@ void breakers_free(struct breakers *b)
 
 /* ---- finding ----------------------------------------------------------------------------------------------------- */
 
+/* Answers what is left of a tenant's. */
+static struct circuit *without_idle(struct part *p, struct circuit *first, ns_t now)
+{
+    struct circuit *left = NULL;
+
+    for (struct circuit *c = first, *next; c; c = next) {
+        next = c->next;
+        if (c->state != CLOSED || c->passes || now - c->used < FORGET) {
+            c->next = left;
+            left = c;
+        } else {
+            free(c);
+            p->len--;
+        }
+    }
+    return left;
+}
+
 static void forget_idle(struct part *p, ns_t now)
 {
     struct map_slot *slot;
+    char tenant[TENANT_MAX];
     size_t at = 0;
 
-    while ((slot = map_next(&p->circuits, &at))) {
-        struct circuit *c = slot->value;
+    while ((slot = map_next(&p->tenants, &at))) {
+        struct str key = { tenant, slot->key.len };
+        struct circuit *left;
 
-        if (c->state != CLOSED || c->passes || now - c->used < FORGET)
-            continue;
-        map_del(&p->circuits, c->key);
-        free(c);
+        memcpy(tenant, slot->key.p, slot->key.len);         /* the key's own bytes may be a circuit's that goes */
+        left = without_idle(p, slot->value, now);
+        slot->key = left ? left->tenant : key;
+        slot->value = left;
+        if (!left)
+            map_del(&p->tenants, key);
     }
 }
 
-static struct circuit *circuit_new(struct part *p, struct str key, ns_t now)
+static struct circuit *circuit_new(struct part *p, const struct breaker_of *of, ns_t now)
 {
     struct circuit *c;
 
-    if (p->circuits.len >= BREAKERS_MAX / PARTS)
+    if (p->len >= BREAKERS_MAX / PARTS)
         forget_idle(p, now);
-    if (p->circuits.len >= BREAKERS_MAX / PARTS)
+    if (p->len >= BREAKERS_MAX / PARTS)
         return NULL;
-    c = calloc(1, sizeof(*c) + key.len);
+    c = calloc(1, sizeof(*c) + of->tenant.len);
     if (!c)
         return NULL;
-    memcpy(c + 1, key.p, key.len);
-    c->key = str_n(c + 1, key.len);
+    memcpy(c + 1, of->tenant.p, of->tenant.len);
+    c->tenant = str_n(c + 1, of->tenant.len);
+    c->provider = of->provider;
     c->part = p;
     c->tokens = RETRY_RESERVE * TOKEN;
     c->half_began = now;
-    map_put(&p->circuits, c->key, c);
+    c->next = map_put(&p->tenants, c->tenant, c);
+    p->len++;
     return c;
 }
 
 /* With its part locked, *ret_part; NULL: there is none, and nothing is locked. */
-static struct circuit *lock_circuit(struct breakers *b, struct str tenant, unsigned provider, bool make, ns_t now,
+static struct circuit *lock_circuit(struct breakers *b, const struct breaker_of *of, bool make, ns_t now,
                                     struct part **ret_part)
 {
-    UNSET char bytes[128];
-    struct str key = { bytes, sizeof(provider) };
     struct circuit *c;
-    uint64_t hash;
+    struct part *p;
 
-    if (!b || tenant.len > sizeof(bytes) - sizeof(provider))
+    if (!b || of->tenant.len > TENANT_MAX)
         return NULL;
-    memcpy(bytes, &provider, sizeof(provider));
-    memcpy(bytes + key.len, tenant.p, tenant.len);
-    key.len += tenant.len;
-    hash = hash_bytes(key.p, key.len);
-    *ret_part = &b->parts[hash % PARTS];
-    pthread_mutex_lock(&(*ret_part)->lock);
-    c = map_get_hashed(&(*ret_part)->circuits, key, hash);
+    *ret_part = p = &b->parts[of->tenant_hash % PARTS];
+    pthread_mutex_lock(&p->lock);
+    c = map_get_hashed(&p->tenants, of->tenant, of->tenant_hash);
+    while (c && c->provider != of->provider)
+        c = c->next;
     if (!c && make)
-        c = circuit_new(*ret_part, key, now);
+        c = circuit_new(p, of, now);
     if (!c)
-        pthread_mutex_unlock(&(*ret_part)->lock);
+        pthread_mutex_unlock(&p->lock);
     return c;
 }
 
@@ -158,11 +184,11 @@ static bool may_go(struct circuit *c, ns_t now, bool *ret_probe, ns_t *ret_retry
     return true;
 }
 
-bool breaker_enter(struct breakers *b, struct str tenant, unsigned provider, bool first, ns_t now,
-                   struct breaker_pass *ret, ns_t *ret_retry_at)
+bool breaker_enter(struct breakers *b, const struct breaker_of *of, bool first, ns_t now, struct breaker_pass *ret,
+                   ns_t *ret_retry_at)
 {
     struct part *p;
-    struct circuit *c = lock_circuit(b, tenant, provider, true, now, &p);
+    struct circuit *c = lock_circuit(b, of, true, now, &p);
     bool go;
 
     *ret = (struct breaker_pass){ NULL, false };
@@ -183,10 +209,10 @@ bool breaker_enter(struct breakers *b, struct str tenant, unsigned provider, boo
     return go;
 }
 
-void breaker_pass(struct breakers *b, struct str tenant, unsigned provider, struct breaker_pass *ret)
+void breaker_pass(struct breakers *b, const struct breaker_of *of, struct breaker_pass *ret)
 {
     struct part *p;
-    struct circuit *c = lock_circuit(b, tenant, provider, false, 0, &p);
+    struct circuit *c = lock_circuit(b, of, false, 0, &p);
 
     *ret = (struct breaker_pass){ c, false };
     if (!c)
@@ -195,10 +221,10 @@ void breaker_pass(struct breakers *b, struct str tenant, unsigned provider, stru
     pthread_mutex_unlock(&p->lock);
 }
 
-bool breaker_retry(struct breakers *b, struct str tenant, unsigned provider)
+bool breaker_retry(struct breakers *b, const struct breaker_of *of)
 {
     struct part *p;
-    struct circuit *c = lock_circuit(b, tenant, provider, false, 0, &p);
+    struct circuit *c = lock_circuit(b, of, false, 0, &p);
     bool ok;
 
     if (!c)
@@ -294,8 +320,9 @@ unsigned breakers_open(struct breakers *b)
         size_t at = 0;
 
         pthread_mutex_lock(&b->parts[i].lock);
-        while ((slot = map_next(&b->parts[i].circuits, &at)))
-            n += ((struct circuit *)slot->value)->state != CLOSED;
+        while ((slot = map_next(&b->parts[i].tenants, &at)))
+            for (const struct circuit *c = slot->value; c; c = c->next)
+                n += c->state != CLOSED;
         pthread_mutex_unlock(&b->parts[i].lock);
     }
     return n;

@@ -29,6 +29,13 @@ enum breaker_health { BREAKER_NOTHING, BREAKER_WELL, BREAKER_ILL };     /* what 
 struct breakers *breakers_new(unsigned least, unsigned repeats_percent);
 void breakers_free(struct breakers *b);                                 /* NULL is fine */
 
+/* Whose circuit. */
+struct breaker_of {
+    struct str tenant;
+    uint64_t tenant_hash;                       /* hash_bytes() of it */
+    unsigned provider;
+};
+
 /* An attempt under way. */
 struct breaker_pass {
     struct circuit *circuit;                    /* which stays there meanwhile; NULL: unguarded */
@@ -37,14 +44,14 @@ struct breaker_pass {
 
 /* May an attempt be made now? True: breaker_leave() must follow. False: not before *ret_retry_at. first: it is no
  * repeat. `b` NULL: always. */
-bool breaker_enter(struct breakers *b, struct str tenant, unsigned provider, bool first, ns_t now,
-                   struct breaker_pass *ret, ns_t *ret_retry_at);
+bool breaker_enter(struct breakers *b, const struct breaker_of *of, bool first, ns_t now, struct breaker_pass *ret,
+                   ns_t *ret_retry_at);
 /* An attempt is made, whatever the circuit says; it only counts. breaker_leave() must follow. */
-void breaker_pass(struct breakers *b, struct str tenant, unsigned provider, struct breaker_pass *ret);
+void breaker_pass(struct breakers *b, const struct breaker_of *of, struct breaker_pass *ret);
 /* What came of it, once for each pass. True: this opened the circuit. */
 bool breaker_leave(struct breakers *b, struct breaker_pass *pass, enum breaker_health health, ns_t now);
 /* Takes a token for a repeat. False: there is none. */
-bool breaker_retry(struct breakers *b, struct str tenant, unsigned provider);
+bool breaker_retry(struct breakers *b, const struct breaker_of *of);
 
 /* How many circuits are open or half open: for metrics and tests. */
 unsigned breakers_open(struct breakers *b);

@@ -287,18 +287,26 @@ static enum err await_leave(struct attempt *a, struct vault_lease *lease, struct
     return e;
 }
 
+static struct breaker_of circuit_of(const struct attempt *a)
+{
+    const struct caller *w = a->c->caller;
+
+    return (struct breaker_of){ w->tenant, w->tenant_hash, a->p->index };
+}
+
 /* A provider that keeps failing is left alone. Settling what is unknown is worth a question even then. */
 static enum err guard_enter(struct attempt *a, struct breaker_pass *pass)
 {
     struct call *c = a->c;
     struct breakers *b = c->worker->engine->breakers;
+    const struct breaker_of of = circuit_of(a);
     ns_t retry_at = 0;
 
     if (c->in_reconcile) {
-        breaker_pass(b, c->caller->tenant, a->p->index, pass);
+        breaker_pass(b, &of, pass);
         return OK;
     }
-    if (breaker_enter(b, c->caller->tenant, a->p->index, a->tries == 1, loop_now(), pass, &retry_at))
+    if (breaker_enter(b, &of, a->tries == 1, loop_now(), pass, &retry_at))
         return OK;
     metric_add_at(M_BREAKER_REFUSED_TOTAL, a->p->metric_refused, 1);
     c->retry_after_ms = (retry_at - loop_now()) / NS_PER_MS + 1;
@@ -377,11 +385,12 @@ static enum err await_attempt(struct attempt *a, enum answer *ret)
 static bool await_again(struct attempt *a, int64_t wait_ms)
 {
     struct call *c = a->c;
+    const struct breaker_of of = circuit_of(a);
     ns_t until = loop_now() + wait_ms * NS_PER_MS;
 
     if (a->tries >= ATTEMPTS_MAX || until >= c->deadline || task_cancelled())
         return false;
-    if (!breaker_retry(c->worker->engine->breakers, c->caller->tenant, a->p->index)) {
+    if (!breaker_retry(c->worker->engine->breakers, &of)) {
         metric_add_at(M_RETRIES_REFUSED_TOTAL, a->p->metric_unrepeated, 1);
         return false;
     }

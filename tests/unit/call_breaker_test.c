@@ -2,9 +2,12 @@
 #include "base_test.h"
 
 #include "base/clock.h"
+#include "base/map.h"
 #include "call/breaker.h"
 
 #define MS NS_PER_MS
+
+#define OF(t, p)    ((struct breaker_of){ str_of(t), hash_bytes(t, strlen(t)), p })
 
 enum { LEAST = 10 };
 
@@ -32,7 +35,7 @@ static int once(const char *t, enum breaker_health health)
     struct breaker_pass pass;
     ns_t at;
 
-    if (!breaker_enter(b, str_of(t), 7, true, now, &pass, &at)) {
+    if (!breaker_enter(b, &OF(t, 7), true, now, &pass, &at)) {
         assert_true(at > now);
         return -1;
     }
@@ -82,9 +85,9 @@ static void test_one_probe_at_a_time_and_three_close_it(void **state)
     now += 999 * MS;
     assert_int_equal(once("acme", BREAKER_WELL), -1);
     now += MS;
-    assert_true(breaker_enter(b, STR("acme"), 7, true, now, &pass, &at));
+    assert_true(breaker_enter(b, &OF("acme", 7), true, now, &pass, &at));
     assert_true(pass.probe);
-    assert_false(breaker_enter(b, STR("acme"), 7, true, now, &second, &at));
+    assert_false(breaker_enter(b, &OF("acme", 7), true, now, &second, &at));
     assert_false(breaker_leave(b, &second, BREAKER_ILL, now));         /* refused: there is nothing to leave */
     breaker_leave(b, &pass, BREAKER_WELL, now);
     assert_int_equal(once("acme", BREAKER_WELL), 0);
@@ -118,7 +121,7 @@ static void test_a_probe_that_is_lost_or_says_nothing_does_not_block(void **stat
     (void)state;
     fail_until_open();
     now += NS_PER_S;
-    assert_true(breaker_enter(b, STR("acme"), 7, true, now, &pass, &at));      /* and never comes back */
+    assert_true(breaker_enter(b, &OF("acme", 7), true, now, &pass, &at));      /* and never comes back */
     now += 59 * NS_PER_S;
     assert_int_equal(once("acme", BREAKER_WELL), -1);
     now += NS_PER_S;
@@ -133,12 +136,12 @@ static void test_repeats_are_a_tenth(void **state)
     (void)state;
     for (int i = 0; i < 10000; i++) {
         once("acme", BREAKER_WELL);
-        while (breaker_retry(b, STR("acme"), 7))
+        while (breaker_retry(b, &OF("acme", 7)))
             repeats++;
     }
     assert_in_range(repeats, 1000, 1000 + RETRY_RESERVE);
-    assert_false(breaker_retry(b, STR("acme"), 7));
-    assert_true(breaker_retry(b, STR("unknown"), 7));
+    assert_false(breaker_retry(b, &OF("acme", 7)));
+    assert_true(breaker_retry(b, &OF("unknown", 7)));
 }
 
 static void many_tenants(void)
@@ -159,8 +162,32 @@ static void test_tenants_without_end_are_bounded(void **state)
     (void)state;
     many_tenants();
     assert_int_equal(breakers_open(b), 0);
-    assert_true(breaker_enter(NULL, STR("t"), 1, true, now, &pass, &(ns_t){ 0 }));
+    assert_true(breaker_enter(NULL, &OF("t", 1), true, now, &pass, &(ns_t){ 0 }));
     assert_false(breaker_leave(NULL, &pass, BREAKER_ILL, now));
+}
+
+/* Each provider of a tenant has a circuit of its own, which is forgotten by itself. */
+static void test_providers_are_apart(void **state)
+{
+    struct breaker_pass passes[3];
+    ns_t at;
+
+    (void)state;
+    fail_until_open();
+    for (unsigned i = 0; i < 3; i++)
+        assert_true(breaker_enter(b, &OF("acme", 8 + i), true, now, &passes[i], &at));
+    assert_false(breaker_leave(b, &passes[0], BREAKER_WELL, now));
+    assert_false(breaker_leave(b, &passes[2], BREAKER_WELL, now));
+    assert_int_equal(once("acme", BREAKER_WELL), -1);
+    many_tenants();
+    assert_int_equal(breakers_open(b), 1);
+    assert_false(breaker_leave(b, &passes[1], BREAKER_WELL, now));
+    for (unsigned i = 0; i < 3; i++) {
+        assert_true(breaker_enter(b, &OF("acme", 8 + i), true, now, &passes[i], &at));
+        assert_false(breaker_leave(b, &passes[i], BREAKER_WELL, now));
+    }
+    many_tenants();                             /* but for the open one all of them go */
+    assert_int_equal(once("acme", BREAKER_WELL), 0);
 }
 
 static void test_who_is_under_way_is_not_forgotten(void **state)
@@ -170,13 +197,14 @@ static void test_who_is_under_way_is_not_forgotten(void **state)
 
     (void)state;
     for (int i = 0; i < LEAST - 1; i++)
-        assert_true(breaker_enter(b, STR("slow"), 7, true, now, &passes[i], &at));
-    breaker_pass(b, STR("slow"), 7, &passes[LEAST - 1]);        /* whatever it says: it counts, too */
+        assert_true(breaker_enter(b, &OF("slow", 7), true, now, &passes[i], &at));
+    breaker_pass(b, &OF("slow", 7), &passes[LEAST - 1]);        /* whatever it says: it counts, too */
     many_tenants();
     for (int i = 0; i < LEAST - 1; i++)
         assert_false(breaker_leave(b, &passes[i], BREAKER_ILL, now));
     assert_true(breaker_leave(b, &passes[LEAST - 1], BREAKER_ILL, now));
-    breaker_pass(b, STR("unknown"), 7, &passes[0]);
+    assert_int_equal(breakers_open(b), 1);
+    breaker_pass(b, &OF("unknown", 7), &passes[0]);
     assert_false(breaker_leave(b, &passes[0], BREAKER_ILL, now));
 }
 
@@ -190,6 +218,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_probe_that_is_lost_or_says_nothing_does_not_block, setup, teardown),
         cmocka_unit_test_setup_teardown(test_repeats_are_a_tenth, setup, teardown),
         cmocka_unit_test_setup_teardown(test_tenants_without_end_are_bounded, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_providers_are_apart, setup, teardown),
         cmocka_unit_test_setup_teardown(test_who_is_under_way_is_not_forgotten, setup, teardown),
     };
 

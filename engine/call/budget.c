@@ -105,6 +105,16 @@ static enum err policy_rules_make(struct registry *r, struct errinfo *info)
     return OK;
 }
 
+/* By effect: bit k is the k-th of `kinds`. */
+static void rules_counting(const struct admission_rule *r, uint8_t ret[EFFECT_DESTROYS + 1])
+{
+    uint8_t calls = r->per_minute > 0 || r->at_once > 0;
+
+    ret[EFFECT_READS] = calls;
+    ret[EFFECT_WRITES] = (uint8_t)(calls | (r->writes_per_hour > 0) << 1);
+    ret[EFFECT_DESTROYS] = (uint8_t)(calls | (r->destroys_per_hour > 0) << 2);
+}
+
 enum err budgets_make(struct registry *r, const struct registry_options *opt, struct errinfo *info)
 {
     enum err e;
@@ -115,6 +125,8 @@ enum err budgets_make(struct registry *r, const struct registry_options *opt, st
             return err_set(info, E_CONFIG,
                            "budgets: per_minute and amounts per hour are at most %lld, at_once at most %lld",
                            LIMIT_AMOUNT_MAX / 2, (long long)LIMIT_AT_ONCE_MAX);
+    for (unsigned i = 0; i < BUDGETS; i++)
+        rules_counting(&r->budgets[i], r->budget_rules[i]);
     for (unsigned i = 0; i < BUDGETS; i++)
         r->budgets_any = r->budgets_any || r->budgets[i].per_minute || r->budgets[i].at_once ||
                          r->budgets[i].writes_per_hour || r->budgets[i].destroys_per_hour;
@@ -195,21 +207,16 @@ static void add_line(struct budget_lines *l, struct budget_line line, unsigned r
 static void lines_of_owner(struct call *c, struct key_scopes *scopes, struct budget_lines *l, unsigned owner,
                            struct str name)
 {
-    const struct admission_rule *r = &c->registry->budgets[owner];
-    enum effect effect = c->tool->decl->effect;
-    const bool granted[RULES_PER_BUDGET] = { r->per_minute > 0 || r->at_once > 0,
-                                             r->writes_per_hour > 0 && effect == EFFECT_WRITES,
-                                             r->destroys_per_hour > 0 && effect == EFFECT_DESTROYS };
+    unsigned rules = c->registry->budget_rules[owner][c->tool->decl->effect];
 
     _Static_assert((int)KEY_KINDS == (int)BUDGETS * RULES_PER_BUDGET, "a kind of key for each");
-    for (unsigned k = 0; k < RULES_PER_BUDGET; k++) {
-        unsigned kind = owner * RULES_PER_BUDGET + k;
+    for (; rules; rules &= rules - 1) {
+        unsigned k = (unsigned)__builtin_ctz(rules), kind = owner * RULES_PER_BUDGET + k;
         const char *label = labels[owner][k];
 
-        if (granted[k])
-            add_line(l, (struct budget_line){ .label = label, .part = name, .whose = owners[owner], .what = kinds[k] },
-                     kind, owner == BUDGET_TENANT ? key_only(scopes, kind, label)
-                                                  : key_below(key_kind(scopes, kind, label), name));
+        add_line(l, (struct budget_line){ .label = label, .part = name, .whose = owners[owner], .what = kinds[k] },
+                 kind, owner == BUDGET_TENANT ? key_only(scopes, kind, label)
+                                              : key_below(key_kind(scopes, kind, label), name));
     }
 }
 

@@ -129,6 +129,7 @@ struct registry {
     bool delegation_required;
     char version[65];                   /* digest over everything a list shows */
     struct admission_rule budgets[BUDGETS];         /* the call's own: budget.h */
+    uint8_t budget_rules[BUDGETS][EFFECT_DESTROYS + 1];     /* by a call's effect: which rules count it, as bits */
     bool budgets_any;                   /* one of these says something */
     struct tool_budget *tool_budgets;
     size_t n_tool_budgets;

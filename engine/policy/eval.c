@@ -47,11 +47,6 @@ bool eval_in_hash(const struct policy_uid *self, const struct policy_entity *ent
     return false;
 }
 
-bool eval_in(const struct policy_uid *self, const struct policy_entity *entity, const struct policy_uid *uid)
-{
-    return eval_in_hash(self, entity, uid, uid->hash);
-}
-
 static const struct policy_entity *find_entity(const struct eval *e, const struct policy_uid *uid)
 {
     if (uid == e->vars[VAR_PRINCIPAL].u.uid)

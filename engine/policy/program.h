@@ -278,10 +278,16 @@ enum path_end {
 };
 enum path_end eval_path(const struct eval *e, const struct index_path *path, struct policy_value *ret,
     uint8_t *ret_step);
-/* Whether `entity` is, or is below, `uid`. `self` names it even when it is not in the store (entity NULL). */
-bool eval_in(const struct policy_uid *self, const struct policy_entity *entity, const struct policy_uid *uid);
-/* The same for callers that have uid->hash at hand. */
+/*
+ * Whether `entity` is, or is below, `uid`, whose hash is at hand. `self` names it even when it is not in the store
+ * (entity NULL).
+ */
 bool eval_in_hash(const struct policy_uid *self, const struct policy_entity *entity, const struct policy_uid *uid,
     uint64_t hash);
+static inline bool eval_in(const struct policy_uid *self, const struct policy_entity *entity,
+    const struct policy_uid *uid)
+{
+    return eval_in_hash(self, entity, uid, uid->hash);
+}
 
 #endif

@@ -248,16 +248,21 @@ struct policy_value policy_record_of(struct policy_attr *attrs, size_t n)
     return record;
 }
 
+/* Of the keys as long as this one most differ in the first byte. */
+static const struct policy_value *scan(const struct policy_attr *attrs, size_t n, struct str key)
+{
+    for (size_t i = 0; i < n; i++)
+        if (attrs[i].key.len == key.len && attrs[i].key.p[0] == key.p[0] && policy_text_eq(attrs[i].key, key))
+            return &attrs[i].value;
+    return NULL;
+}
+
 const struct policy_value *policy_record_get(const struct policy_attr *attrs, size_t n, struct str key)
 {
     size_t lo = 0, hi = n;
 
-    if (n <= SCAN_MAX) {
-        for (size_t i = 0; i < n; i++)
-            if (policy_text_eq(attrs[i].key, key))
-                return &attrs[i].value;
-        return NULL;
-    }
+    if (n <= SCAN_MAX && key.len)
+        return scan(attrs, n, key);
     while (lo < hi) {
         size_t mid = lo + (hi - lo) / 2;
         int c = policy_key_cmp(attrs[mid].key, key);

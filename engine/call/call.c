@@ -322,7 +322,7 @@ static enum err await_tenant_key(struct call *c)
     struct vault *vault = c->worker->engine->vault;
     enum err e;
 
-    if (vault_tenant_loaded(vault, c->caller->tenant))
+    if (vault_tenant_loaded(vault, c->caller->tenant, c->caller->tenant_hash))
         return OK;
     e = await_vault_tenant(vault, c->caller->tenant, call_info(c));
     if (!e || err_row(e)->outcome != OUTCOME_NONE)

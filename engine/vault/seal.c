@@ -81,11 +81,14 @@ static struct tenant_key *key_among(struct tenant_key *k, struct str tenant, uin
 
 /* Three times in each call, on every thread, so without a lock: a key's entry is complete before it is in the table,
  * and stays there. */
+static struct tenant_key *key_find_hashed(struct vault *v, struct str tenant, uint64_t hash)
+{
+    return key_among(atomic_load_explicit(&v->tenants[hash % TENANT_CHAINS], memory_order_acquire), tenant, hash);
+}
+
 static struct tenant_key *key_find(struct vault *v, struct str tenant)
 {
-    uint64_t hash = hash_bytes(tenant.p, tenant.len);
-
-    return key_among(atomic_load_explicit(&v->tenants[hash % TENANT_CHAINS], memory_order_acquire), tenant, hash);
+    return key_find_hashed(v, tenant, hash_bytes(tenant.p, tenant.len));
 }
 
 static struct tenant_key *key_make(struct vault *v, struct str tenant)
@@ -212,9 +215,9 @@ enum err vault_tenant_load(struct vault *v, struct str tenant, struct errinfo *i
     return e;
 }
 
-bool vault_tenant_loaded(struct vault *v, struct str tenant)
+bool vault_tenant_loaded(struct vault *v, struct str tenant, uint64_t tenant_hash)
 {
-    struct tenant_key *k = key_find(v, tenant);
+    struct tenant_key *k = key_find_hashed(v, tenant, tenant_hash);
 
     return k && key_loaded(k);
 }
@@ -238,7 +241,7 @@ enum err await_vault_tenant(struct vault *v, struct str tenant, struct errinfo *
     struct load_job j = { v, tenant, info, OK };
 
     MAGIC_CHECK(v, VAULT_MAGIC);
-    if (vault_tenant_loaded(v, tenant))
+    if (vault_tenant_loaded(v, tenant, hash_bytes(tenant.p, tenant.len)))
         return OK;
     await_blocking(load_blocking, &j);
     return j.e;

@@ -127,8 +127,8 @@ enum { VAULT_SEAL_OVERHEAD = 1 + 16 + 12 + 16 };
 
 /* Makes sure that the tenant's key is in memory (made on first use): once per tenant; a lookup afterwards. May wait. */
 enum err await_vault_tenant(struct vault *v, struct str tenant, struct errinfo *info);
-/* Is it there already? Then nothing is waited for. */
-bool vault_tenant_loaded(struct vault *v, struct str tenant);
+/* Is it there already? Then nothing is waited for. tenant_hash: hash_bytes() of the tenant. */
+bool vault_tenant_loaded(struct vault *v, struct str tenant, uint64_t tenant_hash);
 /* The same as await_vault_tenant() for start-up and command line tools. Blocks. */
 enum err vault_tenant_load(struct vault *v, struct str tenant, struct errinfo *info);
 /* Destroys the tenant's key: all it sealed is unreadable for good. Blocks. */

@@ -124,6 +124,14 @@ static bool add_chunk(struct arena *a, size_t n)
     return true;
 }
 
+void arena_expect(struct arena *a, size_t n)
+{
+    size_t rounded = n & ~(size_t)(STEP - 1);
+
+    if (!a->overflow && (size_t)(a->end - a->next) < rounded && a->used <= a->max && rounded <= a->max - a->used)
+        add_chunk(a, rounded);
+}
+
 void *arena_alloc_slow(struct arena *a, size_t n)
 {
     size_t rounded = n == 0 ? STEP : (n + STEP - 1) & ~(size_t)(STEP - 1);

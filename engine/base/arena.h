@@ -41,6 +41,10 @@ static inline struct arena_mark arena_mark(const struct arena *a)
 void arena_rewind(struct arena *a, struct arena_mark mark);
 static inline bool arena_overflowed(const struct arena *a) { return a->overflow; }
 
+/* Room for n bytes in one piece, within the limit: what is asked for next does not need a chunk for each KB. A wish; it
+ * fails nothing. */
+void arena_expect(struct arena *a, size_t n);
+
 void *arena_alloc_slow(struct arena *a, size_t n);  /* arena_alloc() when the newest chunk has no room for it */
 /* Aligned to 16 bytes; contents undefined. NULL past the limit. */
 static inline void *arena_alloc(struct arena *a, size_t n)

@@ -11,6 +11,9 @@
 #include "call/internal.h"
 #include "call/vocabulary.h"
 
+/* What deciding and admitting take for a user, an agent and some arguments; with the arena's own, 6 KB. */
+enum { DECIDING_USUAL = 6 * 1024 - 32 };
+
 /* ---- the question ------------------------------------------------------------------------------------------------ */
 
 static enum err recorded_delegations(struct call *c)
@@ -152,6 +155,7 @@ enum err call_decide(struct call *c)
     enum err e;
 
     ASSERT(c->frozen.p != NULL && c->caller != NULL);
+    arena_expect(&c->deciding, DECIDING_USUAL);
     e = call_question(c, &c->tool->action, &q);
     q.resource_type_hash = c->tool->resource_type_hash;
     if (!e)

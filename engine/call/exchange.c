@@ -32,6 +32,7 @@ enum {
     ILL_AFTER_MS = 1000,
     REPLY_MAX = 8 << 20,
     ERROR_BODY_MAX = 64 * 1024,
+    TREE_MAX = 64 * 1024,
 };
 
 struct attempt {
@@ -227,6 +228,12 @@ static void count_answer(const struct attempt *a, enum answer ans)
     metric_add_at(M_EXCHANGES_TOTAL, metric_slot(slot), 1);
 }
 
+/* About what its tree takes, and what is picked from it; of large ones a part. */
+static size_t body_tree(size_t len)
+{
+    return len < TREE_MAX / 4 ? 4 * len : TREE_MAX;
+}
+
 /* What came back, as one of the answers a provider can give; transport errors included. */
 static enum answer classify(struct attempt *a)
 {
@@ -245,6 +252,7 @@ static enum answer classify(struct attempt *a)
     /* an error's body only explains: one that would fill the call's memory is left unread */
     if (a->reply.status >= 300 && a->reply.body.len > ERROR_BODY_MAX)
         a->reply.body.len = 0;
+    arena_expect(&a->c->arena, body_tree(a->reply.body.len));
     if (a->reply.body.len && json_parse(&a->c->arena, a->reply.body, NULL, &a->json, &where)) {
         a->json = NULL;
         if (a->reply.status >= 200 && a->reply.status < 300) {

@@ -348,6 +348,28 @@ static void overrun_chunk(void)
     arena_release(&a);
 }
 
+static void test_arena_has_what_is_expected_in_one_piece(void **state)
+{
+    struct arena a;
+    char *first, *last;
+
+    (void)state;
+    arena_init(&a, 10000);
+    arena_expect(&a, 8000);
+    first = arena_alloc(&a, 4000);
+    arena_expect(&a, 4000);                     /* there already */
+    last = arena_alloc(&a, 4000);
+    assert_ptr_equal(last, first + 4000);
+    arena_expect(&a, 5000);                     /* past the limit: nothing happens */
+    arena_expect(&a, SIZE_MAX);
+    assert_false(arena_overflowed(&a));
+    assert_non_null(arena_alloc(&a, 1000));
+    assert_null(arena_alloc(&a, 2000));
+    arena_expect(&a, 100);
+    assert_true(arena_overflowed(&a));
+    arena_release(&a);
+}
+
 static void test_arena_rewinds_to_a_mark(void **state)
 {
     struct arena_mark nothing, some;
@@ -612,6 +634,7 @@ int main(void)
         cmocka_unit_test(test_arena_overflow_is_sticky),
         cmocka_unit_test(test_arena_hands_out_aligned_disjoint_memory),
         cmocka_unit_test(test_arena_rewinds_to_a_mark),
+        cmocka_unit_test(test_arena_has_what_is_expected_in_one_piece),
         cmocka_unit_test(test_arena_joins_texts),
         cmocka_unit_test(test_arena_overrun_is_noticed_at_release),
         cmocka_unit_test(test_siphash_vectors),

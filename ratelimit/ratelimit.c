@@ -547,6 +547,8 @@ void rl_release(struct rl *rl, struct rl_permit *p, int64_t now)
 {
     RL_ASSERT(p->magic == RL_PERMIT_HELD);
     p->magic = RL_PERMIT_RETURNED;
+    if (!p->counted)
+        return;
     rl_lock(rl, p->counted);
     for (uint32_t i = 0; i < p->n; i++) {
         if (p->hold[i].counted && RL_UNLIKELY(p->hold[i].key->line != NULL)) {

@@ -31,10 +31,10 @@ static struct policy_type type_user = { .name = { "User", 4 } }, type_agent = { 
 /* ---- entities ---------------------------------------------------------------------------------------------------- */
 
 /* What the operator says of the entity: nothing, where that names tenants and not this one. */
-static const struct policy_entity *known(const struct policy_entities *base, const struct policy_uid *uid,
-                                         const struct policy_uid *tenant)
+static const struct policy_entity *known_to(const struct policy_entities *base, const struct policy_uid *uid,
+                                            const struct policy_uid *tenant)
 {
-    const struct policy_entity *e = base ? policy_entities_find(base, uid) : NULL;
+    const struct policy_entity *e = policy_entities_find(base, uid);
     bool others = false;
 
     for (uint32_t i = 0; e && i < e->n_ancestors; i++) {
@@ -47,6 +47,11 @@ static const struct policy_entity *known(const struct policy_entities *base, con
     return others ? NULL : e;
 }
 
+static inline const struct policy_entity *known(const struct asked *x, const struct policy_uid *uid)
+{
+    return x->layer.base ? known_to(x->layer.base, uid, &x->tenant) : NULL;
+}
+
 /* An entity in the tenant and, where the operator knows it, in what he says. */
 static enum err add(struct asked *x, struct arena *a, const struct policy_uid *uid)
 {
@@ -56,7 +61,7 @@ static enum err add(struct asked *x, struct arena *a, const struct policy_uid *u
 
     if (policy_layer_own(&x->layer, uid))
         return OK;                      /* an agent that acts twice; a resource that is the tenant, or the agent */
-    k = known(x->layer.base, uid, &x->tenant);
+    k = known(x, uid);
     if (!k && x->plain)
         return policy_layer_like(&x->layer, a, uid, x->plain);
     e = policy_layer_merge(&x->layer, a, uid, k, &above, 1);
@@ -78,12 +83,12 @@ static enum err add_member(const struct question *q, struct arena *a, struct ask
         groups[i] = policy_uid_typed(&type_group, q->groups[i], 0);
         parents[1 + i] = &groups[i];
     }
-    return policy_layer_merge(&x->layer, a, user, known(x->layer.base, user, &x->tenant), parents, 1 + q->n_groups);
+    return policy_layer_merge(&x->layer, a, user, known(x, user), parents, 1 + q->n_groups);
 }
 
 static enum err add_entities(const struct question *q, struct arena *a, struct asked *x)
 {
-    enum err e = policy_layer_merge(&x->layer, a, &x->tenant, known(x->layer.base, &x->tenant, &x->tenant), NULL, 0);
+    enum err e = policy_layer_merge(&x->layer, a, &x->tenant, known(x, &x->tenant), NULL, 0);
 
     if (!e)
         e = policy_layer_take(&x->layer, q->action);

@@ -56,7 +56,7 @@ static bool type_is(const struct policy_uid *uid, const struct policy_uid *type)
 }
 
 /* `type` is the one of IS_IN. */
-static enum match match_scope(enum scope_kind kind, const struct scope *s, const struct policy_uid *const *type,
+static enum match match_constraint(enum scope_kind kind, const struct scope *s, const struct policy_uid *const *type,
     const struct policy_uid *uid, const struct policy_entity *entity)
 {
     switch (kind) {
@@ -72,6 +72,13 @@ static enum match match_scope(enum scope_kind kind, const struct scope *s, const
         return eval_in_hash(uid, entity, s->uid, s->hash) && type_is(uid, *type) ? YES : NO;
     }
     UNREACHABLE();
+}
+
+/* Most heads leave something open. */
+static inline enum match match_scope(enum scope_kind kind, const struct scope *s, const struct policy_uid *const *type,
+    const struct policy_uid *uid, const struct policy_entity *entity)
+{
+    return kind == SCOPE_ANY ? YES : match_constraint(kind, s, type, uid, entity);
 }
 
 /* A resource of which at most the type is known. */

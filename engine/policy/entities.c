@@ -463,10 +463,3 @@ enum err policy_layer_like(struct policy_layer *l, struct arena *a, const struct
     *out = (struct policy_entity){ .uid = *uid, .ancestors = twin->ancestors, .n_ancestors = twin->n_ancestors };
     return policy_layer_take(l, out);
 }
-
-const struct policy_entity *policy_layer_find(const struct policy_layer *l, const struct policy_uid *uid)
-{
-    const struct policy_entity *own = l ? policy_layer_own(l, uid) : NULL;
-
-    return own || !l || !l->base ? own : policy_entities_find(l->base, uid);
-}

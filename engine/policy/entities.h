@@ -107,6 +107,11 @@ static inline const struct policy_entity *policy_layer_own(const struct policy_l
 }
 
 /* NULL if there is none; `l` may be NULL. */
-const struct policy_entity *policy_layer_find(const struct policy_layer *l, const struct policy_uid *uid);
+static inline const struct policy_entity *policy_layer_find(const struct policy_layer *l, const struct policy_uid *uid)
+{
+    const struct policy_entity *own = l ? policy_layer_own(l, uid) : NULL;
+
+    return own || !l || !l->base ? own : policy_entities_find(l->base, uid);
+}
 
 #endif

@@ -60,6 +60,7 @@ struct json {
     union {
         const char *raw;
         struct json *last;
+        uint64_t marks;         /* the parser's, while a container is open */
     } v;
 };
 

@@ -122,15 +122,25 @@ static inline uint64_t word_special(uint64_t x)
 }
 
 #ifdef JSON_SSE2
-/* How many of the 16 bytes are plain before the first special one: 16 if all are. */
-static inline unsigned plain_run(__m128i v)
+/* A bit for each of the 16 bytes that is special. */
+static inline unsigned special_among(__m128i v)
 {
     __m128i quote = _mm_cmpeq_epi8(v, _mm_set1_epi8('"')), slash = _mm_cmpeq_epi8(v, _mm_set1_epi8('\\'));
     /* the comparison is signed, so "from space on" leaves out everything from 0x80 */
     __m128i text = _mm_cmpgt_epi8(v, _mm_set1_epi8(0x1f));
-    unsigned plain = (unsigned)_mm_movemask_epi8(_mm_andnot_si128(_mm_or_si128(quote, slash), text));
 
-    return (unsigned)__builtin_ctz(~plain);     /* whose bits from the 16th on are set */
+    return (unsigned)_mm_movemask_epi8(_mm_andnot_si128(_mm_or_si128(quote, slash), text)) ^ 0xffff;
+}
+
+static inline unsigned special_at(const char *p)
+{
+    return special_among(_mm_loadu_si128((const __m128i *)(const void *)p));
+}
+
+/* How many of the 16 bytes are plain before the first special one: 16 if all are. */
+static inline unsigned plain_run(__m128i v)
+{
+    return (unsigned)__builtin_ctz(special_among(v) | 1u << 16);
 }
 #endif
 
@@ -142,10 +152,10 @@ static inline const char *scan_special(const char *p, const char *end)
 {
 #ifdef JSON_SSE2
     for (; end - p >= 16; p += 16) {
-        unsigned n = plain_run(_mm_loadu_si128((const __m128i *)(const void *)p));
+        unsigned special = special_at(p);
 
-        if (n < 16)
-            return p + n;
+        if (special)
+            return p + __builtin_ctzll(special);
     }
 #endif
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__

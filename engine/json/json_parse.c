@@ -1,10 +1,10 @@
 /*
  * json_parse.c -- text to tree, in one pass
  *
- * One loop over the text, no recursion: while a container is open its `next` holds its parent, so that depth costs no
- * stack (calls run on small ones).  Nodes come from the arena in blocks.  A string without escapes stays in the text;
- * one with escapes is decoded into the arena.  Every position is checked against `end` before it is read: the text need
- * not end in NUL, and nothing beside it is touched.
+ * One loop over the text, no recursion: while a container is open its `next` holds its parent and its `v` the marks of
+ * its parent's keys, so that depth costs no stack (calls run on small ones).  Nodes come from the arena in blocks.  A
+ * string without escapes stays in the text; one with escapes is decoded into the arena.  Every position is checked
+ * against `end` before it is read: the text need not end in NUL, and nothing beside it is touched.
  *
  * What is refused and where: syntax, in the loop; UTF-8, controls and escapes, in string_*(); range and length of
  * numbers, in number(); duplicate keys, when their object closes, in keys_differ().
@@ -21,15 +21,17 @@
 #include "base/escape.h"
 #include "base/map.h"
 
+enum { STEP = 16 };                     /* bytes looked at together */
+
 struct parser {
     const char *start, *end;
+    const char *step_last;              /* the last place with STEP bytes before `end`; NULL in shorter texts */
     struct arena *a;
     struct json *node, *node_end;       /* the rest of the current block */
     uint32_t block, nodes_left;
     bool nul_keys;
     uint32_t depth, depth_max;
-    struct json *top;                   /* the innermost open container */
-    struct json *root;
+    struct json outermost;              /* no node: the root is its only child */
     struct str text;                    /* a string that string_slow() read, and whether it is the text itself */
     bool plain;
     const struct json **table;          /* scratch of keys_differ() */
@@ -52,7 +54,7 @@ static const char *fail(struct parser *ps, const char *at, const char *message)
     return fail_with(ps, E_JSON_MALFORMED, at, message);
 }
 
-static const char *skip_space(const char *p, const char *end)
+static NOINLINE const char *skip_space(const char *p, const char *end)
 {
     while (p < end && (*p == ' ' || *p == '\n' || *p == '\r' || *p == '\t'))
         p++;
@@ -85,27 +87,6 @@ static bool node_block(struct parser *ps, const char *at)
     if (ps->block < 256)
         ps->block *= 2;
     return true;
-}
-
-/* A node, linked behind its siblings. The caller sets all but `next`. */
-static inline struct json *node_add(struct parser *ps, const char *at)
-{
-    struct json *j, *top = ps->top;
-
-    if (ps->node == ps->node_end && !node_block(ps, at))
-        return NULL;
-    j = ps->node++;
-    j->next = NULL;
-    if (top) {
-        if (top->len++)
-            top->v.last->next = j;
-        else
-            top->u.first = j;
-        top->v.last = j;
-    } else {
-        ps->root = j;
-    }
-    return j;
 }
 
 /* --- strings ------------------------------------------------------------------------------------------------ */
@@ -287,16 +268,18 @@ static const char *string_decode(struct parser *ps, const char *from, const char
     return close + 1;
 }
 
-/* `from` is where the string starts, `p` the first byte of it that is neither plain nor the closing quote. */
+/* `from` is where the string starts, and up to `p` it is plain. */
 static NOINLINE const char *string_slow(struct parser *ps, const char *from, const char *p)
 {
-    while (p == ps->end || *p != '"') {
+    for (;;) {
+        p = scan_special(p, ps->end);
+        if (p < ps->end && *p == '"')
+            break;
         if (p < ps->end && *p == '\\')
             return string_decode(ps, from, p);
         p = string_multibyte(ps, p);
         if (!p)
             return NULL;
-        p = scan_special(p, ps->end);
     }
     ps->text = str_n(from, (size_t)(p - from));
     ps->plain = true;
@@ -308,12 +291,20 @@ static inline const char *string(struct parser *ps, const char *p, struct str *r
 {
     const char *from = p;
 
-    p = scan_special(p, ps->end);
-    if (__builtin_expect(p < ps->end && *p == '"', 1)) {
+#ifdef JSON_SSE2
+    for (; p <= ps->step_last; p += STEP) {
+        unsigned special = special_at(p);
+
+        if (!special)
+            continue;
+        p += __builtin_ctzll(special);
+        if (*p != '"')
+            break;
         *ret = str_n(from, (size_t)(p - from));
         *plain = true;
         return p + 1;
     }
+#endif
     p = string_slow(ps, from, p);
     *ret = ps->text;
     *plain = ps->plain;
@@ -434,28 +425,34 @@ static inline bool same_key(const struct json *a, const struct json *b)
     return a->key_len == b->key_len && same_bytes(a->key, b->key, a->key_len);
 }
 
-/* A cheap mark of 64: keys with different marks differ, and most objects are done after one look at each key. */
-static inline uint64_t key_mark(const struct json *m)
+/* A cheap mark of 63: keys with different marks differ, and the keys of most objects all do. */
+static inline uint64_t key_mark(struct str key)
 {
-    const unsigned char *k = (const unsigned char *)m->key;
-    unsigned n = m->key_len, h = n ? n * 8u + k[n / 2] * 4u + k[0] * 2u + k[n - 1] : 0;
+    const unsigned char *k = (const unsigned char *)key.p;
+    uint32_t n = (uint32_t)key.len, h = 0;
 
-    return (uint64_t)1 << (h & 63);
+    if (__builtin_expect(n >= 4, 1))
+        memcpy(&h, k + n - 4, 4);
+    else if (n > 0)
+        h = (uint32_t)k[0] << 16 | (uint32_t)k[n / 2] << 8 | k[n - 1];
+    h = (h + n) * 0x9e3779b1u;
+    return (uint64_t)1 << ((uint64_t)h * 63 >> 32);
+}
+
+/* Among the marks: one of the others came twice. */
+#define MARKED_TWICE ((uint64_t)1 << 63)
+
+static inline uint64_t marks_with(uint64_t marks, uint64_t mark)
+{
+    return marks | (__builtin_expect((marks & mark) != 0, 0) ? MARKED_TWICE : mark);
 }
 
 static const struct json *duplicate_small(const struct json *obj)
 {
-    uint64_t seen = 0;
-
-    for (const struct json *m = obj->u.first; m; m = m->next) {
-        uint64_t mark = key_mark(m);
-
-        if (seen & mark)
-            for (const struct json *k = obj->u.first; k != m; k = k->next)
-                if (same_key(k, m))
-                    return m;
-        seen |= mark;
-    }
+    for (const struct json *m = obj->u.first; m; m = m->next)
+        for (const struct json *k = obj->u.first; k != m; k = k->next)
+            if (same_key(k, m))
+                return m;
     return NULL;
 }
 
@@ -493,13 +490,13 @@ static const struct json *duplicate_large(struct parser *ps, const struct json *
     return NULL;
 }
 
-static bool keys_differ(struct parser *ps, const struct json *obj, const char *at)
+/* Of an object of which this is not known already. */
+static NOINLINE bool keys_differ(struct parser *ps, const struct json *obj, const char *at)
 {
-    const struct json *twin = NULL;
+    const struct json *twin;
 
     if (obj->len <= OBJECT_SMALL) {
-        if (obj->len > 1)
-            twin = duplicate_small(obj);
+        twin = duplicate_small(obj);
     } else {
         if (!table_room(ps, obj->len)) {
             fail_with(ps, E_CALL_TOO_LARGE, at, "the tree needs more memory than allowed");
@@ -515,7 +512,7 @@ static bool keys_differ(struct parser *ps, const struct json *obj, const char *a
 }
 
 /* "key" and colon of a member; p stands on the quote, the answer on the value. */
-static inline const char *key(struct parser *ps, const char *p, struct json *j)
+static inline const char *key(struct parser *ps, const char *p, struct json *j, uint64_t *marks)
 {
     const char *from = p;
     struct str s;
@@ -530,13 +527,15 @@ static inline const char *key(struct parser *ps, const char *p, struct json *j)
         return fail_with(ps, E_CALL_TOO_LARGE, from, "the key is too long");
     if (!plain && !ps->nul_keys && memchr(s.p, 0, s.len))
         return fail(ps, from, "U+0000 in a key");
+    *marks = marks_with(*marks, key_mark(s));
     j->key = s.p;
     j->key_len = (uint16_t)s.len;
-    j->flags = F_CHILD | (plain ? F_KEY_PLAIN : 0);
-    if (p < ps->end && *p != ':')
+    j->flags = (uint8_t)(F_CHILD | plain * F_KEY_PLAIN);
+    if (p == ps->end || *p != ':') {
         p = space(p, ps->end);
-    if (p == ps->end || *p != ':')
-        return fail(ps, p, "a colon is expected");
+        if (p == ps->end || *p != ':')
+            return fail(ps, p, "a colon is expected");
+    }
     return space(p + 1, ps->end);
 }
 
@@ -549,41 +548,25 @@ static const char *word(struct parser *ps, const char *p, const char *text, size
     return p + n;
 }
 
-/* Opens a container: it becomes the top, unless it is empty and closed at once. */
-static inline const char *container(struct parser *ps, const char *p, struct json *j, enum json_type type)
-{
-    char close = type == JSON_OBJECT ? '}' : ']';
-
-    j->type = (uint8_t)type;
-    j->len = 0;
-    j->u.first = NULL;
-    j->v.last = NULL;
-    if (ps->depth == ps->depth_max)
-        return fail(ps, p, "nested too deeply");
-    p = space(p + 1, ps->end);
-    if (p < ps->end && *p == close)
-        return p + 1;
-    ps->depth++;
-    j->next = ps->top;
-    ps->top = j;
-    return p;
-}
-
-static inline const char *scalar(struct parser *ps, const char *p, struct json *j)
+static inline const char *string_value(struct parser *ps, const char *p, struct json *j)
 {
     struct str s;
     bool plain;
 
+    p = string(ps, p + 1, &s, &plain);
+    if (!p)
+        return NULL;
+    j->type = JSON_STRING;
+    j->flags |= (uint8_t)(plain * F_PLAIN);
+    j->u.s = s.p;
+    j->len = (uint32_t)s.len;
+    return p;
+}
+
+/* Neither a string nor a container. */
+static inline const char *scalar(struct parser *ps, const char *p, struct json *j)
+{
     switch (*p) {
-    case '"':
-        p = string(ps, p + 1, &s, &plain);
-        if (!p)
-            return NULL;
-        j->type = JSON_STRING;
-        j->flags |= plain ? F_PLAIN : 0;
-        j->u.s = s.p;
-        j->len = (uint32_t)s.len;
-        return p;
     case 't':
     case 'f':
         j->type = JSON_BOOL;
@@ -602,67 +585,130 @@ static inline const char *scalar(struct parser *ps, const char *p, struct json *
     }
 }
 
-/* p stands behind a value: closes what closes, and answers where the next value (or key) starts, or `end` when done. */
-static const char *after_value(struct parser *ps, const char *p, bool *done)
-{
-    struct json *top;
+/* --- containers --------------------------------------------------------------------------------------------- */
 
-    while ((top = ps->top)) {
-        if (p < ps->end && *p != ',')
-            p = space(p, ps->end);
-        if (p == ps->end)
-            return fail(ps, p, top->type == JSON_OBJECT ? "the object does not end" : "the array does not end");
-        if (*p == ',')
+/* Where the next child of the innermost open container goes. */
+struct place {
+    struct json *top;                   /* that container */
+    struct json **next;                 /* its `first`, or its last child's `next` */
+    uint64_t marks;                     /* of its keys */
+};
+
+/* An empty container, and p behind its bracket. */
+static inline const char *container(struct parser *ps, const char *p, struct json *j)
+{
+    j->type = *p == '{' ? JSON_OBJECT : JSON_ARRAY;
+    j->len = 0;
+    j->u.first = NULL;
+    j->v.last = NULL;
+    if (ps->depth == ps->depth_max)
+        return fail(ps, p, "nested too deeply");
+    return space(p + 1, ps->end);
+}
+
+static inline char closing(const struct json *container)
+{
+    return container->type == JSON_OBJECT ? '}' : ']';
+}
+
+static inline void open_container(struct parser *ps, struct place *at, struct json *j)
+{
+    ps->depth++;
+    j->next = at->top;
+    j->v.marks = at->marks;
+    *at = (struct place){ .top = j, .next = &j->u.first };
+}
+
+/* False: two members have one key. */
+static inline bool close_container(struct parser *ps, struct place *at, const char *p)
+{
+    struct json *j = at->top, *parent = j->next;
+    uint64_t marks = j->v.marks;
+
+    *at->next = NULL;
+    j->v.last = CONTAINER_OF(at->next, struct json, next);      /* there is a child */
+    if (at->marks & MARKED_TWICE && !keys_differ(ps, j, p))
+        return false;
+    ps->depth--;
+    *at = (struct place){ .top = parent, .next = &j->next, .marks = marks };
+    return true;
+}
+
+/* p stands behind a child, and neither the next one nor the end of its container follows. */
+static NOINLINE const char *fail_after(struct parser *ps, const struct json *container, const char *p)
+{
+    bool object = container->type == JSON_OBJECT;
+
+    if (p == ps->end)
+        return fail(ps, p, object ? "the object does not end" : "the array does not end");
+    return fail(ps, p, object ? "a comma or } is expected" : "a comma or ] is expected");
+}
+
+/* p stands behind a value: closes what closes, and answers where the next value (or key) starts, or `end` when all is
+ * closed. */
+static inline const char *after_value(struct parser *ps, const char *p, struct place *at)
+{
+    while (at->top != &ps->outermost) {
+        if (p < ps->end && *p == ',')
             return space(p + 1, ps->end);
-        if (*p != (top->type == JSON_OBJECT ? '}' : ']'))
-            return fail(ps, p, top->type == JSON_OBJECT ? "a comma or } is expected" : "a comma or ] is expected");
-        if (top->type == JSON_OBJECT && !keys_differ(ps, top, p))
+        p = space(p, ps->end);
+        if (p < ps->end && *p == ',')
+            return space(p + 1, ps->end);
+        if (p == ps->end || *p != closing(at->top))
+            return fail_after(ps, at->top, p);
+        if (!close_container(ps, at, p))
             return NULL;
         p++;
-        ps->top = top->next;
-        ps->depth--;
-        top->next = NULL;
     }
-    *done = true;
+    *at->next = NULL;
     p = space(p, ps->end);
     return p == ps->end ? p : fail(ps, p, "nothing may follow the value");
 }
 
 static const char *document(struct parser *ps, const char *p)
 {
-    bool done = false;
+    struct place at = { .top = &ps->outermost, .next = &ps->outermost.u.first };
 
     p = space(p, ps->end);
-    while (!done) {
-        struct json *j, *top = ps->top;
+    for (;;) {
+        struct json *j;
 
-        j = node_add(ps, p);
-        if (!j)
+        if (ps->node == ps->node_end && !node_block(ps, p))
             return NULL;
-        if (top && top->type == JSON_OBJECT) {
-            p = key(ps, p, j);
+        j = ps->node++;
+        *at.next = j;
+        at.next = &j->next;
+        at.top->len++;
+        if (at.top->type == JSON_OBJECT) {
+            p = key(ps, p, j, &at.marks);
             if (!p)
                 return NULL;
         } else {
             j->key = NULL;
             j->key_len = 0;
-            j->flags = top ? F_CHILD : 0;
+            j->flags = at.top == &ps->outermost ? 0 : F_CHILD;
         }
         if (p == ps->end)
             return fail(ps, p, "a value is expected");
-        if (*p == '{' || *p == '[') {
-            p = container(ps, p, j, *p == '{' ? JSON_OBJECT : JSON_ARRAY);
-            if (ps->top == j)
+        if (*p == '"') {
+            p = string_value(ps, p, j);
+        } else if (*p == '{' || *p == '[') {
+            p = container(ps, p, j);
+            if (!p)
+                return NULL;
+            if (p == ps->end || *p != closing(j)) {
+                open_container(ps, &at, j);
                 continue;
+            }
+            p++;
         } else {
             p = scalar(ps, p, j);
         }
         if (p)
-            p = after_value(ps, p, &done);
-        if (!p)
-            return NULL;
+            p = after_value(ps, p, &at);
+        if (!p || at.top == &ps->outermost)
+            return p;
     }
-    return p;
 }
 
 static void place(const struct parser *ps, struct json_error *where)
@@ -683,8 +729,9 @@ enum err json_parse(struct arena *a, struct str text, const struct json_limits *
     struct json_error *where)
 {
     const char *start = text.p ? text.p : "";
-    struct parser ps = { .start = start, .end = start + text.len, .a = a, .depth_max = JSON_DEPTH_DEFAULT,
-        .nodes_left = JSON_NODES_DEFAULT, .e = E_INTERNAL, .at = start };
+    struct parser ps = { .start = start, .end = start + text.len,
+        .step_last = text.len >= STEP ? start + text.len - STEP : NULL, .a = a, .depth_max = JSON_DEPTH_DEFAULT,
+        .nodes_left = JSON_NODES_DEFAULT, .outermost = { .type = JSON_ARRAY }, .e = E_INTERNAL, .at = start };
 
     if (limits && limits->depth_max)
         ps.depth_max = limits->depth_max < JSON_DEPTH_MAX ? limits->depth_max : JSON_DEPTH_MAX;
@@ -702,8 +749,8 @@ enum err json_parse(struct arena *a, struct str text, const struct json_limits *
         ps.e = OK;
     free(ps.table);
     if (ps.e == OK) {
-        ASSERT(ps.root && !ps.top && ps.depth == 0);
-        *ret = ps.root;
+        ASSERT(ps.outermost.len == 1 && ps.depth == 0);
+        *ret = ps.outermost.u.first;
     } else if (where) {
         place(&ps, where);
     }

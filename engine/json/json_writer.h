@@ -111,7 +111,7 @@ static inline void write_c(struct writer *w, char c)
 static inline bool sixteen_plain(const char *p)
 {
 #ifdef JSON_SSE2
-    return plain_run(_mm_loadu_si128((const __m128i *)(const void *)p)) == 16;
+    return !special_at(p);
 #else
     uint64_t head, tail;
 
@@ -141,7 +141,7 @@ static inline bool few_plain(const char *p, size_t n)
                !byte_special((unsigned char)p[n - 1]);
     }
 #ifdef JSON_SSE2
-    return plain_run(_mm_set_epi64x((int64_t)head, (int64_t)tail)) == 16;
+    return !special_among(_mm_set_epi64x((int64_t)head, (int64_t)tail));
 #else
     return !(word_special(head) | word_special(tail));
 #endif

@@ -294,6 +294,12 @@ static void test_duplicate_keys(void **state)
     refuse("{\"\\u00e9\":1,\"\xc3\xa9\":2}", "same key", 13);
     refuse("{\"\":1,\"\":2}", "same key", 7);
     refuse("[{\"x\":{\"k\":1,\"k\":1}}]", "same key", 14);
+    /* what is known of an object's keys outlives the objects in it, and is not known of them */
+    refuse("{\"name\":{\"name\":[{\"name\":0}]},\"other\":{},\"name\":0}", "same key", 42);
+    assert_non_null(parse("{\"name\":{\"name\":[{\"name\":0},{\"name\":0}],\"other\":{}},\"other\":{\"name\":{}}}"));
+    /* alike in length and end, and in both */
+    assert_non_null(parse("{\"startTime\":0,\"closeTime\":0,\"Time\":0,\"ime\":0,\"me\":0,\"e\":0,\"\":0}"));
+    refuse("{\"startTime\":0,\"closeTime\":0,\"startTime\":0}", "same key", 30);
     assert_int_equal(json_len(parse("{\"a\":1,\"A\":2,\"a \":3,\"\\u0061b\":4}")), 4);
     /* the same name at different depths, and marks that collide */
     assert_non_null(parse("{\"a\":{\"a\":{\"a\":1}},\"ab\":[{\"a\":1},{\"a\":1}],\"ba\":1}"));

@@ -6,7 +6,7 @@
  * into another. What is built here can fail in one way, the arena's limit; what is compared or copied is bounded by
  * JSON_DEPTH_MAX, so a ring (a node put under itself) ends there too.
  */
-#include "json/json_internal.h"
+#include "json/json_writer.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -503,15 +503,13 @@ static struct json *pick_one(struct arena *a, const struct json *from, const str
 static bool picks_ready(struct json_pick *picks, size_t n)
 {
     for (struct json_pick *p = picks; p < picks + n; p++) {
-        const char *end = p->name.p + p->name.len;
-
         for (const struct json_pick *k = picks; k < p; k++)
-            if (str_eq(k->name, p->name))
+            if (k->name.len == p->name.len && same_bytes(k->name.p, p->name.p, p->name.len))
                 return false;
         if (p->name.len > JSON_KEY_MAX)
             return false;
-        p->step = strcspn(p->path, ".");
-        p->key_flags = F_CHILD | (scan_special(p->name.p, end) == end ? F_KEY_PLAIN : 0);
+        p->step = (size_t)(strchrnul(p->path, '.') - p->path);
+        p->key_flags = (uint8_t)(F_CHILD | is_plain(p->name) * F_KEY_PLAIN);
     }
     return true;
 }

@@ -87,11 +87,6 @@ ALWAYS_INLINE void put_both(char **text, char **inside, struct str s, char mark)
     *inside = b;
 }
 
-static inline bool is_plain(struct str s)
-{
-    return s.len <= FEW ? few_plain(s.p, s.len) : scan_special(s.p, s.p + s.len) == s.p + s.len;
-}
-
 static NOINLINE void both_string(struct twin *t, struct str s, bool plain, char mark)
 {
     char *text = t->text.p, *inside = t->inside.p;

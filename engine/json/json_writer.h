@@ -147,6 +147,11 @@ static inline bool few_plain(const char *p, size_t n)
 #endif
 }
 
+static inline bool is_plain(struct str s)
+{
+    return s.len <= FEW ? few_plain(s.p, s.len) : scan_special(s.p, s.p + s.len) == s.p + s.len;
+}
+
 /* The inside of a literal. */
 void write_part(struct writer *w, struct str s);
 /* A literal, and a colon behind it if it is a key. `plain`: that it needs no escape, is known. */

@@ -46,9 +46,10 @@ PROVIDER(outlook,
                        .source = "documented: 130,000 requests in 10 s per app, all tenants" }),
     .classify = graph_answer)
 
-#define MAIL_FIELDS "id,subject,from,receivedDateTime,bodyPreview,isRead"
-
 /* ---- reading mail ------------------------------------------------------------------------------------------------ */
+
+/* What every list of messages asks for, as it goes into the request; $ and commas may stay in a query. */
+#define MESSAGES "/v1.0/me/messages?$select=id,subject,from,receivedDateTime,bodyPreview,isRead"
 
 static const struct pick *const mail_summary =
     PICKS({ "id", "id", T_STRING }, { "subject", "subject", T_STRING },
@@ -68,8 +69,7 @@ TOOL(outlook_list_mail,
     struct json *reply;
     int64_t count = arg_has(call, "count") ? arg_int(call, "count") : 10;
     enum err e = await_get(call, &reply,
-                           query(call, "/v1.0/me/messages", "$top", text_int(call, count),
-                                 "$select", MAIL_FIELDS, "$orderby", "receivedDateTime desc",
+                           query(call, MESSAGES "&$orderby=receivedDateTime%20desc", "$top", text_int(call, count),
                                  "$filter", arg_bool(call, "unread_only") ? "isRead eq false" : "", NULL));
 
     if (e)
@@ -97,8 +97,8 @@ TOOL(outlook_search_mail,
     for (const char *p = words; *p; p++)
         if (*p == '"' || *p == '\\')
             return fail(call, E_ARGS_INVALID, "words must not contain quotes or backslashes");
-    e = await_get(call, &reply, query(call, "/v1.0/me/messages", "$search", text(call, "\"%s\"", words), "$top",
-                                      text_int(call, count), "$select", MAIL_FIELDS, NULL));
+    e = await_get(call, &reply, query(call, MESSAGES, "$search", text(call, "\"%s\"", words), "$top",
+                                      text_int(call, count), NULL));
     if (e)
         return e;
     result_json(call, "messages", js_pick_each(call, js_get(reply, "value"), mail_summary));

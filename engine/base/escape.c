@@ -26,8 +26,8 @@ void buf_add_percent(struct buf *b, struct str s)
 
     if (!to)
         return;
-    for (size_t i = 0; i < s.len; i++) {
-        unsigned char c = (unsigned char)s.p[i];
+    for (const char *p = s.p, *end = p + s.len; p < end; p++) {
+        unsigned char c = (unsigned char)*p;
 
         if (is_unreserved[c]) {
             *to++ = (char)c;

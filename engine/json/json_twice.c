@@ -62,29 +62,39 @@ static void inside_as_text(struct twin *t, size_t from)
     t->left = 0;
 }
 
-/* A literal that needs no escape, and `mark` behind it; there is room. */
-ALWAYS_INLINE void put_both(char **text, char **inside, struct str s, char mark)
+/* There is room for all of these, up to both_take(). */
+ALWAYS_INLINE void put_bytes(char **text, char **inside, struct str s)
 {
-    char *a = *text, *b = *inside;
-
-    *a++ = '"';
-    *b++ = '\\';
-    *b++ = '"';
     if (s.len <= FEW) {
-        put_few_at(a, b, s.p, s.len);
+        put_few_at(*text, *inside, s.p, s.len);
     } else {
-        memcpy(a, s.p, s.len);
-        memcpy(b, s.p, s.len);
+        memcpy(*text, s.p, s.len);
+        memcpy(*inside, s.p, s.len);
     }
-    a += s.len;
-    b += s.len;
-    *a++ = '"';
-    *b++ = '\\';
-    *b++ = '"';
-    *a++ = mark;
-    *b++ = mark;
-    *text = a;
-    *inside = b;
+    *text += s.len;
+    *inside += s.len;
+}
+
+static inline void put_mark(char **text, char **inside, char mark)
+{
+    *(*text)++ = mark;
+    *(*inside)++ = mark;
+}
+
+static inline void put_quote(char **text, char **inside)
+{
+    *(*text)++ = '"';
+    *(*inside)++ = '\\';
+    *(*inside)++ = '"';
+}
+
+/* A literal that needs no escape, and `mark` behind it. */
+ALWAYS_INLINE void put_literal(char **text, char **inside, struct str s, char mark)
+{
+    put_quote(text, inside);
+    put_bytes(text, inside, s);
+    put_quote(text, inside);
+    put_mark(text, inside, mark);
 }
 
 static NOINLINE void both_string(struct twin *t, struct str s, bool plain, char mark)
@@ -93,7 +103,7 @@ static NOINLINE void both_string(struct twin *t, struct str s, bool plain, char 
     size_t from = text_len(t);
 
     if (plain && both_take(t, s.len + MARKS)) {
-        put_both(&text, &inside, s, mark);
+        put_literal(&text, &inside, s, mark);
         t->text.p = text;
         t->inside.p = inside;
         return;
@@ -103,35 +113,52 @@ static NOINLINE void both_string(struct twin *t, struct str s, bool plain, char 
     both_c(t, mark);
 }
 
-/* Words and numbers, which are the same in both. */
-static void both_word(struct twin *t, struct str s)
+/* What is the same in both: words and numbers; STR_NULL: it is something else. */
+static inline struct str word_of(const struct json *j)
 {
-    if (s.len <= FEW && both_take(t, s.len)) {
-        put_few_at(t->text.p, t->inside.p, s.p, s.len);
-        t->text.p += s.len;
-        t->inside.p += s.len;
-    } else {
-        write_bytes(&t->text, s.p, s.len);
-        write_bytes(&t->inside, s.p, s.len);
-        t->left = 0;
+    switch (json_type(j)) {
+    case JSON_BOOL:
+        return j->u.b ? STR("true") : STR("false");
+    case JSON_INT:
+    case JSON_NUMBER:
+        return str_n(j->v.raw, j->len);
+    case JSON_NULL:
+    case JSON_NONE:
+        return STR("null");
+    default:
+        return STR_NULL;
     }
 }
 
-/* Neither container nor string. A fragment may be anything. */
-static NOINLINE void both_other(struct twin *t, const struct json *j)
+/* A child that is neither container nor string, with its key if it is a member, and a comma. A fragment may be
+ * anything. */
+static NOINLINE void both_other(struct twin *t, const struct json *j, bool key_plain, bool member)
 {
-    size_t from = text_len(t);
+    struct str key = json_key(j), word = word_of(j);
+    char *text = t->text.p, *inside = t->inside.p;
+    size_t from;
 
-    if (json_is_number(j)) {
-        both_word(t, json_num_raw(j));
-    } else if (json_is(j, JSON_BOOL)) {
-        both_word(t, j->u.b ? STR("true") : STR("false"));
-    } else if (json_is(j, JSON_RAW)) {
+    if (key_plain == member && word.p && both_take(t, key.len + word.len + MARKS + 1)) {
+        if (member)
+            put_literal(&text, &inside, key, ':');
+        put_bytes(&text, &inside, word);
+        put_mark(&text, &inside, ',');
+        t->text.p = text;
+        t->inside.p = inside;
+        return;
+    }
+    if (member)
+        both_string(t, key, key_plain, ':');
+    from = text_len(t);
+    if (word.p) {
+        write_bytes(&t->text, word.p, word.len);
+        write_bytes(&t->inside, word.p, word.len);
+        t->left = 0;
+    } else {
         write_bytes(&t->text, j->u.s, j->len);
         inside_as_text(t, from);
-    } else {
-        both_word(t, STR("null"));
     }
+    both_c(t, ',');
 }
 
 /* A child that is no container, with its key if it is a member, and a comma. */
@@ -143,20 +170,19 @@ ALWAYS_INLINE void both_scalar(struct twin *t, const struct json *j, bool member
     char *text = t->text.p, *inside = t->inside.p;
 
     if (key_plain && plain && both_take(t, key.len + s.len + 2 * MARKS)) {      /* one look at the room for both */
-        put_both(&text, &inside, key, ':');
-        put_both(&text, &inside, s, ',');
+        put_literal(&text, &inside, key, ':');
+        put_literal(&text, &inside, s, ',');
         t->text.p = text;
         t->inside.p = inside;
         return;
     }
+    if (!string) {
+        both_other(t, j, key_plain, member);
+        return;
+    }
     if (member)
         both_string(t, key, key_plain, ':');
-    if (string) {
-        both_string(t, s, plain, ',');
-    } else {
-        both_other(t, j);
-        both_c(t, ',');
-    }
+    both_string(t, s, plain, ',');
 }
 
 /* The comma behind the last child gives its place to what closes the container; it is there unless a buffer is full. */

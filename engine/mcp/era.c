@@ -116,11 +116,9 @@ static enum err mirrored(const struct http_head *head, struct message *m, unsign
     return OK;
 }
 
-static enum err modern(const struct http_head *head, struct message *m, unsigned n, struct str header,
-                       struct errinfo *why)
+static enum err modern(const struct http_head *head, struct message *m, const struct json *claimed, unsigned n,
+                       struct str header, struct errinfo *why)
 {
-    struct json *claimed = json_get(m->meta, META_VERSION);
-
     m->era = ERA_MODERN;
     m->revision = REV_2026_07_28;
     if (m->kind == MESSAGE_NOTIFICATION)
@@ -139,6 +137,7 @@ enum err message_classify(struct json *root, const struct http_head *head, struc
     unsigned n = 0;
     const struct http_header *h = http_head_find(head, "mcp-protocol-version", &n);
     struct str header = h ? h->value : STR_NULL;
+    const struct json *claimed;
     enum err e;
 
     *ret = (struct message){ .era = n && revision_modern(header) ? ERA_MODERN : ERA_LEGACY };
@@ -148,8 +147,9 @@ enum err message_classify(struct json *root, const struct http_head *head, struc
         return e;
     if (ret->kind == MESSAGE_RESPONSE && ret->era == ERA_MODERN)
         return err_set(why, E_RPC_INVALID, "clients of this revision send no responses");
-    if (json_get(ret->meta, META_VERSION))
-        return modern(head, ret, n, header, why);
+    claimed = json_get(ret->meta, META_VERSION);
+    if (claimed)
+        return modern(head, ret, claimed, n, header, why);
     if (ret->era == ERA_MODERN && ret->kind == MESSAGE_REQUEST) {
         if (str_is(ret->method, "initialize"))
             return err_set(why, E_HEADER_MISMATCH,

@@ -166,19 +166,13 @@ static bool range_accepts(struct str range, struct str media)
     return str_ieq(t, type) && (str_is(s, "*") || str_ieq(s, subtype));
 }
 
-bool accept_allows(const struct http_head *head, struct str media)
+/* `first`: of the fields called Accept. */
+static bool allows(const struct http_head *head, const struct http_header *first, struct str media)
 {
-    unsigned n, at;
-    const struct http_header *f = http_head_find(head, "accept", &n);
+    for (const struct http_header *f = first; f < head->headers + head->n_headers; f++) {
+        struct str rest = f->value, one;
 
-    if (n == 0)
-        return true;                    /* none said: all are fine */
-    if (n == 1 && str_is(f->value, MEDIA_JSON ", " MEDIA_SSE))          /* what the protocol asks of clients */
-        return str_is(media, MEDIA_JSON) || str_is(media, MEDIA_SSE);
-    for (at = (unsigned)(f - head->headers); at < head->n_headers; at++) {
-        struct str rest = head->headers[at].value, one;
-
-        if (!str_ieq(head->headers[at].name, STR("accept")))
+        if (!str_ieq(f->name, STR("accept")))
             continue;
         for (bool more = true; more; ) {
             more = str_cut(rest, ',', &one, &rest);
@@ -187,4 +181,15 @@ bool accept_allows(const struct http_head *head, struct str media)
         }
     }
     return false;
+}
+
+struct accepted accepted_by(const struct http_head *head)
+{
+    unsigned n;
+    const struct http_header *f = http_head_find(head, "accept", &n);
+
+    /* none said: all are fine; and what the protocol asks of clients */
+    if (n == 0 || (n == 1 && str_is(f->value, MEDIA_JSON ", " MEDIA_SSE)))
+        return (struct accepted){ .json = true, .sse = true };
+    return (struct accepted){ .json = allows(head, f, STR(MEDIA_JSON)), .sse = allows(head, f, STR(MEDIA_SSE)) };
 }

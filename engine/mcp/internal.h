@@ -74,8 +74,9 @@ enum err mirror_params(struct arena *a, const struct http_head *head, const stru
                        const struct json *args, struct errinfo *why);
 #define MEDIA_JSON "application/json"
 #define MEDIA_SSE  "text/event-stream"
-/* Does one of the fields called Accept allow this type? */
-bool accept_allows(const struct http_head *head, struct str media);
+/* Which of the types that answers have is allowed by one of the fields called Accept? */
+struct accepted { bool json, sse; };
+struct accepted accepted_by(const struct http_head *head);
 /* Is the one Content-Type application/json, whatever parameters follow? */
 bool body_is_json(const struct http_head *head);
 

@@ -18,11 +18,10 @@ enum { OPENING_MAX = 6 };            /* fields that an answer adds to the head *
 
 void wire_init(struct wire *w, struct mcp *m, struct http_request *rq)
 {
-    const struct http_head *head = http_request_head(rq);
+    struct accepted accepted = accepted_by(http_request_head(rq));
 
-    *w = (struct wire){ .mcp = m, .rq = rq, .worker = worker_self(), .last = loop_now() };
-    w->json_ok = accept_allows(head, STR(MEDIA_JSON));
-    w->sse_ok = accept_allows(head, STR(MEDIA_SSE));
+    *w = (struct wire){ .mcp = m, .rq = rq, .worker = worker_self(), .last = loop_now(), .json_ok = accepted.json,
+                        .sse_ok = accepted.sse };
 }
 
 /* ---- writing ----------------------------------------------------------------------------------------------------- */

@@ -426,7 +426,7 @@ static inline bool same_key(const struct json *a, const struct json *b)
 }
 
 /* A cheap mark of 63: keys with different marks differ, and the keys of most objects all do. */
-static inline uint64_t key_mark(struct str key)
+static inline unsigned key_mark(struct str key)
 {
     const unsigned char *k = (const unsigned char *)key.p;
     uint32_t n = (uint32_t)key.len, h = 0;
@@ -436,15 +436,15 @@ static inline uint64_t key_mark(struct str key)
     else if (n > 0)
         h = (uint32_t)k[0] << 16 | (uint32_t)k[n / 2] << 8 | k[n - 1];
     h = (h + n) * 0x9e3779b1u;
-    return (uint64_t)1 << ((uint64_t)h * 63 >> 32);
+    return (unsigned)((uint64_t)h * 63 >> 32);
 }
 
-/* Among the marks: one of the others came twice. */
+/* Beside the marks of an object's keys: one of them came twice. */
 #define MARKED_TWICE ((uint64_t)1 << 63)
 
-static inline uint64_t marks_with(uint64_t marks, uint64_t mark)
+static inline uint64_t marks_with(uint64_t marks, unsigned mark)
 {
-    return marks | (__builtin_expect((marks & mark) != 0, 0) ? MARKED_TWICE : mark);
+    return marks | (marks >> mark & 1 ? MARKED_TWICE : (uint64_t)1 << mark);
 }
 
 static const struct json *duplicate_small(const struct json *obj)
@@ -703,6 +703,10 @@ static const char *document(struct parser *ps, const char *p)
             p++;
         } else {
             p = scalar(ps, p, j);
+        }
+        if (p && p < ps->end && *p == ',' && at.top != &ps->outermost) {        /* as after most */
+            p = space(p + 1, ps->end);
+            continue;
         }
         if (p)
             p = after_value(ps, p, &at);

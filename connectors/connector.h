@@ -274,7 +274,18 @@ struct pick {
     enum field_type type;               /* T_STRING: "" if absent or no string; T_INT: 0; T_BOOL: false */
 };
 
-#define PICKS(...) ((const struct pick[]){ __VA_ARGS__, { 0 } })
+struct picks {
+    const struct pick *list;
+    _Atomic(void *) ready;              /* the engine's: what is the same in all calls */
+};
+
+/* In a body, of constants. */
+#define PICKS(...)                                                                                                     \
+    ({                                                                                                                 \
+        static const struct pick picks_list_[] = { __VA_ARGS__, { 0 } };                                               \
+        static struct picks picks_ = { picks_list_, NULL };                                                            \
+        &picks_;                                                                                                       \
+    })
 
 struct json *js_obj(struct call *call);
 struct json *js_arr(struct call *call);
@@ -285,7 +296,7 @@ void js_set_str(struct call *call, struct json *obj, const char *key, const char
 /* A string of an answer or an argument as it is; "" if it is absent or no string. */
 void js_copy_str(struct call *call, struct json *obj, const char *key, const struct json *value);
 /* An array with an object for each item of an answer's list: the members named, picked from there. Names differ. */
-struct json *js_pick_each(struct call *call, const struct json *list, const struct pick *picks);
+struct json *js_pick_each(struct call *call, const struct json *list, struct picks *picks);
 void js_set_int(struct call *call, struct json *obj, const char *key, int64_t value);
 void js_set_bool(struct call *call, struct json *obj, const char *key, bool value);
 void js_push(struct call *call, struct json *arr, struct json *value);

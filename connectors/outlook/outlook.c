@@ -51,10 +51,14 @@ PROVIDER(outlook,
 /* What every list of messages asks for, as it goes into the request; $ and commas may stay in a query. */
 #define MESSAGES "/v1.0/me/messages?$select=id,subject,from,receivedDateTime,bodyPreview,isRead"
 
-static const struct pick *const mail_summary =
-    PICKS({ "id", "id", T_STRING }, { "subject", "subject", T_STRING },
-          { "from", "from.emailAddress.address", T_STRING }, { "received_at", "receivedDateTime", T_STRING },
-          { "preview", "bodyPreview", T_STRING }, { "read", "isRead", T_BOOL });
+static struct json *summaries(struct call *call, const struct json *reply)
+{
+    return js_pick_each(call, js_get(reply, "value"),
+                        PICKS({ "id", "id", T_STRING }, { "subject", "subject", T_STRING },
+                              { "from", "from.emailAddress.address", T_STRING },
+                              { "received_at", "receivedDateTime", T_STRING },
+                              { "preview", "bodyPreview", T_STRING }, { "read", "isRead", T_BOOL }));
+}
 
 TOOL(outlook_list_mail,
     .provider = &outlook_provider,
@@ -74,7 +78,7 @@ TOOL(outlook_list_mail,
 
     if (e)
         return e;
-    result_json(call, "messages", js_pick_each(call, js_get(reply, "value"), mail_summary));
+    result_json(call, "messages", summaries(call, reply));
     return OK;
 }
 
@@ -101,7 +105,7 @@ TOOL(outlook_search_mail,
                                       text_int(call, count), NULL));
     if (e)
         return e;
-    result_json(call, "messages", js_pick_each(call, js_get(reply, "value"), mail_summary));
+    result_json(call, "messages", summaries(call, reply));
     return OK;
 }
 

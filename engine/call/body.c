@@ -7,6 +7,7 @@
  */
 #include <math.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 
 #include "base/check.h"
@@ -171,19 +172,33 @@ struct json *js_down(const struct json *obj, const char *path, size_t step)
     return json_down(obj, path, step);
 }
 
-struct json *js_pick_each(struct call *c, const struct json *list, const struct pick *picks)
+/* Made by the first call that picks: another worker may be the first at the same time. */
+static const struct json_picks *picks_of(struct call *c, struct picks *p)
 {
+    void *ready = atomic_load(&p->ready), *none = NULL;
     struct json_pick *all;
     size_t n = 0;
 
-    while (picks[n].name)
+    if (ready)
+        return ready;
+    while (p->list[n].name)
         n++;
     all = ARENA_ARRAY(&c->arena, struct json_pick, n);
     for (size_t i = 0; i < n && all; i++)
-        all[i] = (struct json_pick){ .name = str_of(picks[i].name), .path = picks[i].path,
-                                     .type = picks[i].type == T_BOOL ? JSON_BOOL :
-                                             picks[i].type == T_INT ? JSON_INT : JSON_STRING };
-    return all ? json_pick_each(&c->arena, list, all, n) : NULL;
+        all[i] = (struct json_pick){ .name = str_of(p->list[i].name), .path = p->list[i].path,
+                                     .type = p->list[i].type == T_BOOL ? JSON_BOOL :
+                                             p->list[i].type == T_INT ? JSON_INT : JSON_STRING };
+    ready = all ? json_picks_new(all, n) : NULL;
+    if (ready && !atomic_compare_exchange_strong(&p->ready, &none, ready)) {
+        json_picks_free(ready);
+        ready = none;
+    }
+    return ready;
+}
+
+struct json *js_pick_each(struct call *c, const struct json *list, struct picks *picks)
+{
+    return json_pick_each(&c->arena, list, picks_of(c, picks));
 }
 
 /* Strings of a parsed answer are views into it and need not end in NUL: the copy goes where the call's memory is. */

@@ -6,7 +6,7 @@
  * into another. What is built here can fail in one way, the arena's limit; what is compared or copied is bounded by
  * JSON_DEPTH_MAX, so a ring (a node put under itself) ends there too.
  */
-#include "json/json_writer.h"
+#include "json/json_internal.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -430,6 +430,17 @@ struct json *json_del(struct json *obj, const char *key)
 
 /* --- picking ------------------------------------------------------------------------------------------------ */
 
+struct picked {
+    struct json absent;         /* the member where nothing is found */
+    const struct str *steps;    /* of the path: one at least */
+    size_t n_steps;
+};
+
+struct json_picks {
+    size_t n;
+    struct picked each[];       /* and behind the last the steps of all */
+};
+
 /* member(), but from `at` on first: members mostly come in the order in which they are picked. */
 static inline struct json *member_from(const struct json *obj, struct json *at, struct str key)
 {
@@ -444,85 +455,124 @@ static inline struct json *member_from(const struct json *obj, struct json *at, 
     return NULL;
 }
 
-static const struct json empty_string = { .type = JSON_STRING, .flags = F_PLAIN, .u.s = "" };
+static NOINLINE void pick_int(struct arena *a, struct json *m, const struct json *j)
+{
+    const struct json *number;
+    int64_t v;
+
+    if (!json_int(j, &v))
+        return;
+    number = json_int_new(a, v);
+    if (!number)
+        return;
+    m->u.i = v;
+    m->v.raw = number->v.raw;
+    m->len = number->len;
+}
 
 /* The value that is meant, in a node that is to be a member. `*at`: the member of `from` behind the last one picked. */
 static inline void pick(struct arena *a, struct json *m, const struct json *from, struct json **at,
-    const struct json_pick *p)
+    const struct picked *p)
 {
-    struct json *j = json_is(from, JSON_OBJECT) ? member_from(from, *at, str_n(p->path, p->step)) : NULL;
-    int64_t v = 0;
+    struct json *j = json_is(from, JSON_OBJECT) ? member_from(from, *at, p->steps[0]) : NULL;
 
-    if (j) {
-        *at = j->next;
-        if (p->path[p->step])
-            j = down_further(j, p->path + p->step);
-    }
-    m->flags = p->key_flags;
-    if (p->type == JSON_BOOL) {
-        m->type = JSON_BOOL;
-        m->len = 0;
-        m->u.b = json_is(j, JSON_BOOL) && j->u.b;
-    } else if (p->type == JSON_INT) {
-        json_int(j, &v);
-        j = json_int_new(a, v);
-        m->type = j ? JSON_INT : JSON_NULL;
-        m->len = j ? j->len : 0;
-        m->u.i = v;
-        m->v.raw = j ? j->v.raw : NULL;
-    } else {
-        const struct json *string = json_is(j, JSON_STRING) ? j : &empty_string;
-
-        m->type = JSON_STRING;
-        m->flags |= string->flags & F_PLAIN;
-        m->len = string->len;
-        m->u.s = string->u.s;
+    *m = p->absent;
+    if (!j)
+        return;
+    *at = j->next;
+    for (size_t i = 1; i < p->n_steps; i++)
+        j = json_is(j, JSON_OBJECT) ? member(j, p->steps[i]) : NULL;
+    if (m->type == JSON_INT) {
+        pick_int(a, m, j);
+    } else if (json_is(j, (enum json_type)m->type)) {
+        m->flags = (uint8_t)((m->flags & ~F_PLAIN) | (j->flags & F_PLAIN));
+        m->len = j->len;
+        m->u = j->u;
     }
 }
 
 /* An object and its members behind it, in one piece. */
-static struct json *pick_one(struct arena *a, const struct json *from, const struct json_pick *picks, size_t n)
+static struct json *pick_one(struct arena *a, const struct json *from, const struct json_picks *picks)
 {
+    size_t n = picks->n;
     struct json *one = arena_alloc(a, (n + 1) * sizeof(*one)), *m = one, *at = json_first(from);
 
     if (!one)
         return NULL;
     *one = (struct json){ .type = JSON_OBJECT, .len = (uint32_t)n, .u.first = n ? one + 1 : NULL, .v.last = one + n };
-    for (const struct json_pick *p = picks; p < picks + n; p++) {
-        m->next = m + 1;
+    for (size_t i = 0; i < n; i++) {
         m++;
-        pick(a, m, from, &at, p);
-        m->key = p->name.p;
-        m->key_len = (uint16_t)p->name.len;
+        pick(a, m, from, &at, &picks->each[i]);
+        m->next = m + 1;
     }
     m->next = NULL;
     return one;
 }
 
-/* Are all names different, and short enough? What is the same for each element is found out here. */
-static bool picks_ready(struct json_pick *picks, size_t n)
+static size_t path_steps(const char *path)
 {
-    for (struct json_pick *p = picks; p < picks + n; p++) {
-        for (const struct json_pick *k = picks; k < p; k++)
-            if (k->name.len == p->name.len && same_bytes(k->name.p, p->name.p, p->name.len))
-                return false;
-        if (p->name.len > JSON_KEY_MAX)
-            return false;
-        p->step = (size_t)(strchrnul(p->path, '.') - p->path);
-        p->key_flags = (uint8_t)(F_CHILD | is_plain(p->name) * F_KEY_PLAIN);
-    }
-    return true;
+    size_t n = 1;
+
+    for (; *path; path++)
+        n += *path == '.';
+    return n;
 }
 
-struct json *json_pick_each(struct arena *a, const struct json *list, struct json_pick *picks, size_t n)
+/* A member of which nothing is found: its name, and what it is then. */
+static struct json absent_of(const struct json_pick *p)
 {
-    struct json *all;
+    struct json m = { .type = (uint8_t)p->type, .flags = F_CHILD, .key = p->name.p, .key_len = (uint16_t)p->name.len };
 
-    if (!picks_ready(picks, n))
-        return NULL;
-    all = json_array(a);
-    for (const struct json *from = json_first(list); from; from = from->next)
-        json_push(a, all, pick_one(a, from, picks, n));
+    if (scan_special(p->name.p, p->name.p + p->name.len) == p->name.p + p->name.len)
+        m.flags |= F_KEY_PLAIN;
+    if (p->type == JSON_STRING) {
+        m.flags |= F_PLAIN;
+        m.u.s = "";
+    } else if (p->type == JSON_INT) {
+        m.v.raw = "0";
+        m.len = 1;
+    }
+    return m;
+}
+
+struct json_picks *json_picks_new(const struct json_pick *v, size_t n)
+{
+    struct json_picks *picks;
+    struct str *step, rest;
+    size_t steps = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        for (size_t k = 0; k < i; k++)
+            if (str_eq(v[k].name, v[i].name))
+                return NULL;
+        if (v[i].name.len > JSON_KEY_MAX)
+            return NULL;
+        steps += path_steps(v[i].path);
+    }
+    picks = malloc(sizeof(*picks) + n * sizeof(*picks->each) + steps * sizeof(*step));
+    ASSERT(picks != NULL);
+    picks->n = n;
+    step = (struct str *)(picks->each + n);
+    for (size_t i = 0; i < n; i++) {
+        picks->each[i] = (struct picked){ absent_of(&v[i]), step, path_steps(v[i].path) };
+        for (rest = str_of(v[i].path); str_cut(rest, '.', step, &rest);)
+            step++;
+        *step++ = rest;
+    }
+    return picks;
+}
+
+void json_picks_free(struct json_picks *picks)
+{
+    free(picks);
+}
+
+struct json *json_pick_each(struct arena *a, const struct json *list, const struct json_picks *picks)
+{
+    struct json *all = picks ? json_array(a) : NULL;
+
+    for (const struct json *from = json_first(list); all && from; from = from->next)
+        json_push(a, all, pick_one(a, from, picks));
     return all;
 }
 

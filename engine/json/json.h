@@ -238,16 +238,17 @@ struct json *json_del(struct json *obj, const char *key);
 
 /* A member of the objects that json_pick_each() makes. */
 struct json_pick {
-    struct str name;            /* its key there; not copied */
+    struct str name;            /* its key there */
     const char *path;           /* "a.b.c": where its value is in what it is picked from */
     enum json_type type;        /* STRING ("" if it is none there), INT (0) or BOOL (false) */
-    /* what json_pick_each() finds out */
-    size_t step;
-    uint8_t key_flags;
 };
-/* For each element of `list` an object with these members, in this order; NULL if two have one name, or a name is past
- * JSON_KEY_MAX. The bytes of strings are not copied: they must outlive the tree. */
-struct json *json_pick_each(struct arena *a, const struct json *list, struct json_pick *picks, size_t n);
+/* n of them, with what is the same for all they are picked from; any thread may use them. Names and paths are not
+ * copied: they must outlive it, and all that is made by it. NULL: two have one name, or one is past JSON_KEY_MAX. */
+struct json_picks *json_picks_new(const struct json_pick *v, size_t n);
+void json_picks_free(struct json_picks *picks);
+/* For each element of `list` an object with these members, in this order; NULL if `picks` is, or the arena is full. The
+ * bytes of strings are not copied: they must outlive the tree. */
+struct json *json_pick_each(struct arena *a, const struct json *list, const struct json_picks *picks);
 
 /* A deep copy that refers to nothing outside `a`. NULL for NULL; deeper than JSON_DEPTH_MAX overflows the arena. */
 struct json *json_copy(struct arena *a, const struct json *j);

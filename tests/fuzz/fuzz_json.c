@@ -42,7 +42,8 @@ static void check_picked(const struct json *j, struct arena *a)
         { .name = STR("n"), .path = "a.b", .type = JSON_INT },
         { .name = STR("b"), .path = "b", .type = JSON_BOOL },
     };
-    struct json *all = json_pick_each(a, j, picks, ARRAY_LEN(picks));
+    struct json_picks *ready = json_picks_new(picks, ARRAY_LEN(picks));
+    struct json *all = json_pick_each(a, j, ready);
     struct buf text = BUF_INIT(64 << 20);
 
     ASSERT(json_len(all) == json_len(j));
@@ -55,6 +56,7 @@ static void check_picked(const struct json *j, struct arena *a)
     json_write(&text, all);
     ASSERT(json_equal(all, reread(a, &text)));
     buf_release(&text);
+    json_picks_free(ready);
 }
 
 static void check_tree(const struct json *j, struct arena *a)

@@ -111,11 +111,13 @@ static struct json *folded(struct call *c, const struct json *address)
 static void fold_addresses(struct call *c)
 {
     for (const struct field *f = c->tool->decl->args; f && f->name; f++) {
-        const struct json *j = json_get(c->args, f->name);
+        const struct json *j = f->type == T_EMAIL || f->type == T_EMAIL_LIST ? json_get(c->args, f->name) : NULL;
 
-        if (f->type == T_EMAIL && j) {
+        if (!j)
+            continue;
+        if (f->type == T_EMAIL) {
             json_set(&c->arena, c->args, f->name, folded(c, j));
-        } else if (f->type == T_EMAIL_LIST && j) {
+        } else {
             struct json *list = json_array(&c->arena);
 
             for (const struct json *it = json_first(j); it; it = json_next(it))

@@ -169,7 +169,8 @@ static NOINLINE void add_json_str_slow(struct buf *out, struct str s)
     writer_stop(&w);
 }
 
-void buf_add_json_str(struct buf *out, struct str s)
+/* Flat: the most frequent of all, and for short texts done in fewer instructions than calls take. */
+__attribute__((flatten)) void buf_add_json_str(struct buf *out, struct str s)
 {
     if (out->cap - out->len < s.len + 2 || out->overflow || !is_few(s, false)) {
         add_json_str_slow(out, s);

@@ -452,9 +452,12 @@ static void write_canonical(struct writer *w, struct members *ms, const struct j
 
 void json_canonical(struct buf *out, const struct json *j)
 {
-    struct members ms = { .v = ms.first, .cap = ARRAY_LEN(ms.first) };
+    UNSET struct members ms;
     struct writer w;
 
+    ms.v = ms.first;
+    ms.n = 0;
+    ms.cap = ARRAY_LEN(ms.first);
     writer_start(&w, out);
     write_canonical(&w, &ms, j, 0);
     writer_stop(&w);

@@ -205,7 +205,7 @@ static void step(struct run *r)
 
 bool run_schema(const struct schema *s, const struct json *value, struct arena *arena, struct schema_fault *fault)
 {
-    struct run r;
+    UNSET struct run r;
     enum answer answer;
 
     r.frames = r.first_frames;

@@ -306,7 +306,7 @@ static void await_message(struct call *c, struct turn *t)
 {
     int status = c->err && !is_tool_error(c, t) ? status_of(c, t) : 200;
     struct buf b = BUF_INIT(HTTP_BODY_MAX);
-    struct extras x;
+    UNSET struct extras x;
 
     write_fitting(&b, c, t);
     if (t->batch) {

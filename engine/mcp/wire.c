@@ -114,7 +114,7 @@ void await_wire_end(struct wire *w)
 void await_wire_reply(struct wire *w, int status, const struct http_header *headers, unsigned n, struct buf *body)
 {
     struct str text = body ? http_body_text(body) : STR_NULL;
-    struct http_header all[12];
+    UNSET struct http_header all[12];
     unsigned k = 0;
     enum err e;
 

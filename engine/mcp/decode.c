@@ -284,11 +284,14 @@ static enum err join_session(struct call *c, struct turn *t)
 {
     struct mcp *m = t->wire->mcp;
     struct str id;
-    unsigned n = http_header(t->wire->rq, "mcp-session-id", &id);
+    unsigned n;
     enum err e;
     int level;
 
-    if (n == 0 || t->msg.era == ERA_MODERN || str_is(t->msg.method, "initialize"))
+    if (t->msg.era == ERA_MODERN || str_is(t->msg.method, "initialize"))
+        return OK;
+    n = http_header(t->wire->rq, "mcp-session-id", &id);
+    if (n == 0)
         return OK;
     if (n > 1)
         return call_why(c, E_SESSION_UNKNOWN, "more than one session id");
@@ -317,10 +320,11 @@ static struct str written(struct call *c, const struct json *id)
 enum err await_mcp_identify(struct call *c)
 {
     struct turn *t = turn_of(c);
-    struct errinfo why = { "" };
+    UNSET struct errinfo why;
     struct caller *who = NULL;
     enum err e = OK;
 
+    why.text[0] = '\0';
     if (t->known)
         who = caller_ref(t->known);
     else

@@ -192,7 +192,8 @@ bool str_utf8_valid(struct str s)
 
 void buf_release(struct buf *b)
 {
-    free(b->p);
+    if (b->p)                   /* many have had nothing to hold */
+        free(b->p);
     *b = BUF_INIT(b->max);
 }
 

@@ -256,17 +256,19 @@ size_t call_record_room(const struct call *c)
 
 static void rec_sides(struct rec *r, const struct call *c)
 {
+    static const struct str sides[] = {
+        STR("[{\"side\":\"user\",\"who\":"),
+        STR(",{\"side\":\"agent\",\"who\":"),
+        STR(",{\"side\":\"delegate\",\"who\":"),
+    };
+
     rec_key(r, KEY("decisions"));
     for (unsigned i = 0; i < c->n_sides; i++) {
         const struct policy_decision *d = &c->sides[i];
 
-        buf_add_z(&r->b, i ? ",{\"side\":\"" : "[{\"side\":\"");
-        buf_add_z(&r->b, i == 0 ? "user" : i == 1 ? "agent" : "delegate");
-        buf_add_z(&r->b, "\",\"who\":");
+        buf_add_str(&r->b, sides[i < 2 ? i : 2]);
         buf_add_json_str(&r->b, c->asked->principals[i].id);
-        buf_add_z(&r->b, ",\"effect\":\"");
-        buf_add_z(&r->b, decided_name((enum decided)d->effect));
-        buf_add_c(&r->b, '"');
+        rec_word(r, KEY("effect"), decided_name((enum decided)d->effect));
         rec_reasons(r, c, d);
         rec_errors(r, c, d);
         buf_add_c(&r->b, '}');

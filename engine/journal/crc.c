@@ -15,7 +15,7 @@
 #include <immintrin.h>
 #include <string.h>
 
-enum { LANE = 16, LANES = 4, STRIDE = LANES * LANE };
+enum { LANE = 16, STRIDE = 4 * LANE };
 
 /* x^(D + 32) and x^(D - 32) modulo the polynomial, reflected: for D = 512 and D = 128 bits. */
 #define FOLD_STRIDE _mm_set_epi64x(0x1c6e41596, 0x154442bd4)
@@ -33,23 +33,21 @@ __attribute__((target("pclmul"))) static inline __m128i fold(__m128i x, __m128i 
     return _mm_xor_si128(_mm_xor_si128(low, high), next);
 }
 
-/* n >= STRIDE */
+/* n >= STRIDE. Four variables, not an array: an array is kept in memory. */
 __attribute__((target("pclmul"))) static uint32_t crc_folded(const uint8_t *p, size_t n)
 {
     const __m128i by_stride = FOLD_STRIDE, by_lane = FOLD_LANE;
+    __m128i a = load(p), b = load(p + LANE), c = load(p + 2 * LANE), d = load(p + 3 * LANE), one;
     uint8_t rest[2 * LANE];
-    __m128i x[LANES], one;
 
-    for (int i = 0; i < LANES; i++)
-        x[i] = load(p + i * LANE);
-    x[0] = _mm_xor_si128(x[0], _mm_cvtsi32_si128(-1));      /* the register begins with ones */
+    a = _mm_xor_si128(a, _mm_cvtsi32_si128(-1));            /* the register begins with ones */
     for (p += STRIDE, n -= STRIDE; n >= STRIDE; p += STRIDE, n -= STRIDE) {
-        for (int i = 0; i < LANES; i++)
-            x[i] = fold(x[i], by_stride, load(p + i * LANE));
+        a = fold(a, by_stride, load(p));
+        b = fold(b, by_stride, load(p + LANE));
+        c = fold(c, by_stride, load(p + 2 * LANE));
+        d = fold(d, by_stride, load(p + 3 * LANE));
     }
-    one = x[0];
-    for (int i = 1; i < LANES; i++)
-        one = fold(one, by_lane, x[i]);
+    one = fold(fold(fold(a, by_lane, b), by_lane, c), by_lane, d);
     for (; n >= LANE; p += LANE, n -= LANE)
         one = fold(one, by_lane, load(p));
     memcpy(rest, &one, LANE);

@@ -122,8 +122,8 @@ void frame_put(uint8_t *at, enum journal_type type, unsigned lane, uint64_t seq,
     put_u64(at + 16, seq);
     put_u64(at + 24, (uint64_t)time);
     memset(at + 32, 0, 8 + HASH_LEN);
+    memset(at + size - FRAME_ALIGN, 0, FRAME_ALIGN);        /* the padding, before the payload's last bytes */
     memcpy(at + JOURNAL_FRAME_BYTES, payload.p, payload.len);
-    memset(at + JOURNAL_FRAME_BYTES + payload.len, 0, size - JOURNAL_FRAME_BYTES - payload.len);
 }
 
 void frame_peek(const uint8_t *at, size_t *ret_size, uint64_t *ret_seq, enum journal_type *ret_type)
@@ -141,10 +141,12 @@ uint8_t *frame_payload(uint8_t *at)
 
 static void frame_hash(const uint8_t *at, size_t size, const uint8_t link[HASH_LEN], uint8_t ret[HASH_LEN])
 {
-    struct str parts[3] = { str_n(link, HASH_LEN), str_n(at + HASHED_FROM, HASHED_TO - HASHED_FROM),
-                            str_n(at + JOURNAL_FRAME_BYTES, size - JOURNAL_FRAME_BYTES) };
+    uint8_t first[HASH_LEN + HASHED_TO - HASHED_FROM];
+    struct str parts[2] = { str_n(first, sizeof(first)), str_n(at + JOURNAL_FRAME_BYTES, size - JOURNAL_FRAME_BYTES) };
 
-    sha256_parts(parts, 3, ret);
+    memcpy(first, link, HASH_LEN);
+    memcpy(first + HASH_LEN, at + HASHED_FROM, HASHED_TO - HASHED_FROM);
+    sha256_parts(parts, 2, ret);
 }
 
 static uint32_t frame_crc(const uint8_t *at, size_t size)

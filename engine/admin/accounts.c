@@ -111,25 +111,34 @@ enum err await_accounts_put(struct call *c, struct turn *t)
     return OK;
 }
 
-enum err await_accounts_disconnect(struct call *c, struct turn *t)
+static enum err await_disconnect(struct call *c, struct turn *t, const struct vault_account *account)
 {
     const struct provider_conf *p;
-    struct vault_account account;
     bool revoked = false;
-    enum err e = vault_account_get(c->worker->engine->vault, c->caller->tenant, t->rest, &c->arena, &account);
+    enum err e = E_ACCOUNT_MISSING;             /* somebody else's and none at all look the same */
 
-    if (!e && !str_eq(account.user, c->caller->user))
-        e = E_ACCOUNT_MISSING;                  /* somebody else's and none at all look the same */
-    if (!e)
-        e = provider_of(c, account.provider, account.label, "disconnect", &p);
+    if (str_eq(account->user, c->caller->user))
+        e = provider_of(c, account->provider, account->label, "disconnect", &p);
     if (e)
         return e;
     e = await_vault_disconnect(c->worker->engine->vault, c->caller->tenant, t->rest, &p->vault,
                                loop_now() + TIMEOUT_S * NS_PER_S, &revoked, call_info(c));
-    record_change(c, "disconnect", "provider", account.provider, "account", t->rest, e);
+    record_change(c, "disconnect", "provider", account->provider, "account", t->rest, e);
     if (e)
         return e;
     t->json = json_object(&c->arena);
     json_set_bool(&c->arena, t->json, "revoked_at_provider", revoked);
     return OK;
+}
+
+enum err await_accounts_disconnect(struct call *c, struct turn *t)
+{
+    struct vault_account account;
+    enum err e = vault_account_get(c->worker->engine->vault, c->caller->tenant, t->rest, &c->arena, &account);
+
+    if (e)
+        return e;
+    e = await_disconnect(c, t, &account);
+    vault_account_release(&account);
+    return e;
 }

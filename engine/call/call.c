@@ -437,6 +437,7 @@ static void call_release(struct call *c)
     ASSERT(c->once == NULL);
     journal_unreserve(c->worker->lane, &c->room);
     call_unadmit(c);
+    vault_account_release(&c->account);
     caller_release(c->caller);
     registry_unref(c->registry);
     arena_release(&c->arena);

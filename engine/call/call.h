@@ -113,7 +113,7 @@ struct call {
 
     /* RESOLVE */
     const struct tool *tool;
-    struct vault_account account;       /* of tools that need one; id empty otherwise */
+    struct vault_account account;       /* held, of tools that need one; id empty otherwise */
 
     /* CHECK: the snapshot */
     struct str frozen;                  /* canonical arguments */

@@ -156,8 +156,7 @@ static enum err await_credential(struct attempt *a, struct vault_lease *lease)
     if (a->p->decl->no_account)
         return OK;
     said = unsaid();
-    e = await_vault_token(c->worker->engine->vault, c->caller->tenant, c->account.id, &a->p->vault, c->deadline, lease,
-                          said);
+    e = await_vault_token(c->worker->engine->vault, &c->account, &a->p->vault, c->deadline, lease, said);
     if (e == E_RECONNECT_NEEDED)
         call_why(c, e, "the %s account must be connected again: sluice connect %s", a->p->decl->name,
                  a->p->decl->name);

@@ -249,27 +249,38 @@ struct vault_slot *slot_by_owner(struct vault *v, struct str tenant, struct str 
 
 /* ---- the public look --------------------------------------------------------------------------------------------- */
 
-/* Lock held. */
+/* Lock held. The strings that never change are the slot's own. */
 static void describe(const struct vault_slot *s, struct arena *a, struct vault_account *ret)
 {
     *ret = (struct vault_account){
-        .id = arena_str(a, s->id), .user = arena_str(a, s->user), .provider = arena_str(a, s->provider),
-        .label = arena_str(a, s->label), .external_id = arena_str(a, str_of(s->external_id)),
-        .scopes = arena_str(a, str_of(s->scopes)),
-            .status = s->gone ? ACCOUNT_DISCONNECTED : (enum account_status)s->status,
+        .id = s->id, .user = s->user, .provider = s->provider, .label = s->label,
+        .external_id = arena_str(a, str_of(s->external_id)), .scopes = arena_str(a, str_of(s->scopes)),
+        .status = s->gone ? ACCOUNT_DISCONNECTED : (enum account_status)s->status,
         .created = s->created, .expires = s->expires, .generation = s->generation,
     };
 }
 
+/* The reference becomes *ret's. */
 static enum err describe_found(struct vault *v, struct vault_slot *s, struct arena *a, struct vault_account *ret)
 {
+    enum err e;
+
     if (!s)
         return E_ACCOUNT_MISSING;
     pthread_mutex_lock(slot_lock(v, s));
     describe(s, a, ret);
     pthread_mutex_unlock(slot_lock(v, s));
-    slot_release(s);
-    return arena_overflowed(a) ? E_CALL_TOO_LARGE : ret->status == ACCOUNT_DISCONNECTED ? E_ACCOUNT_MISSING : OK;
+    ret->slot = s;
+    e = arena_overflowed(a) ? E_CALL_TOO_LARGE : ret->status == ACCOUNT_DISCONNECTED ? E_ACCOUNT_MISSING : OK;
+    if (e)
+        vault_account_release(ret);
+    return e;
+}
+
+void vault_account_release(struct vault_account *account)
+{
+    slot_release(account->slot);
+    *account = (struct vault_account){ 0 };
 }
 
 enum err vault_account_find(struct vault *v, struct str tenant, struct str user, struct str provider, struct str label,
@@ -291,6 +302,15 @@ static int by_age(const void *x, const void *y)
     if (a->created != b->created)
         return a->created < b->created ? -1 : 1;
     return str_cmp(a->id, b->id);
+}
+
+/* For who does not hold it. */
+static void own_strings(struct arena *a, struct vault_account *account)
+{
+    account->id = arena_str(a, account->id);
+    account->user = arena_str(a, account->user);
+    account->provider = arena_str(a, account->provider);
+    account->label = arena_str(a, account->label);
 }
 
 static bool listed(const struct vault_slot *s, struct str tenant, struct str user)
@@ -323,7 +343,8 @@ enum err vault_accounts(struct vault *v, struct str tenant, struct str user, str
                 list = more;
                 room = room ? 2 * room : 16;
             }
-            describe(m->value, a, &list[n++]);
+            describe(m->value, a, &list[n]);
+            own_strings(a, &list[n++]);
         }
         pthread_mutex_unlock(&v->by_id[i].lock);
     }

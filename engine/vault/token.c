@@ -333,18 +333,13 @@ static enum err await_slot_token(struct vault *v, struct vault_slot *s, const st
     return e == E_TIMEOUT ? err_set(info, E_UPSTREAM_AUTH, "the provider's new tokens are refused again at once") : e;
 }
 
-enum err await_vault_token(struct vault *v, struct str tenant, struct str account, const struct vault_provider *p,
+enum err await_vault_token(struct vault *v, const struct vault_account *account, const struct vault_provider *p,
     ns_t deadline, struct vault_lease *ret, struct errinfo *info)
 {
-    struct vault_slot *s;
-    enum err e;
+    struct vault_slot *s = account->slot;
 
     MAGIC_CHECK(v, VAULT_MAGIC);
-    s = slot_find(v, tenant, account);
-    if (!s)
-        return err_set(info, E_ACCOUNT_MISSING, "no such account");
-    e = str_eq(s->provider, p->name) ? await_slot_token(v, s, p, deadline, ret, info)
+    MAGIC_CHECK(s, SLOT_MAGIC);
+    return str_eq(s->provider, p->name) ? await_slot_token(v, s, p, deadline, ret, info)
         : err_set(info, E_ACCOUNT_MISSING, "the account is of another provider");
-    slot_release(s);
-    return e;
 }

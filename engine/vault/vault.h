@@ -154,16 +154,19 @@ struct vault_account {
     wall_ms_t created;
     wall_ms_t expires;                  /* of the access token; INT64_MAX: never */
     uint64_t generation;
+    struct vault_slot *slot;            /* the vault's; NULL: not held */
 };
 
 /* The user's account of a provider: the one with that label, or with an empty label the oldest. O(1), no store.
- * E_ACCOUNT_MISSING. Strings are copied into `a`. */
+ * E_ACCOUNT_MISSING. On OK it is held, and its strings last until it is released; those that may change (external_id,
+ * scopes) are what they were, copied into `a`. An account that is held can be disconnected all the same. */
 enum err vault_account_find(struct vault *v, struct str tenant, struct str user, struct str provider,
     struct str label, struct arena *a, struct vault_account *ret);
 enum err vault_account_get(struct vault *v, struct str tenant, struct str id, struct arena *a,
     struct vault_account *ret);
-/* All accounts of the tenant, or of one user (user not empty), oldest first, in an array in `a`. Linear in all
- * accounts: not for calls. */
+void vault_account_release(struct vault_account *account);      /* accepts one that is not held; zeroes it */
+/* All accounts of the tenant, or of one user (user not empty), oldest first, in an array in `a`, copied, none held.
+ * Linear in all accounts: not for calls. */
 enum err vault_accounts(struct vault *v, struct str tenant, struct str user, struct arena *a,
     struct vault_account **ret, size_t *ret_n);
 
@@ -265,16 +268,16 @@ struct vault_lease {
 };
 
 /*
- * A token that is good for at least the refresh margin. Refreshes first when needed: one refresh per grant however
- * many wait, on a task of its own that no waiter's deadline or cancellation ends. Errors:
- *   E_ACCOUNT_MISSING    no such account of this tenant
+ * A token of an account that is held, good for at least the refresh margin. Refreshes first when needed: one refresh
+ * per grant however many wait, on a task of its own that no waiter's deadline or cancellation ends. Errors:
+ *   E_ACCOUNT_MISSING    it has been disconnected, or is of another provider
  *   E_RECONNECT_NEEDED   the grant is dead: the provider said so, or a single-use refresh token may have been
  *                        used already and must not be sent again
  *   E_UPSTREAM_DOWN      the token endpoint does not answer or limits us: later (attempts back off, 1 s to 5 min)
  *   E_UPSTREAM_AUTH      the provider does not accept our client's credentials: the operator's to mend
  *   E_DEADLINE, E_CANCELLED, E_STORE_UNAVAILABLE, E_OVERLOADED
  */
-enum err await_vault_token(struct vault *v, struct str tenant, struct str account, const struct vault_provider *p,
+enum err await_vault_token(struct vault *v, const struct vault_account *account, const struct vault_provider *p,
     ns_t deadline, struct vault_lease *ret, struct errinfo *info);
 void vault_lease_release(struct vault *v, struct vault_lease *lease);  /* accepts a zeroed one; zeroes it */
 /*

@@ -291,6 +291,7 @@ static enum err account_of(const char *provider, const char *tenant, const char 
     if (!e) {
         snprintf(id, 80, "%.*s", STR_ARG(account.id));
         *ret_connected = account.status == ACCOUNT_CONNECTED;
+        vault_account_release(&account);
     }
     arena_release(&a);
     return e;

@@ -368,13 +368,32 @@ bool secret_is(const struct secret *s, const char *text)
     return c.equal;
 }
 
+enum err bed_lease(struct str account, const struct vault_provider *p, ns_t deadline, struct vault_lease *ret,
+    struct errinfo *info)
+{
+    struct vault_account held;
+    struct arena a;
+    enum err e;
+
+    arena_init(&a, 8192);
+    e = vault_account_get(bed_vault, STR("acme"), account, &a, &held);
+    if (e) {
+        err_set(info, e, "no such account");
+    } else {
+        e = await_vault_token(bed_vault, &held, p, deadline, ret, info);
+        vault_account_release(&held);
+    }
+    arena_release(&a);
+    return e;
+}
+
 enum err bed_token(struct str account, const struct vault_provider *p, char text[64])
 {
     struct vault_lease lease = { 0 };
     struct comparing c = { .out = text };
     struct errinfo info = { "" };
     /* Far beyond what a blocked store takes to give up (three tries of three seconds): no test means this deadline. */
-    enum err e = await_vault_token(bed_vault, STR("acme"), account, p, loop_now() + 120 * NS_PER_S, &lease, &info);
+    enum err e = bed_lease(account, p, loop_now() + 120 * NS_PER_S, &lease, &info);
 
     text[0] = 0;
     if (e)

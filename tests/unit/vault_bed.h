@@ -84,6 +84,9 @@ struct str bed_account(int64_t life_s, bool refreshable);
 /* Runs fn(arg, i) on `n_tasks` tasks on each of `n_loops` loops, until all have ended. */
 void bed_run(unsigned n_loops, unsigned n_tasks, void (*fn)(void *arg, unsigned i), void *arg);
 
+/* A token of acme's account by its id. */
+enum err bed_lease(struct str account, const struct vault_provider *p, ns_t deadline, struct vault_lease *ret,
+    struct errinfo *info);
 /* Asks for a token of the account; its text is in `text`, or "" and the error. The lease is returned. */
 enum err bed_token(struct str account, const struct vault_provider *p, char text[64]);
 /* The same as a one-task run. */

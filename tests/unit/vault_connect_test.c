@@ -89,6 +89,7 @@ static void an_account_is_connected(void **state)
 
     assert_int_equal(vault_account_find(bed_vault, STR("acme"), STR("ann"), STR("fake"), STR("work"), &arena, &a), OK);
     assert_true(str_eq(a.id, account) && str_is(a.scopes, "read write") && a.generation == 1);
+    vault_account_release(&a);
     assert_int_equal(bed_token_run(account, &provider, text), OK);
     assert_string_equal(text, "at-2");
     tear_down();
@@ -253,6 +254,30 @@ static void an_unreachable_provider_does_not_keep_the_account(void **state)
     tear_down();
 }
 
+static void held_task(void *arg, unsigned i)
+{
+    struct vault_account *held = arg;
+    struct vault_lease lease = { 0 };
+
+    disconnect_task(NULL, 0);
+    CHECK(await_vault_token(bed_vault, held, &provider, NS_NEVER, &lease, &info) == E_ACCOUNT_MISSING && !lease.slot);
+}
+
+static void an_account_that_is_held_keeps_its_strings_and_lends_nothing_once_it_is_gone(void **state)
+{
+    struct vault_account a;
+
+    set_up();
+    assert_int_equal(finish(state_text, "code-1", "", ""), OK);
+    assert_int_equal(vault_account_find(bed_vault, STR("acme"), STR("ann"), STR("fake"), STR("work"), &arena, &a), OK);
+    bed_run(1, 1, held_task, &a);
+    assert_string_equal(info.text, "the account has been disconnected");
+    assert_true(str_eq(a.id, account) && str_is(a.label, "work") && str_is(a.user, "ann"));
+    vault_account_release(&a);
+    vault_account_release(&a);
+    tear_down();
+}
+
 /* A refresh is under way when the user disconnects: its new tokens are revoked too, and the waiter is told. */
 static void race_task(void *arg, unsigned i)
 {
@@ -292,6 +317,7 @@ int main(void)
         cmocka_unit_test(a_state_can_be_looked_at),
         cmocka_unit_test(a_disconnected_account_is_gone_on_both_sides),
         cmocka_unit_test(an_unreachable_provider_does_not_keep_the_account),
+        cmocka_unit_test(an_account_that_is_held_keeps_its_strings_and_lends_nothing_once_it_is_gone),
         cmocka_unit_test(disconnecting_waits_for_a_refresh),
     };
 

@@ -43,12 +43,15 @@ static enum account_status status_now(void)
 {
     struct vault_account a;
     struct arena arena;
-    enum err e;
+    enum account_status status = ACCOUNT_DISCONNECTED;
 
     arena_init(&arena, 4096);
-    e = vault_account_get(bed_vault, STR("acme"), account, &arena, &a);
+    if (!vault_account_get(bed_vault, STR("acme"), account, &arena, &a)) {
+        status = a.status;
+        vault_account_release(&a);
+    }
     arena_release(&arena);
-    return e ? ACCOUNT_DISCONNECTED : a.status;
+    return status;
 }
 
 /* ---- storms ------------------------------------------------------------------------------------------------------ */
@@ -322,7 +325,7 @@ static void reject_task(void *arg, unsigned i)
 {
     struct vault_lease lease = { 0 };
 
-    CHECK(await_vault_token(bed_vault, STR("acme"), account, &provider, NS_NEVER, &lease, NULL) == OK);
+    CHECK(bed_lease(account, &provider, NS_NEVER, &lease, NULL) == OK);
     retry_answer = vault_token_rejected(bed_vault, &lease);
     vault_lease_release(bed_vault, &lease);
 }
@@ -374,7 +377,7 @@ static void hold_and_reject(void *arg, unsigned i)
     struct vault_lease lease = { 0 };
     char got[64];
 
-    CHECK(await_vault_token(bed_vault, STR("acme"), account, &provider, NS_NEVER, &lease, NULL) == OK);
+    CHECK(bed_lease(account, &provider, NS_NEVER, &lease, NULL) == OK);
     atomic_fetch_add(&h->holding, 1);
     while (atomic_load(&h->holding) < h->all)
         await_sleep(loop_now() + NS_PER_MS);
@@ -527,7 +530,7 @@ static void impatient(void *arg, unsigned i)
 {
     struct vault_lease lease = { 0 };
     ns_t deadline = loop_now() + (i ? 5 * NS_PER_S : 10 * NS_PER_MS);
-    enum err e = await_vault_token(bed_vault, STR("acme"), account, &provider, deadline, &lease, NULL);
+    enum err e = bed_lease(account, &provider, deadline, &lease, NULL);
 
     CHECK(e == (i ? OK : E_DEADLINE));
     vault_lease_release(bed_vault, &lease);

@@ -190,8 +190,10 @@ static enum err find(struct arena *a, const char *tenant, const char *user, cons
     struct vault_account acc;
     enum err e = vault_account_find(bed_vault, str_of(tenant), str_of(user), STR("github"), str_of(label), a, &acc);
 
-    if (!e)
-        *id = acc.id;
+    if (!e) {
+        *id = arena_str(a, acc.id);
+        vault_account_release(&acc);
+    }
     return e;
 }
 
@@ -220,6 +222,8 @@ static void accounts_are_found_by_their_owner(void **state)
         assert_int_equal(vault_account_get(bed_vault, STR("beta"), first, &a, &one), E_ACCOUNT_MISSING);
         assert_int_equal(vault_account_get(bed_vault, STR("acme"), first, &a, &one), OK);
         assert_true(str_is(one.external_id, "login") && str_is(one.scopes, "repo") && one.expires == INT64_MAX);
+        vault_account_release(&one);
+        assert_true(one.slot == NULL && one.id.len == 0);
         assert_int_equal(vault_accounts(bed_vault, STR("acme"), STR(""), &a, &list, &n), OK);
         assert_int_equal(n, 2);
         assert_int_equal(vault_accounts(bed_vault, STR("acme"), STR("bob"), &a, &list, &n), OK);
@@ -230,6 +234,7 @@ static void accounts_are_found_by_their_owner(void **state)
     assert_true(str_eq(id, work));      /* replaced, under the same id */
     assert_int_equal(vault_account_get(bed_vault, STR("acme"), work, &a, &one), OK);
     assert_int_equal(one.generation, 2);
+    vault_account_release(&one);
     arena_release(&a);
     bed_close();
 }

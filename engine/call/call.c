@@ -317,14 +317,16 @@ static enum err overloaded(struct call *c)
 }
 
 /* For sealing: a lookup, but for a tenant's first call. */
-static enum err await_tenant_key(struct call *c)
+static enum err await_keys(struct call *c)
 {
     struct vault *vault = c->worker->engine->vault;
+    const struct caller *w = c->caller;
     enum err e;
 
-    if (vault_tenant_loaded(vault, c->caller->tenant, c->caller->tenant_hash))
+    c->keys = vault_keys_loaded(vault, w->tenant, w->tenant_hash);
+    if (c->keys)
         return OK;
-    e = await_vault_tenant(vault, c->caller->tenant, call_info(c));
+    e = await_vault_keys(vault, w->tenant, w->tenant_hash, &c->keys, call_info(c));
     if (!e || err_row(e)->outcome != OUTCOME_NONE)
         return e;
     LOG_ERROR("a tenant's key cannot be opened", LOG_SV("tenant", c->caller->tenant), LOG_S("why", call_said(c)));
@@ -349,7 +351,7 @@ static enum err await_steps(struct call *c)
     e = overloaded(c);
     if (e)
         return e;
-    e = await_tenant_key(c);
+    e = await_keys(c);
     if (e)
         return e;
     if (c->kind == CALL_TOOL)

@@ -110,6 +110,7 @@ struct call {
 
     /* IDENTIFY */
     struct caller *caller;
+    struct tenant_key *keys;            /* its tenant's, for sealing; NULL before they are there */
 
     /* RESOLVE */
     const struct tool *tool;

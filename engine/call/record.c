@@ -111,7 +111,7 @@ static bool seal(struct call *c, struct str purpose, struct str plain, struct bu
 {
     size_t from = to->len;
 
-    if (vault_seal(c->worker->engine->vault, c->caller->tenant, str_of(c->id.z), purpose, plain, to))
+    if (vault_seal_with(c->keys, str_of(c->id.z), purpose, plain, to))
         return false;
     buf_b64_rest(to, from);
     return true;

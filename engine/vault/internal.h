@@ -53,12 +53,16 @@ struct tenant_key {
 void seal_init(struct vault *v);
 void seal_release(struct vault *v);     /* wipes all keys */
 
+/* The tenant's entry, which lasts; NULL: never loaded. `hash`: of its name. */
+struct tenant_key *key_find(struct vault *v, struct str tenant, uint64_t hash);
+
 struct sealed {
-    struct str tenant, account, purpose;
+    struct str account, purpose;
     struct str bytes;
 };
-/* vault_unseal() straight into a secret's pages: what is opened is nowhere else. E_OVERLOADED: none to be had. */
-enum err unseal_secret(struct vault *v, const struct sealed *s, struct secret **ret);
+/* vault_unseal() straight into a secret's pages: what is opened is nowhere else. `k` may be NULL. E_OVERLOADED: none
+ * to be had. */
+enum err unseal_secret(struct tenant_key *k, const struct sealed *s, struct secret **ret);
 
 /* ---- accounts in memory ------------------------------------------------------------------------------------------ */
 
@@ -109,6 +113,7 @@ struct vault_slot {
     char *access;                       /* sealed access token of `generation`; NULL: cold */
     size_t access_len;
     struct vault_token *current;        /* opened; NULL while nobody holds a lease */
+    struct tenant_key *keys;            /* its tenant's; NULL until a token is opened */
     struct unsaved *unsaved;
     struct flight flight;
 };

@@ -51,10 +51,10 @@ static void derive_epoch(const struct secret *master, const uint8_t salt[SALT_LE
     derive(master, str_n(info, sizeof(info)), out);
 }
 
-static struct str make_aad(char out[AAD_MAX], const uint8_t salt[SALT_LEN], struct str tenant, struct str account,
-    struct str purpose)
+static struct str make_aad(char out[AAD_MAX], const uint8_t salt[SALT_LEN], const struct tenant_key *k,
+    struct str account, struct str purpose)
 {
-    struct str parts[] = { tenant, account, purpose };
+    struct str parts[] = { str_n(k->tenant, k->tenant_len), account, purpose };
     size_t n = 1 + SALT_LEN;
 
     out[0] = FORM;
@@ -79,16 +79,16 @@ static struct tenant_key *key_among(struct tenant_key *k, struct str tenant, uin
     return k;
 }
 
-/* Three times in each call, on every thread, so without a lock: a key's entry is complete before it is in the table,
- * and stays there. */
-static struct tenant_key *key_find_hashed(struct vault *v, struct str tenant, uint64_t hash)
+/* In each call, on every thread, so without a lock: a key's entry is complete before it is in the table, and stays
+ * there. */
+struct tenant_key *key_find(struct vault *v, struct str tenant, uint64_t hash)
 {
     return key_among(atomic_load_explicit(&v->tenants[hash % TENANT_CHAINS], memory_order_acquire), tenant, hash);
 }
 
-static struct tenant_key *key_find(struct vault *v, struct str tenant)
+static struct tenant_key *key_named(struct vault *v, struct str tenant)
 {
-    return key_find_hashed(v, tenant, hash_bytes(tenant.p, tenant.len));
+    return key_find(v, tenant, hash_bytes(tenant.p, tenant.len));
 }
 
 static struct tenant_key *key_make(struct vault *v, struct str tenant)
@@ -198,7 +198,7 @@ static enum err open_key(struct vault *v, struct str tenant, struct str sealed, 
 
 enum err vault_tenant_load(struct vault *v, struct str tenant, struct errinfo *info)
 {
-    struct tenant_key *k = key_find(v, tenant);
+    struct tenant_key *k = key_named(v, tenant);
     struct arena a;
     struct str sealed;
     enum err e;
@@ -215,11 +215,12 @@ enum err vault_tenant_load(struct vault *v, struct str tenant, struct errinfo *i
     return e;
 }
 
-bool vault_tenant_loaded(struct vault *v, struct str tenant, uint64_t tenant_hash)
+struct tenant_key *vault_keys_loaded(struct vault *v, struct str tenant, uint64_t tenant_hash)
 {
-    struct tenant_key *k = key_find_hashed(v, tenant, tenant_hash);
+    struct tenant_key *k = key_find(v, tenant, tenant_hash);
 
-    return k && key_loaded(k);
+    MAGIC_CHECK(v, VAULT_MAGIC);
+    return k && key_loaded(k) ? k : NULL;
 }
 
 struct load_job {
@@ -236,15 +237,25 @@ static void load_blocking(void *arg)
     j->e = vault_tenant_load(j->v, j->tenant, j->info);
 }
 
-enum err await_vault_tenant(struct vault *v, struct str tenant, struct errinfo *info)
+enum err await_vault_keys(struct vault *v, struct str tenant, uint64_t hash, struct tenant_key **ret,
+    struct errinfo *info)
 {
+    struct tenant_key *k = vault_keys_loaded(v, tenant, hash);
     struct load_job j = { v, tenant, info, OK };
 
-    MAGIC_CHECK(v, VAULT_MAGIC);
-    if (vault_tenant_loaded(v, tenant, hash_bytes(tenant.p, tenant.len)))
-        return OK;
-    await_blocking(load_blocking, &j);
+    if (!k) {
+        await_blocking(load_blocking, &j);
+        k = key_find(v, tenant, hash);
+    }
+    *ret = k;
     return j.e;
+}
+
+enum err await_vault_tenant(struct vault *v, struct str tenant, struct errinfo *info)
+{
+    struct tenant_key *k;
+
+    return await_vault_keys(v, tenant, hash_bytes(tenant.p, tenant.len), &k, info);
 }
 
 enum err vault_tenant_shred(struct vault *v, struct str tenant, struct errinfo *info)
@@ -252,7 +263,7 @@ enum err vault_tenant_shred(struct vault *v, struct str tenant, struct errinfo *
     struct tenant_key *k;
     enum err e = store_key_delete(v->store, tenant, info);
 
-    k = key_find(v, tenant);
+    k = key_named(v, tenant);
     if (k && (!e || e == E_NOT_FOUND))
         key_wipe(k);
     if (!e || e == E_NOT_FOUND)
@@ -302,8 +313,8 @@ static bool salted_key(struct tenant_key *k, const uint8_t salt[SALT_LEN], uint8
 
 /* OpenSSL goes 2 to 3 KB deep: sealing and opening run on the loop's stack (task_deep). */
 struct sealing {
-    struct vault *v;
-    struct str tenant, account, purpose, plain;
+    struct tenant_key *keys;
+    struct str account, purpose, plain;
     struct buf *out;
     enum err err;
 };
@@ -311,7 +322,7 @@ struct sealing {
 static void seal_deep(void *arg)
 {
     struct sealing *s = arg;
-    struct tenant_key *k = key_find(s->v, s->tenant);
+    struct tenant_key *k = s->keys;
     uint8_t key[AEAD_KEY_LEN], salt[SALT_LEN];
     UNSET char aad[AAD_MAX];
     char *p;
@@ -323,7 +334,7 @@ static void seal_deep(void *arg)
     if (p) {
         p[0] = FORM;
         memcpy(p + 1, salt, SALT_LEN);
-        aead_seal(key, make_aad(aad, salt, s->tenant, s->account, s->purpose), s->plain.p, s->plain.len,
+        aead_seal(key, make_aad(aad, salt, k, s->account, s->purpose), s->plain.p, s->plain.len,
             (uint8_t *)p + 1 + SALT_LEN);
         s->out->len += s->plain.len + VAULT_SEAL_OVERHEAD;
     }
@@ -331,10 +342,10 @@ static void seal_deep(void *arg)
     s->err = p ? OK : E_CALL_TOO_LARGE;
 }
 
-enum err vault_seal(struct vault *v, struct str tenant, struct str account, struct str purpose, struct str plain,
+enum err vault_seal_with(struct tenant_key *k, struct str account, struct str purpose, struct str plain,
     struct buf *out)
 {
-    struct sealing s = { v, tenant, account, purpose, plain, out, OK };
+    struct sealing s = { k, account, purpose, plain, out, OK };
 
     if (account.len > NAME_LEN_MAX || purpose.len > NAME_LEN_MAX)
         return E_CALL_TOO_LARGE;
@@ -342,8 +353,14 @@ enum err vault_seal(struct vault *v, struct str tenant, struct str account, stru
     return s.err;
 }
 
+enum err vault_seal(struct vault *v, struct str tenant, struct str account, struct str purpose, struct str plain,
+    struct buf *out)
+{
+    return vault_seal_with(key_named(v, tenant), account, purpose, plain, out);
+}
+
 struct unsealing {
-    struct vault *v;
+    struct tenant_key *keys;
     const struct sealed *sealed;
     uint8_t *to;
     enum err err;
@@ -354,7 +371,7 @@ static void open_deep(void *arg)
 {
     struct unsealing *u = arg;
     const struct sealed *s = u->sealed;
-    struct tenant_key *k = key_find(u->v, s->tenant);
+    struct tenant_key *k = u->keys;
     const uint8_t *at = (const uint8_t *)s->bytes.p + 1;
     uint8_t key[AEAD_KEY_LEN];
     UNSET char aad[AAD_MAX];
@@ -362,7 +379,7 @@ static void open_deep(void *arg)
     u->err = !k || !salted_key(k, at, key) ? E_NOT_FOUND : OK;
     if (u->err)
         return;
-    u->err = aead_open(key, make_aad(aad, at, s->tenant, s->account, s->purpose), at + SALT_LEN,
+    u->err = aead_open(key, make_aad(aad, at, k, s->account, s->purpose), at + SALT_LEN,
         s->bytes.len - 1 - SALT_LEN, u->to);
     bytes_wipe(key, sizeof(key));
 }
@@ -376,8 +393,8 @@ static bool formed(const struct sealed *s)
 enum err vault_unseal(struct vault *v, struct str tenant, struct str account, struct str purpose, struct str sealed,
     struct buf *out)
 {
-    struct sealed s = { tenant, account, purpose, sealed };
-    struct unsealing u = { .v = v, .sealed = &s };
+    struct sealed s = { account, purpose, sealed };
+    struct unsealing u = { .keys = key_named(v, tenant), .sealed = &s };
 
     if (!formed(&s))
         return E_TAMPERED;
@@ -401,9 +418,9 @@ static bool unseal_into(uint8_t *to, size_t n, void *arg)
     return !u->err;
 }
 
-enum err unseal_secret(struct vault *v, const struct sealed *s, struct secret **ret)
+enum err unseal_secret(struct tenant_key *k, const struct sealed *s, struct secret **ret)
 {
-    struct unsealing u = { v, s, NULL, E_OVERLOADED };
+    struct unsealing u = { k, s, NULL, E_OVERLOADED };
     struct secret *opened;
 
     if (!formed(s))

@@ -187,10 +187,13 @@ static enum err lease_take(struct vault *v, struct vault_slot *s, struct vault_l
     struct vault_token *t = s->current;
 
     if (!t || t->generation != s->generation) {
-        const struct sealed sealed = { s->tenant, s->id, STR("access"), str_n(s->access, s->access_len) };
+        const struct sealed sealed = { s->id, STR("access"), str_n(s->access, s->access_len) };
         struct secret *secret;
-        enum err e = unseal_secret(v, &sealed, &secret);
+        enum err e;
 
+        if (!s->keys)
+            s->keys = key_find(v, s->tenant, hash_bytes(s->tenant.p, s->tenant.len));
+        e = unseal_secret(s->keys, &sealed, &secret);
         if (e)
             return e == E_TAMPERED || e == E_NOT_FOUND ? E_RECONNECT_NEEDED : e;
         t = calloc(1, sizeof(*t));

@@ -127,8 +127,13 @@ enum { VAULT_SEAL_OVERHEAD = 1 + 16 + 12 + 16 };
 
 /* Makes sure that the tenant's key is in memory (made on first use): once per tenant; a lookup afterwards. May wait. */
 enum err await_vault_tenant(struct vault *v, struct str tenant, struct errinfo *info);
-/* Is it there already? Then nothing is waited for. tenant_hash: hash_bytes() of the tenant. */
-bool vault_tenant_loaded(struct vault *v, struct str tenant, uint64_t tenant_hash);
+/* A tenant's keys, for who will seal more than once, if they are in memory: then nothing is waited for. NULL: they are
+ * not. tenant_hash: hash_bytes() of the name, as a caller has it. They last as long as the vault. */
+struct tenant_key;
+struct tenant_key *vault_keys_loaded(struct vault *v, struct str tenant, uint64_t tenant_hash);
+/* The same, but makes sure of it, as above. */
+enum err await_vault_keys(struct vault *v, struct str tenant, uint64_t tenant_hash, struct tenant_key **ret,
+    struct errinfo *info);
 /* The same as await_vault_tenant() for start-up and command line tools. Blocks. */
 enum err vault_tenant_load(struct vault *v, struct str tenant, struct errinfo *info);
 /* Destroys the tenant's key: all it sealed is unreadable for good. Blocks. */
@@ -141,6 +146,9 @@ enum err vault_tenant_shred(struct vault *v, struct str tenant, struct errinfo *
  * salt); see seal.c.
  */
 enum err vault_seal(struct vault *v, struct str tenant, struct str account, struct str purpose, struct str plain,
+    struct buf *out);
+/* The same with await_vault_keys() at hand. `k` may be NULL: E_NOT_FOUND. */
+enum err vault_seal_with(struct tenant_key *k, struct str account, struct str purpose, struct str plain,
     struct buf *out);
 /* E_TAMPERED: altered, cut, or sealed for another tenant, account or purpose. */
 enum err vault_unseal(struct vault *v, struct str tenant, struct str account, struct str purpose, struct str sealed,

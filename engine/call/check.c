@@ -179,8 +179,8 @@ enum err call_check(struct call *c)
         return e;
     if (!c->tool->provider->decl->no_account) {
         /* whether there is one is said only to who may use the tool: see ADMIT */
-        e = vault_account_find(c->worker->engine->vault, c->caller->tenant, c->caller->user,
-                               str_of(c->tool->provider->decl->name), STR_NULL, &c->arena, &c->account);
+        e = vault_account_find(c->worker->engine->vault, c->caller, str_of(c->tool->provider->decl->name), STR_NULL,
+                               &c->arena, &c->account);
         if (e && e != E_ACCOUNT_MISSING)
             return e;
     }

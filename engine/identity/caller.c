@@ -102,7 +102,7 @@ static struct str put(char **at, struct str s)
 
 static size_t text_size(const struct caller *d)
 {
-    size_t n = d->tenant.len + d->user.len + d->issuer.len + d->client_id.len + d->token_id.len;
+    size_t n = d->tenant.len + 1 + d->user.len + d->issuer.len + d->client_id.len + d->token_id.len;
 
     for (unsigned i = 0; i < d->n_actors; i++)
         n += d->actors[i].name.len + d->actors[i].issuer.len;
@@ -138,7 +138,9 @@ struct caller *caller_freeze(const struct caller *d)
     atomic_init(&box->refs, 1);
     box->c = *d;
     box->c.tenant = put(&at, d->tenant);
+    *at++ = 0;
     box->c.user = put(&at, d->user);
+    box->c.owner = str_n(box->c.tenant.p, (size_t)(at - box->c.tenant.p));
     box->c.issuer = put(&at, d->issuer);
     box->c.client_id = put(&at, d->client_id);
     box->c.token_id = put(&at, d->token_id);
@@ -153,6 +155,7 @@ struct caller *caller_freeze(const struct caller *d)
     box->c.tenant_hash = hash_bytes(box->c.tenant.p, box->c.tenant.len);
     box->c.user_hash = hash_bytes(box->c.user.p, box->c.user.len);
     box->c.agent_hash = hash_bytes(box->c.agent.p, box->c.agent.len);
+    box->c.owner_hash = hash_bytes(box->c.owner.p, box->c.owner.len);
     box->c.scopes = scopes;
     box->c.groups = groups;
     box->c.members = put(&at, buf_str(&members));

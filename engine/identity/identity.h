@@ -58,6 +58,8 @@ struct caller {
     wall_ms_t issued;           /* iat; 0 without a token */
     wall_ms_t expires;          /* exp; INT64_MAX without a token */
     uint64_t tenant_hash, user_hash, agent_hash;        /* hash_bytes() of the names */
+    struct str owner;                   /* tenant NUL user: who has what is recorded of users */
+    uint64_t owner_hash;
     enum caller_auth auth;
     char fingerprint[17];       /* hex of the first 8 bytes of the token's SHA-256; "" without a token */
     struct str members;         /* caller_members(), at hand; empty when they are long */

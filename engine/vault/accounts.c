@@ -1,5 +1,5 @@
 /*
- * accounts.c -- the table of accounts in memory: by (tenant, id) and by (tenant, user, provider)
+ * accounts.c -- the table of accounts in memory: by (tenant, id) and by (tenant, user)
  *
  * Filled at start, changed when an account is stored or removed.  A cold account (not used since start) costs its
  * slot, its names and two table entries: about 600 bytes; its token is read from the store when first asked for.
@@ -91,7 +91,7 @@ static struct vault_slot *slot_new(const struct store_account *a)
     s->id_key = str_n(at, a->tenant.len + 1 + a->id.len);
     s->tenant = put(&at, a->tenant);
     s->id = put(&at, a->id);
-    s->owner_key = str_n(at, a->tenant.len + 1 + a->user.len + 1 + a->provider.len);
+    s->owner_key = str_n(at, a->tenant.len + 1 + a->user.len);
     put(&at, a->tenant);
     s->user = put(&at, a->user);
     s->provider = put(&at, a->provider);
@@ -224,21 +224,16 @@ void slot_remove(struct vault *v, struct vault_slot *s)
     }
 }
 
-struct vault_slot *slot_by_owner(struct vault *v, struct str tenant, struct str user, struct str provider,
-    struct str label,
-    bool any_label)
+/* The oldest account of the owner with this provider, and this label unless any will do. With a reference, or NULL. */
+static struct vault_slot *slot_by_owner(struct vault *v, struct str owner, uint64_t hash, struct str provider,
+    struct str label, bool any_label)
 {
-    UNSET char text[KEY_MAX];
-    struct str key = key_join(text, tenant, user, provider.p ? provider : STR(""));
-    uint64_t hash = hash_bytes(key.p, key.len);
     struct shard *shard = shard_at(v->by_owner, hash);
     struct vault_slot *s;
 
-    if (!key.len)
-        return NULL;
     pthread_mutex_lock(&shard->lock);
-    for (s = map_get_hashed(&shard->map, key, hash); s; s = s->next) {
-        if (any_label || str_eq(s->label, label))
+    for (s = map_get_hashed(&shard->map, owner, hash); s; s = s->next) {
+        if (str_eq(s->provider, provider) && (any_label || str_eq(s->label, label)))
             break;
     }
     if (s)
@@ -283,10 +278,12 @@ void vault_account_release(struct vault_account *account)
     *account = (struct vault_account){ 0 };
 }
 
-enum err vault_account_find(struct vault *v, struct str tenant, struct str user, struct str provider, struct str label,
+enum err vault_account_find(struct vault *v, const struct caller *who, struct str provider, struct str label,
     struct arena *a, struct vault_account *ret)
 {
-    return describe_found(v, slot_by_owner(v, tenant, user, provider, label, str_empty(label)), a, ret);
+    struct vault_slot *s = slot_by_owner(v, who->owner, who->owner_hash, provider, label, str_empty(label));
+
+    return describe_found(v, s, a, ret);
 }
 
 enum err vault_account_get(struct vault *v, struct str tenant, struct str id, struct arena *a,
@@ -417,6 +414,15 @@ static void show_account(struct vault *v, const struct new_account *n, struct st
     slot_release(s);
 }
 
+/* The account that a new one takes the place of. With a reference, or NULL. */
+static struct vault_slot *slot_replaced(struct vault *v, const struct new_account *n)
+{
+    UNSET char text[KEY_MAX];
+    struct str owner = key_join(text, n->tenant, n->user, STR_NULL);
+
+    return slot_by_owner(v, owner, hash_bytes(owner.p, owner.len), n->provider, n->label, false);
+}
+
 enum err account_store(struct vault *v, const struct new_account *n, wall_ms_t now, struct arena *a, struct str *ret_id,
     struct errinfo *info)
 {
@@ -429,7 +435,7 @@ enum err account_store(struct vault *v, const struct new_account *n, wall_ms_t n
 
     /* One account is stored or removed at a time, so that store and table agree about who has which label. */
     pthread_mutex_lock(&v->accounts_lock);
-    s = slot_by_owner(v, n->tenant, n->user, n->provider, n->label, false);
+    s = slot_replaced(v, n);
     if (now <= v->newest)               /* "the oldest" must mean the same after a restart: no two of one age */
         now = v->newest + 1;
     if (!e && !s && atomic_load(&v->n_accounts) >= v->accounts_max)

@@ -120,7 +120,7 @@ bool vault_delegations_any(const struct vault *v)
 enum err vault_delegation_find(struct vault *v, struct str tenant, struct str user, struct str agent, wall_ms_t now,
     struct arena *a, const struct vault_delegation **ret)
 {
-    char text[KEY_MAX];
+    UNSET char text[KEY_MAX];
     struct str key = key_join(text, tenant, user, agent);
     struct vault_delegation *copy = NULL;
     enum err e = E_NOT_FOUND;

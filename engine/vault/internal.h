@@ -3,7 +3,7 @@
  *
  * Locks, each held for a few lines and never over a wait (accounts_lock only on helper threads, over the store's work):
  *   tenants_lock   adding to the table of tenant keys, which is read without; then the key's own lock
- *   owner shard    which accounts (tenant, user, provider) has
+ *   owner shard    which accounts (tenant, user) has
  *   id shard       the table of accounts by (tenant, id), and everything in a slot that can change
  * An owner shard's lock may be held when an id shard's is taken, not the other way round.
  */
@@ -91,7 +91,7 @@ struct vault_slot {
 
     /* never change; one block behind the struct */
     struct str tenant, id, user, provider, label;
-    struct str id_key, owner_key;       /* "tenant\0id", "tenant\0user\0provider" */
+    struct str id_key, owner_key;       /* "tenant\0id", "tenant\0user" */
     uint64_t hash;                      /* of id_key: its shard, its moment of early refresh */
     wall_ms_t created;
 
@@ -162,10 +162,6 @@ pthread_mutex_t *slot_lock(struct vault *v, const struct vault_slot *s);
 struct vault_slot *slot_make(struct vault *v, const struct store_account *a);
 /* Out of the tables; leases stay valid. */
 void slot_remove(struct vault *v, struct vault_slot *s);
-/* The account with exactly this label. With a reference, or NULL. */
-struct vault_slot *slot_by_owner(struct vault *v, struct str tenant, struct str user, struct str provider,
-    struct str label,
-    bool any_label);
 void slot_set_details(struct vault_slot *s, struct str external_id, struct str scopes);     /* lock held */
 enum err check_names(struct str tenant, struct str user, struct str provider, struct str label, struct errinfo *info);
 

@@ -18,6 +18,7 @@
 #include "base/err.h"
 #include "base/secret.h"
 #include "base/str.h"
+#include "identity/identity.h"
 #include "store/store.h"
 
 struct vault;
@@ -165,11 +166,12 @@ struct vault_account {
     struct vault_slot *slot;            /* the vault's; NULL: not held */
 };
 
-/* The user's account of a provider: the one with that label, or with an empty label the oldest. O(1), no store.
+/* The account of a caller's user with a provider: the one with that label, or with an empty label the oldest. Looks at
+ * the user's accounts only, no store.
  * E_ACCOUNT_MISSING. On OK it is held, and its strings last until it is released; those that may change (external_id,
  * scopes) are what they were, copied into `a`. An account that is held can be disconnected all the same. */
-enum err vault_account_find(struct vault *v, struct str tenant, struct str user, struct str provider,
-    struct str label, struct arena *a, struct vault_account *ret);
+enum err vault_account_find(struct vault *v, const struct caller *who, struct str provider, struct str label,
+    struct arena *a, struct vault_account *ret);
 enum err vault_account_get(struct vault *v, struct str tenant, struct str id, struct arena *a,
     struct vault_account *ret);
 void vault_account_release(struct vault_account *account);      /* accepts one that is not held; zeroes it */

@@ -283,16 +283,20 @@ enum err await_connect(const char *provider, const char *tenant, const char *use
 static enum err account_of(const char *provider, const char *tenant, const char *user, char id[80], bool *ret_connected)
 {
     struct vault_account account;
+    struct caller *who;
     struct arena a;
-    enum err e;
+    enum err e = caller_named(str_of(tenant), str_of(user), STR("sim"), &who, NULL);
 
+    if (e)
+        return e;
     arena_init(&a, 64 * 1024);
-    e = vault_account_find(sim.engine.vault, str_of(tenant), str_of(user), str_of(provider), STR_NULL, &a, &account);
+    e = vault_account_find(sim.engine.vault, who, str_of(provider), STR_NULL, &a, &account);
     if (!e) {
         snprintf(id, 80, "%.*s", STR_ARG(account.id));
         *ret_connected = account.status == ACCOUNT_CONNECTED;
         vault_account_release(&account);
     }
+    caller_release(who);
     arena_release(&a);
     return e;
 }

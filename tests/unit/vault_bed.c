@@ -368,6 +368,19 @@ bool secret_is(const struct secret *s, const char *text)
     return c.equal;
 }
 
+enum err bed_find(const char *tenant, const char *user, const char *provider, const char *label, struct arena *a,
+    struct vault_account *ret)
+{
+    struct caller *who;
+    enum err e;
+
+    if (caller_named(str_of(tenant), str_of(user), STR("test"), &who, NULL))
+        return E_ACCOUNT_MISSING;
+    e = vault_account_find(bed_vault, who, str_of(provider), str_of(label), a, ret);
+    caller_release(who);
+    return e;
+}
+
 enum err bed_lease(struct str account, const struct vault_provider *p, ns_t deadline, struct vault_lease *ret,
     struct errinfo *info)
 {

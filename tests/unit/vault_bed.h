@@ -84,6 +84,9 @@ struct str bed_account(int64_t life_s, bool refreshable);
 /* Runs fn(arg, i) on `n_tasks` tasks on each of `n_loops` loops, until all have ended. */
 void bed_run(unsigned n_loops, unsigned n_tasks, void (*fn)(void *arg, unsigned i), void *arg);
 
+/* vault_account_find() for who has no caller; the agent is "test". */
+enum err bed_find(const char *tenant, const char *user, const char *provider, const char *label, struct arena *a,
+    struct vault_account *ret);
 /* A token of acme's account by its id. */
 enum err bed_lease(struct str account, const struct vault_provider *p, ns_t deadline, struct vault_lease *ret,
     struct errinfo *info);

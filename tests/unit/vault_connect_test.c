@@ -87,7 +87,7 @@ static void an_account_is_connected(void **state)
     assert_true(str_eq(buf_str(&challenge), query("code_challenge")));
     buf_release(&challenge);
 
-    assert_int_equal(vault_account_find(bed_vault, STR("acme"), STR("ann"), STR("fake"), STR("work"), &arena, &a), OK);
+    assert_int_equal(bed_find("acme", "ann", "fake", "work", &arena, &a), OK);
     assert_true(str_eq(a.id, account) && str_is(a.scopes, "read write") && a.generation == 1);
     vault_account_release(&a);
     assert_int_equal(bed_token_run(account, &provider, text), OK);
@@ -232,8 +232,7 @@ static void a_disconnected_account_is_gone_on_both_sides(void **state)
     assert_true(revoked);
     assert_int_equal(fake.revokes, 2);
     assert_non_null(strstr(fake.last_form, "token=at-2&token_type_hint=access_token&"));
-    assert_int_equal(vault_account_find(bed_vault, STR("acme"), STR("ann"), STR("fake"), STR(""), &arena, &a),
-        E_ACCOUNT_MISSING);
+    assert_int_equal(bed_find("acme", "ann", "fake", "", &arena, &a), E_ACCOUNT_MISSING);
     assert_int_equal(bed_token_run(account, &provider, text), E_ACCOUNT_MISSING);
     bed_reopen();
     assert_int_equal(bed_token_run(account, &provider, text), E_ACCOUNT_MISSING);
@@ -269,7 +268,7 @@ static void an_account_that_is_held_keeps_its_strings_and_lends_nothing_once_it_
 
     set_up();
     assert_int_equal(finish(state_text, "code-1", "", ""), OK);
-    assert_int_equal(vault_account_find(bed_vault, STR("acme"), STR("ann"), STR("fake"), STR("work"), &arena, &a), OK);
+    assert_int_equal(bed_find("acme", "ann", "fake", "work", &arena, &a), OK);
     bed_run(1, 1, held_task, &a);
     assert_string_equal(info.text, "the account has been disconnected");
     assert_true(str_eq(a.id, account) && str_is(a.label, "work") && str_is(a.user, "ann"));

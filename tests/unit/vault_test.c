@@ -171,11 +171,11 @@ static void full_buffers_are_said(void **state)
 
 /* ---- accounts ---------------------------------------------------------------------------------------------------- */
 
-static void put(struct arena *a, const char *tenant, const char *user, const char *label, const char *token,
-    struct str *id)
+static void put_at(const char *provider, struct arena *a, const char *tenant, const char *user, const char *label,
+    const char *token, struct str *id)
 {
     struct vault_static s = {
-        .tenant = str_of(tenant), .user = str_of(user), .provider = STR("github"), .label = str_of(label),
+        .tenant = str_of(tenant), .user = str_of(user), .provider = str_of(provider), .label = str_of(label),
         .external_id = STR("login"), .scopes = STR("repo"), .token = secret_copy(token, strlen(token)),
     };
     struct errinfo info = { "" };
@@ -185,10 +185,16 @@ static void put(struct arena *a, const char *tenant, const char *user, const cha
     secret_release((struct secret *)s.token);
 }
 
+static void put(struct arena *a, const char *tenant, const char *user, const char *label, const char *token,
+    struct str *id)
+{
+    put_at("github", a, tenant, user, label, token, id);
+}
+
 static enum err find(struct arena *a, const char *tenant, const char *user, const char *label, struct str *id)
 {
     struct vault_account acc;
-    enum err e = vault_account_find(bed_vault, str_of(tenant), str_of(user), STR("github"), str_of(label), a, &acc);
+    enum err e = bed_find(tenant, user, "github", label, a, &acc);
 
     if (!e) {
         *id = arena_str(a, acc.id);
@@ -199,13 +205,14 @@ static enum err find(struct arena *a, const char *tenant, const char *user, cons
 
 static void accounts_are_found_by_their_owner(void **state)
 {
-    struct str first, work, beta, id;
+    struct str other, first, work, beta, id;
     struct vault_account *list, one;
     struct arena a;
     size_t n;
 
     arena_init(&a, 64 * 1024);
     bed_open();
+    put_at("slack", &a, "acme", "ann", "", "t0", &other);       /* older, and of another provider */
     put(&a, "acme", "ann", "", "t1", &first);
     put(&a, "acme", "ann", "work", "t2", &work);
     put(&a, "beta", "ann", "", "t3", &beta);
@@ -216,6 +223,10 @@ static void accounts_are_found_by_their_owner(void **state)
         assert_true(str_eq(id, work));
         assert_int_equal(find(&a, "beta", "ann", "", &id), OK);
         assert_true(str_eq(id, beta));
+        assert_int_equal(bed_find("acme", "ann", "slack", "", &a, &one), OK);
+        assert_true(str_eq(one.id, other));
+        vault_account_release(&one);
+        assert_int_equal(bed_find("acme", "ann", "slack", "work", &a, &one), E_ACCOUNT_MISSING);
         assert_int_equal(find(&a, "acme", "ann", "home", &id), E_ACCOUNT_MISSING);
         assert_int_equal(find(&a, "acme", "bob", "", &id), E_ACCOUNT_MISSING);
         assert_int_equal(find(&a, "", "", "", &id), E_ACCOUNT_MISSING);
@@ -225,7 +236,7 @@ static void accounts_are_found_by_their_owner(void **state)
         vault_account_release(&one);
         assert_true(one.slot == NULL && one.id.len == 0);
         assert_int_equal(vault_accounts(bed_vault, STR("acme"), STR(""), &a, &list, &n), OK);
-        assert_int_equal(n, 2);
+        assert_int_equal(n, 3);
         assert_int_equal(vault_accounts(bed_vault, STR("acme"), STR("bob"), &a, &list, &n), OK);
         assert_int_equal(n, 0);
         bed_reopen();                   /* the same after a restart */

@@ -35,7 +35,7 @@ enum err await_intent(struct call *c, bool *ret_replay);
 /* record.c. Bytes that the intent needs for who asks and why, beside what every intent needs. */
 size_t call_record_room(const struct call *c);
 /* What every record says of a tool, and of the versions that calls are decided by: put together once per snapshot. */
-struct str call_recorded_tool(struct arena *a, const struct tool *t);
+struct tool_recorded call_recorded_tool(struct arena *a, const struct tool *t);
 struct str call_recorded_versions(struct arena *a, const struct registry *r);
 enum err await_record_intent(struct call *c);
 enum err await_record_outcome(struct call *c);

@@ -351,15 +351,24 @@ static struct str rec_kept(struct rec *r, struct arena *a)
     return str_n(p, p ? all.len : 0);
 }
 
-struct str call_recorded_tool(struct arena *a, const struct tool *t)
+struct tool_recorded call_recorded_tool(struct arena *a, const struct tool *t)
 {
     struct rec r = { BUF_INIT(JOURNAL_PAYLOAD_MAX) };
+    struct tool_recorded ret;
 
     rec_str(&r, KEY("tool"), t->name);
     rec_word(&r, KEY("tool_digest"), t->digest);
     rec_z(&r, KEY("provider"), t->provider->decl->name);
     rec_word(&r, KEY("effect"), effect_name(t->decl->effect));
-    return rec_kept(&r, a);
+    ret.members = rec_kept(&r, a);
+    rec_key(&r, KEY("resource"));
+    buf_add_c(&r.b, '"');
+    buf_add_json_part(&r.b, str_of(t->resource_type));
+    buf_add_z(&r.b, "::");
+    ret.resource = rec_kept(&r, a);
+    rec_z(&r, KEY("resource_type"), t->resource_type);
+    ret.resource_type = rec_kept(&r, a);
+    return ret;
 }
 
 struct str call_recorded_versions(struct arena *a, const struct registry *reg)
@@ -381,17 +390,12 @@ static void rec_what(struct rec *r, struct call *c)
         rec_str(r, KEY("tool"), c->tool_name.len > 256 ? str_n(c->tool_name.p, 256) : c->tool_name);
         return;
     }
-    rec_add(r, c->tool->recorded);
+    rec_add(r, c->tool->recorded.members);
     if (c->resource_type.len) {
-        struct str id = c->resource_id.len > 512 ? str_n(c->resource_id.p, 512) : c->resource_id;
-
-        rec_key(r, KEY("resource"));
+        rec_add(r, c->tool->recorded.resource);
+        buf_add_json_part(&r->b, c->resource_id.len > 512 ? str_n(c->resource_id.p, 512) : c->resource_id);
         buf_add_c(&r->b, '"');
-        buf_add_json_part(&r->b, c->resource_type);
-        buf_add_z(&r->b, "::");
-        buf_add_json_part(&r->b, id);
-        buf_add_c(&r->b, '"');
-        rec_str(r, KEY("resource_type"), c->resource_type);
+        rec_add(r, c->tool->recorded.resource_type);
     }
     rec_str(r, KEY("account"), c->account.label);
     rec_str(r, KEY("key"), c->key);

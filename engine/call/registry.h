@@ -85,6 +85,13 @@ struct provider_conf {
     metric_slot_t *answers;             /* M_EXCHANGES_TOTAL, by enum answer */
 };
 
+/* As text: record.c. */
+struct tool_recorded {
+    struct str members;                 /* that follow from the tool alone */
+    struct str resource;                /* before the id of the resource, and the member behind it */
+    struct str resource_type;
+};
+
 struct tool {
     const struct tool_decl *decl;
     const struct provider_conf *provider;
@@ -94,7 +101,7 @@ struct tool {
     struct schema *input, *output;                  /* compiled */
     bool mirrors;                                   /* "x-mcp-header" is somewhere in the input's schema */
     char digest[65];        /* SHA-256 over name, summary, schemas, effect: what approvals and policies mean */
-    struct str recorded;                /* its members in a record, as text: record.c */
+    struct tool_recorded recorded;      /* what records say of it */
     const struct field *resource_arg;   /* the argument that names the resource, or NULL */
     const char *resource_type;
     uint64_t resource_type_hash;        /* hash_bytes() of it */

@@ -223,7 +223,7 @@ char *buf_grow(struct buf *b, size_t n)
     if (cap < want)
         cap = want;
     /* One byte more than `cap`: vsnprintf() always writes a NUL. */
-    p = cap < SIZE_MAX ? realloc(b->p, cap + 1) : NULL;
+    p = cap == SIZE_MAX ? NULL : b->p ? realloc(b->p, cap + 1) : malloc(cap + 1);
     if (!p) {
         b->overflow = true;
         return NULL;

@@ -323,12 +323,6 @@ bool bytes_equal_ct(const void *a, const void *b, size_t n)
     return n == 0 || CRYPTO_memcmp(a, b, n) == 0;
 }
 
-void bytes_wipe(void *p, size_t n)
-{
-    if (n > 0)
-        explicit_bzero(p, n);
-}
-
 void crypto_random(void *p, size_t n)
 {
     uint8_t *to = p;

@@ -33,7 +33,13 @@ void ed25519_sign(const uint8_t secret[32], const uint8_t public_[32], const voi
 bool ed25519_verify(const uint8_t public_[32], const void *p, size_t n, const uint8_t sig[64]);
 
 bool bytes_equal_ct(const void *a, const void *b, size_t n);        /* constant time */
-void bytes_wipe(void *p, size_t n);                                 /* not optimised away */
+/* Not optimised away, since the compiler is told that the bytes are looked at. Inlined: most are a key's 32. */
+static inline void bytes_wipe(void *p, size_t n)
+{
+    if (n > 0)
+        memset(p, 0, n);
+    __asm__ volatile("" : : "r"(p) : "memory");
+}
 
 /* Fills with random bytes. The source is getrandom(2) unless the simulated world has replaced it. */
 void crypto_random(void *p, size_t n);

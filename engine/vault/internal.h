@@ -43,6 +43,7 @@ struct tenant_key {
     uint64_t hash;
     size_t tenant_len;
     pthread_mutex_t lock;
+    atomic_bool loaded;                 /* is there a master? To ask without the lock: in each call */
     struct secret *master;              /* NULL: not loaded, or shredded */
     struct secret *epoch;               /* derived from master and salt; what new bytes are sealed under */
     uint8_t salt[16];

@@ -113,22 +113,13 @@ static struct tenant_key *key_make(struct vault *v, struct str tenant)
     return k;
 }
 
-static bool key_loaded(struct tenant_key *k)
-{
-    bool loaded;
-
-    pthread_mutex_lock(&k->lock);
-    loaded = k->master != NULL;
-    pthread_mutex_unlock(&k->lock);
-    return loaded;
-}
-
 static void key_wipe(struct tenant_key *k)
 {
     pthread_mutex_lock(&k->lock);
     secret_release(k->master);
     secret_release(k->epoch);
     k->master = k->epoch = NULL;
+    k->loaded = false;
     pthread_mutex_unlock(&k->lock);
 }
 
@@ -189,6 +180,7 @@ static enum err open_key(struct vault *v, struct str tenant, struct str sealed, 
     pthread_mutex_lock(&k->lock);
     if (!k->master)
         k->master = secret_take(key, sizeof(key));
+    k->loaded = k->master != NULL;
     if (!k->master)
         e = err_set(info, E_OVERLOADED, "no protected memory for the key of tenant %.*s", STR_ARG(tenant));
     pthread_mutex_unlock(&k->lock);
@@ -203,7 +195,7 @@ enum err vault_tenant_load(struct vault *v, struct str tenant, struct errinfo *i
     struct str sealed;
     enum err e;
 
-    if (k && key_loaded(k))
+    if (k && k->loaded)
         return OK;
     if (!tenant_valid(tenant))
         return err_set(info, E_CONFIG, "not acceptable as a tenant: %.*s", STR_ARG(tenant));
@@ -220,7 +212,7 @@ struct tenant_key *vault_keys_loaded(struct vault *v, struct str tenant, uint64_
     struct tenant_key *k = key_find(v, tenant, tenant_hash);
 
     MAGIC_CHECK(v, VAULT_MAGIC);
-    return k && key_loaded(k) ? k : NULL;
+    return k && k->loaded ? k : NULL;
 }
 
 struct load_job {

@@ -196,10 +196,9 @@ static enum err lease_take(struct vault *v, struct vault_slot *s, struct vault_l
         e = unseal_secret(s->keys, &sealed, &secret);
         if (e)
             return e == E_TAMPERED || e == E_NOT_FOUND ? E_RECONNECT_NEEDED : e;
-        t = calloc(1, sizeof(*t));
+        t = malloc(sizeof(*t));
         ASSERT(t);
-        t->secret = secret;
-        t->generation = s->generation;
+        *t = (struct vault_token){ .secret = secret, .generation = s->generation };
         s->current = t;                 /* an older one lives on in its leases */
     }
     t->leases++;

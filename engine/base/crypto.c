@@ -55,8 +55,8 @@ void sha256_parts(const struct str *parts, size_t n_parts, uint8_t out[SHA256_LE
         if (parts[i].len > 0)
             ASSERT(SHA256_Update(&md, parts[i].p, parts[i].len));
     }
-    ASSERT(SHA256_Final(out, &md));
-    bytes_wipe(&md, sizeof(md));            /* the pads of an HMAC go through here */
+    ASSERT(SHA256_Final(out, &md));         /* it erases the last of the text */
+    bytes_wipe(md.h, sizeof(md.h));         /* of an HMAC they are secret */
 }
 
 void sha256(const void *p, size_t n, uint8_t out[SHA256_LEN])
@@ -213,7 +213,7 @@ void aead_seal(const uint8_t key[AEAD_KEY_LEN], struct str aad, const void *p, s
 {
     uint8_t *nonce = out, *text = out + AEAD_NONCE_LEN, *tag = text + n, none[1];
     OSSL_PARAM get_tag[] = {
-        OSSL_PARAM_construct_octet_string(OSSL_CIPHER_PARAM_AEAD_TAG, tag, AEAD_TAG_LEN), OSSL_PARAM_construct_end(),
+        OSSL_PARAM_octet_string(OSSL_CIPHER_PARAM_AEAD_TAG, tag, AEAD_TAG_LEN), OSSL_PARAM_END,
     };
     void *c = gcm_new();
     size_t len;
@@ -232,7 +232,7 @@ enum err aead_open(const uint8_t key[AEAD_KEY_LEN], struct str aad, const void *
     const uint8_t *nonce = p, *text;
     uint8_t tag[AEAD_TAG_LEN], none[1];
     OSSL_PARAM set_tag[] = {
-        OSSL_PARAM_construct_octet_string(OSSL_CIPHER_PARAM_AEAD_TAG, tag, AEAD_TAG_LEN), OSSL_PARAM_construct_end(),
+        OSSL_PARAM_octet_string(OSSL_CIPHER_PARAM_AEAD_TAG, tag, AEAD_TAG_LEN), OSSL_PARAM_END,
     };
     size_t text_len, len;
     bool opened;

@@ -141,7 +141,7 @@ uint8_t *frame_payload(uint8_t *at)
 
 static void frame_hash(const uint8_t *at, size_t size, const uint8_t link[HASH_LEN], uint8_t ret[HASH_LEN])
 {
-    uint8_t first[HASH_LEN + HASHED_TO - HASHED_FROM];
+    UNSET uint8_t first[HASH_LEN + HASHED_TO - HASHED_FROM];
     struct str parts[2] = { str_n(first, sizeof(first)), str_n(at + JOURNAL_FRAME_BYTES, size - JOURNAL_FRAME_BYTES) };
 
     memcpy(first, link, HASH_LEN);

@@ -26,7 +26,7 @@ void buf_add_percent(struct buf *b, struct str s)
 
     if (!to)
         return;
-    for (const char *p = s.p, *end = p + s.len; p < end; p++) {
+    for (const char *p = s.p, *end = s.len ? p + s.len : p; p < end; p++) {      /* nothing may be NULL */
         unsigned char c = (unsigned char)*p;
 
         if (is_unreserved[c]) {

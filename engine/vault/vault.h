@@ -167,9 +167,9 @@ struct vault_account {
 };
 
 /* The account of a caller's user with a provider: the one with that label, or with an empty label the oldest. Looks at
- * the user's accounts only, no store.
- * E_ACCOUNT_MISSING. On OK it is held, and its strings last until it is released; those that may change (external_id,
- * scopes) are what they were, copied into `a`. An account that is held can be disconnected all the same. */
+ * the user's accounts only, no store. E_ACCOUNT_MISSING. On OK it is held, and its strings last until it is released;
+ * those that may change (external_id, scopes) are what they were, copied into `a`. An account that is held can be
+ * disconnected all the same. */
 enum err vault_account_find(struct vault *v, const struct caller *who, struct str provider, struct str label,
     struct arena *a, struct vault_account *ret);
 enum err vault_account_get(struct vault *v, struct str tenant, struct str id, struct arena *a,

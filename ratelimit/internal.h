@@ -369,15 +369,16 @@ static inline struct rl_key *rl_index_find(struct rl *rl, const uint32_t *index,
     return NULL;
 }
 
+/* The same in the index from before, while a larger one is filled. */
+struct rl_key *rl_table_find_old(struct rl *rl, struct rl_stripe *s, struct rl_id id);
+
 /* The stripe's lock is held. NULL: not there. */
 static inline struct rl_key *rl_table_find(struct rl *rl, struct rl_id id)
 {
     struct rl_stripe *s = &rl->stripes[RL_STRIPE_OF(id)];
     struct rl_key *k = rl_index_find(rl, s->index, s->mask, id);
 
-    if (RL_UNLIKELY(!k) && s->old)
-        k = rl_index_find(rl, s->old, s->old_mask, id);
-    return k;
+    return RL_UNLIKELY(!k) && s->old ? rl_table_find_old(rl, s, id) : k;
 }
 
 /* The limit a key is under now. */

@@ -7,7 +7,8 @@
  * pages hold the region when it is large.
  *
  * An index that gets full is not copied at once: a larger one is begun, each insert carries MOVE places over, and what
- * is not found in the new one is looked for in the old one meanwhile.  So no insert is slow.
+ * is not found in the new one is looked for in the old one meanwhile.  So no insert is slow.  Looking in the old one
+ * carries over, too: a stripe that gets no more keys would have two for ever, and its keys none of the short ways.
  *
  * A key is idle when forgetting it changes no decision: bucket full, window over, nothing in flight, nobody waiting, no
  * pause, nothing learned.  When keys_max is reached a new key takes the place of an idle one: of its own stripe first,
@@ -22,7 +23,7 @@
 #include "internal.h"
 
 #define INDEX_MIN  16u      /* words: a line */
-#define MOVE       8u       /* places carried over by an insert: the new index is whole long before it is full */
+#define MOVE       8u       /* places carried over at a time: the new index is whole long before it is full */
 #define LOOK_HOME  128u     /* places looked at for an idle key in the key's own stripe ... */
 #define LOOK_OTHER 32u      /* ... and in each other one */
 #define PAUSES_MAX 32u      /* some hundreds of nanoseconds to 2 us */
@@ -210,6 +211,14 @@ static void carry_over(struct rl *rl, struct rl_stripe *s)
         free(s->old);
         s->old = NULL;
     }
+}
+
+struct rl_key *rl_table_find_old(struct rl *rl, struct rl_stripe *s, struct rl_id id)
+{
+    struct rl_key *k = rl_index_find(rl, s->old, s->old_mask, id);
+
+    carry_over(rl, s);
+    return k;
 }
 
 /* Room for one more. False: memory is out, and the index is too full to go on without. */

@@ -351,9 +351,10 @@ static void body_timeout(struct conn *c)
 static void timed_out(struct timer *t)
 {
     struct conn *c = CONTAINER_OF(t, struct conn, timer);
-    bool late = c->due <= loop_now();
+    bool late;
 
     MAGIC_CHECK(c, CONN_MAGIC);
+    late = c->due <= loop_now();
     if (late)
         c->due = NS_NEVER;
     timer_arm(c);

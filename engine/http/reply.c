@@ -135,16 +135,22 @@ static void send_buf(struct conn *c, struct buf *b)
 
 /* ---- replies ----------------------------------------------------------------------------------------------------- */
 
+/* Its answers have no body, whatever was asked. */
+static bool is_bodyless_status(int status)
+{
+    return status == 204 || status == 304;
+}
+
 static bool is_bodyless(const struct http_request *rq, int status)
 {
-    return status == 204 || status == 304 || str_is(rq->head.method, "HEAD");
+    return is_bodyless_status(status) || str_is(rq->head.method, "HEAD");
 }
 
 static void add_head(struct http_request *rq, struct buf *b, int status, const struct http_header *headers, unsigned n,
                      size_t body_len)
 {
     add_start(rq->conn, b, status, headers, n);
-    if (status != 204 && status != 304) {
+    if (!is_bodyless_status(status)) {
         buf_add_z(b, "Content-Length: ");
         buf_add_u64(b, body_len);
         buf_add_z(b, "\r\n");
@@ -237,7 +243,7 @@ enum err await_http_stream_begin(struct http_request *rq, int status, const stru
     struct buf b = BUF_INIT(1 << 20);
     enum err e = begin(rq, status, headers, n);
 
-    ASSERT(status != 204 && status != 304);
+    ASSERT(!is_bodyless_status(status));
     rq->streaming = rq->replied;        /* on E_CLOSED too: a handler may go on writing, into nothing */
     if (e)
         return e;

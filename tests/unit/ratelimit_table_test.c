@@ -122,7 +122,6 @@ static void test_every_key_is_found_again_however_many(void **state)
     rl_free(rl);
 }
 
-/* Ids made from a scope differ, whatever they are made of, but are under its lock; all keys may be one tenant's. */
 /* However many there are when the last one comes, keys that are used again soon go the short way, all but few: two may
  * look alike in the index. */
 static void test_keys_go_the_short_way_when_no_more_come(void **state)
@@ -155,6 +154,7 @@ static void test_keys_go_the_short_way_when_no_more_come(void **state)
     rl_free(rl);
 }
 
+/* Ids made from a scope differ, whatever they are made of, but are under its lock; all keys may be one tenant's. */
 static void test_composed_ids(void **state)
 {
     enum { N = 20000 };

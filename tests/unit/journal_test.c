@@ -67,7 +67,7 @@ static bool count(const struct journal_record *r, void *arg)
 
 /* ---- many tasks, few commits ----------------------------------------------------------------------------------- */
 
-enum { CALLS = 400, ROUNDS = 5 };
+enum { CALLS = 400, ROUNDS = 20 };
 
 static struct {
     struct journal_lane *lane;
@@ -109,11 +109,13 @@ static void many_calls(void *arg)
     journal_close(j);
 }
 
+/* In the smallest segments there is not room for all calls at once: how many go on together, and so share a commit, is
+ * then a matter of how soon the device has the next segment ready. */
 static void commits_are_shared(void **state)
 {
-    int64_t sizes[] = { 16 << 20, 256 << 10 };
+    int64_t sizes[] = { 16 << 20, 1 << 20, 256 << 10 };
 
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 3; i++) {
         unsigned n[JOURNAL_TYPE_END] = { 0 };
         int64_t commits = metric_sum(M_JOURNAL_COMMITS_TOTAL), records = metric_sum(M_JOURNAL_RECORDS_TOTAL);
         struct journal_report r;
@@ -124,7 +126,7 @@ static void commits_are_shared(void **state)
         commits = metric_sum(M_JOURNAL_COMMITS_TOTAL) - commits;
         records = metric_sum(M_JOURNAL_RECORDS_TOTAL) - records;
         assert_true(records >= 2 * CALLS * ROUNDS);
-        assert_true(commits * 10 < records);
+        assert_true(i == 2 || commits * 100 < records);
         assert_ok(journal_scan(dir, &all, count, n, &info));
         assert_int_equal(n[JOURNAL_INTENT], CALLS * ROUNDS);
         assert_int_equal(n[JOURNAL_OUTCOME], CALLS * ROUNDS);

@@ -10,6 +10,9 @@
  *   nothing is said that is not on record                          (P9: REPLY follows OUTCOME)
  *
  * A cancelled call is cleaned up by ordinary returns; OUTCOME and REPLY run under a shield.
+ *
+ * The calls of one turn of the loop take a step together (await_step): all are checked, then all decided, and so on.
+ * What a step needs is in the processor's caches then; what a whole call needs has no room there.
  */
 #include <stdarg.h>
 #include <stdio.h>
@@ -53,6 +56,14 @@ static void call_step(struct call *c, enum step next)
     c->since = loop_clock();
     if (ended != STEP_NONE)
         metric_observe_at(M_STEP_SECONDS, step_metric[ended], c->since - began);
+}
+
+/* The same, together with the other calls of this turn that come to it. Standing in line is no part of a step. */
+static void await_step(struct call *c, enum step next)
+{
+    call_step(c, next);
+    if (await_stage((unsigned)next))
+        c->since = loop_clock();
 }
 
 /* Labels are interned once; two workers doing it at the same time get the same slots. */
@@ -205,7 +216,10 @@ static enum err await_run(struct call *c)
                 : E_CALL_TOO_LARGE;
     if (e && e != E_CONNECTOR_FAULT && err_row(e)->outcome == OUTCOME_UNKNOWN && c->effects_sent > c->effects_done)
         e = await_reconcile(c, e);
-    return e ? e : at_once(c, call_check_result);
+    if (e)
+        return e;
+    await_stage(STAGE_RESULT);
+    return at_once(c, call_check_result);
 }
 
 /* What the journal and the client are told: an error's own outcome, unless more is known. */
@@ -263,11 +277,11 @@ static enum err await_tool_call(struct call *c)
         e = await_journal_turn(c->worker->lane, c->deadline);   /* before it has the memory that deciding takes */
     if (e)
         return e;
-    call_step(c, STEP_CHECK);
+    await_step(c, STEP_CHECK);
     e = at_once(c, call_check);
     if (e)
         return e;
-    call_step(c, STEP_DECIDE);
+    await_step(c, STEP_DECIDE);
     e = at_once(c, call_decide);
     if (e)
         return e;
@@ -275,15 +289,15 @@ static enum err await_tool_call(struct call *c)
     e = approve(c);
     if (e)
         return e;
-    call_step(c, STEP_ADMIT);
+    await_step(c, STEP_ADMIT);
     e = await_admit(c);
     if (e)
         return e;
-    call_step(c, STEP_INTENT);
+    await_step(c, STEP_INTENT);
     e = await_intent(c, &replay);
     if (e || replay)
         return e;
-    call_step(c, STEP_RUN);
+    await_step(c, STEP_RUN);
     return await_run(c);
 }
 
@@ -337,11 +351,11 @@ static enum err await_steps(struct call *c)
 {
     enum err e;
 
-    call_step(c, STEP_DECODE);
+    await_step(c, STEP_DECODE);
     e = at_once(c, c->front->decode);
     if (e)
         return e;
-    call_step(c, STEP_IDENTIFY);
+    await_step(c, STEP_IDENTIFY);
     e = c->front->await_identify(c);
     if (e)
         return e;
@@ -481,7 +495,7 @@ void await_call(struct worker *w, const struct call_front *front, void *front_da
     c->err = await_steps(c);
 
     task_shield(+1);
-    call_step(c, STEP_OUTCOME);
+    await_step(c, STEP_OUTCOME);
     await_outcome(c);
     count(c);
     call_unadmit(c);            /* a client that is slow to read keeps no place that another call could have */

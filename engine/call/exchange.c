@@ -369,6 +369,7 @@ static enum err await_attempt(struct attempt *a, enum answer *ret)
     bool held;
     enum err e;
 
+    await_stage(STAGE_LEAVE);
     e = await_leave(a, &lease, &permit, &held);
     if (!e)
         e = guard_enter(a, &pass);
@@ -376,6 +377,7 @@ static enum err await_attempt(struct attempt *a, enum answer *ret)
         struct heard h = { a, &lease, &pass, loop_now(), held ? permit.granted_at : 0, ANSWER_UNKNOWN };
 
         await_send(a, &lease);
+        await_stage(STAGE_HEAR);
         task_deep(hear, &h);
         *ret = h.answer;
     }

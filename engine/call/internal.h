@@ -10,6 +10,10 @@
 
 enum { CALL_MAGIC = 0x63616c6c };
 
+/* Where the calls of a turn go on together (loop/task.h): steps, by their numbers, and within RUN. */
+enum { STAGE_LEAVE = STEP_COUNT, STAGE_HEAR, STAGE_RESULT };
+_Static_assert((int)STAGE_RESULT < (int)STAGE_LAST, "the loop has too few stages");
+
 /* ratelimit.h's bounds */
 #define LIMIT_WINDOW_MS_MAX   (400LL * 24 * 3600 * 1000)
 #define LIMIT_AMOUNT_MAX      (1LL << 40)

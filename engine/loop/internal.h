@@ -79,7 +79,9 @@ struct loop {
     struct context main;
     struct task *running;
     bool deep;                      /* it runs on this stack: task_deep() */
-    struct task_queue runnable, last;       /* `last`: when all that are runnable have had their turn */
+    struct task_queue runnable, stage[TASK_STAGES];
+    uint32_t staged;                /* one bit per stage that somebody stands at */
+    struct task *rest;              /* of what was runnable when this turn of them began: later cohorts */
     struct task *free_tasks;
     struct stack_slab *slabs;
     unsigned tasks;
@@ -101,7 +103,8 @@ ns_t wheel_next(const struct wheel *w);         /* when to look again; NS_NEVER 
 bool mail_pending(struct loop *l);
 void mail_deliver(struct loop *l);
 /* task.c */
-void tasks_run(struct loop *l);        /* runs what is runnable now; what becomes runnable meanwhile waits a turn */
+/* Runs what is runnable now, and whoever comes to a stage meanwhile; what becomes runnable waits a turn. */
+void tasks_run(struct loop *l);
 void tasks_release(struct loop *l);
 
 #endif

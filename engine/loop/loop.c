@@ -77,7 +77,8 @@ enum err loop_create(const struct loop_options *opt, struct loop **ret, struct e
     if (!l->opt.stack_size)
         l->opt.stack_size = TASK_STACK_DEFAULT;
     l->runnable.last = &l->runnable.first;
-    l->last.last = &l->last.first;
+    for (unsigned i = 0; i < TASK_STAGES; i++)
+        l->stage[i].last = &l->stage[i].first;
     e = world->ring_open(l->opt.ring_entries, &l->ring, info);
     if (e) {
         free(l);

@@ -39,6 +39,7 @@
 
 enum {
     STACKS_PER_SLAB = 64,
+    COHORT = 32,        /* tasks go through the stages together: what they touch should fit the second level's cache */
     GUARD = 4096,
     /* sanitizers put red zones around every local: the same code needs several times the stack */
 #if defined(WITH_ASAN) || defined(WITH_TSAN)
@@ -232,12 +233,10 @@ static void task_end(struct loop *l, struct task *t)
 #endif
 }
 
-static void queue_run(struct loop *l, struct task_queue *q)
+static void list_run(struct loop *l, struct task *t)
 {
-    struct task *t = q->first, *next;
+    struct task *next;
 
-    q->first = NULL;
-    q->last = &q->first;
     for (; t; t = next) {
         next = t->next;
         ASSERT(t->state == TASK_RUNNABLE);
@@ -250,13 +249,50 @@ static void queue_run(struct loop *l, struct task_queue *q)
     }
 }
 
+/* All that stood in the queue; it is empty then. */
+static struct task *queue_take(struct task_queue *q)
+{
+    struct task *t = q->first;
+
+    q->first = NULL;
+    q->last = &q->first;
+    return t;
+}
+
+/* The first of the rest, as many as go through the stages together. */
+static struct task *cohort_take(struct loop *l)
+{
+    struct task *first = l->rest, *t = first;
+
+    for (unsigned n = 1; n < COHORT && t->next; n++)
+        t = t->next;
+    l->rest = t->next;
+    t->next = NULL;
+    return first;
+}
+
+/* Until nobody stands at any of these stages; the lowest first, for who comes there last may go back. */
+static void stages_run(struct loop *l, uint32_t these)
+{
+    while (l->staged & these) {
+        unsigned lowest = (unsigned)__builtin_ctz(l->staged & these);
+
+        l->staged &= ~(1u << lowest);
+        list_run(l, queue_take(&l->stage[lowest]));
+    }
+}
+
 void tasks_run(struct loop *l)
 {
 #ifdef WITH_TSAN
     l->main.fiber = __tsan_get_current_fiber();
 #endif
-    queue_run(l, &l->runnable);
-    queue_run(l, &l->last);
+    l->rest = queue_take(&l->runnable);
+    while (l->rest) {
+        list_run(l, cohort_take(l));
+        stages_run(l, ~(1u << STAGE_LAST));
+    }
+    stages_run(l, ~0u);
 }
 
 struct task *task_self(void)
@@ -440,13 +476,32 @@ void await_turn(void)
     switch_to(&t->ctx, &t->loop->main, false);
 }
 
-void await_last(void)
+/* t->next: who stands behind it in the list that is being run. */
+static bool is_alone(const struct loop *l, const struct task *t, unsigned stage)
+{
+    uint32_t up_to = (uint32_t)((UINT64_C(2) << stage) - 1);
+
+    return !t->next && !(l->staged & up_to) && !(stage == STAGE_LAST && l->rest);
+}
+
+bool await_stage(unsigned stage)
 {
     struct task *t = task_self();
+    struct loop *l;
 
-    ASSERT(t != NULL && !t->loop->deep);
-    enqueue(&t->loop->last, t);
-    switch_to(&t->ctx, &t->loop->main, false);
+    ASSERT(t != NULL && stage < TASK_STAGES && !t->loop->deep);
+    l = t->loop;
+    if (is_alone(l, t, stage))
+        return false;
+    l->staged |= 1u << stage;
+    enqueue(&l->stage[stage], t);
+    switch_to(&t->ctx, &l->main, false);
+    return true;
+}
+
+void await_last(void)
+{
+    await_stage(STAGE_LAST);
 }
 
 /* For what has to be seen to its end whatever happens to the task. */

@@ -53,8 +53,21 @@ void wake_fire(struct wake *w);
 enum err await_sleep(ns_t until);
 /* Lets the other runnable tasks go first. */
 void await_turn(void);
-/* The same within this turn: what wakes another process (a send, say) is done by all tasks of a turn one after another,
- * so that the other is woken once and finds more to do, instead of going back to sleep each time. */
+
+/*
+ * Stages put the tasks of one turn in order. Whoever comes to one goes on, still in this turn, when nobody has
+ * anything left to do before it: runnable tasks first (of many a few dozen; the others follow them through all stages
+ * but the last), then the lowest stage that somebody stands at, all who stand there one after another. Who is the
+ * only one goes on at once. A long way that many tasks have to go (a call's life) is gone in stages: the code and the
+ * tables of each are fetched into the processor's caches once for all who are there, instead of being pushed out by
+ * the rest of the way and fetched again for each.
+ */
+enum { TASK_STAGES = 32, STAGE_LAST = TASK_STAGES - 1 };
+
+/* True if others went first. What each stage is for is agreed on by those who use it; STAGE_LAST is await_last()'s. */
+bool await_stage(unsigned stage);
+/* What wakes another process (a send, say) is done by all tasks of a turn one after another, so that the other is
+ * woken once and finds more to do, instead of going back to sleep each time. */
 void await_last(void);
 
 /* Submits op (done is set here), waits; *ret_res is its result. On deadline or cancellation the operation is cancelled

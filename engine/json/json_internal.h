@@ -20,6 +20,7 @@ enum {
     F_CHILD     = 1,            /* has a parent: may not be linked anywhere else */
     F_PLAIN     = 2,            /* a string valid in UTF-8 that needs no escape: written by one copy */
     F_KEY_PLAIN = 4,            /* the same of the key */
+    F_ALIKE     = 8,            /* the parser's, while an object is open: two of its keys may be the same */
 };
 
 /* Up to here pairs are compared one by one; past it a table or a sort is used, so that no object costs its square. */
@@ -125,11 +126,11 @@ static inline uint64_t word_special(uint64_t x)
 /* A bit for each of the 16 bytes that is special. */
 static inline unsigned special_among(__m128i v)
 {
-    __m128i quote = _mm_cmpeq_epi8(v, _mm_set1_epi8('"')), slash = _mm_cmpeq_epi8(v, _mm_set1_epi8('\\'));
-    /* the comparison is signed, so "from space on" leaves out everything from 0x80 */
-    __m128i text = _mm_cmpgt_epi8(v, _mm_set1_epi8(0x1f));
+    /* With its second bit turned over a control is still one, the quote is the 0x20 behind them, and nothing else is:
+     * one comparison leaves out all of these. It is signed, so that it leaves out everything from 0x80, too. */
+    __m128i text = _mm_cmpgt_epi8(_mm_xor_si128(v, _mm_set1_epi8(2)), _mm_set1_epi8(0x20));
 
-    return (unsigned)_mm_movemask_epi8(_mm_andnot_si128(_mm_or_si128(quote, slash), text)) ^ 0xffff;
+    return (unsigned)_mm_movemask_epi8(_mm_andnot_si128(_mm_cmpeq_epi8(v, _mm_set1_epi8('\\')), text)) ^ 0xffff;
 }
 
 static inline unsigned special_at(const char *p)

@@ -31,7 +31,7 @@ struct parser {
     uint32_t block, nodes_left;
     bool nul_keys;
     uint32_t depth, depth_max;
-    struct json outermost;              /* no node: the root is its only child */
+    struct json outermost;              /* no node, of no type: the root is its only child */
     struct str text;                    /* a string that string_slow() read, and whether it is the text itself */
     bool plain;
     const struct json **table;          /* scratch of keys_differ() */
@@ -40,8 +40,10 @@ struct parser {
     const char *message, *at;
 };
 
-/* Every parse function answers where to go on, or NULL when this has been called. */
-static const char *fail_with(struct parser *ps, enum err e, const char *at, const char *message)
+/* Every parse function answers where to go on, or NULL when this has been called. Cold: what leads here is compiled
+ * apart, so that the loop is one piece. */
+static NOINLINE __attribute__((cold)) const char *fail_with(struct parser *ps, enum err e, const char *at,
+    const char *message)
 {
     ps->e = e;
     ps->at = at;
@@ -49,7 +51,7 @@ static const char *fail_with(struct parser *ps, enum err e, const char *at, cons
     return NULL;
 }
 
-static const char *fail(struct parser *ps, const char *at, const char *message)
+static NOINLINE __attribute__((cold)) const char *fail(struct parser *ps, const char *at, const char *message)
 {
     return fail_with(ps, E_JSON_MALFORMED, at, message);
 }
@@ -61,15 +63,28 @@ static NOINLINE const char *skip_space(const char *p, const char *end)
     return p;
 }
 
-/* Compact text has no space between tokens: one comparison then. */
+/* Compact text has no space between tokens: one comparison then, none where what is expected is looked for first. */
 static inline const char *space(const char *p, const char *end)
 {
     return p < end && (unsigned char)*p <= ' ' ? skip_space(p, end) : p;
 }
 
+/* Where the next child of the innermost open container goes. */
+struct place {
+    struct json *top;                   /* that container */
+    struct json **next;                 /* its `first`, or its last child's `next` */
+    uint64_t marks;                     /* of its keys */
+};
+
+/* False: all containers are closed, or none has been opened yet. */
+static inline bool is_open(const struct place *at)
+{
+    return at->top->type != JSON_NONE;
+}
+
 /* --- nodes -------------------------------------------------------------------------------------------------- */
 
-static bool node_block(struct parser *ps, const char *at)
+static NOINLINE bool node_block(struct parser *ps, const char *at)
 {
     uint32_t n = ps->block < ps->nodes_left ? ps->block : ps->nodes_left;
 
@@ -368,7 +383,8 @@ static double nearest(const struct mantissa *m, struct str raw, bool negative)
 }
 
 /* The rest of a number that is not a plain integer of 64 bits; p stands behind its integer part. */
-static const char *number_slow(struct parser *ps, const char *from, const char *p, struct mantissa *m, struct json *j)
+static NOINLINE const char *number_slow(struct parser *ps, const char *from, const char *p, struct mantissa *m,
+    struct json *j)
 {
     const char *point;
     bool negative = *from == '-';
@@ -425,7 +441,7 @@ static inline bool same_key(const struct json *a, const struct json *b)
     return a->key_len == b->key_len && same_bytes(a->key, b->key, a->key_len);
 }
 
-/* A cheap mark of 63: keys with different marks differ, and the keys of most objects all do. */
+/* A cheap mark of 64: keys with different marks differ, and the keys of most objects all do. */
 static inline unsigned key_mark(struct str key)
 {
     const unsigned char *k = (const unsigned char *)key.p;
@@ -435,16 +451,7 @@ static inline unsigned key_mark(struct str key)
         memcpy(&h, k + n - 4, 4);
     else if (n > 0)
         h = (uint32_t)k[0] << 16 | (uint32_t)k[n / 2] << 8 | k[n - 1];
-    h = (h + n) * 0x9e3779b1u;
-    return (unsigned)((uint64_t)h * 63 >> 32);
-}
-
-/* Beside the marks of an object's keys: one of them came twice. */
-#define MARKED_TWICE ((uint64_t)1 << 63)
-
-static inline uint64_t marks_with(uint64_t marks, unsigned mark)
-{
-    return marks | (marks >> mark & 1 ? MARKED_TWICE : (uint64_t)1 << mark);
+    return ((h + n) * 0x9e3779b1u) >> 26;
 }
 
 static const struct json *duplicate_small(const struct json *obj)
@@ -490,11 +497,12 @@ static const struct json *duplicate_large(struct parser *ps, const struct json *
     return NULL;
 }
 
-/* Of an object of which this is not known already. */
-static NOINLINE bool keys_differ(struct parser *ps, const struct json *obj, const char *at)
+/* Of an object in which two keys have one mark. */
+static NOINLINE bool keys_differ(struct parser *ps, struct json *obj, const char *at)
 {
     const struct json *twin;
 
+    obj->flags &= (uint8_t)~F_ALIKE;
     if (obj->len <= OBJECT_SMALL) {
         twin = duplicate_small(obj);
     } else {
@@ -511,15 +519,20 @@ static NOINLINE bool keys_differ(struct parser *ps, const struct json *obj, cons
     return false;
 }
 
-/* "key" and colon of a member; p stands on the quote, the answer on the value. */
-static inline const char *key(struct parser *ps, const char *p, struct json *j, uint64_t *marks)
+/* "key" and colon of a member; p stands before it, the answer before its value. */
+static inline const char *key(struct parser *ps, const char *p, struct json *j, struct place *at)
 {
-    const char *from = p;
+    const char *from;
     struct str s;
+    uint64_t mark;
     bool plain;
 
-    if (p == ps->end || *p != '"')
-        return fail(ps, p, p == ps->end ? "the object does not end" : "a key in quotes is expected");
+    if (p == ps->end || *p != '"') {
+        p = space(p, ps->end);
+        if (p == ps->end || *p != '"')
+            return fail(ps, p, p == ps->end ? "the object does not end" : "a key in quotes is expected");
+    }
+    from = p;
     p = string(ps, p + 1, &s, &plain);
     if (!p)
         return NULL;
@@ -527,7 +540,10 @@ static inline const char *key(struct parser *ps, const char *p, struct json *j, 
         return fail_with(ps, E_CALL_TOO_LARGE, from, "the key is too long");
     if (!plain && !ps->nul_keys && memchr(s.p, 0, s.len))
         return fail(ps, from, "U+0000 in a key");
-    *marks = marks_with(*marks, key_mark(s));
+    mark = (uint64_t)1 << key_mark(s);
+    if (at->marks & mark)
+        at->top->flags |= F_ALIKE;
+    at->marks |= mark;
     j->key = s.p;
     j->key_len = (uint16_t)s.len;
     j->flags = (uint8_t)(F_CHILD | plain * F_KEY_PLAIN);
@@ -536,7 +552,7 @@ static inline const char *key(struct parser *ps, const char *p, struct json *j, 
         if (p == ps->end || *p != ':')
             return fail(ps, p, "a colon is expected");
     }
-    return space(p + 1, ps->end);
+    return p + 1;
 }
 
 /* --- values ------------------------------------------------------------------------------------------------- */
@@ -587,13 +603,6 @@ static inline const char *scalar(struct parser *ps, const char *p, struct json *
 
 /* --- containers --------------------------------------------------------------------------------------------- */
 
-/* Where the next child of the innermost open container goes. */
-struct place {
-    struct json *top;                   /* that container */
-    struct json **next;                 /* its `first`, or its last child's `next` */
-    uint64_t marks;                     /* of its keys */
-};
-
 /* An empty container, and p behind its bracket. */
 static inline const char *container(struct parser *ps, const char *p, struct json *j)
 {
@@ -627,7 +636,7 @@ static inline bool close_container(struct parser *ps, struct place *at, const ch
 
     *at->next = NULL;
     j->v.last = CONTAINER_OF(at->next, struct json, next);      /* there is a child */
-    if (at->marks & MARKED_TWICE && !keys_differ(ps, j, p))
+    if (j->flags & F_ALIKE && !keys_differ(ps, j, p))
         return false;
     ps->depth--;
     *at = (struct place){ .top = parent, .next = &j->next, .marks = marks };
@@ -644,16 +653,16 @@ static NOINLINE const char *fail_after(struct parser *ps, const struct json *con
     return fail(ps, p, object ? "a comma or } is expected" : "a comma or ] is expected");
 }
 
-/* p stands behind a value: closes what closes, and answers where the next value (or key) starts, or `end` when all is
- * closed. */
+/* p stands behind a value: closes what closes, and answers where to look for the next value (or key), or `end` when all
+ * is closed. */
 static inline const char *after_value(struct parser *ps, const char *p, struct place *at)
 {
-    while (at->top != &ps->outermost) {
+    while (is_open(at)) {
         if (p < ps->end && *p == ',')
-            return space(p + 1, ps->end);
+            return p + 1;
         p = space(p, ps->end);
         if (p < ps->end && *p == ',')
-            return space(p + 1, ps->end);
+            return p + 1;
         if (p == ps->end || *p != closing(at->top))
             return fail_after(ps, at->top, p);
         if (!close_container(ps, at, p))
@@ -669,7 +678,6 @@ static const char *document(struct parser *ps, const char *p)
 {
     struct place at = { .top = &ps->outermost, .next = &ps->outermost.u.first };
 
-    p = space(p, ps->end);
     for (;;) {
         struct json *j;
 
@@ -680,16 +688,19 @@ static const char *document(struct parser *ps, const char *p)
         at.next = &j->next;
         at.top->len++;
         if (at.top->type == JSON_OBJECT) {
-            p = key(ps, p, j, &at.marks);
+            p = key(ps, p, j, &at);
             if (!p)
                 return NULL;
         } else {
             j->key = NULL;
             j->key_len = 0;
-            j->flags = at.top == &ps->outermost ? 0 : F_CHILD;
+            j->flags = is_open(&at) ? F_CHILD : 0;
         }
-        if (p == ps->end)
-            return fail(ps, p, "a value is expected");
+        if (p == ps->end || *p != '"') {        /* most are strings, and nothing stands before them */
+            p = space(p, ps->end);
+            if (p == ps->end)
+                return fail(ps, p, "a value is expected");
+        }
         if (*p == '"') {
             p = string_value(ps, p, j);
         } else if (*p == '{' || *p == '[') {
@@ -704,18 +715,18 @@ static const char *document(struct parser *ps, const char *p)
         } else {
             p = scalar(ps, p, j);
         }
-        if (p && p < ps->end && *p == ',' && at.top != &ps->outermost) {        /* as after most */
-            p = space(p + 1, ps->end);
+        if (p && p < ps->end && *p == ',' && is_open(&at)) {        /* as after most */
+            p++;
             continue;
         }
         if (p)
             p = after_value(ps, p, &at);
-        if (!p || at.top == &ps->outermost)
+        if (!p || !is_open(&at))
             return p;
     }
 }
 
-static void place(const struct parser *ps, struct json_error *where)
+static NOINLINE __attribute__((cold)) void place(const struct parser *ps, struct json_error *where)
 {
     const char *line = ps->start;
 
@@ -735,7 +746,7 @@ enum err json_parse(struct arena *a, struct str text, const struct json_limits *
     const char *start = text.p ? text.p : "";
     struct parser ps = { .start = start, .end = start + text.len,
         .step_last = text.len >= STEP ? start + text.len - STEP : NULL, .a = a, .depth_max = JSON_DEPTH_DEFAULT,
-        .nodes_left = JSON_NODES_DEFAULT, .outermost = { .type = JSON_ARRAY }, .e = E_INTERNAL, .at = start };
+        .nodes_left = JSON_NODES_DEFAULT, .outermost = { .type = JSON_NONE }, .e = E_INTERNAL, .at = start };
 
     if (limits && limits->depth_max)
         ps.depth_max = limits->depth_max < JSON_DEPTH_MAX ? limits->depth_max : JSON_DEPTH_MAX;
@@ -751,7 +762,8 @@ enum err json_parse(struct arena *a, struct str text, const struct json_limits *
         fail(&ps, start, "a byte order mark is not allowed");
     else if (document(&ps, start))
         ps.e = OK;
-    free(ps.table);
+    if (ps.table)               /* hardly ever: not even a call */
+        free(ps.table);
     if (ps.e == OK) {
         ASSERT(ps.outermost.len == 1 && ps.depth == 0);
         *ret = ps.outermost.u.first;

@@ -432,24 +432,26 @@ struct json *json_del(struct json *obj, const char *key)
 
 struct picked {
     struct json absent;         /* the member where nothing is found */
-    const struct str *steps;    /* of the path: one at least */
+    struct str first;           /* name of the path */
+    const struct str *steps;    /* that follow it */
     size_t n_steps;
 };
 
 struct json_picks {
     size_t n;
-    struct picked each[];       /* and behind the last the steps of all */
+    struct picked each[];       /* and behind the last the further steps of all */
 };
 
-/* member(), but from `at` on first: members mostly come in the order in which they are picked. */
-static inline struct json *member_from(const struct json *obj, struct json *at, struct str key)
+/* member() of an object whose members are `first` and what follows, but from `at` on first: they mostly come in the
+ * order in which they are picked. */
+static inline struct json *member_from(struct json *first, struct json *at, struct str key)
 {
     struct json *m;
 
     for (m = at; m; m = m->next)
         if (m->key_len == key.len && same_bytes(m->key, key.p, key.len))
             return m;
-    for (m = json_first(obj); m != at; m = m->next)
+    for (m = first; m != at; m = m->next)
         if (m->key_len == key.len && same_bytes(m->key, key.p, key.len))
             return m;
     return NULL;
@@ -470,17 +472,17 @@ static NOINLINE void pick_int(struct arena *a, struct json *m, const struct json
     m->len = number->len;
 }
 
-/* The value that is meant, in a node that is to be a member. `*at`: the member of `from` behind the last one picked. */
-static inline void pick(struct arena *a, struct json *m, const struct json *from, struct json **at,
-    const struct picked *p)
+/* The value that is meant, in a node that is to be a member. `first`: of what it is picked from; `*at`: the one behind
+ * the last one picked. */
+static inline void pick(struct arena *a, struct json *m, struct json *first, struct json **at, const struct picked *p)
 {
-    struct json *j = json_is(from, JSON_OBJECT) ? member_from(from, *at, p->steps[0]) : NULL;
+    struct json *j = member_from(first, *at, p->first);
 
     *m = p->absent;
     if (!j)
         return;
     *at = j->next;
-    for (size_t i = 1; i < p->n_steps; i++)
+    for (size_t i = 0; i < p->n_steps; i++)
         j = json_is(j, JSON_OBJECT) ? member(j, p->steps[i]) : NULL;
     if (m->type == JSON_INT) {
         pick_int(a, m, j);
@@ -495,23 +497,25 @@ static inline void pick(struct arena *a, struct json *m, const struct json *from
 static struct json *pick_one(struct arena *a, const struct json *from, const struct json_picks *picks)
 {
     size_t n = picks->n;
-    struct json *one = arena_alloc(a, (n + 1) * sizeof(*one)), *m = one, *at = json_first(from);
+    struct json *one = arena_alloc(a, (n + 1) * sizeof(*one)), *m = one;
+    struct json *first = json_is(from, JSON_OBJECT) ? json_first(from) : NULL, *at = first;
 
     if (!one)
         return NULL;
     *one = (struct json){ .type = JSON_OBJECT, .len = (uint32_t)n, .u.first = n ? one + 1 : NULL, .v.last = one + n };
     for (size_t i = 0; i < n; i++) {
         m++;
-        pick(a, m, from, &at, &picks->each[i]);
+        pick(a, m, first, &at, &picks->each[i]);
         m->next = m + 1;
     }
     m->next = NULL;
     return one;
 }
 
+/* Behind the first. */
 static size_t path_steps(const char *path)
 {
-    size_t n = 1;
+    size_t n = 0;
 
     for (; *path; path++)
         n += *path == '.';
@@ -554,10 +558,15 @@ struct json_picks *json_picks_new(const struct json_pick *v, size_t n)
     picks->n = n;
     step = (struct str *)(picks->each + n);
     for (size_t i = 0; i < n; i++) {
-        picks->each[i] = (struct picked){ absent_of(&v[i]), step, path_steps(v[i].path) };
-        for (rest = str_of(v[i].path); str_cut(rest, '.', step, &rest);)
-            step++;
-        *step++ = rest;
+        struct picked *p = &picks->each[i];
+        bool more;
+
+        *p = (struct picked){ .absent = absent_of(&v[i]), .first = str_of(v[i].path), .steps = step };
+        for (more = str_cut(p->first, '.', &p->first, &rest); more; p->n_steps++, step++) {
+            more = str_cut(rest, '.', step, &rest);
+            if (!more)
+                *step = rest;
+        }
     }
     return picks;
 }

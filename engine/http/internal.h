@@ -55,56 +55,65 @@ enum phase {
     CLOSED,         /* on its way to being freed */
 };
 
+/* Of ten thousand connections none is in the processor's cache when something happens on it: what one event touches
+ * stands together, by its lines of 64 bytes. */
 struct conn {
     uint32_t magic;
     enum phase phase;
     struct http_server *srv;
     int fd;
-    struct op recv, send, close;
-    struct timer timer;                 /* no later than the first of the two */
-    ns_t due, send_due;                 /* the phase's deadline, and that of what is being sent; NS_NEVER: none */
-    TAILQ_ENTRY(conn) link;
-    struct conn_list *list;             /* which one it is on */
-
-    struct buf in;                      /* incomplete heads and pipelined requests; no memory while idle */
-    size_t in_seen;                     /* how much of it was parsed in vain */
-    struct buf sending, pending;        /* in flight (from sent on), and next */
-    size_t sent;
+    unsigned requests;
     bool eof;                           /* the peer sends no more */
     bool paused;                        /* not receiving, to bound `in` */
     bool closing;                       /* no further request */
-    ns_t rest;                          /* HANDLING is not over before that */
     bool flushed_fin;                   /* LINGER: our side is shut down */
-    unsigned requests;
+    struct http_request *rq;            /* from its head on, until its handler returned */
+    struct tls_conn *tls;               /* NULL: plain */
+    size_t sent;                        /* of `sending` */
+    ns_t rest;                          /* HANDLING is not over before that */
+
+    struct buf sending, pending;        /* in flight (from sent on), and next */
+    ns_t due, send_due;                 /* the phase's deadline, and that of what is being sent; NS_NEVER: none */
+    size_t in_seen;                     /* how much of `in` was parsed in vain */
+    TAILQ_ENTRY(conn) link;
+    struct conn_list *list;             /* which one it is on */
+
+    struct op send, recv;
+
+    struct buf in;                      /* incomplete heads and pipelined requests; no memory while idle */
     ns_t started;                       /* first byte of the request being read */
     wall_ms_t started_wall;
     ns_t window_end;                    /* BODY: the minimum rate is checked then */
-    size_t window_bytes;
 
-    struct http_request *rq;            /* from its head on, until its handler returned */
-    struct tls_conn *tls;               /* NULL: plain */
+    struct timer timer;                 /* no later than the first of due and send_due */
+    size_t window_bytes;
+    struct op close;
     char peer[PEER_MAX];
 };
 
 struct http_request {
+    /* what a reply looks at, on one line with what its end does */
     uint32_t magic;
-    struct conn *conn;
-    struct task_ref task;
-    struct http_body framing;
-    struct http_chunked chunked;
-    struct buf body;
-    struct str together;                /* instead: a body that came with the head, behind head_bytes; else p is NULL */
-    size_t counted;                     /* of `body`, in srv->bodies */
-    ns_t arrived;
-    wall_ms_t arrived_wall;
     bool keep;                          /* what the client asked for */
+    bool old;                           /* HTTP/1.0 */
+    bool is_head;                       /* of the method HEAD */
     bool gone, cancel_on_gone;
     bool replied, streaming, chunks, headless;  /* headless: HEAD, or a status without body */
     bool waiting;                       /* its task waits on `room` */
-    struct wake room;
+    struct conn *conn;
+    size_t counted;                     /* of `body`, in srv->bodies */
     struct timer cancel;
-    size_t head_len;
+
+    struct buf body;
+    struct str together;                /* instead: a body that came with the head, behind head_bytes; else p is NULL */
     char *head_bytes;                   /* behind the last header */
+    size_t head_len;
+    ns_t arrived;
+    wall_ms_t arrived_wall;
+    struct task_ref task;
+    struct wake room;
+    struct http_body framing;
+    struct http_chunked chunked;
     /* views into head_bytes. Last: only the headers there are have memory, not the 2 KB of all there could be */
     struct http_head head;
 };

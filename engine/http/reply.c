@@ -104,7 +104,7 @@ static void add_end(struct http_request *rq, struct buf *b)
         c->closing = true;
     if (c->closing)
         buf_add_z(b, "Connection: close\r\n");
-    else if (rq->head.minor == 0)
+    else if (rq->old)
         buf_add_z(b, "Connection: keep-alive\r\n");
     buf_add_z(b, "\r\n");
 }
@@ -143,7 +143,7 @@ static bool is_bodyless_status(int status)
 
 static bool is_bodyless(const struct http_request *rq, int status)
 {
-    return is_bodyless_status(status) || str_is(rq->head.method, "HEAD");
+    return is_bodyless_status(status) || rq->is_head;
 }
 
 static void add_head(struct http_request *rq, struct buf *b, int status, const struct http_header *headers, unsigned n,
@@ -247,8 +247,8 @@ enum err await_http_stream_begin(struct http_request *rq, int status, const stru
     rq->streaming = rq->replied;        /* on E_CLOSED too: a handler may go on writing, into nothing */
     if (e)
         return e;
-    rq->headless = str_is(rq->head.method, "HEAD");
-    rq->chunks = rq->head.minor == 1;
+    rq->headless = rq->is_head;
+    rq->chunks = !rq->old;
     add_start(c, &b, status, headers, n);
     if (rq->chunks)
         buf_add_z(&b, "Transfer-Encoding: chunked\r\n");

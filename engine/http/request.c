@@ -33,6 +33,8 @@ struct http_request *request_new(struct conn *c, const struct http_head *head, s
     rq->arrived = c->started;
     rq->arrived_wall = c->started_wall;
     rq->keep = http_head_keeps(head);
+    rq->old = head->minor == 0;
+    rq->is_head = str_is(head->method, "HEAD");
     rq->body = BUF_INIT(c->srv->opt.body_max);
     http_chunked_init(&rq->chunked);
     rq->head_len = bytes.len - body;

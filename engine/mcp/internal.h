@@ -121,6 +121,7 @@ struct wire {
     struct http_request *rq;
     struct worker *worker;
     bool json_ok, sse_ok;               /* what the client accepts */
+    bool of_page;                       /* there is one Origin: a browser asks */
     bool begun;                         /* the stream has */
     const struct http_header *opening;  /* more fields of its head */
     unsigned n_opening;

@@ -31,13 +31,14 @@ static bool has_completions(const struct registry *r)
 
 enum { BOTH = IN_LEGACY | IN_MODERN };
 
+/* The most frequent first. */
 static const struct method methods[] = {
+    { STR("tools/call"),            BOTH | ASKS,            "name", NULL,               has_tools },
     { STR("server/discover"),       IN_MODERN | CACHEABLE,  NULL,   answer_discover,    NULL },
     { STR("initialize"),            IN_LEGACY,              NULL,   answer_initialize,  NULL },
     { STR("ping"),                  IN_LEGACY | BARE,       NULL,   answer_empty,       NULL },
     { STR("logging/setLevel"),      IN_LEGACY | BARE,       NULL,   answer_set_level,   NULL },
     { STR("tools/list"),            BOTH | CACHEABLE,       NULL,   answer_tools,       has_tools },
-    { STR("tools/call"),            BOTH | ASKS,            "name", NULL,               has_tools },
     { STR("prompts/list"),          BOTH | CACHEABLE,       NULL,   answer_prompts,     has_prompts },
     { STR("prompts/get"),           BOTH | ASKS,            "name", answer_prompt,      has_prompts },
     { STR("resources/list"),        BOTH | CACHEABLE,       NULL,   answer_resources,   has_resources },

@@ -18,10 +18,13 @@ enum { OPENING_MAX = 6 };            /* fields that an answer adds to the head *
 
 void wire_init(struct wire *w, struct mcp *m, struct http_request *rq)
 {
-    struct accepted accepted = accepted_by(http_request_head(rq));
+    const struct http_head *head = http_request_head(rq);
+    struct accepted accepted = accepted_by(head);
+    unsigned origins;
 
+    http_head_find(head, "origin", &origins);
     *w = (struct wire){ .mcp = m, .rq = rq, .worker = worker_self(), .last = loop_now(), .json_ok = accepted.json,
-                        .sse_ok = accepted.sse };
+                        .sse_ok = accepted.sse, .of_page = origins == 1 };
 }
 
 /* ---- writing ----------------------------------------------------------------------------------------------------- */
@@ -31,8 +34,9 @@ static unsigned cors(struct wire *w, struct http_header *out)
 {
     struct str origin;
 
-    if (http_header(w->rq, "origin", &origin) != 1 || guard_origin(w->mcp, http_request_head(w->rq), NULL))
+    if (!w->of_page || guard_origin(w->mcp, http_request_head(w->rq), NULL))
         return 0;
+    http_header(w->rq, "origin", &origin);
     out[0] = (struct http_header){ STR("Access-Control-Allow-Origin"), origin };
     out[1] = (struct http_header){ STR("Access-Control-Expose-Headers"),
                                    STR("Mcp-Session-Id, WWW-Authenticate, Retry-After") };

@@ -138,9 +138,17 @@ enum err await_http_reply(struct http_request *rq, int status, const struct http
 enum { HTTP_REPLY_MAX = 64 * 1024 * 1024, HTTP_HEAD_ROOM = 512, HTTP_BODY_MAX = HTTP_HEAD_ROOM + HTTP_REPLY_MAX };
 void http_body_begin(struct buf *b, size_t n);
 struct str http_body_text(const struct buf *b);     /* the body, a view; empty where nothing was begun */
-/* await_http_reply() of such a body. Where it can be it is taken, and left empty; the caller releases it anyway. */
-enum err await_http_reply_over(struct http_request *rq, int status, const struct http_header *headers, unsigned n,
-                               struct buf *body);
+/* Fields that many replies have, checked and put together once. They are ours: that their values are acceptable is
+ * asserted too, and that they fit. */
+struct http_lines {
+    size_t len;
+    char text[120];
+};
+void http_lines_make(struct http_lines *lines, const struct http_header *headers, unsigned n);
+/* await_http_reply() of such a body, with `lines` (may be NULL) in front of `headers`. Where it can be the body is
+ * taken, and left empty; the caller releases it anyway. */
+enum err await_http_reply_over(struct http_request *rq, int status, const struct http_lines *lines,
+                               const struct http_header *headers, unsigned n, struct buf *body);
 /* A reply whose length is not known yet: chunked, or until close for HTTP/1.0. Errors as above. */
 enum err await_http_stream_begin(struct http_request *rq, int status, const struct http_header *headers, unsigned n);
 /* Waits while the peer is slow to read (write_timeout ends that). E_CLOSED: nobody reads any more; E_CANCELLED. */

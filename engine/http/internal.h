@@ -41,8 +41,9 @@ struct http_server {
     unsigned n_conns;
     size_t bodies;                      /* bytes held by bodies that are not small; see body_counted() */
     bool draining, stopped;
-    int64_t date_s;                     /* the second `date` is of */
-    char date[40];
+    int64_t date_s;                     /* the second `ok` is of */
+    char ok[80];                        /* what a reply of 200 begins with, Date included */
+    struct str ok_text, date;           /* that, and the date in it */
     unsigned short slots[600];          /* metric slot by status; 0: not asked yet, else slot + 1 */
 };
 
@@ -134,7 +135,8 @@ void conn_request_done(struct conn *c);             /* the handler has returned;
 /* server.c */
 void server_conn_gone(struct http_server *srv);
 void server_count(struct http_server *srv, int status);
-const char *server_date(struct http_server *srv);
+struct str server_date(struct http_server *srv);
+struct str server_ok(struct http_server *srv);      /* status line and Date of a 200 */
 /* request.c */
 /* `bytes`: the head, and behind it the body's first and last `body` bytes; 0: that comes later, or there is none */
 struct http_request *request_new(struct conn *c, const struct http_head *head, struct str bytes, size_t body);

@@ -78,21 +78,49 @@ static enum err check_fields(const struct http_header *headers, unsigned n)
     return OK;
 }
 
-static void add_start(struct conn *c, struct buf *b, int status, const struct http_header *headers, unsigned n)
+/* The caller's part of a head. */
+struct fields {
+    const struct http_lines *lines;     /* first; NULL: none */
+    const struct http_header *list;
+    unsigned n;
+};
+
+static void add_fields(struct buf *b, const struct http_header *list, unsigned n)
 {
-    buf_add_z(b, "HTTP/1.1 ");
-    buf_add_u64(b, (uint64_t)status);
-    buf_add_c(b, ' ');
-    buf_add_z(b, status_text(status));
-    buf_add_z(b, "\r\nDate: ");
-    buf_add_z(b, server_date(c->srv));
-    buf_add_z(b, "\r\n");
     for (unsigned i = 0; i < n; i++) {
-        buf_add_str(b, headers[i].name);
+        buf_add_str(b, list[i].name);
         buf_add_z(b, ": ");
-        buf_add_str(b, headers[i].value);
+        buf_add_str(b, list[i].value);
         buf_add_z(b, "\r\n");
     }
+}
+
+static void add_start(struct conn *c, struct buf *b, int status, const struct fields *f)
+{
+    if (status == 200) {
+        buf_add_str(b, server_ok(c->srv));
+    } else {
+        buf_add_z(b, "HTTP/1.1 ");
+        buf_add_u64(b, (uint64_t)status);
+        buf_add_c(b, ' ');
+        buf_add_z(b, status_text(status));
+        buf_add_z(b, "\r\nDate: ");
+        buf_add_str(b, server_date(c->srv));
+        buf_add_z(b, "\r\n");
+    }
+    if (f->lines)
+        buf_add(b, f->lines->text, f->lines->len);
+    add_fields(b, f->list, f->n);
+}
+
+void http_lines_make(struct http_lines *lines, const struct http_header *headers, unsigned n)
+{
+    struct buf b = { .p = lines->text, .cap = sizeof(lines->text), .max = sizeof(lines->text) };    /* it cannot grow */
+
+    ASSERT(!check_fields(headers, n));
+    add_fields(&b, headers, n);
+    ASSERT(!b.overflow);
+    lines->len = b.len;
 }
 
 /* Connection, where the version's default is not what will happen, and the end of the head. */
@@ -110,13 +138,13 @@ static void add_end(struct http_request *rq, struct buf *b)
 }
 
 /* May a reply begin? Marks it as begun when it may. */
-static enum err begin(struct http_request *rq, int status, const struct http_header *headers, unsigned n)
+static enum err begin(struct http_request *rq, int status, const struct fields *f)
 {
     enum err e;
 
     MAGIC_CHECK(rq, REQUEST_MAGIC);
     ASSERT(!rq->replied && status >= 200 && status <= 599);
-    e = check_fields(headers, n);
+    e = check_fields(f->list, f->n);
     if (e)
         return e;
     rq->replied = true;
@@ -146,10 +174,9 @@ static bool is_bodyless(const struct http_request *rq, int status)
     return is_bodyless_status(status) || rq->is_head;
 }
 
-static void add_head(struct http_request *rq, struct buf *b, int status, const struct http_header *headers, unsigned n,
-                     size_t body_len)
+static void add_head(struct http_request *rq, struct buf *b, int status, const struct fields *f, size_t body_len)
 {
-    add_start(rq->conn, b, status, headers, n);
+    add_start(rq->conn, b, status, f);
     if (!is_bodyless_status(status)) {
         buf_add_z(b, "Content-Length: ");
         buf_add_u64(b, body_len);
@@ -159,15 +186,14 @@ static void add_head(struct http_request *rq, struct buf *b, int status, const s
 }
 
 /* A reply that has begun. */
-static enum err reply_copied(struct http_request *rq, int status, const struct http_header *headers, unsigned n,
-                             struct str body)
+static enum err reply_copied(struct http_request *rq, int status, const struct fields *f, struct str body)
 {
     struct conn *c = rq->conn;
     struct buf own = BUF_INIT(OUT_MAX), *b = c->tls ? &own : &c->pending;
     size_t before = b->len;
 
     buf_reserve(b, HEAD_TYPICAL + (body.len <= BODY_COPY ? body.len : 0));
-    add_head(rq, b, status, headers, n, body.len);
+    add_head(rq, b, status, f, body.len);
     if (b->overflow || b->len - before > HEAD_MAX) {
         LOG_ERROR("a reply's fields are larger than 1 MB");
         buf_release(&own);
@@ -190,9 +216,10 @@ static enum err reply_copied(struct http_request *rq, int status, const struct h
 enum err await_http_reply(struct http_request *rq, int status, const struct http_header *headers, unsigned n,
                          struct str body)
 {
-    enum err e = body.len > HTTP_REPLY_MAX ? E_CALL_TOO_LARGE : begin(rq, status, headers, n);
+    const struct fields f = { NULL, headers, n };
+    enum err e = body.len > HTTP_REPLY_MAX ? E_CALL_TOO_LARGE : begin(rq, status, &f);
 
-    return e ? e : reply_copied(rq, status, headers, n, body);
+    return e ? e : reply_copied(rq, status, &f, body);
 }
 
 void http_body_begin(struct buf *b, size_t n)
@@ -208,12 +235,12 @@ struct str http_body_text(const struct buf *b)
 }
 
 /* Writes the head into the room in front of a body; where it begins. False: it does not fit. */
-static bool head_in_front(struct http_request *rq, struct buf *body, int status, const struct http_header *headers,
-                          unsigned n, size_t *ret_at)
+static bool head_in_front(struct http_request *rq, struct buf *body, int status, const struct fields *f,
+                          size_t *ret_at)
 {
     struct buf room = { .p = body->p, .cap = HTTP_HEAD_ROOM, .max = HTTP_HEAD_ROOM };   /* it cannot grow */
 
-    add_head(rq, &room, status, headers, n, body->len - HTTP_HEAD_ROOM);
+    add_head(rq, &room, status, f, body->len - HTTP_HEAD_ROOM);
     if (room.overflow)
         return false;
     *ret_at = HTTP_HEAD_ROOM - room.len;
@@ -221,27 +248,29 @@ static bool head_in_front(struct http_request *rq, struct buf *body, int status,
     return true;
 }
 
-enum err await_http_reply_over(struct http_request *rq, int status, const struct http_header *headers, unsigned n,
-                               struct buf *body)
+enum err await_http_reply_over(struct http_request *rq, int status, const struct http_lines *lines,
+                               const struct http_header *headers, unsigned n, struct buf *body)
 {
+    const struct fields f = { lines, headers, n };
     struct str text = http_body_text(body);
     struct conn *c = rq->conn;
-    enum err e = text.len > HTTP_REPLY_MAX ? E_CALL_TOO_LARGE : begin(rq, status, headers, n);
+    enum err e = text.len > HTTP_REPLY_MAX ? E_CALL_TOO_LARGE : begin(rq, status, &f);
     size_t at;
 
     if (e)
         return e;
-    if (str_empty(text) || is_bodyless(rq, status) || !head_in_front(rq, body, status, headers, n, &at))
-        return reply_copied(rq, status, headers, n, text);
+    if (str_empty(text) || is_bodyless(rq, status) || !head_in_front(rq, body, status, &f, &at))
+        return reply_copied(rq, status, &f, text);
     conn_out_over(c, body, at);
     return c->phase == HANDLING ? OK : E_CLOSED;
 }
 
 enum err await_http_stream_begin(struct http_request *rq, int status, const struct http_header *headers, unsigned n)
 {
+    const struct fields f = { NULL, headers, n };
     struct conn *c = rq->conn;
     struct buf b = BUF_INIT(1 << 20);
-    enum err e = begin(rq, status, headers, n);
+    enum err e = begin(rq, status, &f);
 
     ASSERT(!is_bodyless_status(status));
     rq->streaming = rq->replied;        /* on E_CLOSED too: a handler may go on writing, into nothing */
@@ -249,7 +278,7 @@ enum err await_http_stream_begin(struct http_request *rq, int status, const stru
         return e;
     rq->headless = rq->is_head;
     rq->chunks = !rq->old;
-    add_start(c, &b, status, headers, n);
+    add_start(c, &b, status, &f);
     if (rq->chunks)
         buf_add_z(&b, "Transfer-Encoding: chunked\r\n");
     else
@@ -335,10 +364,11 @@ void reply_refusal(struct conn *c, enum http_fault why)
 {
     static const struct http_header fields[] = { { STR("Content-Type"), STR("text/plain; charset=utf-8") },
                                                  { STR("Retry-After"), STR("1") } };
+    const struct fields f = { NULL, fields, http_fault_status(why) == 503 ? 2 : 1 };
     const char *text = http_fault_text(why);
     struct buf b = BUF_INIT(4096);
 
-    add_start(c, &b, http_fault_status(why), fields, http_fault_status(why) == 503 ? 2 : 1);
+    add_start(c, &b, http_fault_status(why), &f);
     buf_addf(&b, "Content-Length: %zu\r\nConnection: close\r\n\r\n%s\n", strlen(text) + 1, text);
     server_count(c->srv, http_fault_status(why));
     send_buf(c, &b);

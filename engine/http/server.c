@@ -257,17 +257,34 @@ void server_count(struct http_server *srv, int status)
 }
 
 /* IMF-fixdate, RFC 9110 5.6.7, made once a second. */
-const char *server_date(struct http_server *srv)
+static void date_make(struct http_server *srv, time_t now)
 {
     static const char days[] = "SunMonTueWedThuFriSat", months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
-    time_t now = (time_t)(loop_wall_ms() / 1000);
+    static const struct str before = STR("HTTP/1.1 200 OK\r\nDate: ");
     struct tm tm;
+    int n;
 
-    if (now != srv->date_s) {
-        gmtime_r(&now, &tm);
-        snprintf(srv->date, sizeof(srv->date), "%.3s, %02d %.3s %04d %02d:%02d:%02d GMT", days + 3 * tm.tm_wday,
-                 tm.tm_mday, months + 3 * tm.tm_mon, (tm.tm_year + 1900) % 10000, tm.tm_hour, tm.tm_min, tm.tm_sec);
-        srv->date_s = now;
-    }
+    gmtime_r(&now, &tm);
+    n = snprintf(srv->ok, sizeof(srv->ok), "%s%.3s, %02d %.3s %04d %02d:%02d:%02d GMT\r\n", before.p,
+                 days + 3 * tm.tm_wday, tm.tm_mday, months + 3 * tm.tm_mon, (tm.tm_year + 1900) % 10000, tm.tm_hour,
+                 tm.tm_min, tm.tm_sec);
+    ASSERT(n > (int)before.len && n < (int)sizeof(srv->ok));
+    srv->ok_text = str_n(srv->ok, (size_t)n);
+    srv->date = str_n(srv->ok + before.len, (size_t)n - before.len - strlen("\r\n"));
+    srv->date_s = now;
+}
+
+struct str server_ok(struct http_server *srv)
+{
+    time_t now = (time_t)(loop_wall_ms() / 1000);
+
+    if (now != srv->date_s)
+        date_make(srv, now);
+    return srv->ok_text;
+}
+
+struct str server_date(struct http_server *srv)
+{
+    server_ok(srv);
     return srv->date;
 }

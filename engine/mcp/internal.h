@@ -97,6 +97,7 @@ struct mcp {
     size_t n_hosts, n_origins, n_scopes;
     struct str scope_line;              /* scopes, blank-separated */
     struct str server_info, server_info_03;     /* JSON; without title for 2025-03-26 */
+    struct http_lines json_lines;       /* what every answer of application/json has in its head */
     struct session_table *sessions;
     struct listeners *listeners;
     struct asks *asks;

@@ -162,6 +162,10 @@ static enum err options_take(struct mcp *m, const struct mcp_options *opt, struc
 
 enum err mcp_new(const struct mcp_options *opt, struct mcp **ret, struct errinfo *info)
 {
+    static const struct http_header of_json[] = {
+        { STR("Content-Type"), STR(MEDIA_JSON) },
+        { STR("Cache-Control"), STR("no-store") },
+    };
     struct mcp *m = calloc(1, sizeof(*m));
     enum err e;
 
@@ -169,6 +173,7 @@ enum err mcp_new(const struct mcp_options *opt, struct mcp **ret, struct errinfo
     m->magic = MCP_MAGIC;
     arena_init(&m->arena, OPTIONS_ARENA_MAX);
     atomic_init(&m->draining, false);
+    http_lines_make(&m->json_lines, of_json, ARRAY_LEN(of_json));
     e = options_take(m, opt, info);
     if (!e && opt->no_auth)
         e = caller_named(str_of(opt->tenant), str_of(opt->user), str_of(opt->agent), &m->nobody, info);

@@ -134,13 +134,13 @@ void await_wire_reply(struct wire *w, int status, const struct http_header *head
     w->ended = true;
     if (http_replied(w->rq))
         return;
-    if (text.len)
-        all[k++] = (struct http_header){ STR("Content-Type"), STR(MEDIA_JSON) };
-    all[k++] = (struct http_header){ STR("Cache-Control"), STR("no-store") };
+    if (!text.len)
+        all[k++] = (struct http_header){ STR("Cache-Control"), STR("no-store") };
     for (unsigned i = 0; i < n; i++)
         all[k++] = headers[i];
     k += cors(w, all + k);
-    e = text.len ? await_http_reply_over(w->rq, status, all, k, body) : await_http_reply(w->rq, status, all, k, text);
+    e = text.len ? await_http_reply_over(w->rq, status, &w->mcp->json_lines, all, k, body)
+                 : await_http_reply(w->rq, status, all, k, text);
     if (e == E_CALL_TOO_LARGE || e == E_FORMAT)
         await_http_reply(w->rq, 500, NULL, 0, STR_NULL);
 }

@@ -102,15 +102,18 @@ static void over(struct http_request *rq)
 {
     static char long_value[1000];
     uint64_t n = 0;
+    static const struct http_header ours = { STR("Content-Type"), STR("text/plain") };
     struct http_header h = { STR("X-Long"), STR_NULL };
     struct buf b = BUF_INIT(HTTP_BODY_MAX);
+    struct http_lines lines;
 
     ASSERT(str_to_u64(http_query(rq), &n) && n <= sizeof(long_value));
     memset(long_value, 'x', sizeof(long_value));
     h.value = str_n(long_value, n);
     http_body_begin(&b, 1);
     buf_add_str(&b, str_is(http_method(rq), "HEAD") ? STR("what a GET would get") : http_body(rq));
-    went(await_http_reply_over(rq, 200, &h, 1, &b));
+    http_lines_make(&lines, &ours, 1);
+    went(await_http_reply_over(rq, 200, &lines, &h, 1, &b));
     buf_release(&b);
 }
 

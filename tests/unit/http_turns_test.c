@@ -43,6 +43,7 @@ static void bodies_together(void **state)
         assert_true(client_answer(&c, false, &a));
         assert_true(a.complete);
         assert_int_equal(a.body.len, i * 50);
+        assert_string_equal(a.type, i % 2 ? "" : "text/plain");
         answer_release(&a);
     }
     buf_release(&b);

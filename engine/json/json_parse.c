@@ -191,7 +191,7 @@ static const char *escape(struct parser *ps, const char *p, char **to)
 }
 
 /* p stands on a byte that scan_special() stopped at and that is neither quote nor backslash: multibyte, or refused. */
-static const char *string_multibyte(struct parser *ps, const char *p)
+static NOINLINE const char *string_multibyte(struct parser *ps, const char *p)
 {
     const unsigned char *u = (const unsigned char *)p, *end = (const unsigned char *)ps->end;
 
@@ -249,7 +249,7 @@ static inline const char *copy_plain(const char *p, const char *end, char **to)
 }
 
 /* `from` is where the string starts, `p` its first backslash: everything between is known to be good. */
-static const char *string_decode(struct parser *ps, const char *from, const char *p)
+static NOINLINE const char *string_decode(struct parser *ps, const char *from, const char *p)
 {
     const char *close = string_end(p, ps->end), *next;
     char *bytes, *to;

@@ -5,8 +5,8 @@
  * collision can be mistaken for a verified token.  A full set gives up the entry that was used longest ago.  Bounded
  * by construction. 16 locks for all sets, held for a look at one set.
  *
- * A set begins with eight bytes of each of its digests, together on a line of the processor's cache: they say which
- * entry to look at, and the others stay where they are.
+ * A set begins with the first eight bytes of each of its digests, together on a line of the processor's cache: they say
+ * which entry to look at, one more line, and the others stay where they are.
  *
  * An entry is refused (and dropped) past its time to live, past the token's own expiry, and when the epoch has moved
  * on: the epoch is raised whenever keys or configuration change.
@@ -17,11 +17,11 @@
 
 #include <stdlib.h>
 
-enum { WAYS = 8, STRIPES = 16 };
+enum { WAYS = 8, STRIPES = 16, TAG_LEN = 8 };
 
 struct entry {
-    uint8_t digest[SHA256_LEN];
-    struct caller *caller;
+    uint8_t rest[SHA256_LEN - TAG_LEN]; /* of the digest, behind its tag */
+    struct caller *caller;          /* NULL: the entry is free */
     uint64_t epoch;
     wall_ms_t expires;
     ns_t until;
@@ -29,9 +29,11 @@ struct entry {
 };
 
 struct set {
-    uint64_t tags[WAYS];            /* tag_of() each entry's digest; 0: the entry is free */
+    uint64_t tags[WAYS];            /* tag_of() each entry's digest */
     struct entry entries[WAYS];
 };
+
+STATIC_ASSERT(sizeof(struct entry) == 64 && sizeof(uint64_t) == TAG_LEN, "an entry is a line");
 
 struct stripe {
     pthread_mutex_t lock;
@@ -84,7 +86,7 @@ static uint64_t tag_of(const uint8_t digest[32])
     uint64_t tag;
 
     memcpy(&tag, digest, sizeof(tag));
-    return tag ? tag : 1;
+    return tag;
 }
 
 /* Its entry's place in the set; WAYS: it has none. */
@@ -93,7 +95,9 @@ static size_t way_of(const struct set *set, const uint8_t digest[32])
     uint64_t tag = tag_of(digest);
 
     for (size_t i = 0; i < WAYS; i++) {
-        if (set->tags[i] == tag && memcmp(set->entries[i].digest, digest, SHA256_LEN) == 0)
+        const struct entry *e = &set->entries[i];
+
+        if (set->tags[i] == tag && e->caller && memcmp(e->rest, digest + TAG_LEN, sizeof(e->rest)) == 0)
             return i;
     }
     return WAYS;
@@ -104,8 +108,8 @@ static size_t way_for(const struct set *set)
 {
     size_t at = 0;
 
-    for (size_t i = 0; i < WAYS && set->tags[at]; i++) {
-        if (!set->tags[i] || set->entries[i].used < set->entries[at].used)
+    for (size_t i = 0; i < WAYS && set->entries[at].caller; i++) {
+        if (!set->entries[i].caller || set->entries[i].used < set->entries[at].used)
             at = i;
     }
     return at;
@@ -155,10 +159,10 @@ void cache_put(struct token_cache *c, const uint8_t digest[32], uint64_t epoch, 
     way = way_of(set, digest);
     if (way == WAYS)
         way = way_for(set);
-    if (set->tags[way])
-        drop(s, set, way);
     e = &set->entries[way];
-    memcpy(e->digest, digest, SHA256_LEN);
+    if (e->caller)
+        drop(s, set, way);
+    memcpy(e->rest, digest + TAG_LEN, sizeof(e->rest));
     e->caller = caller_ref(caller);
     e->epoch = epoch;
     e->expires = expires;
@@ -176,7 +180,7 @@ void cache_clear(struct token_cache *c)
     for (size_t i = 0; i < c->n_sets * WAYS; i++) {
         struct set *set = &c->sets[i / WAYS];
 
-        if (set->tags[i % WAYS])
+        if (set->entries[i % WAYS].caller)
             drop(&c->stripes[i / WAYS % STRIPES], set, i % WAYS);
     }
     for (size_t i = 0; i < STRIPES; i++)

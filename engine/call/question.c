@@ -52,6 +52,20 @@ static inline const struct policy_entity *known(const struct asked *x, const str
     return x->layer.base ? known_to(x->layer.base, uid, &x->tenant) : NULL;
 }
 
+/* The tenant. Mostly nobody says more of it: then what is in it is in nothing else. */
+static enum err add_tenant(struct asked *x, struct arena *a)
+{
+    static const struct policy_entity nothing_known;
+    const struct policy_entity *k = known(x, &x->tenant);
+
+    if (k)
+        return policy_layer_merge(&x->layer, a, &x->tenant, k, NULL, 0);
+    x->above = (struct policy_ancestor){ x->tenant.hash, &x->tenant };
+    x->in_tenant = (struct policy_entity){ .ancestors = &x->above, .n_ancestors = 1 };
+    x->plain = &x->in_tenant;
+    return policy_layer_like(&x->layer, a, &x->tenant, &nothing_known);
+}
+
 /* An entity in the tenant and, where the operator knows it, in what he says. */
 static enum err add(struct asked *x, struct arena *a, const struct policy_uid *uid)
 {
@@ -88,7 +102,7 @@ static enum err add_member(const struct question *q, struct arena *a, struct ask
 
 static enum err add_entities(const struct question *q, struct arena *a, struct asked *x)
 {
-    enum err e = policy_layer_merge(&x->layer, a, &x->tenant, known(x, &x->tenant), NULL, 0);
+    enum err e = add_tenant(x, a);
 
     if (!e)
         e = policy_layer_take(&x->layer, q->action);
@@ -225,7 +239,8 @@ enum err question_ask(const struct question *q, const struct policy_entities *ba
     ASSERT(q->n_actors >= 1 && q->n_actors <= CALLER_ACTORS_MAX);
     x->n = question_sides(q);
     x->tenant = policy_uid_typed(&type_tenant, q->tenant, q->tenant_hash);
-    x->resource = policy_uid_known(q->resource_type, q->resource_type_hash, q->resource_id, 0);
+    x->resource = policy_uid_known(q->resource_type, q->resource_type_hash, q->resource_id,
+                                   str_eq(q->resource_id, q->user) ? q->user_hash : 0);    /* as mailboxes often are */
     x->principals[0] = policy_uid_typed(&type_user, q->user, q->user_hash);
     for (unsigned i = 1; i < x->n; i++)
         x->principals[i] = policy_uid_typed(&type_agent, q->actors[i - 1].name, i == 1 ? q->agent_hash : 0);

@@ -56,6 +56,8 @@ struct asked {
     struct policy_uid tenant, resource, principals[QUESTION_SIDES_MAX];
     struct policy_layer layer;
     const struct policy_entity *plain;      /* one that is in the tenant, and of which no more is known; NULL: none */
+    struct policy_entity in_tenant;         /* such a one, which nothing else is above, ... */
+    struct policy_ancestor above;           /* ... and its only ancestor */
     struct policy_request requests[QUESTION_SIDES_MAX];
 };
 

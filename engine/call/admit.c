@@ -225,8 +225,11 @@ static enum err make_admission(struct call *c, const struct budget_lines *of_pol
 {
     size_t permits = (of_policy->n + RL_ASKS_MAX - 1) / RL_ASKS_MAX + 1;
 
-    c->admission = arena_zalloc(&c->arena, sizeof(*c->admission) + permits * sizeof(c->admission->held[0]));
-    return c->admission ? OK : E_CALL_TOO_LARGE;
+    c->admission = arena_alloc(&c->arena, sizeof(*c->admission) + permits * sizeof(c->admission->held[0]));
+    if (!c->admission)
+        return E_CALL_TOO_LARGE;
+    c->admission->n = 0;                /* permits are filled as they are had */
+    return OK;
 }
 
 /* Policies' budgets are only rates, those of configuration may be places: they come last, so that nobody waits while

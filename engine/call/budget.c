@@ -15,7 +15,7 @@
 
 enum { MINUTE_S = 60, HOUR_S = 3600 };
 
-static const char *const owners[BUDGETS] = { "tenant", "agent", "user" };
+static const char *const owners[BUDGET_POLICY + 1] = { "tenant", "agent", "user", "tool", "policy" };
 static const char *const kinds[RULES_PER_BUDGET] = { "calls", "writes", "destroys" };
 /* Both in one, ready for each call's keys: printing them there cost more than asking for the lines. */
 static const char *const labels[BUDGETS][RULES_PER_BUDGET] = {
@@ -186,11 +186,36 @@ void budgets_apply(const struct registry *r, struct rl *rl, ns_t now)
 
 /* ---- lines of a call --------------------------------------------------------------------------------------------- */
 
+/* What follows the label in its key. */
+static struct str line_part(const struct call *c, const struct budget_line *l)
+{
+    switch (l->owner) {
+    case BUDGET_TENANT:
+        return STR("");
+    case BUDGET_AGENT:
+        return c->caller->agent;
+    case BUDGET_USER:
+        return c->caller->user;
+    case BUDGET_TOOL:
+        return c->tool->name;
+    case BUDGET_POLICY:
+        return policy_set_info(c->registry->policy, l->policy).id;
+    }
+    UNREACHABLE();
+}
+
+/* "calls", "writes", "destroys" */
+static const char *line_what(const struct budget_line *l)
+{
+    return l->of ? policy_budget_what(l->of) : kinds[l->what];
+}
+
 static size_t line_name(const struct rl_ask *ask, char to[RL_KEY_MAX])
 {
     const struct budget_line *l = ask->key;
-    const struct caller *w = l->among->call->caller;
-    const struct str parts[] = { w->tenant, STR(""), str_of(l->label), l->part, w->user, w->agent };
+    const struct call *c = l->among->call;
+    const struct caller *w = c->caller;
+    const struct str parts[] = { w->tenant, STR(""), str_of(l->label), line_part(c, l), w->user, w->agent };
 
     return key_name(to, parts, l->of ? ARRAY_LEN(parts) : ARRAY_LEN(parts) - 2);
 }
@@ -204,19 +229,34 @@ static void add_line(struct budget_lines *l, struct budget_line line, unsigned r
     l->asks[l->n++] = (struct rl_ask){ .key = to, .rule = (uint16_t)rule, .cost = 1, .id = id, .name = line_name };
 }
 
-static void lines_of_owner(struct call *c, struct key_scopes *scopes, struct budget_lines *l, unsigned owner,
-                           struct str name)
+/* Whose key it is that counts the kind of call, by its owner's name. */
+static struct rl_id key_of(const struct call *c, struct key_scopes *scopes, enum budget owner, unsigned kind,
+                           const char *label)
+{
+    switch (owner) {
+    case BUDGET_TENANT:
+        return key_only(scopes, kind, label);
+    case BUDGET_AGENT:
+        return key_agent(scopes, kind, label, c->caller);
+    case BUDGET_USER:
+        return key_below(key_kind(scopes, kind, label), c->caller->user);
+    case BUDGETS:
+        break;
+    }
+    UNREACHABLE();
+}
+
+static void lines_of_owner(const struct call *c, struct key_scopes *scopes, struct budget_lines *l, enum budget owner)
 {
     unsigned rules = c->registry->budget_rules[owner][c->tool->decl->effect];
 
     _Static_assert((int)KEY_KINDS == (int)BUDGETS * RULES_PER_BUDGET, "a kind of key for each");
     for (; rules; rules &= rules - 1) {
-        unsigned k = (unsigned)__builtin_ctz(rules), kind = owner * RULES_PER_BUDGET + k;
+        unsigned k = (unsigned)__builtin_ctz(rules), kind = (unsigned)owner * RULES_PER_BUDGET + k;
         const char *label = labels[owner][k];
 
-        add_line(l, (struct budget_line){ .label = label, .part = name, .whose = owners[owner], .what = kinds[k] },
-                 kind, owner == BUDGET_TENANT ? key_only(scopes, kind, label)
-                                              : key_below(key_kind(scopes, kind, label), name));
+        add_line(l, (struct budget_line){ .label = label, .owner = (uint8_t)owner, .what = (uint8_t)k }, kind,
+                 key_of(c, scopes, owner, kind, label));
     }
 }
 
@@ -228,12 +268,10 @@ void budgets_of_config(struct call *c, struct budget_lines *ret)
     _Static_assert(BUDGET_LINES_OF_CONFIG <= RL_ASKS_MAX, "they are asked for at once");
     ret->call = c;
     ret->n = 0;
-    lines_of_owner(c, scopes, ret, BUDGET_TENANT, STR(""));
-    lines_of_owner(c, scopes, ret, BUDGET_AGENT, c->caller->agent);
-    lines_of_owner(c, scopes, ret, BUDGET_USER, c->caller->user);
+    for (enum budget owner = 0; owner < BUDGETS; owner++)
+        lines_of_owner(c, scopes, ret, owner);
     if (b && (b->per_minute || b->per_hour || b->at_once))
-        add_line(ret, (struct budget_line){ .label = "tool calls", .part = c->tool->name, .whose = "tool",
-                                            .what = kinds[0] },
+        add_line(ret, (struct budget_line){ .label = "tool calls", .owner = BUDGET_TOOL },
                  RULE_TOOLS + (unsigned)(b - c->registry->tool_budgets),
                  key_below(key_below(scopes->budgets, STR("tool calls")), c->tool->name));
 }
@@ -271,8 +309,7 @@ static enum err lines_of_policy(struct call *c, struct budget_lines *l, uint32_t
         if (!label.p)
             return E_CALL_TOO_LARGE;
         key = key_below(key_below(key_below(key_below(scope, label), id), c->caller->user), c->caller->agent);
-        add_line(l, (struct budget_line){ .label = label.p, .part = id, .whose = "policy",
-                                          .what = policy_budget_what(&b[i]), .of = &b[i], .policy = number },
+        add_line(l, (struct budget_line){ .label = label.p, .owner = BUDGET_POLICY, .of = &b[i], .policy = number },
                  RULE_POLICIES + (unsigned)(rule - c->registry->policy_rules), key);
     }
     return OK;
@@ -314,11 +351,11 @@ void budget_name(const struct call *c, const struct budget_line *line, struct bu
     if (line->of)
         buf_addf(to, "policy \"%.*s\", which permits %lld %s per %s to this user and agent",
                  STR_ARG(policy_set_info(c->registry->policy, line->policy).id), (long long)line->of->amount,
-                 line->what, policy_budget_window(line->of));
-    else if (strcmp(line->whose, "tool") == 0)
+                 line_what(line), policy_budget_window(line->of));
+    else if (line->owner == BUDGET_TOOL)
         buf_addf(to, "the tenant's budget of calls of %.*s", STR_ARG(c->tool->name));
     else
-        buf_addf(to, "the %s's budget of %s", line->whose, line->what);
+        buf_addf(to, "the %s's budget of %s", owners[line->owner], line_what(line));
 }
 
 enum err budget_refused(struct call *c, enum err e, const struct budget_line *line)
@@ -326,7 +363,7 @@ enum err budget_refused(struct call *c, enum err e, const struct budget_line *li
     char again[64] = "", at[25];
     struct buf b = BUF_INIT(sizeof(c->why->text));
 
-    buf_addf(&b, "%s:%s", line->whose, line->what);
+    buf_addf(&b, "%s:%s", owners[line->owner], line_what(line));
     metric_add_at(M_BUDGET_REFUSED_TOTAL, metric_label(M_BUDGET_REFUSED_TOTAL, buf_str(&b)), 1);
     if (c->retry_after_ms) {
         wall_format(loop_wall_ms() + c->retry_after_ms, at);

@@ -21,13 +21,13 @@ enum {
 /* One budget that counts the call. */
 struct budget_line {
     const struct budget_lines *among;
-    const char *label;                          /* "agent calls": of its key ... */
-    struct str part;                            /* ... and what follows: the agent's name; the policy's */
-    const char *whose;                          /* "tenant", "agent", "user", "tool", "policy" */
-    const char *what;                           /* "calls", "writes", "destroys" */
+    const char *label;                          /* "agent calls": of its key */
     const struct policy_budget *of;             /* a policy's, whose number is: */
     uint32_t policy;
+    uint8_t owner;                              /* an enum budget, or one of these: */
+    uint8_t what;                               /* calls, writes or destroys: of configuration's */
 };
+enum { BUDGET_TOOL = BUDGETS, BUDGET_POLICY };
 
 struct budget_lines {
     const struct call *call;

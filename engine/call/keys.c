@@ -39,6 +39,25 @@ struct rl_id key_only(struct key_scopes *s, unsigned kind, const char *name)
     return s->kinds[kind];
 }
 
+struct rl_id key_agent(struct key_scopes *s, unsigned kind, const char *name, const struct caller *caller)
+{
+    struct str agent = caller->agent;
+    struct rl_id *id;
+
+    ASSERT(kind >= KEY_AGENT_FIRST && kind < KEY_AGENT_FIRST + KEY_AGENTS);
+    if (agent.len > sizeof(s->agent))
+        return key_below(key_kind(s, kind, name), agent);
+    if (!str_eq(str_n(s->agent, s->agent_len), agent)) {
+        s->agent_len = agent.len;
+        memcpy(s->agent, agent.p, agent.len);
+        memset(s->agents, 0, sizeof(s->agents));
+    }
+    id = &s->agents[kind - KEY_AGENT_FIRST];
+    if (!made(*id))
+        *id = key_below(key_kind(s, kind, name), agent);
+    return *id;
+}
+
 struct rl_id key_provider(struct key_scopes *s, unsigned index, const char *name)
 {
     if (index >= KEY_PROVIDERS)

@@ -101,7 +101,8 @@ static enum err declared_limits(struct provider_conf *p, struct errinfo *info)
         if (p->n_limits == LIMITS_MAX)
             return err_set(info, E_CONFIG, "provider %s declares more than %d limits", p->decl->name, LIMITS_MAX);
         *to = (struct limit_conf){ .name = l->name, .scope = l->scope, .amount = l->amount, .window_ms = l->window_ms,
-                                   .concurrency = l->concurrency, .spacing_ms = l->spacing_ms, .decl = l };
+                                   .concurrency = l->concurrency, .spacing_ms = l->spacing_ms, .decl = l,
+                                   .told = l->told != NULL };
         to->rule = (uint16_t)(RULE_PROVIDERS + p->index * LIMITS_MAX + p->n_limits);
         buf_addf(&label, "%s:%s", p->decl->name, l->name);
         to->metric = metric_label(M_THROTTLES_TOTAL, buf_str(&label));
@@ -346,10 +347,12 @@ static struct rl_id limit_id(const struct scopes *s, enum limit_scope scope, uns
 
 enum err limits_ask(struct call *c, const struct provider_conf *p, const struct exchange *x, struct limits_asked *ret)
 {
-    struct str first;
-    const struct request_conf *row = limits_row(p, str_of(x->method), str_of(x->path), &first);
+    struct str first = STR_NULL;
+    const struct request_conf *row = NULL;
     struct scopes scopes;
 
+    if (p->n_requests)
+        row = limits_row(p, str_of(x->method), str_of(x->path), &first);
     make_scopes(c, p, &scopes);
     ret->call = c;
     ret->n = 0;
@@ -365,7 +368,7 @@ enum err limits_ask(struct call *c, const struct provider_conf *p, const struct 
         if ((!l->amount && !l->concurrency && !l->spacing_ms) || (narrow(l->scope) && !(row && row->limits & 1u << i)))
             continue;
         *of = (struct limit_asked){ ret, l, STR("") };
-        ret->told |= l->decl->told != NULL;
+        ret->told |= l->told;
         if (l->scope == PER_RESOURCE)
             of->narrower = resource_of(x, row, first);
         else if (l->scope == PER_METHOD)
@@ -448,7 +451,7 @@ void limits_heard(struct call *c, const struct limits_asked *a, enum answer ans,
         return;
     for (unsigned i = 0; i < a->n; i++) {
         quotas[i] = (struct quota_seen){ -1, -1, -1 };
-        if (!a->of[i].limit->decl->told || !info->header)
+        if (!a->of[i].limit->told || !info->header)
             continue;
         if (!clock)
             clock = quota_clock(info_field, info, loop_wall_ms());

@@ -29,12 +29,14 @@ enum { LIMITS_MAX = 8, ORIGINS_MAX = 8, REQUESTS_MAX = 64, TOOL_BUDGETS_MAX = 64
  * that configuration leaves it alone. */
 struct limit_conf {
     const char *name;
-    enum limit_scope scope;
     int64_t amount, window_ms, concurrency, spacing_ms;
-    uint16_t rule;                      /* its number in the limiter */
     const struct limit *decl;
+    enum limit_scope scope;
     unsigned metric;                    /* label slot of its throttles */
+    uint16_t rule;                      /* its number in the limiter */
+    bool told;                          /* answers say something of it: decl->told */
 };
+_Static_assert(sizeof(struct limit_conf) == 64, "every exchange reads it: it is one cache line");
 
 /* What a request costs, and which limits beside the account's count it. */
 struct request_conf {
@@ -74,15 +76,14 @@ struct provider_conf {
     struct str base_path;               /* path prefix of base_url, "" or "/x" */
     const struct fetch_common *fields[REQUEST_BODIES];      /* of its requests */
     struct fetch_guard guard;
-    struct limit_conf limits[LIMITS_MAX];
-    unsigned n_limits;
-    struct rl_id everybody;             /* that keys of limits of its own are under, once they are applied */
-    struct request_conf requests[REQUESTS_MAX];
-    unsigned n_requests;
-    unsigned index;                     /* among all that are linked in */
     struct vault_provider vault;        /* OAuth as configured; token_url empty: static tokens only */
+    struct rl_id everybody;             /* that keys of limits of its own are under, once they are applied */
+    unsigned n_limits, n_requests;
+    unsigned index;                     /* among all that are linked in */
     unsigned metric, metric_retries, metric_unrepeated, metric_opened, metric_refused;      /* label slots */
     metric_slot_t *answers;             /* M_EXCHANGES_TOTAL, by enum answer */
+    struct limit_conf limits[LIMITS_MAX];
+    struct request_conf requests[REQUESTS_MAX];
 };
 
 /* As text: record.c. */

@@ -6,10 +6,19 @@
 
 static struct caller caller_of(const char *tenant)
 {
+    static char agent[2 * KEY_AGENT_MAX + 1];
     struct caller c = { .tenant = str_of(tenant) };
 
+    /* one of few, as long as is kept, and longer */
+    c.agent = str_n(agent, (size_t)snprintf(agent, sizeof(agent), "%0*d", KEY_AGENT_MAX - 1 + rand() % 3, rand() % 2));
     c.tenant_hash = hash_bytes(c.tenant.p, c.tenant.len);
     return c;
+}
+
+/* That of an agent's key, by hashing. */
+static struct rl_id agent_id(struct rl_id budgets, const char *kind, struct str agent)
+{
+    return rl_id_sub(rl_id_sub(budgets, kind, strlen(kind)), agent.p, agent.len);
 }
 
 static void assert_id(struct rl_id got, struct rl_id want)
@@ -21,6 +30,7 @@ static void assert_id(struct rl_id got, struct rl_id want)
 static void test_ids_are_those_of_hashing(void **state)
 {
     static const char *const kinds[] = { "tenant calls", "agent calls", "user destroys" };
+    static const char *const agents[] = { "agent reads", "agent writes" };
     const struct rl_config config = { .seed = { 7, 11 } };
     struct engine engine = { .limiter = rl_new(&config) };
     struct worker *w = calloc(1, sizeof(*w));
@@ -48,6 +58,8 @@ static void test_ids_are_those_of_hashing(void **state)
         assert_id(s->budgets, budgets);
         assert_id(key_kind(s, kind, kinds[kind]), rl_id_sub(budgets, kinds[kind], strlen(kinds[kind])));
         assert_id(key_only(s, KEY_KINDS - 1, "tenant calls"), rl_id_sub(rl_id_sub(budgets, "tenant calls", 12), "", 0));
+        assert_id(key_agent(s, KEY_AGENT_FIRST + kind % 2, agents[kind % 2], &c),
+                  agent_id(budgets, agents[kind % 2], c.agent));
         assert_id(key_below(s->limits, STR("outlook")), rl_id_sub(s->limits, "outlook", 7));
         snprintf(of, sizeof(of), "provider%u", provider);
         assert_id(key_provider(s, provider, of), rl_id_sub(s->limits, of, strlen(of)));

@@ -31,8 +31,8 @@ static struct policy_type type_user = { .name = { "User", 4 } }, type_agent = { 
 /* ---- entities ---------------------------------------------------------------------------------------------------- */
 
 /* What the operator says of the entity: nothing, where that names tenants and not this one. */
-static const struct policy_entity *known_to(const struct policy_entities *base, const struct policy_uid *uid,
-                                            const struct policy_uid *tenant)
+static NOINLINE const struct policy_entity *known_to(const struct policy_entities *base, const struct policy_uid *uid,
+                                                     const struct policy_uid *tenant)
 {
     const struct policy_entity *e = policy_entities_find(base, uid);
     bool others = false;
@@ -85,7 +85,7 @@ static enum err add(struct asked *x, struct arena *a, const struct policy_uid *u
 }
 
 /* A user of groups. */
-static enum err add_member(const struct question *q, struct arena *a, struct asked *x)
+static NOINLINE enum err add_member(const struct question *q, struct arena *a, struct asked *x)
 {
     const struct policy_uid **parents = arena_alloc(a, (1 + q->n_groups) * sizeof(struct policy_uid *));
     struct policy_uid *groups = arena_alloc(a, q->n_groups * sizeof(*groups)), *user = &x->principals[0];
@@ -165,7 +165,8 @@ static struct policy_value strings(struct arena *a, const struct str *s, unsigne
     return policy_set_of(v, n);
 }
 
-static struct policy_value delegation_value(const struct question *q, struct arena *a, const struct vault_delegation *d)
+static NOINLINE struct policy_value delegation_value(const struct question *q, struct arena *a,
+                                                     const struct vault_delegation *d)
 {
     struct policy_attr *at = ARENA_ARRAY(a, struct policy_attr, 4);
     size_t n = 0;
@@ -203,31 +204,40 @@ static void shared_context(const struct question *q, struct arena *a, const stru
     at[DELEGATOR] = (struct policy_attr){ STR("delegator"), policy_entity_value(&x->principals[0]) };
 }
 
+/* What all sides ask alike. */
+static struct policy_request shared_request(const struct question *q, struct arena *a, const struct asked *x)
+{
+    return (struct policy_request){ .action = &q->action->uid,
+                                    .resource = &x->resource,
+                                    .entities = &x->layer,
+                                    .scratch = a,
+                                    .resource_unknown = !q->resource_id.p,
+                                    .resource_type = q->resource_type };
+}
+
+/* The first one, the user's, makes what the others copy. */
 static enum err ask_side(const struct question *q, struct arena *a, struct asked *x, unsigned i)
 {
     struct policy_attr *at = arena_alloc(a, CONTEXT_MAX * sizeof(*at));
     const struct vault_delegation *d = q->delegations ? q->delegations[i ? i - 1 : 0] : NULL;
-    struct policy_value context = { .kind = POLICY_RECORD, .len = DELEGATION, .u.attrs = at };
+    struct policy_request *r = &x->requests[i];
 
     if (!at)
         return E_CALL_TOO_LARGE;
-    if (i == 0)
+    if (i == 0) {
         shared_context(q, a, x, at);
-    else
+        *r = shared_request(q, a, x);
+    } else {
         memcpy(at, x->requests[0].context.u.attrs, DELEGATION * sizeof(*at));
+        *r = x->requests[0];
+    }
+    r->principal = &x->principals[i];
+    r->context = (struct policy_value){ .kind = POLICY_RECORD, .len = DELEGATION, .u.attrs = at };
     at[SIDE].value = policy_string(str_of(question_side(q, i).name));
     if (d)
-        at[context.len++] = (struct policy_attr){ STR("delegation"), delegation_value(q, a, d) };
+        at[r->context.len++] = (struct policy_attr){ STR("delegation"), delegation_value(q, a, d) };
     if (q->time < 0 || q->args.flags & POLICY_PARTIAL)
-        context.flags = POLICY_PARTIAL;
-    x->requests[i] = (struct policy_request){ .principal = &x->principals[i],
-                                              .action = &q->action->uid,
-                                              .resource = &x->resource,
-                                              .context = context,
-                                              .entities = &x->layer,
-                                              .scratch = a,
-                                              .resource_unknown = !q->resource_id.p,
-                                              .resource_type = q->resource_type };
+        r->context.flags = POLICY_PARTIAL;
     return OK;
 }
 

@@ -82,8 +82,8 @@ static inline enum match match_scope(enum scope_kind kind, const struct scope *s
 }
 
 /* A resource of which at most the type is known. */
-static enum match match_unknown(enum scope_kind kind, const struct scope *s, const struct policy_uid *const *is_in,
-    const struct policy_uid *type)
+static NOINLINE enum match match_unknown(enum scope_kind kind, const struct scope *s,
+    const struct policy_uid *const *is_in, const struct policy_uid *type)
 {
     if (kind == SCOPE_ANY)
         return YES;
@@ -133,7 +133,7 @@ static enum match match_head(const struct walk *w, const struct program_policy *
 
 /* --- one policy --------------------------------------------------------------------------------------------------- */
 
-static void add_role(struct policy_decision *d, struct str role)
+static NOINLINE void add_role(struct policy_decision *d, struct str role)
 {
     for (uint32_t i = 0; i < d->n_roles && i < POLICY_ROLES_MAX; i++)
         if (str_eq(d->roles[i], role))
@@ -158,7 +158,7 @@ static void note_plain(struct walk *w, uint32_t number, const struct program_pol
     d->n_budgets++;
 }
 
-static void note_error(struct walk *w, uint32_t number, const struct program_policy *p)
+static NOINLINE void note_error(struct walk *w, uint32_t number, const struct program_policy *p)
 {
     struct policy_decision *d = w->decision;
 
@@ -222,7 +222,7 @@ static void weigh(struct walk *w, const struct index_entry *entry)
 
 /* --- the walk ----------------------------------------------------------------------------------------------------- */
 
-static void visit(struct walk *w, uint32_t at);
+static void visit_node(struct walk *w, uint32_t at);
 
 /* Whether the head may match: no keys of the request are out of the question. */
 static bool may_match(const struct walk *w, const struct index_entry *e)
@@ -244,9 +244,9 @@ static void weigh_pending(struct walk *w)
 }
 
 /* Which one may match differs from request to request: here and in visit_keys() nothing branches on it. */
-static void visit_leaf(struct walk *w, const struct index_entry *e)
+static NOINLINE void visit_leaf(struct walk *w, uint32_t at)
 {
-    for (;; e++) {
+    for (const struct index_entry *e = &w->index->entries[at & ~INDEX_LEAF];; e++) {
         w->pending[w->n_pending] = e;
         w->n_pending += may_match(w, e);
         if (w->n_pending == PENDING_MAX)
@@ -254,6 +254,14 @@ static void visit_leaf(struct walk *w, const struct index_entry *e)
         if (e->last)
             break;
     }
+}
+
+static inline void visit(struct walk *w, uint32_t child)
+{
+    if (!(child & INDEX_LEAF))
+        visit_node(w, child);
+    else if (child != INDEX_NONE)
+        visit_leaf(w, child);
 }
 
 static void visit_keys(struct walk *w, uint32_t at, const struct policy_uid *uid, const struct policy_entity *entity)
@@ -312,18 +320,12 @@ static void visit_value(struct walk *w, uint32_t at)
     }
 }
 
-/* Recursion: at most a node per dimension and a leaf. */
-static void visit(struct walk *w, uint32_t at)
+/* Recursion: at most a node per dimension. */
+static void visit_node(struct walk *w, uint32_t at)
 {
     const struct policy_request *r = w->eval.request;
-    const struct index_node *node;
+    const struct index_node *node = &w->index->nodes[at];
 
-    if (at & INDEX_LEAF) {
-        if (at != INDEX_NONE)
-            visit_leaf(w, &w->index->entries[at & ~INDEX_LEAF]);
-        return;
-    }
-    node = &w->index->nodes[at];
     visit(w, node->any);
     if (node->dim >= DIM_COUNT)
         visit_value(w, at);

@@ -60,6 +60,9 @@ static const struct policy_entity *find_entity(const struct eval *e, const struc
 
 /* --- operations ----------------------------------------------------------------------------------------------- */
 
+/* Those that most conditions do without are calls: so the machine stays small, and what it runs of itself together. */
+
+
 /* What an operation came to; DONE leaves its result in *ret. */
 enum outcome_of { DONE = POLICY_FAULT_NONE, MEMORY = 100, UNKNOWN };
 
@@ -118,8 +121,8 @@ static int has_path(const struct eval *e, const struct policy_value *v, const st
     return DONE;
 }
 
-static int tag_of(const struct eval *e, const struct policy_value *v, const struct policy_value *key, bool ask,
-    struct policy_value *ret)
+static NOINLINE int tag_of(const struct eval *e, const struct policy_value *v, const struct policy_value *key,
+    bool ask, struct policy_value *ret)
 {
     const struct policy_value *found;
     const struct policy_entity *ent;
@@ -138,7 +141,7 @@ static int tag_of(const struct eval *e, const struct policy_value *v, const stru
     return DONE;
 }
 
-static int in_op(const struct eval *e, const struct policy_value *l, const struct policy_value *r,
+static NOINLINE int in_op(const struct eval *e, const struct policy_value *l, const struct policy_value *r,
     struct policy_value *ret)
 {
     const struct policy_entity *ent;
@@ -164,7 +167,8 @@ static int in_op(const struct eval *e, const struct policy_value *l, const struc
     return DONE;
 }
 
-static int compare(enum op op, const struct policy_value *l, const struct policy_value *r, struct policy_value *ret)
+static NOINLINE int compare(enum op op, const struct policy_value *l, const struct policy_value *r,
+    struct policy_value *ret)
 {
     bool ordered = l->kind == POLICY_LONG || l->kind == POLICY_DATETIME || l->kind == POLICY_DURATION;
 
@@ -177,7 +181,8 @@ static int compare(enum op op, const struct policy_value *l, const struct policy
     return DONE;
 }
 
-static int arithmetic(enum op op, const struct policy_value *l, const struct policy_value *r, struct policy_value *ret)
+static NOINLINE int arithmetic(enum op op, const struct policy_value *l, const struct policy_value *r,
+    struct policy_value *ret)
 {
     int64_t v;
     bool over;
@@ -212,7 +217,8 @@ static bool set_has(const struct policy_value *set, const struct policy_value *v
     return false;
 }
 
-static int contains(enum op op, const struct policy_value *l, const struct policy_value *r, struct policy_value *ret)
+static NOINLINE int contains(enum op op, const struct policy_value *l, const struct policy_value *r,
+    struct policy_value *ret)
 {
     uint32_t hits = 0;
 
@@ -269,7 +275,8 @@ static bool any_unknown(const struct policy_value *v, uint32_t n)
     return false;
 }
 
-static int ext_op(struct eval *e, const struct insn *i, const struct policy_value *args, struct policy_value *ret)
+static NOINLINE int ext_op(struct eval *e, const struct insn *i, const struct policy_value *args,
+    struct policy_value *ret)
 {
     if (any_unknown(args, i->c))
         return UNKNOWN;
@@ -290,7 +297,7 @@ static int ext_op(struct eval *e, const struct insn *i, const struct policy_valu
     UNREACHABLE();
 }
 
-static int make_set(struct eval *e, const struct policy_value *elems, uint32_t n, struct policy_value *ret)
+static NOINLINE int make_set(struct eval *e, const struct policy_value *elems, uint32_t n, struct policy_value *ret)
 {
     struct policy_value *kept;
 
@@ -305,7 +312,7 @@ static int make_set(struct eval *e, const struct policy_value *elems, uint32_t n
     return ret->kind == POLICY_NONE ? MEMORY : DONE;
 }
 
-static int make_record(struct eval *e, const struct str *keys, const struct policy_value *values, uint32_t n,
+static NOINLINE int make_record(struct eval *e, const struct str *keys, const struct policy_value *values, uint32_t n,
     struct policy_value *ret)
 {
     struct policy_attr *kept;

@@ -443,23 +443,3 @@ enum err policy_layer_merge(struct policy_layer *l, struct arena *a, const struc
     }
     return out ? OK : E_CALL_TOO_LARGE;
 }
-
-enum err policy_layer_take(struct policy_layer *l, const struct policy_entity *entity)
-{
-    if (l->n == POLICY_LAYER_MAX)
-        return E_CALL_TOO_LARGE;
-    l->hashes[l->n] = entity->uid.hash;
-    l->items[l->n++] = entity;
-    return OK;
-}
-
-enum err policy_layer_like(struct policy_layer *l, struct arena *a, const struct policy_uid *uid,
-    const struct policy_entity *twin)
-{
-    struct policy_entity *out = arena_alloc(a, sizeof(*out));
-
-    if (!out)
-        return E_CALL_TOO_LARGE;
-    *out = (struct policy_entity){ .uid = *uid, .ancestors = twin->ancestors, .n_ancestors = twin->n_ancestors };
-    return policy_layer_take(l, out);
-}

@@ -91,11 +91,26 @@ enum err policy_layer_merge(struct policy_layer *l, struct arena *a, const struc
  * The same for one that is whole: its ancestors are all that is above it, whatever the layer says. It must outlive the
  * layer; that there is none of its uid yet is promised.
  */
-enum err policy_layer_take(struct policy_layer *l, const struct policy_entity *entity);
+static inline enum err policy_layer_take(struct policy_layer *l, const struct policy_entity *entity)
+{
+    if (l->n == POLICY_LAYER_MAX)
+        return E_CALL_TOO_LARGE;
+    l->hashes[l->n] = entity->uid.hash;
+    l->items[l->n++] = entity;
+    return OK;
+}
 
 /* The same for one of which nothing is known but that it is in all that `twin` is in. */
-enum err policy_layer_like(struct policy_layer *l, struct arena *a, const struct policy_uid *uid,
-    const struct policy_entity *twin);
+static inline enum err policy_layer_like(struct policy_layer *l, struct arena *a, const struct policy_uid *uid,
+    const struct policy_entity *twin)
+{
+    struct policy_entity *out = arena_alloc(a, sizeof(*out));
+
+    if (!out)
+        return E_CALL_TOO_LARGE;
+    *out = (struct policy_entity){ .uid = *uid, .ancestors = twin->ancestors, .n_ancestors = twin->n_ancestors };
+    return policy_layer_take(l, out);
+}
 
 /* NULL if there is none in the layer itself. */
 static inline const struct policy_entity *policy_layer_own(const struct policy_layer *l, const struct policy_uid *uid)

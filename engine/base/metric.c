@@ -20,18 +20,22 @@
 
 enum {
     VALUE_MAX = 200,                                /* bytes of a label value; longer ones are "other" */
+    CACHE_LINE = 64,
 };
 
-const struct metric_bound metric_bounds[METRIC_BUCKETS + 1] = {
-    { 1000, "0.000001" },     { 2500, "0.0000025" },    { 5000, "0.000005" },
-    { 10000, "0.00001" },     { 25000, "0.000025" },    { 50000, "0.00005" },
-    { 100000, "0.0001" },     { 250000, "0.00025" },    { 500000, "0.0005" },
-    { 1000000, "0.001" },     { 2500000, "0.0025" },    { 5000000, "0.005" },
-    { 10000000, "0.01" },     { 25000000, "0.025" },    { 50000000, "0.05" },
-    { 100000000, "0.1" },     { 250000000, "0.25" },    { 500000000, "0.5" },
-    { 1000000000, "1" },      { 2500000000, "2.5" },    { 5000000000, "5" },
-    { 10000000000, "10" },    { 30000000000, "30" },    { 60000000000, "60" },
-    [METRIC_BUCKETS] = { INT64_MAX, NULL },
+STATIC_ASSERT(METRIC_HISTOGRAM_CELLS * sizeof(metric_cell_t) % CACHE_LINE == 0, "a slot begins where a line does");
+
+const int64_t metric_bounds[METRIC_BUCKETS + 1] = {
+    1000,      2500,      5000,       10000,      25000,      50000,       100000,      250000,      500000,
+    1000000,   2500000,   5000000,    10000000,   25000000,   50000000,    100000000,   250000000,   500000000,
+    1000000000, 2500000000, 5000000000, 10000000000, 30000000000, 60000000000, INT64_MAX,
+};
+
+/* The same in seconds. */
+static const char *const bounds_text[METRIC_BUCKETS] = {
+    "0.000001", "0.0000025", "0.000005", "0.00001", "0.000025", "0.00005", "0.0001", "0.00025", "0.0005",
+    "0.001",    "0.0025",    "0.005",    "0.01",    "0.025",    "0.05",    "0.1",    "0.25",    "0.5",
+    "1",        "2.5",       "5",        "10",      "30",       "60",
 };
 
 uint8_t metric_bounds_below[64];
@@ -42,12 +46,12 @@ __attribute__((constructor)) static void order_bounds(void)
     size_t n = 0;
 
     for (unsigned bit = 0; bit < 64; bit++) {
-        while (n < METRIC_BUCKETS && (uint64_t)metric_bounds[n].ns < 1ULL << bit)
+        while (n < METRIC_BUCKETS && (uint64_t)metric_bounds[n] < 1ULL << bit)
             n++;
         metric_bounds_below[bit] = (uint8_t)n;
     }
     for (size_t i = 1; i <= METRIC_BUCKETS; i++)    /* so no two have the same highest bit: observing asks about one */
-        ASSERT(metric_bounds[i].ns / 2 >= metric_bounds[i - 1].ns);
+        ASSERT(metric_bounds[i] / 2 >= metric_bounds[i - 1]);
 }
 
 static const struct {
@@ -120,15 +124,29 @@ static size_t cells_per_slot(enum metric m)
     return metric_kinds[m] == METRIC_HISTOGRAM ? METRIC_HISTOGRAM_CELLS : 1;
 }
 
+static metric_cell_t *page_new(struct metric_cells *mine, enum metric m, unsigned slot)
+{
+    size_t n = METRIC_PAGE_SLOTS * cells_per_slot(m) * sizeof(metric_cell_t);
+    metric_cell_t *page;
+
+    if (!table[m].label && metric_kinds[m] != METRIC_HISTOGRAM) {
+        ASSERT(slot == 0);
+        return &mine->single[m];
+    }
+    page = aligned_alloc(CACHE_LINE, n);
+    ASSERT(page);
+    memset(page, 0, n);
+    return page;
+}
+
 NOINLINE metric_cell_t *metric_page(enum metric m, unsigned slot)
 {
     struct metric_cells *mine = metric_mine ? metric_mine : block_join();
-    _Atomic(metric_cell_t *) *place = &mine->pages[m][slot / METRIC_PAGE_SLOTS];
+    _Atomic(metric_cell_t *) *place = &mine->pages[slot / METRIC_PAGE_SLOTS][m];
     metric_cell_t *page = atomic_load_explicit(place, memory_order_relaxed);
 
     if (!page) {
-        page = calloc(METRIC_PAGE_SLOTS * cells_per_slot(m), sizeof(*page));
-        ASSERT(page);
+        page = page_new(mine, m, slot);
         atomic_store_explicit(place, page, memory_order_release);
     }
     return page;
@@ -193,7 +211,7 @@ static void sum_slot(enum metric m, unsigned slot, int64_t *sums)
 
     memset(sums, 0, n * sizeof(*sums));
     for (struct block *b = blocks; b; b = b->next) {
-        metric_cell_t *page = atomic_load_explicit(&b->cells.pages[m][slot / METRIC_PAGE_SLOTS], memory_order_acquire);
+        metric_cell_t *page = atomic_load_explicit(&b->cells.pages[slot / METRIC_PAGE_SLOTS][m], memory_order_acquire);
 
         for (size_t i = 0; page && i < n; i++) {
             metric_cell_t *c = page + slot % METRIC_PAGE_SLOTS * n + i;
@@ -210,7 +228,7 @@ static int64_t slot_count(enum metric m, const int64_t *sums)
 
     if (metric_kinds[m] != METRIC_HISTOGRAM)
         return sums[0];
-    for (size_t i = 0; i <= METRIC_CELL_OVER; i++)
+    for (size_t i = METRIC_CELL_BUCKET; i <= METRIC_CELL_OVER; i++)
         count += sums[i];
     return count;
 }
@@ -297,8 +315,8 @@ static void add_histogram(struct buf *out, enum metric m, unsigned slot, const i
     int64_t below = 0, count = slot_count(m, sums);
 
     for (size_t i = 0; i < METRIC_BUCKETS; i++) {
-        below += sums[i];
-        add_series(out, m, slot, "_bucket", metric_bounds[i].le);
+        below += sums[METRIC_CELL_BUCKET + i];
+        add_series(out, m, slot, "_bucket", bounds_text[i]);
         buf_addf(out, "%lld\n", (long long)below);
     }
     add_series(out, m, slot, "_bucket", "+Inf");

@@ -40,11 +40,14 @@ static inline unsigned metric_slot(const metric_slot_t *s)
 }
 void metric_slot_ask(metric_slot_t *s, enum metric m, struct str value);
 
-/* The thread's own cells: pages of METRIC_PAGE_SLOTS slots, made when first counted in (metric.c). */
+/* The thread's own cells: pages of METRIC_PAGE_SLOTS slots, made when first counted in (metric.c).  A call counts in
+ * some twenty of them, so what is used most lies together: the first pages of all metrics side by side, and side by
+ * side the cells of counters and gauges that have but one. */
 enum { METRIC_PAGE_SLOTS = 16, METRIC_PAGES = METRIC_LABELS_MAX / METRIC_PAGE_SLOTS };
 typedef _Atomic int64_t metric_cell_t;
 struct metric_cells {
-    _Atomic(metric_cell_t *) pages[METRIC_COUNT][METRIC_PAGES];
+    _Atomic(metric_cell_t *) pages[METRIC_PAGES][METRIC_COUNT];
+    metric_cell_t single[METRIC_COUNT];
 };
 extern _Thread_local struct metric_cells *metric_mine;      /* NULL: the thread has not counted yet */
 
@@ -71,25 +74,23 @@ static inline void metric_add_at(enum metric m, unsigned slot, int64_t n)
     metric_cell_t *page;
 
     ASSERT((unsigned)m < METRIC_COUNT && metric_kinds[m] != METRIC_HISTOGRAM && slot < METRIC_LABELS_MAX);
-    page = mine ? atomic_load_explicit(&mine->pages[m][slot / METRIC_PAGE_SLOTS], memory_order_relaxed) : NULL;
+    page = mine ? atomic_load_explicit(&mine->pages[slot / METRIC_PAGE_SLOTS][m], memory_order_relaxed) : NULL;
     if (__builtin_expect(!page, 0))
         page = metric_page(m, slot);
     metric_cell_add(page + slot % METRIC_PAGE_SLOTS, n);
 }
 static inline void metric_add(enum metric m, int64_t n) { metric_add_at(m, 0, n); }         /* no label */
 
-/* The cells of a histogram: its buckets, then two more. */
+/* The cells of a histogram: whole cache lines, the sum in one with the buckets up to 100 us. */
 enum {
     METRIC_BUCKETS = 24,
-    METRIC_CELL_OVER = METRIC_BUCKETS,              /* observations above the last bucket */
-    METRIC_CELL_SUM,                                /* nanoseconds */
-    METRIC_HISTOGRAM_CELLS,
+    METRIC_CELL_SUM = 0,                            /* nanoseconds */
+    METRIC_CELL_BUCKET,                             /* the first one */
+    METRIC_CELL_OVER = METRIC_CELL_BUCKET + METRIC_BUCKETS,     /* observations above the last bucket */
+    METRIC_HISTOGRAM_CELLS = 32,
 };
-struct metric_bound {
-    int64_t ns;
-    const char *le;                                 /* in seconds, as text */
-};
-extern const struct metric_bound metric_bounds[METRIC_BUCKETS + 1];         /* the last one holds everything */
+STATIC_ASSERT((int)METRIC_CELL_OVER < (int)METRIC_HISTOGRAM_CELLS, "every observation has a cell");
+extern const int64_t metric_bounds[METRIC_BUCKETS + 1];     /* nanoseconds; the last one holds everything */
 /* By a duration's highest bit: how many bounds every duration with that bit is above. */
 extern uint8_t metric_bounds_below[64];
 
@@ -103,7 +104,7 @@ static inline void metric_observe_at(enum metric m, unsigned slot, int64_t ns)
     size_t below;
 
     ASSERT((unsigned)m < METRIC_COUNT && metric_kinds[m] == METRIC_HISTOGRAM && slot < METRIC_LABELS_MAX);
-    page = mine ? atomic_load_explicit(&mine->pages[m][slot / METRIC_PAGE_SLOTS], memory_order_relaxed) : NULL;
+    page = mine ? atomic_load_explicit(&mine->pages[slot / METRIC_PAGE_SLOTS][m], memory_order_relaxed) : NULL;
     if (__builtin_expect(!page, 0)) {
         metric_observe_first(m, slot, ns);          /* the last thing that is called: nothing is kept over it */
         return;
@@ -112,7 +113,7 @@ static inline void metric_observe_at(enum metric m, unsigned slot, int64_t ns)
     if (ns < 0)
         ns = 0;
     below = metric_bounds_below[63 - __builtin_clzll((uint64_t)ns | 1)];
-    metric_cell_add(&cells[below + (ns > metric_bounds[below].ns)], 1);
+    metric_cell_add(&cells[METRIC_CELL_BUCKET + below + (ns > metric_bounds[below])], 1);
     metric_cell_add(&cells[METRIC_CELL_SUM], ns);
 }
 static inline void metric_observe(enum metric m, int64_t ns) { metric_observe_at(m, 0, ns); }       /* no label */

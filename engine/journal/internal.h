@@ -104,6 +104,13 @@ struct room_line {
     struct commit_waiter *first, **last;
 };
 
+/* Records in memory that a device may take them from: it begins at a multiple of WORLD_ALIGN and is as long as some, so
+ * that there is room for the zeros that fill a batch up. */
+struct records {
+    uint8_t *p;
+    size_t len, cap;
+};
+
 struct journal_lane {
     uint32_t magic;
     struct journal *j;
@@ -115,10 +122,11 @@ struct journal_lane {
     struct lane_head head;
     int fd;
     uint64_t committed;
-    struct { uint8_t *p; size_t len, cap; } batch;      /* under way: aligned and filled up to what devices take */
+    struct records batch;               /* under way: filled up to what devices take */
 
-    /* queued: where the next record will go, behind everything pending */
-    struct buf pending;
+    /* queued: where the next record will go, behind everything pending. It becomes the next batch where it lies, and is
+     * never more than fits into the segment at hand and the next */
+    struct records pending;
     struct buf draft;               /* memory for the next payload; none: somebody has it */
     unsigned pending_records;
     uint64_t wanted;                    /* somebody waits for the commit of this record */
@@ -159,6 +167,9 @@ void room_offer(struct journal_lane *lane);
 
 /* Queues a record of the journal's own, digging into the floor if it must; false if even that is full. */
 bool lane_note(struct journal_lane *lane, enum journal_type type, struct str payload);
+/* Room for n bytes in all; what is there stays. False when memory is out. */
+bool records_grow(struct records *r, size_t n);
+static inline bool records_reserve(struct records *r, size_t n) { return n <= r->cap || records_grow(r, n); }
 /* Is it time to commit what is pending? */
 bool lane_due(const struct journal_lane *lane);
 /* Room left for records that have no reservation, and for those of the journal itself. */

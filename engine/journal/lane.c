@@ -231,13 +231,27 @@ void journal_unreserve(struct journal_lane *lane, struct journal_room *room)
 
 /* ---- appending ------------------------------------------------------------------------------------------------- */
 
+NOINLINE bool records_grow(struct records *r, size_t n)
+{
+    size_t cap = (size_t)page_up((int64_t)(n > 2 * r->cap ? n : 2 * r->cap));
+    uint8_t *p = aligned_alloc(WORLD_ALIGN, cap);
+
+    if (!p)
+        return false;
+    if (r->len > 0)
+        memcpy(p, r->p, r->len);
+    free(r->p);
+    r->p = p;
+    r->cap = cap;
+    return true;
+}
+
 static void push(struct journal_lane *lane, enum journal_type type, struct str payload)
 {
     size_t n = frame_bytes(payload.len);
-    uint8_t *at = (uint8_t *)buf_reserve(&lane->pending, n);
 
-    ASSERT(at);                     /* place() asked for the memory */
-    frame_put(at, type, lane->number, lane->next_seq++, loop_wall_ms(), payload);
+    ASSERT(n <= lane->pending.cap - lane->pending.len);     /* place() asked for the memory */
+    frame_put(lane->pending.p + lane->pending.len, type, lane->number, lane->next_seq++, loop_wall_ms(), payload);
     lane->pending.len += n;
     lane->pending_records++;
     lane->tail_off += (int64_t)n;
@@ -250,10 +264,8 @@ static bool place(struct journal_lane *lane, enum journal_type type, struct str 
 {
     int64_t n = (int64_t)frame_bytes(payload.len);
 
-    if (!buf_reserve(&lane->pending, (size_t)n + FRAME_ROLL_BYTES)) {
-        lane->pending.overflow = false;
+    if (!records_reserve(&lane->pending, lane->pending.len + (size_t)n + FRAME_ROLL_BYTES))
         return false;
-    }
     if (block_up(lane->tail_off + n) + BLOCK_BYTES > lane->tail_bytes) {
         ASSERT(lane->next == NEXT_READY);
         push(lane, JOURNAL_ROLL, STR("{}"));
@@ -534,8 +546,6 @@ static struct journal_lane *lane_new(struct journal *j, const struct lane_head *
     lane->tail_bytes = head->segment_bytes;
     lane->next_seq = head->next_seq;
     lane->committed = head->next_seq - 1;
-    /* all that may be queued fits into the segment at hand and the next */
-    lane->pending = BUF_INIT((size_t)(head->segment_bytes + j->opt.segment_bytes) + FRAME_ROLL_BYTES);
     lane->draft = BUF_INIT(JOURNAL_PAYLOAD_MAX);
     lane->fd = lane->next_fd = -1;
     return lane;
@@ -587,7 +597,7 @@ enum err journal_lane_open(struct journal *j, unsigned number, struct journal_la
                 world->close(lane->fd);
             if (lane->next_fd >= 0)
                 world->close(lane->next_fd);
-            buf_release(&lane->pending);
+            free(lane->pending.p);
             free(lane);
         }
         return e;
@@ -670,7 +680,7 @@ enum err await_journal_lane_close(struct journal_lane *lane)
     task_shield(-1);
     e = lane->state == JOURNAL_READY ? OK : E_JOURNAL_UNWRITABLE;
     ASSERT(!timer_is_set(&lane->stall));
-    buf_release(&lane->pending);
+    free(lane->pending.p);
     buf_release(&lane->draft);
     free(lane->batch.p);
     lane->magic = 0;

@@ -18,6 +18,7 @@
 #include "journal/internal.h"
 
 STATIC_ASSERT(BLOCK_BYTES % WORLD_BLOCK == 0, "batches are what direct writes take");
+STATIC_ASSERT(WORLD_ALIGN % BLOCK_BYTES == 0, "records that have room have it filled up to a block");
 enum { BUSY_RECORDS = 8 };          /* so many in the last commit: company may be worth waiting for */
 
 void lane_fail(struct journal_lane *lane, const char *what, int error)
@@ -45,37 +46,52 @@ struct batch {
     bool rolls;
 };
 
-/* Room for n bytes where a device may take them from. What was there is gone. */
-static void batch_reserve(struct journal_lane *lane, size_t n)
+/* Up to the ROLL record, the others move up. Once per segment. */
+static void take_to_roll(struct journal_lane *lane, struct batch *b)
 {
-    if (n <= lane->batch.cap)
-        return;
-    free(lane->batch.p);
-    lane->batch.cap = (size_t)page_up((int64_t)n);
-    lane->batch.p = aligned_alloc(WORLD_ALIGN, lane->batch.cap);
-    ASSERT(lane->batch.p);
+    struct records *from = &lane->pending, *to = &lane->batch;
+    size_t n = 0, size;
+    enum journal_type type;
+
+    do {
+        ASSERT(n < from->len);
+        frame_peek(from->p + n, &size, &b->last_seq, &type);
+        b->records++;
+        n += size;
+    } while (type != JOURNAL_ROLL);
+    to->len = 0;
+    ASSERT(records_reserve(to, n));
+    memcpy(to->p, from->p, n);
+    to->len = n;
+    from->len -= n;
+    memmove(from->p, from->p + n, from->len);
 }
 
-/* Moves what goes into the next commit from pending to the batch: all of it, or up to a ROLL record. */
+/* All of it: the memory changes hands, that of the batch before takes what comes next. */
+static void take_all(struct journal_lane *lane, struct batch *b)
+{
+    struct records before = lane->batch;
+
+    lane->batch = lane->pending;
+    lane->pending = (struct records){ .p = before.p, .cap = before.cap };
+    b->records = lane->pending_records;
+    b->last_seq = lane->next_seq - 1;
+}
+
+/* What goes into the next commit, from pending to the batch: all of it, or up to a ROLL record. */
 static struct batch batch_take(struct journal_lane *lane)
 {
-    struct batch b = { 0 };
-    size_t n = 0;
+    struct batch b = { .rolls = lane->next == NEXT_PROMISED };
+    size_t n;
 
-    while (n < lane->pending.len && !b.rolls) {
-        size_t size;
-        enum journal_type type;
-
-        frame_peek((const uint8_t *)lane->pending.p + n, &size, &b.last_seq, &type);
-        b.records++;
-        b.rolls = type == JOURNAL_ROLL;
-        n += size;
-    }
+    if (b.rolls)
+        take_to_roll(lane, &b);
+    else
+        take_all(lane, &b);
+    n = lane->batch.len;
     lane->batch.len = (size_t)block_up((int64_t)n);
-    batch_reserve(lane, lane->batch.len);
-    memcpy(lane->batch.p, lane->pending.p, n);
+    ASSERT(lane->batch.len <= lane->batch.cap);
     memset(lane->batch.p + n, 0, lane->batch.len - n);
-    buf_drop_front(&lane->pending, n);
     ASSERT(b.records > 0 && lane->pending_records >= b.records);
     lane->pending_records -= b.records;
     if (!b.rolls) {
@@ -108,13 +124,14 @@ static void batch_seal(struct journal_lane *lane, const struct batch *b)
         uint64_t seq;
 
         frame_peek(frame, &size, &seq, &type);
-        ASSERT(seq == lane->head.next_seq);
+        ASSERT(seq == lane->head.next_seq && (type == JOURNAL_ROLL) == (b->rolls && seq == b->last_seq));
         if (type == JOURNAL_CHECKPOINT || type == JOURNAL_CLOSE)
             sign(lane, frame, seq);
         frame_seal(frame, behind, lane->head.link);
         memcpy(lane->head.last, lane->head.link, HASH_LEN);
         lane->head.next_seq++;
     }
+    ASSERT(block_up(frame - lane->batch.p) == (int64_t)lane->batch.len);
 }
 
 /* Without a deadline: the kernel has the buffer until it is done. Those who wait have deadlines of their own. */

@@ -1,7 +1,10 @@
 /*
  * arena.c -- chunks of half of what is held, 16-byte steps, a canary behind each chunk
  *
- *   chunk: [ struct arena_chunk | data, `size` bytes | canary, CANARY_LEN bytes ]
+ *   chunk: [ data, `size` bytes | struct arena_chunk: canary, older, size ]
+ *
+ * What releasing a chunk asks for is its last 32 bytes, one cache line: most that is released has waited long, and has
+ * left the caches.  The canary stands before what it vouches for.
  *
  * The limit counts what is handed out, rounded to 16: memory held is at most the limit plus what is lost at chunk ends.
  * Fails in one way: NULL and `overflow` (also when malloc has nothing).
@@ -18,13 +21,14 @@ enum { STEP = ARENA_STEP, CANARY_LEN = 16 };
 enum { BLOCK_FIRST = 1536, BLOCK_MAX = 256 * 1024, BLOCK_GRAIN = 512 };
 
 struct arena_chunk {
+    uint8_t canary[CANARY_LEN];
     struct arena_chunk *older;
     size_t size;
 };
 
-enum { OVERHEAD = sizeof(struct arena_chunk) + CANARY_LEN };
+enum { OVERHEAD = sizeof(struct arena_chunk) };
 
-STATIC_ASSERT(sizeof(struct arena_chunk) % STEP == 0, "data must start aligned");
+STATIC_ASSERT(OVERHEAD % STEP == 0, "a block is filled up with whole steps");
 
 static const uint8_t canary[CANARY_LEN] = {
     0xa7, 0x5e, 0x11, 0xd0, 0x9b, 0x42, 0xee, 0x6c, 0x3d, 0xf8, 0x07, 0xb1, 0xc5, 0x2a, 0x94, 0x63,
@@ -32,20 +36,27 @@ static const uint8_t canary[CANARY_LEN] = {
 
 static char *chunk_data(struct arena_chunk *c)
 {
-    return (char *)(c + 1);
+    return (char *)c - c->size;
 }
 
 static void chunk_check(struct arena_chunk *c)
 {
-    unpoison(chunk_data(c), c->size + CANARY_LEN);
-    ASSERT(memcmp(chunk_data(c) + c->size, canary, CANARY_LEN) == 0);
+    unpoison(c->canary, CANARY_LEN);
+    ASSERT(memcmp(c->canary, canary, CANARY_LEN) == 0);
+    unpoison(chunk_data(c), c->size);
+}
+
+static void chunk_free(struct arena_chunk *c)
+{
+    chunk_check(c);
+    free(chunk_data(c));
 }
 
 static void chunk_open(struct arena *a, struct arena_chunk *c)
 {
     a->next = chunk_data(c);
-    a->end = a->next + c->size;
-    poison(chunk_data(c), c->size + CANARY_LEN);
+    a->end = (char *)c;
+    poison(a->next, c->size + CANARY_LEN);
 }
 
 void arena_init(struct arena *a, size_t max)
@@ -60,8 +71,7 @@ void arena_release(struct arena *a)
     while (c) {
         struct arena_chunk *older = c->older;
 
-        chunk_check(c);
-        free(c);
+        chunk_free(c);
         c = older;
     }
     arena_init(a, a->max);
@@ -88,12 +98,11 @@ void arena_rewind(struct arena *a, struct arena_mark mark)
         struct arena_chunk *newest = a->chunks;
 
         ASSERT(newest != NULL);
-        chunk_check(newest);
         a->chunks = newest->older;
-        free(newest);
+        chunk_free(newest);
     }
     a->next = mark.next;
-    a->end = a->chunks ? chunk_data(a->chunks) + a->chunks->size : NULL;
+    a->end = (char *)a->chunks;
     a->used = mark.used;
     if (a->next)
         poison(a->next, (size_t)(a->end - a->next));
@@ -105,6 +114,7 @@ static bool add_chunk(struct arena *a, size_t n)
     size_t left = (a->max - a->used) & ~(size_t)(STEP - 1);
     size_t block = (a->used / 2 + BLOCK_GRAIN - 1) & ~(size_t)(BLOCK_GRAIN - 1), size;
     struct arena_chunk *c;
+    char *data;
 
     /* Half of what is in use: most calls have three small chunks while they wait, large ones few. */
     block = block < BLOCK_FIRST ? BLOCK_FIRST : block > BLOCK_MAX ? BLOCK_MAX : block;
@@ -113,12 +123,12 @@ static bool add_chunk(struct arena *a, size_t n)
         size = left;
     if (size < n)
         size = n;
-    c = size <= SIZE_MAX - OVERHEAD ? malloc(size + OVERHEAD) : NULL;
-    if (!c)
+    data = size <= SIZE_MAX - OVERHEAD ? malloc(size + OVERHEAD) : NULL;
+    if (!data)
         return false;
-    c->older = a->chunks;
-    c->size = size;
-    memcpy(chunk_data(c) + size, canary, CANARY_LEN);
+    c = (struct arena_chunk *)(void *)(data + size);
+    *c = (struct arena_chunk){ .older = a->chunks, .size = size };
+    memcpy(c->canary, canary, CANARY_LEN);
     a->chunks = c;
     chunk_open(a, c);
     return true;

@@ -223,13 +223,15 @@ struct conn {
 
 /* All of one tenant, one origin and one guard. A place is the right to one connection (or full transfer). */
 struct group {
+    /* what an exchange on a kept connection looks at: one cache line */
     struct fetch *f;
-    struct fetch_origin origin;
-    struct fetch_guard guard;
-    struct str key;                     /* behind the group */
-    unsigned places;                    /* taken: connections, idle ones included, and full transfers */
     struct conn *idle;                  /* newest first */
     struct waiter *first, *last;        /* in line for a place; then nothing is idle */
+    unsigned places;                    /* taken: connections, idle ones included, and full transfers */
+
+    struct str key;                     /* behind the group */
+    struct fetch_origin origin;
+    struct fetch_guard guard;
     struct way way;
     unsigned finders;                   /* of those who open a connection: who has libcurl look for the way ... */
     TAILQ_HEAD(, seeker) seekers;       /* ... and who waits for what they find */

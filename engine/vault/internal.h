@@ -90,12 +90,12 @@ struct vault_slot {
     atomic_uint refs;                   /* tables (one for both), users, leases */
     struct vault_slot *next;            /* accounts of the same owner, oldest first; owner shard */
 
+    /* What calls look at, three cache lines with the above: of many accounts, most have left the caches. */
+
     /* never change; one block behind the struct */
-    struct str tenant, id, user, provider, label;
-    struct str id_key, owner_key;       /* "tenant\0id", "tenant\0user" */
+    struct str id, provider, label, user;
     uint64_t hash;                      /* of id_key: its shard, its moment of early refresh */
     wall_ms_t created;
-
     /* id shard */
     bool gone;                          /* disconnected */
     bool refreshable;                   /* has a refresh token (known once loaded) */
@@ -103,21 +103,31 @@ struct vault_slot {
     bool lost;
     uint8_t status;                     /* enum account_status */
     uint8_t failures;
-    char *external_id, *scopes;
     uint64_t generation;
     uint64_t rejected;                  /* upstream refused this generation; 0: none */
-    uint64_t mark_void;                 /* the store's mark on this generation is known not to count; 0: none */
     wall_ms_t obtained, expires;
-    ns_t published_at;                  /* loop time; 0: before this process */
-    ns_t retry_after;                   /* no attempt before; with `failure` */
-    enum err failure;
     char *access;                       /* sealed access token of `generation`; NULL: cold */
     size_t access_len;
     struct vault_token *current;        /* opened; NULL while nobody holds a lease */
     struct tenant_key *keys;            /* its tenant's; NULL until a token is opened */
-    struct unsaved *unsaved;
     struct flight flight;
+    char *scopes;
+
+    /* What they do not. */
+
+    /* never change; behind the struct as well */
+    struct str tenant;
+    struct str id_key, owner_key;       /* "tenant\0id", "tenant\0user" */
+    /* id shard */
+    char *external_id;
+    uint64_t mark_void;                 /* the store's mark on this generation is known not to count; 0: none */
+    ns_t published_at;                  /* loop time; 0: before this process */
+    ns_t retry_after;                   /* no attempt before; with `failure` */
+    enum err failure;
+    struct unsaved *unsaved;
 };
+
+STATIC_ASSERT(offsetof(struct vault_slot, tenant) == 192, "three lines");
 
 struct shard {
     pthread_mutex_t lock;

@@ -93,7 +93,8 @@ struct call {
     void *front_data;
 
     enum step step;
-    ns_t began, since, deadline;        /* since: when its step began */
+    bool measured;                      /* how long its steps take */
+    ns_t began, since, deadline;        /* since: when its step began, if measured */
     wall_ms_t began_wall;
 
     /* DECODE */

@@ -74,6 +74,10 @@ struct worker {
     struct overload overload;
     struct lag lag;
     struct key_cache keys;
+    struct {                                /* calls of this second, to measure some of them only */
+        ns_t second;
+        unsigned calls;
+    } measured;
     struct refusals {                       /* of nobody in particular: recorded one by one only so often */
         ns_t second;
         unsigned recorded, skipped;

@@ -239,6 +239,8 @@ static void list_run(struct loop *l, struct task *t)
 
     for (; t; t = next) {
         next = t->next;
+        if (next)
+            __builtin_prefetch(next->ctx.sp);       /* left the caches while it waited: it comes while this one runs */
         ASSERT(t->state == TASK_RUNNABLE);
         t->state = TASK_RUNNING;
         l->running = t;

@@ -38,12 +38,13 @@ def options():
     p.add_argument("--data", help="where engines keep their data: a directory on the disk that is to be measured")
     p.add_argument("--out", default=os.path.join(ROOT, "build", "bench"), help="where results go (build/bench)")
     p.add_argument("--build", default=os.path.join(ROOT, "build", "release"), help="where programs are (build/release)")
+    p.add_argument("--programs", help="where the load and the upstream are (BUILD/bench)")
     p.add_argument("--docs", action="store_true", help="with headline: puts the table into docs/performance.md")
     p.add_argument("--no-syscalls", action="store_true", help="without the runs under strace")
     o = p.parse_args()
     o.systems = o.systems.split(",") if o.systems else []
     o.cases = o.cases.split(",") if o.cases else []
-    o.programs, o.warmup = os.path.join(o.build, "bench"), None
+    o.programs, o.warmup = o.programs or os.path.join(o.build, "bench"), None
     for s in o.systems:
         if s not in scenario.SYSTEMS:
             p.error("--systems: there is no %s; there are %s" % (s, ", ".join(scenario.SYSTEMS)))

@@ -142,7 +142,6 @@ def direct(rig):
 
 
 START = {"nginx": nginx, "lua": lua, "haproxy": haproxy, "typescript": typescript, "floor": floor, "direct": direct}
-SPEAKS_MCP = ("typescript", "sluice")
 
 
 def raw_public_key(path):

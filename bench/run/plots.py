@@ -3,7 +3,7 @@ import html
 import math
 
 COLOURS = {"sluice": "#0b6e4f", "nginx": "#5b7db1", "haproxy": "#8f6fb0", "lua": "#c28e2c", "typescript": "#b5473c",
-           "floor": "#7a8288", "direct": "#a9b0b5"}
+           "floor": "#7a8288", "tuned": "#3b9aa8", "direct": "#a9b0b5"}
 MORE = ("#0b6e4f", "#b5473c", "#5b7db1", "#c28e2c", "#8f6fb0", "#3b9aa8", "#7a8288")
 WIDTH = 760
 

@@ -5,10 +5,11 @@ on a real disk.  Its data directory is filled by bench-populate before it starts
 """
 import json
 import os
+import shutil
 import subprocess
 
 import peers
-from common import harness, load_cpus, pinned, subject_cpus
+from common import ROOT, harness, load_cpus, pinned, subject_cpus
 
 POLICY = """
 @id("users-use-their-mailboxes")
@@ -47,6 +48,7 @@ LIMITS = {
 }
 BUDGETS = {"tenant": {"per_minute": 1000000000}, "agent": {"per_minute": 1000000000},
            "user": {"per_minute": 1000000000}}
+ENGINES = ("sluice", "tuned")
 
 
 class Rig:
@@ -63,9 +65,11 @@ class Rig:
         self.make_certificate()
         self.start_upstream()
         self.populate()
+        if "tuned" in systems:
+            shutil.copytree(self.data, self.data_of("tuned"))
         for name in systems:
             try:
-                self.systems[name] = self.start_engine() if name == "sluice" else peers.START[name](self)
+                self.systems[name] = self.start_engine(name) if name in ENGINES else peers.START[name](self)
             except peers.Missing as e:
                 self.left_out[name] = str(e)
 
@@ -148,8 +152,24 @@ class Rig:
             for i in range(self.case.engine["policies"] - POLICY.count("@id")):
                 f.write(MORE % {"i": i, "actions": actions})
 
-    def start_engine(self):
+    def data_of(self, name):
+        return self.data if name == "sluice" else "%s-%s" % (self.data, name)
+
+    @staticmethod
+    def engine_program(name):
+        """What ./dev build made; `tuned` is what ./dev build tuned makes, if it is of the same code."""
+        if name == "sluice":
+            return harness.SLUICE
+        program = os.path.join(ROOT, "build", name, "sluice")
+        if not os.path.exists(program):
+            raise peers.Missing("it is not built: ./dev build tuned")
+        if os.path.getmtime(program) < os.path.getmtime(harness.SLUICE):
+            raise peers.Missing("it is older than the program that it stands beside: ./dev build tuned")
+        return program
+
+    def start_engine(self, name):
         e = self.case.engine
+        program = self.engine_program(name)
         self.write_policies()
         providers = "".join(PROVIDER % {
             "name": p, "url": self.upstream_url(), "plain": "http://127.0.0.1:%d" % self.port,
@@ -162,11 +182,11 @@ class Rig:
                               "budgets": json.dumps({**BUDGETS, **e["budgets"]}),
                               "overload": json.dumps({"delay_ms": 500, **e["overload"]}), "providers": providers})
         try:
-            engine = harness.Engine(config=config, data=self.data, env={
+            engine = harness.Engine(config=config, data=self.data_of(name), program=program, env={
                 "BENCH_SECRET": "bench-secret", "SSL_CERT_FILE": self.ca})
         except AssertionError as error:
             raise SystemExit("bench: the engine did not start: %s" % error) from None
-        system = peers.System("sluice", engine, engine.url)
+        system = peers.System(name, engine, engine.url)
         if self.pinning:
             system.pin(subject_cpus(e["workers"]))
         system.metrics = "http://127.0.0.1:%d/metrics" % engine.port
@@ -179,5 +199,5 @@ class Rig:
         self.upstream.signal(15)
         self.upstream.wait()
         if self.opt.data:
-            import shutil
-            shutil.rmtree(self.data, True)
+            for name in ENGINES:
+                shutil.rmtree(self.data_of(name), True)

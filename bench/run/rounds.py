@@ -17,7 +17,7 @@ import time
 import common
 import figures
 import measure
-from rig import Rig
+from rig import ENGINES, Rig
 from common import harness, load_cpus, pinned, say
 
 META = {"io.modelcontextprotocol/clientInfo": {"name": "bench", "version": "1"}}
@@ -88,7 +88,7 @@ class Requests:
             return self.never_seen(system)
         tokens = self.rig.tokens
         session_of = None
-        if self.case.load["era"] != harness.MODERN and system.name == "sluice":
+        if self.case.load["era"] != harness.MODERN and system.name in ENGINES:
             session_of = {token: open_session(system.url, token, self.case.load["era"]) for _, _, token in tokens}
         return self.write(tokens, session_of)
 
@@ -173,7 +173,7 @@ def run_once(rig, case, system, requests, capacity=None, seconds=None, warmup=No
     said = []
     reader = threading.Thread(target=lambda: said.extend(load.stderr), daemon=True)
     reader.start()
-    watch.run(load, case.events if system.name.startswith("sluice") else ())
+    watch.run(load, case.events if system.name in ENGINES else ())
     load.wait()
     reader.join(5)
     if load.returncode:

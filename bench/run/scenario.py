@@ -10,7 +10,7 @@ import re
 import tomllib
 
 FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "scenarios")
-SYSTEMS = ("direct", "nginx", "haproxy", "lua", "typescript", "floor", "sluice")
+SYSTEMS = ("direct", "nginx", "haproxy", "lua", "typescript", "floor", "sluice", "tuned")
 DELAY = re.compile(r"none|fixed:\d+|lognormal:\d+:\d+")
 FAIL = re.compile(r"|\d+:\d{3}(:\d+)?")
 RATE = re.compile(r"\d+(\.\d+)?x?")

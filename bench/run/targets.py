@@ -90,10 +90,13 @@ def cpu(a, b):
 
 
 READ, TLS = ("read", "", "sluice"), ("read-tls", "", "sluice")
+TUNED, TUNED_TLS = ("read", "", "tuned"), ("read-tls", "", "tuned")
 ROWS = (        # what, figure, unit, at most (or "least": at least), aim
     ("CPU per governed read, plain upstream, everything on, vs nginx bare proxy",
      cpu(READ, ("read", "", "nginx")), "x", 1.2, 0.9),
     ("the same, TLS upstream, vs nginx to the same TLS upstream", cpu(TLS, ("read-tls", "", "nginx")), "x", 1.1, 0.8),
+    ("plain upstream, the program built by ./dev build tuned", cpu(TUNED, ("read", "", "nginx")), "x", 1.2, 0.9),
+    ("TLS upstream, the program built by ./dev build tuned", cpu(TUNED_TLS, ("read-tls", "", "nginx")), "x", 1.1, 0.8),
     ("vs official TypeScript SDK server, same tool", cpu(READ, ("read", "", "typescript")), "x", 1 / 20, 1 / 30),
     ("added p50 at half of saturation, beyond nginx's own", lambda r: added(r, "p50"), "us", 20, 5),
     ("added p99 at half of saturation, beyond nginx's own", lambda r: added(r, "p99"), "us", 200, 120),

@@ -16,8 +16,10 @@ RUN = os.path.join(harness.ROOT, "bench", "run")
 sys.path.insert(1, RUN)
 import figures
 import gate
+import peers
 import plots
 import report
+import rig
 import scenario
 import targets
 
@@ -159,6 +161,23 @@ class Gate(unittest.TestCase):
 
     def test_the_projects_own_baseline_is_one(self):
         self.assertEqual(set(gate.read_baseline()), set(gate.KINDS))
+
+
+class Engines(unittest.TestCase):
+    def test_a_tuned_program_of_other_code_is_left_out(self):
+        root = harness.scratch()
+        tuned = os.path.join(root, "build", "tuned", "sluice")
+        with unittest.mock.patch.object(rig, "ROOT", root):
+            self.assertEqual(rig.Rig.engine_program("sluice"), harness.SLUICE)
+            with self.assertRaisesRegex(peers.Missing, "not built: ./dev build tuned"):
+                rig.Rig.engine_program("tuned")
+            os.makedirs(os.path.dirname(tuned))
+            with open(tuned, "w"):
+                pass
+            self.assertEqual(rig.Rig.engine_program("tuned"), tuned)
+            os.utime(tuned, (1, 1))
+            with self.assertRaisesRegex(peers.Missing, "older .* ./dev build tuned"):
+                rig.Rig.engine_program("tuned")
 
 
 class ARun(unittest.TestCase):

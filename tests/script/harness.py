@@ -91,9 +91,9 @@ class Process:
 class Engine(Process):
     """`sluice serve` on a free port, with a data directory of its own."""
 
-    def __init__(self, config=None, data=None, args=(), env=None, start=True):
+    def __init__(self, config=None, data=None, args=(), env=None, start=True, program=None):
         self.data = data or os.path.join(scratch(), "data")
-        command = [SLUICE, "serve", "--listen", "127.0.0.1:0", "--data", self.data]
+        command = [program or SLUICE, "serve", "--listen", "127.0.0.1:0", "--data", self.data]
         if config:
             command += ["--config", config]
         super().__init__(command + list(args), env)

@@ -31,6 +31,9 @@ if(TARGET sluice)
   set_tests_properties(script/bench_gen_test PROPERTIES RUN_SERIAL ON)
   script_test(bench_run_test)
   script_test(house)
+  if(NOT SLUICE_SANITIZE)     # it builds the program anew, three times
+    script_test(tuned_test)
+  endif()
   # The example of docs/connectors.md as a program of its own: its tools are the only ones in it.
   set(example ${CMAKE_BINARY_DIR}/tests/docs_example.c)
   set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/docs/connectors.md)

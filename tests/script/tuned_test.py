@@ -1,5 +1,5 @@
-"""`./dev build tuned` from a copy of the sources: a program that counts is built and put under a load, and what is built
-by its counts does what the program does. A tuned build without counts is refused."""
+"""`./dev build tuned` from a copy of the sources: a program that counts is built and put under a load, and what is
+built by its counts does what the program does. A tuned build without counts is refused."""
 import glob
 import os
 import shutil

@@ -45,8 +45,8 @@ static unsigned step_metric[STEP_COUNT];
 
 /*
  * Steps are measured by the clock itself, for most begin and end within one turn of the loop; but reading it twice for
- * each of a call's steps costs as much as deciding.  So of a worker's calls of one second the first ones are measured,
- * and some of the others.
+ * each of a call's steps is 3 per cent of what a call takes outside the kernel.  So of a worker's calls of one second
+ * the first ones are measured, and some of the others.
  */
 enum { MEASURED_ALL = 1000, MEASURED_ONE_OF = 16 };
 
@@ -520,7 +520,10 @@ void await_call(struct worker *w, const struct call_front *front, void *front_da
     c->err = await_steps(c);
 
     task_shield(+1);
-    await_step(c, STEP_OUTCOME);
+    if (c->put_off)
+        call_step(c, STEP_OUTCOME);     /* who is refused for want of time does not stand in line for that */
+    else
+        await_step(c, STEP_OUTCOME);
     await_outcome(c);
     count(c);
     call_unadmit(c);            /* a client that is slow to read keeps no place that another call could have */

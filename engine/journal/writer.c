@@ -52,6 +52,7 @@ static void take_to_roll(struct journal_lane *lane, struct batch *b)
     struct records *from = &lane->pending, *to = &lane->batch;
     size_t n = 0, size;
     enum journal_type type;
+    bool room;
 
     do {
         ASSERT(n < from->len);
@@ -60,7 +61,8 @@ static void take_to_roll(struct journal_lane *lane, struct batch *b)
         n += size;
     } while (type != JOURNAL_ROLL);
     to->len = 0;
-    ASSERT(records_reserve(to, n));
+    room = records_reserve(to, n);
+    ASSERT(room);
     memcpy(to->p, from->p, n);
     to->len = n;
     from->len -= n;

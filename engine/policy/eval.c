@@ -60,10 +60,8 @@ static const struct policy_entity *find_entity(const struct eval *e, const struc
 
 /* --- operations ----------------------------------------------------------------------------------------------- */
 
-/* Those that most conditions do without are calls: so the machine stays small, and what it runs of itself together. */
-
-
-/* What an operation came to; DONE leaves its result in *ret. */
+/* What an operation came to; DONE leaves its result in *ret. Those that most conditions do without are NOINLINE: so
+ * run() stays small, and what it mostly does lies together. */
 enum outcome_of { DONE = POLICY_FAULT_NONE, MEMORY = 100, UNKNOWN };
 
 static int attr_of(const struct eval *e, const struct policy_value *v, struct str key, struct policy_value *ret)

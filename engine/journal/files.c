@@ -229,6 +229,7 @@ static enum walk frame_next(struct walker *w, int64_t *ret_off, const uint8_t **
 
 enum walk walker_next(struct walker *w, struct frame *ret)
 {
+    uint32_t due = w->any ? w->behind + 1 : 0;          /* unless a batch begins, and more was durable then */
     const uint8_t *p;
     int64_t off;
     enum walk found;
@@ -239,8 +240,6 @@ enum walk walker_next(struct walker *w, struct frame *ret)
         return found;
     if (w->rolled)
         return bad(w, "bytes behind the segment's last record");
-    if (off != w->off ? ret->behind != 0 : off % BLOCK_BYTES != 0 && ret->behind == 0)
-        return bad(w, "the record does not stand where its batch does");
     w->off = off;
     if (ret->type != JOURNAL_ROLL && block_up(off + (int64_t)ret->size) + BLOCK_BYTES > w->f->size)
         return bad(w, "the record stands where only a segment's last record may");
@@ -248,7 +247,7 @@ enum walk walker_next(struct walker *w, struct frame *ret)
         return bad(w, "the record belongs to another lane");
     if (ret->seq != w->seq)
         return bad(w, "the record has the wrong sequence number: records were removed, added or moved");
-    if (ret->behind != 0 && (!w->any || ret->behind != w->behind + 1))
+    if (off % BLOCK_BYTES != 0 ? ret->behind != due : ret->behind > due)
         return bad(w, "the record has the wrong place in its batch");
     if (!frame_follows(p, ret, w->link))
         return bad(w, "the record does not follow the one before it: the chain is broken");

@@ -49,7 +49,7 @@ struct walker {
     size_t payload_max;
     int64_t off;                /* of the next record */
     uint64_t seq;               /* its number */
-    uint32_t behind;            /* of the record before, in its batch */
+    uint32_t behind;            /* of the record before */
     bool any, rolled;           /* has there been a record; was the last one ROLL */
     enum journal_type last;
     uint8_t link[HASH_LEN];

@@ -13,7 +13,8 @@
  *
  * Segment: a header of 4096 bytes, batches of records, zeros to the end.  A batch is what one durable write carried:
  * it begins at a multiple of 512, its records stand one after the other, and zeros follow to the next multiple of 512.
- * So no block of a device that holds an acknowledged record is ever written again.  Every segment but a lane's last
+ * So no block of a device that holds an acknowledged record is ever written again.  Several batches may be under way at
+ * once, and reach the device in any order.  Every segment but a lane's last
  * ends in a ROLL record, for which the others leave 512 bytes at least, counted from where a batch may begin.
  *
  *   0     8   "SLUJRNL1"
@@ -41,9 +42,10 @@
  *   14    2   lane
  *   16    8   sequence number: one more than that of the record before
  *   24    8   signed: wall time, milliseconds since 1970
- *   32    4   behind: how many records stand before this one in its batch. A batch was begun after every earlier
- *             one had become durable. So whoever finds this record knows that all records up to (sequence number -
- *             behind - 1) were durable once
+ *   32    4   behind: how many of the records before this one were not durable yet when its batch was begun: those
+ *             of the batches under way then, and those before it in its own. So whoever finds this record knows that
+ *             all records up to (sequence number - behind - 1) were durable once. It is one more than that of the
+ *             record before, or less where a batch begins; 0 in a segment's first
  *   36    4   zero
  *   40    32  hash = SHA-256(link || bytes 8..39 || bytes 72 to the end of the padding); the link of a segment's first
  *             record is the hash of the segment's header, of any other the hash of the record before

@@ -111,6 +111,22 @@ struct records {
     size_t len, cap;
 };
 
+enum { FLIGHTS_MAX = 4 };       /* batches under way */
+
+/* A batch on its way to the device. Its memory stays with it. */
+struct flight {
+    struct journal_lane *lane;
+    struct flight *next;
+    struct records batch;               /* filled up to what devices take */
+    unsigned records;
+    uint64_t last_seq;
+    bool rolls;                         /* its last record is ROLL */
+    bool landed;
+    int result;                         /* once landed: what the write returned */
+    ns_t began;
+    struct op write;
+};
+
 struct journal_lane {
     uint32_t magic;
     struct journal *j;
@@ -118,11 +134,15 @@ struct journal_lane {
     enum journal_state state;           /* READY, FAILED or CLOSED: the rest is derived */
     bool stalled, closing, hung;        /* hung: given up while the device did not answer; never freed */
 
-    /* on disk: where the writer stands, always where a batch begins */
+    /* sealed: where the next batch begins, in the file and in the chain; all before it is durable or under way */
     struct lane_head head;
     int fd;
-    uint64_t committed;
-    struct records batch;               /* under way: filled up to what devices take */
+    uint64_t committed;                 /* durable, with all before it */
+    struct {
+        struct flight *first, **last;   /* under way, in the order of their records */
+        struct flight *idle;            /* the one that landed last first: its memory is in the caches */
+        struct flight all[FLIGHTS_MAX];
+    } flights;
 
     /* queued: where the next record will go, behind everything pending. It becomes the next batch where it lies, and is
      * never more than fits into the segment at hand and the next */
@@ -151,8 +171,8 @@ struct journal_lane {
     struct wake zeros_wanted, zeros_idle;
 
     struct wake work;
-    unsigned last_batch;                /* records */
-    struct timer stall;
+    unsigned last_batch;                /* records in the batch that set out last */
+    struct timer stall;                 /* for the first of those under way, or for the next segment */
     struct commit_waiter *waiters;
     struct wake writer_gone, next_gone, zeros_gone;
     struct journal_lane *abandoned_before;

@@ -286,7 +286,7 @@ static bool place(struct journal_lane *lane, enum journal_type type, struct str 
 
 bool lane_due(const struct journal_lane *lane)
 {
-    return lane->pending.len > 0 && (lane->wanted > lane->committed || lane->closing ||
+    return lane->pending.len > 0 && (lane->wanted >= lane->head.next_seq || lane->closing ||
                                      lane->pending.len >= LINGER_BYTES || loop_now() >= lane->due);
 }
 
@@ -547,6 +547,14 @@ static struct journal_lane *lane_new(struct journal *j, const struct lane_head *
     lane->next_seq = head->next_seq;
     lane->committed = head->next_seq - 1;
     lane->draft = BUF_INIT(JOURNAL_PAYLOAD_MAX);
+    lane->flights.last = &lane->flights.first;
+    for (unsigned i = 0; i < FLIGHTS_MAX; i++) {
+        struct flight *f = &lane->flights.all[i];
+
+        f->lane = lane;
+        f->next = lane->flights.idle;
+        lane->flights.idle = f;
+    }
     lane->fd = lane->next_fd = -1;
     return lane;
 }
@@ -682,7 +690,8 @@ enum err await_journal_lane_close(struct journal_lane *lane)
     ASSERT(!timer_is_set(&lane->stall));
     free(lane->pending.p);
     buf_release(&lane->draft);
-    free(lane->batch.p);
+    for (unsigned i = 0; i < FLIGHTS_MAX; i++)
+        free(lane->flights.all[i].batch.p);
     lane->magic = 0;
     free(lane);
     return e;

@@ -1,10 +1,11 @@
 /*
  * recover.c -- bringing lanes into order at start: what a crash tore is cut, anything else stops the start
  *
- * A crash can leave only one kind of damage: the last batch of a lane, of which any part may be missing, because it
- * was never acknowledged.  Every record says where its batch began (format.h), so a broken place with a record of a
- * later batch behind it was durable once: somebody or something damaged it, and the start is refused with nothing
- * changed.  So it is when the manifest knows of a later record, or says that the lane was closed.
+ * A crash can leave only one kind of damage: of the batches that were under way, a lane's last, any part may be
+ * missing; from the first gap on nothing was acknowledged.  Every record says how far the lane was durable when its
+ * batch was begun (format.h), so a broken place with a record behind it that knew it durable was damaged by somebody
+ * or something, and the start is refused with nothing changed.  So it is when the manifest knows of a later record, or
+ * says that the lane was closed.
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -147,8 +147,6 @@ class Lane:
                 return tell(path, at, self.seq, wrong or "a record behind ROLL")
             self.rolled = data[at + 12] == T_ROLL
             behind = struct.unpack_from("<I", data, at + 32)[0]
-            if skip if behind else at % 512:
-                return tell(path, at, self.seq, "not where its batch belongs")
             if not self.rolled and at + size + -(at + size) % 512 + 512 > len(data):
                 return tell(path, at, self.seq, "no room behind it for ROLL")
             link = self.last = data[at + 40:at + 72]
@@ -173,7 +171,7 @@ class Lane:
             return "no record, or its checksum does not match", 0
         if zero or zero2 or dirty(data[at + 72 + length:at + size]) or not 1 <= kind <= T_LAST:
             return "bytes where zeros belong, or an unknown type", 0
-        if lane != self.number or seq != self.seq or (place and place != behind + 1):
+        if lane != self.number or seq != self.seq or (place != behind + 1 if at % 512 else place > behind + 1):
             return "lane, sequence number or place in the batch", 0
         if hashlib.sha256(link + data[at + 8:at + 40] + data[at + 72:at + size]).digest() != data[at + 40:at + 72]:
             return "the chain is broken", 0

@@ -2,7 +2,8 @@
 set(sim ${CMAKE_CURRENT_LIST_DIR})
 add_executable(sim_test ${sim}/sim_test.c ${sim}/check.c ${sim}/clients.c ${sim}/connector.c ${sim}/dice.c
   ${sim}/engine.c ${sim}/provider.c ${sim}/simvfs.c ${sim}/simworld.c ${sim}/upstream.c
-  ${CMAKE_SOURCE_DIR}/connectors/outlook/outlook.c ${CMAKE_SOURCE_DIR}/tests/unit/memworld.c)
+  ${CMAKE_SOURCE_DIR}/connectors/outlook/outlook.c ${CMAKE_SOURCE_DIR}/tests/unit/memworld.c
+  ${CMAKE_SOURCE_DIR}/tests/unit/memworld_crash.c)
 target_link_libraries(sim_test PRIVATE sluice_flags sluice_runtime PkgConfig::SQLITE)
 target_include_directories(sim_test PRIVATE ${CMAKE_SOURCE_DIR}/tests/unit)
 if(SLUICE_SANITIZE)

@@ -250,7 +250,7 @@ static bool perform(struct slot *s, int *ret)
     if (dice_permille(&ring_dice, simworld_weather.ring_error))
         *ret = dice_permille(&ring_dice, 500) ? -EIO : -ENOSPC;
     else if (s->written)
-        memworld.sync(s->op->fd);
+        memworld_sync_range(s->op->fd, s->op->off + (int64_t)s->op->progress, (size_t)s->written);
     else if (dice_permille(&ring_dice, simworld_weather.slow / 2))
         *ret = -EINTR;
     if (*ret < 0)

@@ -10,6 +10,7 @@
 
 #include "base/log.h"
 #include "journal/format.h"
+#include "journal_frames.h"
 #include "journal_test.h"
 
 /* ---- crash states ---------------------------------------------------------------------------------------------- */
@@ -32,6 +33,13 @@ static struct {
     struct wake finished;
 } work;
 
+/* Tasks that come at different times, so that there is something to write while a batch is under way. */
+static void await_turns(unsigned n)
+{
+    while (n-- > 0)
+        await_turn();
+}
+
 static void appender(void *arg)
 {
     unsigned task = (unsigned)(uintptr_t)arg, lane = task % LANES;
@@ -40,6 +48,7 @@ static void appender(void *arg)
         uint64_t n = task * 1000 + i, seq;
         struct journal_room room = { 0 };
 
+        await_turns((task + i) % 5);
         assert_ok(await_journal_reserve(work.lanes[lane], 1, 2000, NS_NEVER, &room));
         assert_ok(append(work.lanes[lane], JOURNAL_INTENT, n, (n * 37) % 1500, &room, &seq));
         assert_true(seq < SEQ_MAX);
@@ -118,6 +127,22 @@ static void recovers(size_t event, enum memworld_tear tear, uint64_t seed)
         fail_msg("event %zu, tear %d, seed %llu: after recovery: %s", event, tear, (unsigned long long)seed, t.all);
 }
 
+/* How many batches were begun while others were under way: after a gap, and not behind durable records alone. */
+static unsigned begun_early(const char *path)
+{
+    size_t len, off = HEADER_BYTES, end = HEADER_BYTES, n;
+    const uint8_t *p = (const uint8_t *)memworld_file(path, &len);
+    unsigned early = 0;
+    struct frame f;
+
+    assert_non_null(p);
+    for (; (n = frame_claims(p + off, JOURNAL_PAYLOAD_MAX)); end = off + n, off = frame_after(p, end)) {
+        assert_null(frame_decode(p + off, n, &f));
+        early += off != end && f.behind > 0;
+    }
+    return early;
+}
+
 static void no_crash_loses_or_invents_a_record(void **state)
 {
     size_t events;
@@ -127,6 +152,7 @@ static void no_crash_loses_or_invents_a_record(void **state)
     in_loop(workload, NULL);
     events = memworld_events();
     assert_true(work.n_acks == TASKS * EACH * 2);
+    assert_true(begun_early("/j/lane-0/0000000000000001.seg") >= 3);
     for (size_t event = 0; event <= events; event++) {
         for (int tear = 0; tear < TEAR_COUNT; tear++) {
             unsigned seeds = tear == TEAR_NONE || tear == TEAR_ALL || tear == TEAR_FRONT || tear == TEAR_DIRECTORY ? 1
@@ -256,7 +282,8 @@ static void fail_device(void *arg)
     assert_int_equal(journal_lane_state(lane), JOURNAL_FAILED);
     assert_err(journal_lane_ready(lane), E_JOURNAL_UNWRITABLE);
 
-    /* nothing is tried again, and nothing is accepted */
+    /* nothing is tried again, and nothing is accepted; what was under way with it ends */
+    assert_ok(await_sleep(loop_now() + NS_PER_MS));
     syncs = memworld_ring_syncs;
     writes = memworld_ring_writes;
     assert_err(append(lane, JOURNAL_OUTCOME, 1, 10, NULL, &seq), E_JOURNAL_UNWRITABLE);
@@ -291,6 +318,73 @@ static void a_failed_write_or_fsync_ends_the_lane(void **state)
                 fail_msg("%s", t.all);
         }
     }
+}
+
+/* Appends until the device has failed. */
+static void appender_to_the_end(void *arg)
+{
+    unsigned task = (unsigned)(uintptr_t)arg, lane = task % LANES;
+    enum err e = OK;
+
+    for (unsigned i = 0; i < EACH && !e; i++) {
+        uint64_t n = task * 1000 + i, seq;
+
+        await_turns((task + i) % 5);
+        e = append(work.lanes[lane], JOURNAL_INTENT, n, (n * 37) % 500, NULL, &seq);
+        if (e)
+            break;
+        work.appended[lane][seq] = n + 1;
+        e = await_journal_commit(work.lanes[lane], seq, NS_NEVER);
+        if (!e)
+            work.acks[work.n_acks++] = (struct ack){ memworld_events(), lane, seq, n };
+    }
+    if (--work.running == 0)
+        wake_fire(&work.finished);
+}
+
+static void fail_under_way(void *arg)
+{
+    const struct fault *f = arg;
+    struct journal_options opt = small_options;
+    struct journal *j;
+
+    memset(&work, 0, sizeof(work));
+    memset(&failure, 0, sizeof(failure));
+    opt.failed = note_failure;
+    j = open_journal(&opt);
+    for (unsigned i = 0; i < LANES; i++)
+        work.lanes[i] = open_lane(j, i);
+    memworld_faults.ring_errno = EIO;
+    *(f->sync ? &memworld_faults.ring_sync_at : &memworld_faults.ring_write_at) = f->at;
+    work.running = TASKS;
+    for (unsigned i = 0; i < TASKS; i++)
+        assert_non_null(task_spawn("appender", appender_to_the_end, (void *)(uintptr_t)i));
+    assert_ok(await_wake(&work.finished, NS_NEVER));
+    for (unsigned i = 0; i < LANES; i++)
+        await_journal_lane_close(work.lanes[i]);
+    journal_close(j);
+}
+
+/* One of several batches under way fails: those behind it may have reached the device, and are not acknowledged. */
+static void a_batch_counts_when_those_before_it_do(void **state)
+{
+    unsigned failed = 0;
+
+    for (int sync = 0; sync < 2; sync++) {
+        for (int at = 1; at < 60; at++) {
+            struct fault f = { sync, at };
+
+            memworld_reset();
+            in_loop(fail_under_way, &f);
+            assert_true(failure.calls <= 1);
+            failed += failure.calls;
+            for (int tear = 0; tear < TEAR_COUNT; tear++) {
+                memworld_crash(memworld_events(), (enum memworld_tear)tear, (uint64_t)at);
+                recovers(memworld_events(), (enum memworld_tear)tear, (uint64_t)at);
+            }
+        }
+    }
+    assert_true(failed > 60);
 }
 
 static void run_through(void *arg)
@@ -597,6 +691,7 @@ int main(void)
         cmocka_unit_test(a_crash_after_a_crash_is_survived),
         cmocka_unit_test(damage_of_acknowledged_records_stops_the_start),
         cmocka_unit_test(a_failed_write_or_fsync_ends_the_lane),
+        cmocka_unit_test(a_batch_counts_when_those_before_it_do),
         cmocka_unit_test(any_file_operation_may_fail),
         cmocka_unit_test(a_hanging_device_is_not_waited_for),
         cmocka_unit_test(a_full_disk_refuses_new_calls_only),

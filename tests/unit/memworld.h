@@ -14,6 +14,9 @@ extern const struct world memworld;
 /* Asserts that a write could go to a device as it is, where direct() was asked for. */
 void memworld_write_check(const struct op *op);
 
+/* What a write that is durable by itself does when it ends: these bytes can no longer be lost, others still can. */
+void memworld_sync_range(int fd, int64_t off, size_t len);
+
 /* Forgets all files, events and faults. No file may be in use. */
 void memworld_reset(void);
 

@@ -89,8 +89,10 @@ def says_port(name, command, path, env=None):
 def nginx(rig):
     port = free_port()
     workers = rig.case.engine["workers"]
+    most = rig.case.engine["budgets"].get("calls_in_flight")
     conf = filled("nginx.conf", os.path.join(rig.folder, "nginx.conf"),
                   dict(values(rig, port), WORKERS=workers, MASTER="on" if workers > 1 else "off",
+                       LIMIT="limit_conn under_way %d;" % most if most else "",
                        REUSEPORT="reuseport" if workers > 1 else ""))
     return at_port("nginx", [program("nginx"), "-p", rig.folder, "-c", conf], port, "/mcp", workers)
 

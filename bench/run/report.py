@@ -78,9 +78,8 @@ def tables(data):
     if rows:
         out.append("\nwhat must be shown: median (least..most of the rounds), at most, aim")
         for what, s, unit, most, aim, verdict in rows:
-            out.append("  %-6s  %-74s %26s   %s, %s" % (verdict, what, targets.in_words(s, unit),
-                                                       targets.bound_in_words(most, unit),
-                                                       targets.bound_in_words(aim, unit)))
+            bounds = ", ".join(targets.bound_in_words(b, unit) for b in (most, aim) if b is not None)
+            out.append("  %-6s  %-74s %26s   %s" % (verdict, what, targets.in_words(s, unit), bounds))
     return "\n".join(out)
 
 

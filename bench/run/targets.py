@@ -68,8 +68,8 @@ def goodput(results):
     return figures.spread(parts)
 
 
-def refusals_ms(results):
-    c = cell(results, "overload", "places", "sluice")
+def refusals_ms(results, system="sluice"):
+    c = cell(results, "overload", "places", system)
     s = c and c["refused_p99"]
     return s and {k: v / 1000 if k != "n" else v for k, v in s.items()}
 
@@ -91,7 +91,7 @@ def cpu(a, b):
 
 READ, TLS = ("read", "", "sluice"), ("read-tls", "", "sluice")
 TUNED, TUNED_TLS = ("read", "", "tuned"), ("read-tls", "", "tuned")
-ROWS = (        # what, figure, unit, at most (or "least": at least), aim
+ROWS = (        # what, figure, unit, at most (negative: at least), aim; None: for comparison
     ("CPU per governed read, plain upstream, everything on, vs nginx bare proxy",
      cpu(READ, ("read", "", "nginx")), "x", 1.2, 0.9),
     ("the same, TLS upstream, vs nginx to the same TLS upstream", cpu(TLS, ("read-tls", "", "nginx")), "x", 1.1, 0.8),
@@ -112,9 +112,11 @@ ROWS = (        # what, figure, unit, at most (or "least": at least), aim
     ("100,000 waiters parked on a limit: memory each", parked_kb, "KB", 8, 2),
     ("CPU per call, 100 to 10,000 in flight to one host",
      cpu(("in-flight", "10000", "sluice"), ("in-flight", "100", "sluice")), "x", 1.1, 1.03),
+    ("the same, nginx's own", cpu(("in-flight", "10000", "nginx"), ("in-flight", "100", "nginx")), "x", None, None),
     ("1 to 2 workers, CPU per call", cpu(("workers", "2", "sluice"), ("workers", "1", "sluice")), "x", 1.05, 1.03),
     ("the same, as many calls under way for each worker",
      cpu(("workers", "2 of 128", "sluice"), ("workers", "1", "sluice")), "x", 1.05, 1.03),
+    ("1 to 2 workers, nginx's own", cpu(("workers", "2", "nginx"), ("workers", "1", "nginx")), "x", None, None),
     ("256 to 100,000 accounts, CPU per call",
      cpu(("accounts", "100000", "sluice"), ("accounts", "256", "sluice")), "x", 1.15, 1.05),
     ("1 to 1,000,000 accounts, CPU per call",
@@ -125,6 +127,7 @@ ROWS = (        # what, figure, unit, at most (or "least": at least), aim
      cpu(("tenants", "10000", "sluice"), ("tenants", "1", "sluice")), "x", 1.1, 1.05),
     ("offered 10x capacity: goodput, of peak", goodput, "%", -90, -95),
     ("offered 10x capacity: p99 of refusals", refusals_ms, "ms", 5, 2),
+    ("the same, nginx's own where it may pass on as many", lambda r: refusals_ms(r, "nginx"), "ms", None, None),
     ("80 % load for as long as the soak ran: memory at its end beyond that of its second fifth", soak_growth, "MB",
      1, 0.25),
 )
@@ -159,7 +162,7 @@ def in_words(s, unit):
 
 def bound_in_words(bound, unit):
     if bound is None:
-        return "none beyond noise"
+        return ""
     if unit == "x" and bound < 0.2:
         return "1/%.0f" % (1 / bound)
     return "%s%g%s" % ("at least " if bound < 0 else "", abs(bound), "x" if unit == "x" else " " + unit)

@@ -1,9 +1,9 @@
 """Calls of many tenants in one turn of a worker, which take their steps together: each stays its own.
 
-The engine is stopped while a burst of requests is written, one of each tenant, so that a single turn finds them all.  They
-part at different steps (a signature that is wrong, a tool that is not known, arguments that do not fit, a policy's no,
-answers of the provider's), and each has words in it that no other has.  The provider looks at the credential that came
-with them, the client at the answer, and the journal at the end says whose they were."""
+The engine is stopped while a burst of requests is written, one of each tenant, so that a single turn finds them all.
+They part at different steps (a signature that is wrong, a tool that is not known, arguments that do not fit, a
+policy's no, answers of the provider's), and each has words in it that no other has.  The provider looks at the
+credential that came with them, the client at the answer, and the journal at the end says whose they were."""
 import json
 import os
 import signal

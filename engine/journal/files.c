@@ -240,6 +240,8 @@ enum walk walker_next(struct walker *w, struct frame *ret)
         return found;
     if (w->rolled)
         return bad(w, "bytes behind the segment's last record");
+    if (off != w->off ? !ret->first : off % BLOCK_BYTES != 0 && ret->first)
+        return bad(w, "the record does not stand where its batch does");
     w->off = off;
     if (ret->type != JOURNAL_ROLL && block_up(off + (int64_t)ret->size) + BLOCK_BYTES > w->f->size)
         return bad(w, "the record stands where only a segment's last record may");
@@ -247,7 +249,7 @@ enum walk walker_next(struct walker *w, struct frame *ret)
         return bad(w, "the record belongs to another lane");
     if (ret->seq != w->seq)
         return bad(w, "the record has the wrong sequence number: records were removed, added or moved");
-    if (off % BLOCK_BYTES != 0 ? ret->behind != due : ret->behind > due)
+    if (ret->first ? ret->behind > due : ret->behind != due)
         return bad(w, "the record has the wrong place in its batch");
     if (!frame_follows(p, ret, w->link))
         return bad(w, "the record does not follow the one before it: the chain is broken");

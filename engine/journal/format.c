@@ -154,11 +154,12 @@ static uint32_t frame_crc(const uint8_t *at, size_t size)
     return journal_crc(at + CRC_FROM, size - CRC_FROM);
 }
 
-void frame_seal(uint8_t *at, uint32_t behind, uint8_t link[HASH_LEN])
+void frame_seal(uint8_t *at, uint32_t behind, bool first, uint8_t link[HASH_LEN])
 {
     size_t size = frame_bytes(get_u32(at + 8));
 
     put_u32(at + 32, behind);
+    put_u32(at + 36, first && behind > 0);
     frame_hash(at, size, link, at + HASH_AT);
     memcpy(link, at + HASH_AT, HASH_LEN);
     put_u32(at + 4, frame_crc(at, size));
@@ -173,14 +174,14 @@ size_t frame_claims(const uint8_t *at, size_t payload_max)
 
 const char *frame_decode(const uint8_t *at, size_t n, struct frame *ret)
 {
-    uint32_t len = get_u32(at + 8);
+    uint32_t len = get_u32(at + 8), early = get_u32(at + 36);
 
     ASSERT(n == frame_bytes(len));
     if (get_u32(at + 4) != frame_crc(at, n))
         return "the record does not match its checksum";
     if (at[12] < JOURNAL_OPEN || at[12] >= JOURNAL_TYPE_END)
         return "the record has a type that does not exist";
-    if (at[13] != 0 || get_u32(at + 36) != 0 ||
+    if (at[13] != 0 || early > 1 ||
         !bytes_zero(at + JOURNAL_FRAME_BYTES + len, n - JOURNAL_FRAME_BYTES - len))
         return "the record has bytes where zeros belong";
     ret->type = (enum journal_type)at[12];
@@ -188,10 +189,11 @@ const char *frame_decode(const uint8_t *at, size_t n, struct frame *ret)
     ret->seq = get_u64(at + 16);
     ret->time = (wall_ms_t)get_u64(at + 24);
     ret->behind = get_u32(at + 32);
+    ret->first = early || ret->behind == 0;
     ret->payload = str_n(at + JOURNAL_FRAME_BYTES, len);
     memcpy(ret->hash, at + HASH_AT, HASH_LEN);
     ret->size = n;
-    if (ret->seq == 0 || ret->behind >= ret->seq)
+    if (ret->seq == 0 || ret->behind >= ret->seq || (early && ret->behind == 0))
         return "the record has numbers that no record has";
     return NULL;
 }

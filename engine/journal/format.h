@@ -46,7 +46,9 @@
  *             of the batches under way then, and those before it in its own. So whoever finds this record knows that
  *             all records up to (sequence number - behind - 1) were durable once. It is one more than that of the
  *             record before, or less where a batch begins; 0 in a segment's first
- *   36    4   zero
+ *   36    1   early: 1 where a batch begins that was begun while others were under way. So a batch begins where this is
+ *             1 or behind is 0, and nowhere else
+ *   37    3   zero
  *   40    32  hash = SHA-256(link || bytes 8..39 || bytes 72 to the end of the padding); the link of a segment's first
  *             record is the hash of the segment's header, of any other the hash of the record before
  *   72        payload: a JSON object (UTF-8, no control characters), then zeros to a multiple of 8
@@ -88,6 +90,7 @@ struct frame {
     uint64_t seq;
     wall_ms_t time;
     uint32_t behind;
+    bool first;                     /* of its batch */
     struct str payload;
     uint8_t hash[HASH_LEN];
     size_t size;                    /* header, payload, padding */
@@ -113,14 +116,14 @@ static inline int64_t block_up(int64_t off)
 /* The largest payload a record may have where segments have this length. */
 size_t frame_payload_max(int64_t segment_bytes);
 
-/* Writes everything but behind, hash and CRC. `at` has room for frame_bytes(payload.len). */
+/* Writes everything but behind, early, hash and CRC. `at` has room for frame_bytes(payload.len). */
 void frame_put(uint8_t *at, enum journal_type type, unsigned lane, uint64_t seq, wall_ms_t time, struct str payload);
 /* The size, sequence number and type of a frame that frame_put wrote. */
 void frame_peek(const uint8_t *at, size_t *ret_size, uint64_t *ret_seq, enum journal_type *ret_type);
 /* The payload of a frame that frame_put wrote, to be replaced before frame_seal. */
 uint8_t *frame_payload(uint8_t *at);
-/* Completes it: `link` is the link on entry, this record's hash on return. */
-void frame_seal(uint8_t *at, uint32_t behind, uint8_t link[HASH_LEN]);
+/* Completes it: `link` is the link on entry, this record's hash on return. first: of its batch. */
+void frame_seal(uint8_t *at, uint32_t behind, bool first, uint8_t link[HASH_LEN]);
 
 /* The size a frame claims to have, from its first JOURNAL_FRAME_BYTES bytes; 0 if it does not begin like one. */
 size_t frame_claims(const uint8_t *at, size_t payload_max);

@@ -176,7 +176,7 @@ static int append_to(int fd, struct lane_head *head, enum journal_type type, str
     ASSERT(bytes);
     head->off = block_up(head->off);
     frame_put(bytes, type, head->lane, head->next_seq, world->wall_ms(), payload);
-    frame_seal(bytes, 0, head->link);
+    frame_seal(bytes, 0, true, head->link);
     memcpy(head->last, head->link, HASH_LEN);
     put = world->pwrite(fd, bytes, n, head->off);
     free(bytes);

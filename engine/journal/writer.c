@@ -132,7 +132,7 @@ static void batch_seal(struct journal_lane *lane, const struct flight *f)
         ASSERT(seq == lane->head.next_seq && (type == JOURNAL_ROLL) == (f->rolls && seq == f->last_seq));
         if (type == JOURNAL_CHECKPOINT || type == JOURNAL_CLOSE)
             sign(lane, frame, seq);
-        frame_seal(frame, (uint32_t)(seq - 1 - lane->committed), lane->head.link);
+        frame_seal(frame, (uint32_t)(seq - 1 - lane->committed), i == 0, lane->head.link);
         memcpy(lane->head.last, lane->head.link, HASH_LEN);
         lane->head.next_seq++;
     }

@@ -112,14 +112,15 @@ static void add_records(uint8_t *p, size_t len, const uint8_t *data, size_t size
     for (size_t i = 0; i + 5 <= size; i += 5) {
         size_t n = frame_bytes(data[i + 1] % sizeof(text));
         uint32_t behind = data[i + 3] % 8;
+        bool first = behind == 0 || data[i + 3] >= 128;
 
-        if (behind == 0)
+        if (first)
             off = (size_t)block_up((int64_t)off);
         if (off + n > len)
             return;
         frame_put(p + off, (enum journal_type)(data[i] % (JOURNAL_TYPE_END + 1)), data[i + 2] >= 250 ? 1 : 0,
                   data[i + 2] < 20 ? seq + data[i + 2] : seq, data[i + 3], str_n(text, data[i + 1] % sizeof(text)));
-        frame_seal(p + off, behind, link);
+        frame_seal(p + off, behind, first, link);
         if (data[i + 4] >= 192)
             p[off + data[i + 4] % n] ^= data[i + 3];
         seq++;

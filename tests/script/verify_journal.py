@@ -146,7 +146,10 @@ class Lane:
             if wrong or self.rolled:
                 return tell(path, at, self.seq, wrong or "a record behind ROLL")
             self.rolled = data[at + 12] == T_ROLL
-            behind = struct.unpack_from("<I", data, at + 32)[0]
+            behind, early = struct.unpack_from("<II", data, at + 32)
+            first = early == 1 or behind == 0
+            if not first if skip else first and at % 512:
+                return tell(path, at, self.seq, "not where its batch belongs")
             if not self.rolled and at + size + -(at + size) % 512 + 512 > len(data):
                 return tell(path, at, self.seq, "no room behind it for ROLL")
             link = self.last = data[at + 40:at + 72]
@@ -164,14 +167,16 @@ class Lane:
     def record(self, data, at, link, behind, key):
         if len(data) - at < 72:
             return "cut", 0
-        magic, crc, length, kind, zero, lane, seq, _, place, zero2 = struct.unpack_from("<IIIBBHQqII", data, at)
+        magic, crc, length, kind, zero, lane, seq, _, place, early = struct.unpack_from("<IIIBBHQqII", data, at)
         size = (72 + length + 7) & ~7
         payload = data[at + 72:at + 72 + length]
         if magic != 0x1f4c531e or size > len(data) - at or zlib.crc32(data[at + 8:at + size]) != crc:
             return "no record, or its checksum does not match", 0
-        if zero or zero2 or dirty(data[at + 72 + length:at + size]) or not 1 <= kind <= T_LAST:
+        if zero or early > 1 or (early and not place) or dirty(data[at + 72 + length:at + size]) or \
+                not 1 <= kind <= T_LAST:
             return "bytes where zeros belong, or an unknown type", 0
-        if lane != self.number or seq != self.seq or (place != behind + 1 if at % 512 else place > behind + 1):
+        wrong_place = place > behind + 1 if early else place not in (0, behind + 1)
+        if lane != self.number or seq != self.seq or wrong_place:
             return "lane, sequence number or place in the batch", 0
         if hashlib.sha256(link + data[at + 8:at + 40] + data[at + 72:at + size]).digest() != data[at + 40:at + 72]:
             return "the chain is broken", 0

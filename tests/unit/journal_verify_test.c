@@ -281,7 +281,7 @@ static void rewrite(const char *path, uint64_t which, bool drop)
     memcpy(link, p + 128, HASH_LEN);
     for (to = off; (n = frame_claims(was + off, JOURNAL_PAYLOAD_MAX)); off = frame_after(was, off + n)) {
         assert_null(frame_decode(was + off, n, &f));
-        if (f.behind == 0)
+        if (f.first)
             behind = 0;
         if (f.seq == which && drop)
             continue;
@@ -291,7 +291,8 @@ static void rewrite(const char *path, uint64_t which, bool drop)
             was[off + JOURNAL_FRAME_BYTES + 2] ^= 1;
         seq = seq ? seq + 1 : f.seq;
         frame_put(p + to, f.type, f.lane, seq, f.time, f.payload);
-        frame_seal(p + to, behind++, link);
+        frame_seal(p + to, behind, behind == 0, link);
+        behind++;
         to += n;
     }
     free(was);
@@ -319,6 +320,33 @@ static void a_forged_chain_is_seen(void **state)
     memworld_copy_free(whole);
 }
 
+/* All bytes are there, in their order: one record was only pushed away from the one it was written with. */
+static void a_record_away_from_its_batch_is_seen(void **state)
+{
+    size_t len, off = HEADER_BYTES, to = HEADER_BYTES, n;
+    uint8_t *p, *was;
+    bool pushed = false;
+    struct frame f;
+
+    make_small(6, 10, 1000);
+    whole = memworld_copy();
+    p = (uint8_t *)memworld_file(first, &len);
+    was = malloc(len);
+    memcpy(was, p, len);
+    memset(p + HEADER_BYTES, 0, len - HEADER_BYTES);
+    for (; (n = frame_claims(was + off, JOURNAL_PAYLOAD_MAX)); off = frame_after(was, off + n), to += n) {
+        assert_null(frame_decode(was + off, n, &f));
+        if (f.first || !pushed)
+            to = (size_t)block_up((int64_t)to);
+        pushed |= !f.first;
+        memcpy(p + to, was + off, n);
+    }
+    assert_true(pushed);
+    free(was);
+    damaged("a record away from its batch", "does not stand where its batch does");
+    memworld_copy_free(whole);
+}
+
 /* Right in everything, and so many that ROLL would no longer fit: no engine writes that. */
 static void records_to_the_very_end_are_seen(void **state)
 {
@@ -336,7 +364,7 @@ static void records_to_the_very_end_are_seen(void **state)
     }
     for (uint64_t seq = f.seq + 1; off < len; off += BLOCK_BYTES, seq++) {
         frame_put(p + off, JOURNAL_ADMIN, 0, seq, f.time, STR("{}"));
-        frame_seal(p + off, 0, link);
+        frame_seal(p + off, 0, true, link);
     }
     damaged("records to the very end", "where only a segment's last record may");
     memworld_copy_free(whole);
@@ -495,6 +523,7 @@ int main(void)
         cmocka_unit_test(lengths_count),
         cmocka_unit_test(the_manifest_cannot_go),
         cmocka_unit_test(a_forged_chain_is_seen),
+        cmocka_unit_test(a_record_away_from_its_batch_is_seen),
         cmocka_unit_test(records_to_the_very_end_are_seen),
         cmocka_unit_test(a_clean_cut_is_seen_after_an_orderly_end),
         cmocka_unit_test(checkpoints_kept_elsewhere_show_a_cut),

@@ -61,17 +61,16 @@ static void base_clear(void)
     base = NULL;
 }
 
-void memworld_rebase(void)
-{
-    base_clear();
-    events_clear();
-    base = memworld_copy();
-}
-
 void memevents_reset(void)
 {
     base_clear();
     events_clear();
+}
+
+void memworld_rebase(void)
+{
+    memevents_reset();
+    base = memworld_copy();
 }
 
 void memevents_stop(void)

@@ -19,7 +19,7 @@ POLICY = """
 """
 
 
-def config(provider_url, extra="", policy=POLICY):
+def config(provider_url, extra="", policy=POLICY, workers=2, segment_mb=4):
     """A configuration file: Outlook at `provider_url`, the fixtures, the policies above."""
     d = harness.scratch()
     with open(os.path.join(d, "policy.cedar"), "w") as f:
@@ -28,17 +28,17 @@ def config(provider_url, extra="", policy=POLICY):
     with open(path, "w") as f:
         f.write("""
 listen: 127.0.0.1:7411
-workers: 2
+workers: %d
 connectors: [outlook, conformance]
 policies: ["%s/policy.cedar"]
-journal: { segment_mb: 4 }
+journal: { segment_mb: %d }
 drain_seconds: 3
 providers:
   outlook:
     base_url: "%s"
     allow_loopback: true
     allow_plain_http: true
-%s""" % (d, provider_url, extra))
+%s""" % (workers, d, segment_mb, provider_url, extra))
     return path
 
 

@@ -30,12 +30,7 @@ LOAD = None
 
 
 def started(extra, policy=POLICY):
-    path = bed.config("http://127.0.0.1:1", extra, policy)
-    with open(path) as f:
-        text = f.read()
-    with open(path, "w") as f:
-        f.write(text.replace("workers: 2", "workers: 1").replace("segment_mb: 4", "segment_mb: 64"))
-    return harness.Engine(config=path)
+    return harness.Engine(config=bed.config("http://127.0.0.1:1", extra, policy, workers=1, segment_mb=64))
 
 
 class Client:

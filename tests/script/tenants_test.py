@@ -4,10 +4,10 @@ The engine is stopped while a burst of requests is written, one of each tenant, 
 They part at different steps (a signature that is wrong, a tool that is not known, arguments that do not fit, a
 policy's no, answers of the provider's), and each has words in it that no other has.  The provider looks at the
 credential that came with them, the client at the answer, and the journal at the end says whose they were."""
+import http.client
 import json
 import os
 import signal
-import socket
 import sys
 import unittest
 import urllib.parse
@@ -62,8 +62,10 @@ class Sender:
         self.intern = engine.token(user="u@%s.example" % tenant, agent="intern", tenant=tenant)
 
     def connect(self):
-        self.socket = socket.create_connection(("127.0.0.1", self.engine.port), timeout=60)
-        self.file = self.socket.makefile("rb")
+        """Answers the port that records will name."""
+        self.connection = http.client.HTTPConnection("127.0.0.1", self.engine.port, timeout=60)
+        self.connection.connect()
+        return self.connection.sock.getsockname()[1]
 
     def send(self, kind, words):
         tool, args, token = {
@@ -77,21 +79,7 @@ class Sender:
             "denied": ("outlook.search_mail", {"words": words}, self.intern),
         }[kind]
         line = json.loads(harness.call_line(tool, args, token))
-        head = "".join("%s: %s\r\n" % h for h in line["headers"].items())
-        self.socket.sendall(("POST /mcp HTTP/1.1\r\nHost: %s\r\n%sContent-Length: %d\r\n\r\n%s" %
-                             (self.engine.address, head, len(line["body"]), line["body"])).encode())
-
-    def answer(self):
-        status = int(self.file.readline().split()[1])
-        length = 0
-        while True:
-            line = self.file.readline().strip()
-            if not line:
-                break
-            name, value = line.split(b":", 1)
-            if name.lower() == b"content-length":
-                length = int(value)
-        return status, self.file.read(length).decode()
+        self.connection.request("POST", "/mcp", line["body"], line["headers"])
 
 
 KINDS = {       # and what the answer says
@@ -104,20 +92,14 @@ class Tenants(unittest.TestCase):
     def test_calls_of_a_turn_stay_their_own(self):
         provider = Provider()
         at = upstream.Upstream(provider.behave)
-        path = bed.config(at.url, policy=POLICY)
-        with open(path) as f:
-            text = f.read()
-        with open(path, "w") as f:
-            f.write(text.replace("workers: 2", "workers: 1"))
-        engine = harness.Engine(config=path)
+        engine = harness.Engine(config=bed.config(at.url, policy=POLICY, workers=1))
         senders = [Sender(engine, t) for t in TENANTS]
         for s in senders:
             status, _, raw = engine.request("POST", "/v1/accounts", json.dumps(
                 {"provider": "outlook", "label": "u@%s.example" % s.tenant, "token": GRANT + s.tenant}),
                 {"Authorization": "Bearer " + s.token, "Content-Type": "application/json"})
             self.assertEqual(status, 200, raw)
-        for s in senders:
-            s.connect()
+        ports = {s.connect(): s.tenant for s in senders}
         seen = {k: 0 for k in KINDS}
         for burst in range(BURSTS):
             kinds = [list(KINDS)[(i * 5 + burst) % len(KINDS)] for i in range(len(senders))]
@@ -126,18 +108,15 @@ class Tenants(unittest.TestCase):
                 s.send(kind, "%s in burst %d" % (s.tenant, burst))
             engine.signal(signal.SIGCONT)
             for s, kind in zip(senders, kinds):
-                status, body = s.answer()
                 seen[kind] += 1
-                self.check(s.tenant, kind, burst, body)
+                self.check(s.tenant, kind, burst, s.connection.getresponse().read().decode())
         self.assertEqual(provider.wrong, [])
         self.assertEqual(provider.asked, seen["list"] + seen["search"] + 2 * seen["send"])
         self.assertEqual(engine.stop(), 0, engine.text())
         harness.run("audit", "verify", "--data", engine.data)
-        self.records(engine, {s.socket.getsockname()[1]: s.tenant for s in senders},
-                     sum(n for kind, n in seen.items() if kind != "unsigned"))
+        self.records(engine, ports, sum(n for kind, n in seen.items() if kind != "unsigned"))
         for s in senders:
-            s.file.close()
-            s.socket.close()
+            s.connection.close()
         at.close()
 
     def check(self, tenant, kind, burst, body):
@@ -155,7 +134,7 @@ class Tenants(unittest.TestCase):
         for kind, r in engine.journal():
             port = int(r.get("peer", ":0").rsplit(":", 1)[1])
             if port in ports:
-                self.assertIn(r.get("tenant", ports[port]), ports[port])
+                self.assertEqual(r.get("tenant", ports[port]), ports[port])
                 self.assertEqual([t for t in TENANTS if t in json.dumps(r) and t != ports[port]], [], r)
                 self.assertEqual(r.get("account", "u@%s.example" % ports[port]), "u@%s.example" % ports[port])
             ended += kind == "outcome"

@@ -191,12 +191,7 @@ class Overload(unittest.TestCase):
             upstream.answer(c, 200, b'{"value":[]}')
 
         up = upstream.Upstream(hold)
-        path = config(up.url, "budgets: { calls_in_flight: 1 }\n")
-        with open(path) as f:
-            text = f.read()
-        with open(path, "w") as f:
-            f.write(text.replace("workers: 2", "workers: 1"))
-        e = harness.Engine(config=path)
+        e = harness.Engine(config=config(up.url, "budgets: { calls_in_flight: 1 }\n", workers=1))
         t = e.token()
         e.request("POST", "/v1/accounts", json.dumps({"provider": "outlook", "token": "x"}),
                   {"Authorization": "Bearer " + t})

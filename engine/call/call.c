@@ -234,6 +234,7 @@ static enum err await_run(struct call *c)
     enum err e;
 
     ASSERT(c->intended && c->permitted);
+    c->run_from = arena_mark(&c->arena);
     e = c->tool->decl->run(c);
     if (!e && arena_overflowed(&c->arena))
         e = c->effects_sent
@@ -451,11 +452,32 @@ static void say_unrecorded(struct call *c)
     c->outcome = OUTCOME_UNKNOWN;
 }
 
+static enum err word(struct call *c)
+{
+    if (c->kind == CALL_TOOL && c->front->word)
+        c->front->word(c);
+    return OK;
+}
+
+/* Waiting for the disk is a long part of a call. What is done with goes before it: places that another call could have,
+ * and the result, put in words while it is in the processor's caches. */
+static void let_go(struct call *c)
+{
+    call_unadmit(c);
+    vault_account_release(&c->account);
+    at_once(c, word);
+    if (c->err || c->once || !c->front->word || !c->run_from.chunk)
+        return;
+    c->structured = c->content = NULL;
+    arena_rewind(&c->arena, c->run_from);
+}
+
 /* The outcome goes on record; if it cannot, that is what the client is told: nothing is said that is not recorded. */
 static void await_outcome(struct call *c)
 {
     struct str sealed = STR_NULL;
-    enum err e;
+    enum err e, settled;
+    uint64_t seq;
 
     ASSERT(c->step == STEP_OUTCOME);
     c->err = end_of_call(c);
@@ -464,13 +486,20 @@ static void await_outcome(struct call *c)
         say_unknown(c);
     if (c->once && (c->outcome == OUTCOME_DONE || c->outcome == OUTCOME_UNKNOWN))
         sealed = call_seal_result(c);
-    e = await_record_outcome(c);
+    settled = c->err;
+    e = call_record_outcome(c, &seq);
+    if (!e && seq) {
+        let_go(c);
+        e = await_journal_commit(c->worker->lane, seq, NS_NEVER);
+    }
     if (c->once) {
-        once_settle(c->worker->engine->once, c->once, c->outcome, c->err, sealed);
+        once_settle(c->worker->engine->once, c->once, c->outcome, settled, sealed);
         c->once = NULL;
     }
-    if (e)
+    if (e) {
         say_unrecorded(c);
+        at_once(c, word);
+    }
 }
 
 static void call_release(struct call *c)

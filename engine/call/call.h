@@ -50,6 +50,9 @@ struct call_front {
     enum err (*await_identify)(struct call *c);
     /* Everything that is no tool call: fills answer, or returns an error. */
     enum err (*await_answer)(struct call *c);
+    /* Optional, of a tool call whose outcome is being recorded: what will be said is put in words, so that the call
+     * need not keep what it is made of. Again when that is another after all. */
+    void (*word)(struct call *c);
     /* Says it. Must not fail the call any more: the outcome is on record. */
     void (*await_reply)(struct call *c);
 
@@ -143,6 +146,7 @@ struct call {
     struct str sealed_result;           /* kept with the key, in base64 */
 
     /* RUN */
+    struct arena_mark run_from;         /* what lies behind in the arena: the body's, and its result */
     struct json *questions;             /* { key: request } the body asks for */
     struct json *answers;               /* { key: result } the client has given */
     struct json *state_in, *state_out;  /* carried between rounds */

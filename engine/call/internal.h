@@ -42,7 +42,8 @@ size_t call_record_room(const struct call *c);
 struct tool_recorded call_recorded_tool(struct arena *a, const struct tool *t);
 struct str call_recorded_versions(struct arena *a, const struct registry *r);
 enum err await_record_intent(struct call *c);
-enum err await_record_outcome(struct call *c);
+/* Waits for nothing: *ret_seq is the record to wait for before anybody is told, or 0. */
+enum err call_record_outcome(struct call *c, uint64_t *ret_seq);
 /* Seals the result for its key; empty when there is nothing to keep. */
 struct str call_seal_result(struct call *c);
 enum err call_unseal_result(struct call *c, struct str sealed);

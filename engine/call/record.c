@@ -488,12 +488,13 @@ static bool may_answer_early(const struct call *c)
     return c->intended && c->tool->decl->effect == EFFECT_READS && c->worker->engine->opt.answer_reads_early;
 }
 
-enum err await_record_outcome(struct call *c)
+enum err call_record_outcome(struct call *c, uint64_t *ret_seq)
 {
     bool call = c->kind == CALL_TOOL && c->caller != NULL;
     uint64_t seq;
     enum err e;
 
+    *ret_seq = 0;
     if ((!c->caller || c->put_off) && !refusal_alone(c->worker))
         return OK;
     e = outcome_append(c, call, &seq);
@@ -502,9 +503,9 @@ enum err await_record_outcome(struct call *c)
         c->sealed_result = STR_NULL;
         e = outcome_append(c, call, &seq);
     }
-    if (e || may_answer_early(c))
-        return e;
-    return await_journal_commit(c->worker->lane, seq, NS_NEVER);
+    if (!e && !may_answer_early(c))
+        *ret_seq = seq;
+    return e;
 }
 
 /* ---- what nobody in particular was refused ----------------------------------------------------------------------- */

@@ -220,6 +220,8 @@ struct turn {
     struct json *responses;             /* inputResponses */
     struct str sealed;                  /* the requestState that goes back */
     unsigned round;
+
+    struct buf words;                   /* of a tool call, while it waits to be on record: the message */
 };
 
 extern const struct call_front mcp_front;
@@ -248,6 +250,7 @@ enum err answer_resource(struct call *c, struct turn *t);
 enum err answer_subscribe(struct call *c, struct turn *t);
 enum err answer_complete(struct call *c, struct turn *t);
 /* reply.c */
+void mcp_word(struct call *c);
 void await_mcp_reply(struct call *c);
 /* talk.c: while the body runs */
 enum { LOG_NONE = 99 };

@@ -14,6 +14,7 @@ const struct call_front mcp_front = {
     .decode = mcp_decode,
     .await_identify = await_mcp_identify,
     .await_answer = await_mcp_answer,
+    .word = mcp_word,
     .await_reply = await_mcp_reply,
     .await_progress = await_mcp_progress,
     .await_log = await_mcp_log,

@@ -262,6 +262,19 @@ static void write_fitting(struct buf *b, struct call *c, struct turn *t)
     write_message(b, c, t);
 }
 
+static void word_anew(struct call *c, struct turn *t)
+{
+    buf_release(&t->words);
+    t->words = BUF_INIT(HTTP_BODY_MAX);
+    write_fitting(&t->words, c, t);
+}
+
+/* Whether this is said at all is decided when it can be. */
+void mcp_word(struct call *c)
+{
+    word_anew(c, turn_of(c));
+}
+
 /* ---- headers ----------------------------------------------------------------------------------------------------- */
 
 struct extras {
@@ -305,21 +318,20 @@ static void extras_make(struct extras *x, struct call *c, struct turn *t, int st
 static void await_message(struct call *c, struct turn *t)
 {
     int status = c->err && !is_tool_error(c, t) ? status_of(c, t) : 200;
-    struct buf b = BUF_INIT(HTTP_BODY_MAX);
     UNSET struct extras x;
 
-    write_fitting(&b, c, t);
+    if (!t->words.len)
+        word_anew(c, t);
     if (t->batch) {
         if (t->msg.kind == MESSAGE_REQUEST || (c->err && t->msg.kind == MESSAGE_NONE))
-            batch_add(t->batch, http_body_text(&b));
+            batch_add(t->batch, http_body_text(&t->words));
     } else {
         extras_make(&x, c, t, status);
         if (c->err == E_OVERLOADED && c->worker->overload.overloaded)     /* else saying no costs little */
             http_rest(t->wire->rq, loop_now() + c->retry_after_ms * NS_PER_MS);
-        await_wire_reply(t->wire, status, x.list, x.n, &b);
+        await_wire_reply(t->wire, status, x.list, x.n, &t->words);
         buf_release(&x.challenge);
     }
-    buf_release(&b);
 }
 
 /* There is nothing to say but that it arrived. */
@@ -355,6 +367,7 @@ void await_mcp_reply(struct call *c)
     if (!t->batch)
         await_wire_quiet(t->wire);
     await_kind(c, t);
+    buf_release(&t->words);
     if (t->streams)
         session_stream_give(t->wire->mcp->sessions, t->session);
     if (t->minted && c->err)

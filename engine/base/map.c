@@ -174,6 +174,11 @@ void *map_get_hashed(const struct map *m, struct str key, uint64_t hash)
     return slot ? slot->value : NULL;
 }
 
+const void *map_place(const struct map *m, uint64_t hash)
+{
+    return m->cap ? &m->slots[home(m, hash)] : NULL;
+}
+
 void *map_get(const struct map *m, struct str key)
 {
     return m->len > 0 ? map_get_hashed(m, key, hash_bytes(key.p, key.len)) : NULL;

@@ -25,6 +25,8 @@ struct map {
 void map_release(struct map *m);                            /* frees the table, not the values */
 void *map_get(const struct map *m, struct str key);         /* NULL if absent */
 void *map_get_hashed(const struct map *m, struct str key, uint64_t hash);      /* the same with hash_bytes() at hand */
+/* Where an entry with that hash is looked for first: for ahead() (base/ahead.h). NULL while the map is empty. */
+const void *map_place(const struct map *m, uint64_t hash);
 /* Adds or replaces; returns the value that was there, or NULL. Aborts when memory is out. */
 void *map_put(struct map *m, struct str key, void *value);
 void *map_del(struct map *m, struct str key);               /* returns the removed value, or NULL */

@@ -212,6 +212,7 @@ static enum err await_lines(struct call *c, const struct budget_lines *l, unsign
     enum err e = await_permit(c, &asked, c->deadline, &a->held[a->n], &blocked, &retry_at);
 
     if (!e) {
+        call_permit_left(c, TRAIL_BUDGETS, &a->held[a->n]);
         a->n++;
         return OK;
     }
@@ -290,6 +291,20 @@ enum err await_admit(struct call *c)
     if (e)
         call_unadmit(c);
     return e;
+}
+
+void call_permit_left(const struct call *c, enum caller_trail at, const struct rl_permit *p)
+{
+    enum { EACH = TRAIL_LIMITS - TRAIL_BUDGETS };
+
+    for (uint32_t i = 0; i < p->n && i < EACH; i++)
+        caller_left(c->caller, at + i, p->hold[i].key);
+}
+
+void call_unadmit_ahead(const struct call *c)
+{
+    for (unsigned i = 0; c->admission && i < c->admission->n; i++)
+        rl_permit_ahead(&c->admission->held[i]);
 }
 
 void call_unadmit(struct call *c)

@@ -18,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/ahead.h"
 #include "base/log.h"
 #include "base/metric.h"
 #include "call/internal.h"
@@ -291,6 +292,24 @@ static NOINLINE void say_unknown(struct call *c)
     call_why(c, c->err, "a part of it happened, or may have; do not repeat it before looking: %.200s", detail.text);
 }
 
+/* For sealing: a lookup, but for a tenant's first call. */
+static enum err await_keys(struct call *c)
+{
+    struct vault *vault = c->worker->engine->vault;
+    const struct caller *w = c->caller;
+    enum err e;
+
+    c->keys = vault_keys_loaded(vault, w->tenant, w->tenant_hash);
+    caller_left(w, TRAIL_KEYS, c->keys);
+    if (c->keys)
+        return OK;
+    e = await_vault_keys(vault, w->tenant, w->tenant_hash, &c->keys, call_info(c));
+    if (!e || err_row(e)->outcome != OUTCOME_NONE)
+        return e;
+    LOG_ERROR("a tenant's key cannot be opened", LOG_SV("tenant", c->caller->tenant), LOG_S("why", call_said(c)));
+    return call_why(c, E_STORE_UNAVAILABLE, "this tenant's key cannot be opened; the operator's log says more");
+}
+
 /* RESOLVE to RUN. */
 static enum err await_tool_call(struct call *c)
 {
@@ -304,7 +323,9 @@ static enum err await_tool_call(struct call *c)
     if (e)
         return e;
     await_step(c, STEP_CHECK);
-    e = at_once(c, call_check);
+    e = await_keys(c);
+    if (!e)
+        e = at_once(c, call_check);
     if (e)
         return e;
     await_step(c, STEP_DECIDE);
@@ -356,23 +377,6 @@ static enum err overloaded(struct call *c)
                     "after %lld ms", (long long)c->retry_after_ms);
 }
 
-/* For sealing: a lookup, but for a tenant's first call. */
-static enum err await_keys(struct call *c)
-{
-    struct vault *vault = c->worker->engine->vault;
-    const struct caller *w = c->caller;
-    enum err e;
-
-    c->keys = vault_keys_loaded(vault, w->tenant, w->tenant_hash);
-    if (c->keys)
-        return OK;
-    e = await_vault_keys(vault, w->tenant, w->tenant_hash, &c->keys, call_info(c));
-    if (!e || err_row(e)->outcome != OUTCOME_NONE)
-        return e;
-    LOG_ERROR("a tenant's key cannot be opened", LOG_SV("tenant", c->caller->tenant), LOG_S("why", call_said(c)));
-    return call_why(c, E_STORE_UNAVAILABLE, "this tenant's key cannot be opened; the operator's log says more");
-}
-
 static enum err await_steps(struct call *c)
 {
     enum err e;
@@ -388,14 +392,15 @@ static enum err await_steps(struct call *c)
     ASSERT(c->caller != NULL);
     if (c->worker->draining)
         return E_DRAINING;
+    caller_ahead(c->caller);
     e = overloaded(c);
-    if (e)
-        return e;
-    e = await_keys(c);
     if (e)
         return e;
     if (c->kind == CALL_TOOL)
         return await_tool_call(c);
+    e = await_keys(c);
+    if (e)
+        return e;
     call_step(c, STEP_ANSWER);
     c->answering = true;
     return c->front->await_answer(c);
@@ -491,6 +496,8 @@ static void await_outcome(struct call *c)
     if (!e && seq) {
         let_go(c);
         e = await_journal_commit(c->worker->lane, seq, NS_NEVER);
+        if (c->caller)
+            ahead(c->caller, 1);        /* its count, at the call's end */
     }
     if (c->once) {
         once_settle(c->worker->engine->once, c->once, c->outcome, settled, sealed);

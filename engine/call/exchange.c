@@ -121,6 +121,8 @@ static enum err await_limits(struct attempt *a, struct rl_permit *ret, bool *ret
         return OK;
     e = await_permit(c, &asked, c->deadline, ret, &blocked, &retry_at);
     *ret_held = !e;
+    if (!e)
+        call_permit_left(c, TRAIL_LIMITS, ret);
     if (e == E_DEADLINE)
         return call_why(c, e, "other requests of this account held its limits at %s until the call's deadline",
                         a->p->decl->name);
@@ -377,6 +379,10 @@ static enum err await_attempt(struct attempt *a, enum answer *ret)
         struct heard h = { a, &lease, &pass, loop_now(), held ? permit.granted_at : 0, ANSWER_UNKNOWN };
 
         await_send(a, &lease);
+        vault_lease_ahead(&lease);      /* what goes back soon has left the caches while the provider took its time */
+        if (held)
+            rl_permit_ahead(&permit);
+        call_unadmit_ahead(c);
         await_stage(STAGE_HEAR);
         task_deep(hear, &h);
         *ret = h.answer;

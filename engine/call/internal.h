@@ -34,6 +34,9 @@ enum err await_admit(struct call *c);
 /* Has the worker room for one more call under way? */
 bool call_room(const struct worker *w);
 void call_unadmit(struct call *c);
+void call_unadmit_ahead(const struct call *c);  /* base/ahead.h */
+/* Where the limiter has what this permit took, from `at` on in the trail of the call's caller. */
+void call_permit_left(const struct call *c, enum caller_trail at, const struct rl_permit *p);
 /* intent.c: INTENT. E_KEY_REUSED...; *ret_replay: the key has been settled before, the outcome is filled in. */
 enum err await_intent(struct call *c, bool *ret_replay);
 /* record.c. Bytes that the intent needs for who asks and why, beside what every intent needs. */

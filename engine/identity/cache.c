@@ -5,14 +5,16 @@
  * collision can be mistaken for a verified token.  A full set gives up the entry that was used longest ago.  Bounded
  * by construction. 16 locks for all sets, held for a look at one set.
  *
- * A set begins with the first eight bytes of each of its digests, together on a line of the processor's cache: they say
- * which entry to look at, one more line, and the others stay where they are.
+ * A set begins with the first eight bytes of each of its digests, on a line of the processor's cache, and the callers
+ * on another: they say which entry to look at, one more line, and the others stay where they are.  With many callers
+ * all of it has left the caches: cache_expect() and cache_expect_entry() ask memory for it while other calls go on.
  *
  * An entry is refused (and dropped) past its time to live, past the token's own expiry, and when the epoch has moved
  * on: the epoch is raised whenever keys or configuration change.
  */
 #include "identity/internal.h"
 
+#include "base/ahead.h"
 #include "base/crypto.h"
 
 #include <stdlib.h>
@@ -21,15 +23,17 @@ enum { WAYS = 8, STRIPES = 16, TAG_LEN = 8 };
 
 struct entry {
     uint8_t rest[SHA256_LEN - TAG_LEN]; /* of the digest, behind its tag */
-    struct caller *caller;          /* NULL: the entry is free */
     uint64_t epoch;
     wall_ms_t expires;
     ns_t until;
     uint64_t used;                  /* the stripe's count at the last use */
+    uint64_t spare;
 };
 
+/* What is looked at ahead is atomic: it may be changed meanwhile. */
 struct set {
-    uint64_t tags[WAYS];            /* tag_of() each entry's digest */
+    _Atomic uint64_t tags[WAYS];    /* tag_of() each entry's digest */
+    _Atomic(struct caller *) callers[WAYS];     /* NULL: the entry is free */
     struct entry entries[WAYS];
 };
 
@@ -70,13 +74,18 @@ void cache_destroy(struct token_cache *c)
     free(c);
 }
 
-static struct set *set_of(struct token_cache *c, const uint8_t digest[32], struct stripe **ret_stripe)
+static size_t set_number(const struct token_cache *c, const uint8_t digest[32])
 {
     uint64_t h;
-    size_t i;
 
     memcpy(&h, digest + 8, sizeof(h));
-    i = h % c->n_sets;
+    return h % c->n_sets;
+}
+
+static struct set *set_of(struct token_cache *c, const uint8_t digest[32], struct stripe **ret_stripe)
+{
+    size_t i = set_number(c, digest);
+
     *ret_stripe = &c->stripes[i % STRIPES];
     return &c->sets[i];
 }
@@ -97,10 +106,28 @@ static size_t way_of(const struct set *set, const uint8_t digest[32])
     for (size_t i = 0; i < WAYS; i++) {
         const struct entry *e = &set->entries[i];
 
-        if (set->tags[i] == tag && e->caller && memcmp(e->rest, digest + TAG_LEN, sizeof(e->rest)) == 0)
+        if (set->tags[i] == tag && set->callers[i] && memcmp(e->rest, digest + TAG_LEN, sizeof(e->rest)) == 0)
             return i;
     }
     return WAYS;
+}
+
+void cache_expect(const struct token_cache *c, const uint8_t digest[32])
+{
+    ahead(&c->sets[set_number(c, digest)], offsetof(struct set, entries));
+}
+
+void cache_expect_entry(const struct token_cache *c, const uint8_t digest[32])
+{
+    const struct set *set = &c->sets[set_number(c, digest)];
+    uint64_t tag = tag_of(digest);
+
+    for (size_t i = 0; i < WAYS; i++) {
+        if (atomic_load_explicit(&set->tags[i], memory_order_relaxed) != tag)
+            continue;
+        ahead(&set->entries[i], sizeof(set->entries[i]));
+        caller_expect(atomic_load_explicit(&set->callers[i], memory_order_relaxed));
+    }
 }
 
 /* Where a new one goes: a free place, or that of the entry that was used longest ago. */
@@ -108,8 +135,8 @@ static size_t way_for(const struct set *set)
 {
     size_t at = 0;
 
-    for (size_t i = 0; i < WAYS && set->entries[at].caller; i++) {
-        if (!set->entries[i].caller || set->entries[i].used < set->entries[at].used)
+    for (size_t i = 0; i < WAYS && set->callers[at]; i++) {
+        if (!set->callers[i] || set->entries[i].used < set->entries[at].used)
             at = i;
     }
     return at;
@@ -117,8 +144,8 @@ static size_t way_for(const struct set *set)
 
 static void drop(struct stripe *s, struct set *set, size_t way)
 {
-    caller_release(set->entries[way].caller);
-    set->entries[way].caller = NULL;
+    caller_release(set->callers[way]);
+    set->callers[way] = NULL;
     set->tags[way] = 0;
     s->count--;
 }
@@ -139,7 +166,7 @@ struct caller *cache_get(struct token_cache *c, const uint8_t digest[32], uint64
             drop(s, set, way);
         } else {
             e->used = ++s->clock;
-            found = caller_ref(e->caller);
+            found = caller_ref(set->callers[way]);
         }
     }
     pthread_mutex_unlock(&s->lock);
@@ -160,10 +187,10 @@ void cache_put(struct token_cache *c, const uint8_t digest[32], uint64_t epoch, 
     if (way == WAYS)
         way = way_for(set);
     e = &set->entries[way];
-    if (e->caller)
+    if (set->callers[way])
         drop(s, set, way);
     memcpy(e->rest, digest + TAG_LEN, sizeof(e->rest));
-    e->caller = caller_ref(caller);
+    set->callers[way] = caller_ref(caller);
     e->epoch = epoch;
     e->expires = expires;
     e->until = until;
@@ -180,7 +207,7 @@ void cache_clear(struct token_cache *c)
     for (size_t i = 0; i < c->n_sets * WAYS; i++) {
         struct set *set = &c->sets[i / WAYS];
 
-        if (set->entries[i % WAYS].caller)
+        if (set->callers[i % WAYS])
             drop(&c->stripes[i / WAYS % STRIPES], set, i % WAYS);
     }
     for (size_t i = 0; i < STRIPES; i++)

@@ -6,6 +6,7 @@
  */
 #include "identity/internal.h"
 
+#include "base/ahead.h"
 #include "base/map.h"
 #include "json/json.h"
 
@@ -14,8 +15,16 @@
 enum { MEMBERS_KEPT = 1024 };   /* callers with many groups have not each of them twice */
 
 struct caller_box {
+    _Atomic(const void *) trail[TRAIL_COUNT];
     atomic_uint refs;
+    uint32_t size;                      /* of the block */
     struct caller c;
+};
+
+/* Bytes that calls look at there. */
+static const uint16_t trail_len[TRAIL_COUNT] = {
+    [TRAIL_OWNER] = 32, [TRAIL_ACCOUNT] = 448, [TRAIL_ACCESS] = 128, [TRAIL_KEYS] = 128,
+    [TRAIL_BUDGETS] = 64, 64, 64, [TRAIL_LIMITS] = 64, 64, 64,
 };
 
 const char *caller_auth_name(enum caller_auth a)
@@ -123,12 +132,14 @@ struct caller *caller_freeze(const struct caller *d)
     struct caller_actor *actors;
     struct str *scopes, *groups;
     struct caller_box *box;
+    size_t size;
     char *at;
 
     caller_members(d, &members);
     if (members.overflow)
         buf_clear(&members);
-    box = malloc(text_at + text_size(d) + members.len);
+    size = text_at + text_size(d) + members.len;
+    box = calloc(1, size);
     ASSERT(box && d->n_actors >= 1 && d->n_actors <= CALLER_ACTORS_MAX && d->n_scopes <= CALLER_SCOPES_MAX &&
         d->n_groups <= CALLER_GROUPS_MAX);
     actors = (struct caller_actor *)((char *)box + actors_at);
@@ -136,6 +147,7 @@ struct caller *caller_freeze(const struct caller *d)
     groups = (struct str *)((char *)box + groups_at);
     at = (char *)box + text_at;
     atomic_init(&box->refs, 1);
+    box->size = (uint32_t)size;
     box->c = *d;
     box->c.tenant = put(&at, d->tenant);
     *at++ = 0;
@@ -160,13 +172,40 @@ struct caller *caller_freeze(const struct caller *d)
     box->c.groups = groups;
     box->c.members = put(&at, buf_str(&members));
     buf_release(&members);
-    ASSERT(at == (char *)box + text_at + text_size(d) + box->c.members.len);
+    ASSERT(at == (char *)box + size);
     return &box->c;
+}
+
+static struct caller_box *box_of(const struct caller *c)
+{
+    return (struct caller_box *)(void *)((char *)(uintptr_t)c - offsetof(struct caller_box, c));
+}
+
+void caller_left(const struct caller *c, enum caller_trail at, const void *where)
+{
+    _Atomic(const void *) *left = &box_of(c)->trail[at];
+
+    if (atomic_load_explicit(left, memory_order_relaxed) != where)
+        atomic_store_explicit(left, where, memory_order_relaxed);
+}
+
+void caller_expect(const struct caller *c)
+{
+    ahead(box_of(c), sizeof(struct caller_box));
+}
+
+void caller_ahead(const struct caller *c)
+{
+    const struct caller_box *box = box_of(c);
+
+    for (int i = 0; i < TRAIL_COUNT; i++)
+        ahead(atomic_load_explicit(&box->trail[i], memory_order_relaxed), trail_len[i]);
+    ahead(box + 1, box->size - sizeof(*box));
 }
 
 struct caller *caller_ref(struct caller *c)
 {
-    atomic_fetch_add_explicit(&CONTAINER_OF(c, struct caller_box, c)->refs, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&box_of(c)->refs, 1, memory_order_relaxed);
     return c;
 }
 
@@ -176,7 +215,7 @@ void caller_release(struct caller *c)
 
     if (!c)
         return;
-    box = CONTAINER_OF(c, struct caller_box, c);
+    box = box_of(c);
     if (atomic_fetch_sub_explicit(&box->refs, 1, memory_order_acq_rel) == 1)
         free(box);
 }

@@ -308,12 +308,15 @@ static enum err check_token(struct check *k, wall_ms_t now, ns_t mono, struct ca
     return c.err;
 }
 
-/* Digest and cache. True: *ret is the answer. */
-static bool remembered(struct check *k, struct identity *id, struct str token, wall_ms_t now, ns_t mono,
-    struct caller **ret)
+static void check_begin(struct check *k, struct identity *id, struct str token)
 {
     *k = (struct check){ .id = id, .token = token, .epoch = atomic_load(&id->epoch) };
     sha256(token.p, token.len, k->digest);
+}
+
+/* True: *ret is the answer. */
+static bool remembered(const struct check *k, struct identity *id, wall_ms_t now, ns_t mono, struct caller **ret)
+{
     *ret = cache_get(id->cache, k->digest, k->epoch, now, mono);
     if (*ret)
         metric_add(M_TOKEN_CACHE_HITS_TOTAL, 1);
@@ -330,7 +333,8 @@ enum err identity_verify(struct identity *id, struct str token, wall_ms_t now, n
     MAGIC_CHECK(id, IDENTITY_MAGIC);
     if (token.len > IDENTITY_TOKEN_MAX)
         return err_set(info, E_TOKEN_MALFORMED, "the token is longer than %d bytes", IDENTITY_TOKEN_MAX);
-    if (!remembered(&k, id, token, now, mono, &c)) {
+    check_begin(&k, id, token);
+    if (!remembered(&k, id, now, mono, &c)) {
         k.set = identity_issuers(id);
         e = check_token(&k, now, mono, &c, info);
         issuer_set_release(k.set);
@@ -370,7 +374,12 @@ enum err await_identify(struct identity *id, struct str authorization, struct ca
     e = identity_bearer(authorization, &token, info);
     if (e)
         return e;
-    if (remembered(&k, id, token, loop_wall_ms(), loop_now(), &c)) {
+    check_begin(&k, id, token);
+    cache_expect(id->cache, k.digest);
+    await_ahead();
+    cache_expect_entry(id->cache, k.digest);
+    await_ahead();
+    if (remembered(&k, id, loop_wall_ms(), loop_now(), &c)) {
         *ret = c;
         return OK;
     }

@@ -71,6 +71,22 @@ void caller_members(const struct caller *c, struct buf *out);
 
 struct caller *caller_ref(struct caller *c);            /* any thread; returns c */
 void caller_release(struct caller *c);                  /* accepts NULL */
+
+/*
+ * Where calls of this caller look and those of others do not.  With many callers it has left the processor's caches by
+ * the next call, and each look would wait for memory in turn: the caller knows where its last call looked, and asks for
+ * all of it at once.  Nothing is read through these addresses, so what has gone from there does no harm.
+ */
+enum caller_trail {
+    TRAIL_OWNER,                /* in the table of who has accounts */
+    TRAIL_ACCOUNT, TRAIL_ACCESS,
+    TRAIL_KEYS,                 /* the tenant's, for sealing */
+    TRAIL_BUDGETS,              /* in the limiter */
+    TRAIL_LIMITS = TRAIL_BUDGETS + 3,
+    TRAIL_COUNT = TRAIL_LIMITS + 3,
+};
+void caller_left(const struct caller *c, enum caller_trail at, const void *where);     /* any thread */
+void caller_ahead(const struct caller *c);
 /* What the operator's token says, which only who has the engine's key can make: see admin/limits.c. */
 #define OPERATOR_SCOPE "sluice.operator"
 bool caller_has_scope(const struct caller *c, struct str scope);

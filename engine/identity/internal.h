@@ -65,6 +65,8 @@ enum err claims_to_caller(const struct issuer_set *set, const struct issuer *is,
 
 /* A copy in one block that stands alone, with one reference. */
 struct caller *caller_freeze(const struct caller *draft);
+/* Asks memory for what caller_ref() and caller_ahead() look at; of one that may be gone. */
+void caller_expect(const struct caller *c);
 
 /* ---- cache.c ----------------------------------------------------------------------------------------------------- */
 
@@ -72,6 +74,10 @@ struct token_cache;
 
 struct token_cache *cache_create(size_t max);
 void cache_destroy(struct token_cache *c);
+/* Two looks ahead, without a lock, with await_ahead() behind each: where the digest's entry would be, then what is
+ * there. */
+void cache_expect(const struct token_cache *c, const uint8_t digest[32]);
+void cache_expect_entry(const struct token_cache *c, const uint8_t digest[32]);
 /* A new reference, or NULL: not there, past `mono`'s time to live, of another epoch, or expired at `now`. */
 struct caller *cache_get(struct token_cache *c, const uint8_t digest[32], uint64_t epoch, wall_ms_t now, ns_t mono);
 /* Takes a reference of its own. `until`: loop time; `expires`: wall time after which it is refused. */

@@ -18,6 +18,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "base/ahead.h"
 #include "base/log.h"
 #include "base/metric.h"
 #include "journal/internal.h"
@@ -62,6 +63,7 @@ void waiter_unlink(struct commit_waiter *w)
 void waiters_wake(struct commit_waiter *list, uint64_t up_to)
 {
     for (; list; list = list->next) {
+        ahead(list->next, 1);           /* each lies on the stack of who waits */
         if (list->seq <= up_to)
             wake_fire(&list->wake);     /* the task unlinks itself when it runs */
     }

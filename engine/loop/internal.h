@@ -36,22 +36,27 @@ struct context {
     size_t size;
 };
 
+STATIC_ASSERT(offsetof(struct context, sp) == 0, "see struct task");
+
 enum task_state { TASK_FREE, TASK_RUNNABLE, TASK_RUNNING, TASK_WAITING };
 
 struct task {
+    /* what waking and switching look at: one line of the processor's caches, which a task that waits leaves */
     uint32_t magic;
     enum task_state state;
-    uint64_t generation;        /* grows when the task ends, so that old references find nothing */
-    struct context ctx;
-    const char *name, *doing;
-    void (*fn)(void *);
-    void *arg;
-    int shield;
-    bool cancelled, timed_out;
-    struct wake *waiting;
-    struct timer timer;
     struct task *next;          /* run queue or free list */
     struct loop *loop;
+    struct wake *waiting;
+    int shield;
+    bool cancelled, timed_out;
+    uint64_t generation;        /* grows when the task ends, so that old references find nothing */
+    const char *doing;
+    struct context ctx;
+
+    struct timer timer;
+    const char *name;
+    void (*fn)(void *);
+    void *arg;
 };
 
 struct task_queue {

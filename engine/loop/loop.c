@@ -8,6 +8,7 @@
 #include <sched.h>
 #include <stdlib.h>
 
+#include "base/ahead.h"
 #include "base/log.h"
 #include "base/metric.h"
 #include "loop/internal.h"
@@ -216,6 +217,8 @@ static void completions_call(struct loop *l)
     for (size_t i = 0; i < n; i++) {
         struct completion c = l->done[i];
 
+        if (i + 2 < n)
+            ahead(l->done[i + 2].op, sizeof(struct op));
         call_done(l, &c);
     }
     if (n) {

@@ -11,6 +11,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/ahead.h"
 #include "base/log.h"
 #include "base/metric.h"
 #include "loop/internal.h"
@@ -40,6 +41,7 @@
 enum {
     STACKS_PER_SLAB = 64,
     COHORT = 32,        /* tasks go through the stages together: what they touch should fit the second level's cache */
+    STACK_AHEAD = 256,  /* the frames a task goes on in, mostly */
     GUARD = 4096,
     /* sanitizers put red zones around every local: the same code needs several times the stack */
 #if defined(WITH_ASAN) || defined(WITH_TSAN)
@@ -233,14 +235,17 @@ static void task_end(struct loop *l, struct task *t)
 #endif
 }
 
+/* What is run left the caches while it waited: it comes while the one before runs, and that while another does. */
 static void list_run(struct loop *l, struct task *t)
 {
     struct task *next;
 
     for (; t; t = next) {
         next = t->next;
-        if (next)
-            __builtin_prefetch(next->ctx.sp);       /* left the caches while it waited: it comes while this one runs */
+        if (next) {
+            ahead(next->ctx.sp, STACK_AHEAD);
+            ahead(next->next, 1);
+        }
         ASSERT(t->state == TASK_RUNNABLE);
         t->state = TASK_RUNNING;
         l->running = t;
@@ -499,6 +504,11 @@ bool await_stage(unsigned stage)
     enqueue(&l->stage[stage], t);
     switch_to(&t->ctx, &l->main, false);
     return true;
+}
+
+void await_ahead(void)
+{
+    await_stage(STAGE_AHEAD);
 }
 
 void await_last(void)

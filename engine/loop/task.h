@@ -62,10 +62,14 @@ void await_turn(void);
  * tables of each are fetched into the processor's caches once for all who are there, instead of being pushed out by
  * the rest of the way and fetched again for each.
  */
-enum { TASK_STAGES = 32, STAGE_LAST = TASK_STAGES - 1 };
+enum { TASK_STAGES = 32, STAGE_AHEAD = 0, STAGE_LAST = TASK_STAGES - 1 };
 
-/* True if others went first. What each stage is for is agreed on by those who use it; STAGE_LAST is await_last()'s. */
+/* True if others went first. What each stage is for is agreed on by those who use it; STAGE_AHEAD is await_ahead()'s,
+ * STAGE_LAST await_last()'s. */
 bool await_stage(unsigned stage);
+/* What was asked of memory (base/ahead.h) gets time to come: of the tasks that stand at one stage, the others come to
+ * here first. For stages from 1 on. */
+void await_ahead(void);
 /* What wakes another process (a send, say) is done by all tasks of a turn one after another, so that the other is
  * woken once and finds more to do, instead of going back to sleep each time. */
 void await_last(void);

@@ -224,14 +224,16 @@ void slot_remove(struct vault *v, struct vault_slot *s)
     }
 }
 
-/* The oldest account of the owner with this provider, and this label unless any will do. With a reference, or NULL. */
+/* The oldest account of the owner with this provider, and this label unless any will do. With a reference, or NULL.
+ * *ret_place: where its owner stands in the table. */
 static struct vault_slot *slot_by_owner(struct vault *v, struct str owner, uint64_t hash, struct str provider,
-    struct str label, bool any_label)
+    struct str label, bool any_label, const void **ret_place)
 {
     struct shard *shard = shard_at(v->by_owner, hash);
     struct vault_slot *s;
 
     pthread_mutex_lock(&shard->lock);
+    *ret_place = map_place(&shard->map, hash);
     for (s = map_get_hashed(&shard->map, owner, hash); s; s = s->next) {
         if (str_eq(s->provider, provider) && (any_label || str_eq(s->label, label)))
             break;
@@ -255,8 +257,9 @@ static void describe(const struct vault_slot *s, struct arena *a, struct vault_a
     };
 }
 
-/* The reference becomes *ret's. */
-static enum err describe_found(struct vault *v, struct vault_slot *s, struct arena *a, struct vault_account *ret)
+/* The reference becomes *ret's. `who` may be NULL. */
+static enum err describe_found(struct vault *v, struct vault_slot *s, const struct caller *who, struct arena *a,
+    struct vault_account *ret)
 {
     enum err e;
 
@@ -264,6 +267,8 @@ static enum err describe_found(struct vault *v, struct vault_slot *s, struct are
         return E_ACCOUNT_MISSING;
     pthread_mutex_lock(slot_lock(v, s));
     describe(s, a, ret);
+    if (who)
+        caller_left(who, TRAIL_ACCESS, s->access);
     pthread_mutex_unlock(slot_lock(v, s));
     ret->slot = s;
     e = arena_overflowed(a) ? E_CALL_TOO_LARGE : ret->status == ACCOUNT_DISCONNECTED ? E_ACCOUNT_MISSING : OK;
@@ -281,15 +286,18 @@ void vault_account_release(struct vault_account *account)
 enum err vault_account_find(struct vault *v, const struct caller *who, struct str provider, struct str label,
     struct arena *a, struct vault_account *ret)
 {
-    struct vault_slot *s = slot_by_owner(v, who->owner, who->owner_hash, provider, label, str_empty(label));
+    const void *place;
+    struct vault_slot *s = slot_by_owner(v, who->owner, who->owner_hash, provider, label, str_empty(label), &place);
 
-    return describe_found(v, s, a, ret);
+    caller_left(who, TRAIL_OWNER, place);
+    caller_left(who, TRAIL_ACCOUNT, s);
+    return describe_found(v, s, who, a, ret);
 }
 
 enum err vault_account_get(struct vault *v, struct str tenant, struct str id, struct arena *a,
     struct vault_account *ret)
 {
-    return describe_found(v, slot_find(v, tenant, id), a, ret);
+    return describe_found(v, slot_find(v, tenant, id), NULL, a, ret);
 }
 
 static int by_age(const void *x, const void *y)
@@ -419,8 +427,9 @@ static struct vault_slot *slot_replaced(struct vault *v, const struct new_accoun
 {
     UNSET char text[KEY_MAX];
     struct str owner = key_join(text, n->tenant, n->user, STR_NULL);
+    const void *place;
 
-    return slot_by_owner(v, owner, hash_bytes(owner.p, owner.len), n->provider, n->label, false);
+    return slot_by_owner(v, owner, hash_bytes(owner.p, owner.len), n->provider, n->label, false, &place);
 }
 
 enum err account_store(struct vault *v, const struct new_account *n, wall_ms_t now, struct arena *a, struct str *ret_id,

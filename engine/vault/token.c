@@ -10,6 +10,7 @@
  */
 #include "vault/internal.h"
 
+#include "base/ahead.h"
 #include "base/crypto.h"
 #include "loop/task.h"
 
@@ -232,6 +233,12 @@ void vault_lease_release(struct vault *v, struct vault_lease *lease)
     }
     slot_release(s);
     *lease = (struct vault_lease){ 0 };
+}
+
+void vault_lease_ahead(const struct vault_lease *lease)
+{
+    ahead(lease->slot, offsetof(struct vault_slot, tenant));
+    ahead(lease->shared, sizeof(*lease->shared));
 }
 
 bool vault_token_rejected(struct vault *v, const struct vault_lease *lease)

@@ -290,6 +290,7 @@ struct vault_lease {
 enum err await_vault_token(struct vault *v, const struct vault_account *account, const struct vault_provider *p,
     ns_t deadline, struct vault_lease *ret, struct errinfo *info);
 void vault_lease_release(struct vault *v, struct vault_lease *lease);  /* accepts a zeroed one; zeroes it */
+void vault_lease_ahead(const struct vault_lease *lease);       /* base/ahead.h: it is about to be released */
 /*
  * Upstream answered 401 to this token. If its generation is still the current one the next await_vault_token
  * refreshes (once). True: it is worth asking for a token again; false: it is not (a static token, or a generation so

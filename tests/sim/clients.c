@@ -298,19 +298,30 @@ static bool secret_in(const struct json *j)
     return found;
 }
 
+static void front_word(struct call *c)
+{
+    struct attempt *a = c->front_data;
+
+    a->worded = true;
+    a->outcome = c->outcome;
+    a->err = c->err;
+    snprintf(a->owner, sizeof(a->owner), "%.*s", STR_ARG(json_str(json_get(c->structured, "owner"))));
+    if (secret_in(c->structured) || secret_in(c->content) || strstr(call_said(c), UPSTREAM_ACCESS) ||
+        strstr(call_said(c), UPSTREAM_REFRESH))
+        sim_violation("a token was in the reply of %s", a->call);
+}
+
 static void front_reply(struct call *c)
 {
     struct attempt *a = c->front_data;
     const struct errand *o = a->op;
 
-    a->outcome = c->outcome;
-    a->err = c->err;
+    if (!a->worded)
+        front_word(c);
+    else if (a->outcome != c->outcome || a->err != c->err)
+        sim_violation("what was said of %s is not what came of it: %s", a->call, err_name(c->err));
     a->replayed = c->replayed;
     snprintf(a->key, sizeof(a->key), "%s", c->key_text);
-    snprintf(a->owner, sizeof(a->owner), "%.*s", STR_ARG(json_str(json_get(c->structured, "owner"))));
-    if (secret_in(c->structured) || secret_in(c->content) || strstr(call_said(c), UPSTREAM_ACCESS) ||
-        strstr(call_said(c), UPSTREAM_REFRESH))
-        sim_violation("a token was in the reply of %s", a->call);
     a->acked = !simworld_dead();
     a->early = a->acked && sim.engine.opt.answer_reads_early && c->intended && tool_reads(o->tool);
     if (a->early && !c->err && c->began > simworld_hangs_since())
@@ -325,6 +336,7 @@ static const struct call_front front = { .transport = "test",
                                          .decode = front_decode,
                                          .await_identify = front_identify,
                                          .await_answer = front_answer,
+                                         .word = front_word,
                                          .await_reply = front_reply };
 
 /* ---- attempts ---------------------------------------------------------------------------------------------------- */

@@ -52,6 +52,7 @@ struct attempt {
     ns_t at; /* when it ended */
     enum outcome outcome;
     enum err err;
+    bool worded; /* what comes of it is known, and waits to be on record */
     bool replayed;
     char owner[64]; /* of the result */
 };

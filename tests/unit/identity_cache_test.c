@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include <cmocka.h>
 
@@ -67,6 +68,32 @@ static void a_full_set_gives_up_what_was_used_longest_ago(void **state)
     cache_destroy(cache);
 }
 
+/* What is asked of memory is not read: no entry, a caller that has gone, any address. */
+static void looking_ahead_reads_nothing(void **state)
+{
+    struct token_cache *cache = cache_create(8);
+    uint8_t digest[32] = { 3 }, other[32] = { 4 };
+    struct caller *c;
+    char *gone;
+
+    assert_int_equal(caller_named(STR("acme"), STR("ann"), STR("cli"), &c, NULL), OK);
+    cache_expect(cache, digest);
+    cache_expect_entry(cache, digest);
+    cache_put(cache, digest, 7, c, 1000, 1000);
+    cache_expect_entry(cache, digest);
+    cache_expect_entry(cache, other);
+    gone = malloc(1000);
+    for (unsigned i = 0; i < TRAIL_COUNT; i++)
+        caller_left(c, i, i % 3 == 0 ? gone : (const void *)(uintptr_t)(i % 3 - 1));
+    free(gone);
+    caller_ahead(c);
+    caller_release(c);
+    cache_clear(cache);                 /* it was the last reference */
+    cache_expect_entry(cache, digest);
+    caller_expect(c);
+    cache_destroy(cache);
+}
+
 /* ---- callers ----------------------------------------------------------------------------------------------------- */
 
 /* What records say of a caller: the form is part of the journal's. */
@@ -119,6 +146,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(entries_of_an_older_epoch_are_refused),
         cmocka_unit_test(a_full_set_gives_up_what_was_used_longest_ago),
+        cmocka_unit_test(looking_ahead_reads_nothing),
         cmocka_unit_test(members_stand_as_records_have_them),
         cmocka_unit_test(members_that_are_long_are_written_each_time),
     };

@@ -28,3 +28,19 @@ void run(void (*start)(void *), void *arg)
     loop_run(l, start, arg);
     loop_destroy(l);
 }
+
+char trace[64];
+static unsigned trace_len;
+
+void trace_begin(void)
+{
+    trace_len = 0;
+    trace[0] = '\0';
+}
+
+void note(char c)
+{
+    assert_true(trace_len < sizeof(trace) - 1);
+    trace[trace_len++] = c;
+    trace[trace_len] = '\0';
+}

@@ -15,6 +15,11 @@ struct loop *new_loop(unsigned tasks_max);
 /* A loop from its beginning to its end. */
 void run(void (*start)(void *), void *arg);
 
+/* What happened in which order, a letter each. */
+extern char trace[64];
+void trace_begin(void);
+void note(char c);
+
 /* Once with loops that sleep, once with such as look for so long that what they do not see would hold up the test. */
 #define RUN_TWICE(tests) (cmocka_run_group_tests_name("loops that sleep", tests, NULL, NULL) \
                           + cmocka_run_group_tests_name("loops that look", tests, look_on, NULL))

@@ -18,16 +18,6 @@
 
 /* ---- tasks and timers -------------------------------------------------------------------------------------------- */
 
-static char trace[64];
-static unsigned trace_len;
-
-static void note(char c)
-{
-    assert_true(trace_len < sizeof(trace) - 1);
-    trace[trace_len++] = c;
-    trace[trace_len] = '\0';
-}
-
 static void sleeper(void *arg)
 {
     ns_t ms = (ns_t)(uintptr_t)arg, due = loop_now() + ms * NS_PER_MS;
@@ -48,186 +38,9 @@ static void start_sleepers(void *arg)
 
 static void sleeping_tasks_wake_in_order_and_never_early(void **state)
 {
-    trace_len = 0;
+    trace_begin();
     run(start_sleepers, NULL);
     assert_string_equal(trace, "bcd");
-}
-
-static void goes_last(void *arg)
-{
-    await_last();
-    note((char)(uintptr_t)arg);
-    await_turn();                       /* one that went last is not last for ever */
-    note((char)(uintptr_t)arg);
-}
-
-static void goes_first(void *arg)
-{
-    note((char)(uintptr_t)arg);
-    await_turn();
-    note((char)(uintptr_t)arg);
-    if ((uintptr_t)arg == 'd')
-        loop_stop(loop_self());
-}
-
-static void start_in_line(void *arg)
-{
-    (void)arg;
-    assert_non_null(task_spawn("last", goes_last, (void *)'A'));
-    assert_non_null(task_spawn("first", goes_first, (void *)'b'));
-    assert_non_null(task_spawn("last", goes_last, (void *)'C'));
-    assert_non_null(task_spawn("first", goes_first, (void *)'d'));
-}
-
-static void who_goes_last_goes_within_the_turn(void **state)
-{
-    trace_len = 0;
-    run(start_in_line, NULL);
-    assert_string_equal(trace, "bdACbdAC");
-}
-
-static void cancelled_last(void *arg)
-{
-    struct wake never = { 0 };
-
-    await_last();
-    note(await_wake(&never, NS_NEVER) == E_CANCELLED ? 'x' : '?');
-    loop_stop(loop_self());
-}
-
-static void start_cancelled_last(void *arg)
-{
-    struct task *t = task_spawn("last", cancelled_last, NULL);
-
-    assert_non_null(t);
-    task_cancel(t);
-}
-
-static void who_goes_last_hears_of_a_cancellation(void **state)
-{
-    trace_len = 0;
-    run(start_cancelled_last, NULL);
-    assert_string_equal(trace, "x");
-}
-
-/* ---- stages ------------------------------------------------------------------------------------------------------ */
-
-static void goes_in_stages(void *arg)
-{
-    char name = (char)(uintptr_t)arg;
-
-    note(name);
-    assert_true(await_stage(3));
-    note(name);
-    await_stage(5);
-    note(name);
-    if (name == 'c') {
-        assert_false(await_stage(6));   /* nobody else is left before it */
-        note('!');
-        loop_stop(loop_self());
-    }
-}
-
-static void start_in_stages(void *arg)
-{
-    (void)arg;
-    for (char name = 'a'; name <= 'c'; name++)
-        assert_non_null(task_spawn("stages", goes_in_stages, (void *)(uintptr_t)name));
-}
-
-static void tasks_of_a_turn_go_through_stages_together(void **state)
-{
-    trace_len = 0;
-    run(start_in_stages, NULL);
-    assert_string_equal(trace, "abcabcabc!");
-}
-
-static void goes_back(void *arg)
-{
-    await_stage(9);
-    note('r');
-    await_stage(2);                     /* lower than where it comes from: as soon as the others have gone on */
-    note('r');
-}
-
-static void goes_on(void *arg)
-{
-    await_stage(9);
-    note('s');
-    await_stage(10);
-    note('s');
-    await_last();
-    note('s');
-    loop_stop(loop_self());
-}
-
-static void start_back(void *arg)
-{
-    (void)arg;
-    assert_non_null(task_spawn("back", goes_back, NULL));
-    assert_non_null(task_spawn("on", goes_on, NULL));
-}
-
-static void a_stage_gone_back_to_is_not_forgotten(void **state)
-{
-    trace_len = 0;
-    run(start_back, NULL);
-    assert_string_equal(trace, "rsrss");
-}
-
-static void goes_last_twice(void *arg)
-{
-    await_last();
-    note((char)(uintptr_t)arg);
-    await_last();                       /* nothing else wakes this loop: it must not sleep over who stands there */
-    note((char)(uintptr_t)arg);
-    if ((uintptr_t)arg == 'b')
-        loop_stop(loop_self());
-}
-
-static void start_last_twice(void *arg)
-{
-    (void)arg;
-    assert_non_null(task_spawn("twice", goes_last_twice, (void *)'a'));
-    assert_non_null(task_spawn("twice", goes_last_twice, (void *)'b'));
-}
-
-static void who_goes_last_twice_is_not_slept_over(void **state)
-{
-    trace_len = 0;
-    run(start_last_twice, NULL);
-    assert_string_equal(trace, "abab");
-}
-
-enum { CROWD = 100 };
-
-static unsigned begun, begun_at_stage, staged, last;
-
-static void goes_in_a_crowd(void *arg)
-{
-    begun++;
-    await_stage(1);
-    if (staged++ == 0)
-        begun_at_stage = begun;
-    await_last();
-    assert_int_equal(staged, CROWD);    /* nobody is last before all were at the stage */
-    if (++last == CROWD)
-        loop_stop(loop_self());
-}
-
-static void start_a_crowd(void *arg)
-{
-    (void)arg;
-    for (unsigned i = 0; i < CROWD; i++)
-        assert_non_null(task_spawn("crowd", goes_in_a_crowd, NULL));
-}
-
-static void a_crowd_goes_in_cohorts_and_is_last_together(void **state)
-{
-    begun = begun_at_stage = staged = last = 0;
-    run(start_a_crowd, NULL);
-    assert_int_equal(last, CROWD);
-    assert_in_range(begun_at_stage, 2, CROWD - 1);
 }
 
 static void count_down(void *arg)
@@ -761,12 +574,6 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sleeping_tasks_wake_in_order_and_never_early),
-        cmocka_unit_test(who_goes_last_goes_within_the_turn),
-        cmocka_unit_test(who_goes_last_hears_of_a_cancellation),
-        cmocka_unit_test(tasks_of_a_turn_go_through_stages_together),
-        cmocka_unit_test(a_stage_gone_back_to_is_not_forgotten),
-        cmocka_unit_test(who_goes_last_twice_is_not_slept_over),
-        cmocka_unit_test(a_crowd_goes_in_cohorts_and_is_last_together),
         cmocka_unit_test(thousands_of_tasks_live_at_once),
         cmocka_unit_test(the_limit_of_tasks_holds),
         cmocka_unit_test(registers_survive_switches),

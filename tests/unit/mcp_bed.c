@@ -13,10 +13,34 @@
 enum { REPLY_MAX = 4 << 20, PATIENCE_S = 20 };
 
 atomic_llong bed_wall_offset;
+atomic_bool bed_disk_hangs;
 
 static wall_ms_t shifted_wall(void)
 {
     return world_real.wall_ms() + atomic_load(&bed_wall_offset);
+}
+
+enum { HELD_MAX = 16 };
+
+static _Thread_local struct op *held[HELD_MAX];
+static _Thread_local unsigned n_held;
+
+static void submit_unless_it_hangs(struct ring *r, struct op *op)
+{
+    if (op->kind != OP_WRITE || !atomic_load(&bed_disk_hangs)) {
+        world_real.ring_submit(r, op);
+        return;
+    }
+    ASSERT(n_held < HELD_MAX);
+    held[n_held++] = op;
+}
+
+static void wait_and_let_go(struct ring *r, ns_t until,
+                            void (*complete)(struct op *, int, bool, const char *, unsigned))
+{
+    while (n_held > 0 && !atomic_load(&bed_disk_hangs))
+        world_real.ring_submit(r, held[--n_held]);
+    world_real.ring_wait(r, until, complete);
 }
 
 static struct world bed_world;
@@ -146,6 +170,8 @@ void bed_start(struct bed *b, const struct mcp_options *opt, const char *policy,
     if (!bed_world.name) {
         bed_world = world_real;
         bed_world.wall_ms = shifted_wall;
+        bed_world.ring_submit = submit_unless_it_hangs;
+        bed_world.ring_wait = wait_and_let_go;
         world_use(&bed_world);
         sem_init(&tool_waits, 0, 0);
         sem_init(&tool_cancelled, 0, 0);

@@ -57,6 +57,9 @@ void bed_stop(struct bed *b);
 const char *bed_token(struct bed *b, const char *user, const char *agent, const char *scopes);
 /* Moves everybody's wall clock on. */
 extern atomic_llong bed_wall_offset;
+/* While it is set the disk does not answer; then it does what it was asked to, when a worker next has something to
+ * do. */
+extern atomic_bool bed_disk_hangs;
 
 /* ---- replies ----------------------------------------------------------------------------------------------------- */
 

@@ -9,6 +9,7 @@
 
 extern sem_t tool_waits, tool_cancelled;
 extern atomic_int tool_writes;
+extern atomic_bool bed_disk_hangs;
 sem_t tool_waits, tool_cancelled;
 atomic_int tool_writes;
 
@@ -86,6 +87,15 @@ TOOL(bed_secret, .provider = &bed_provider, .name = "bed.secret", .summary = "No
      .effect = EFFECT_DESTROYS)
 {
     content_text(call, "secret");
+    return OK;
+}
+
+/* Succeeds, but from then on the disk does not answer. */
+TOOL(bed_unplug, .provider = &bed_provider, .name = "bed.unplug", .summary = "Takes the disk away",
+     .effect = EFFECT_READS)
+{
+    atomic_store(&bed_disk_hangs, true);
+    content_text(call, "all went well");
     return OK;
 }
 

@@ -325,7 +325,7 @@ static void lists_show_what_policy_could_allow(void **state)
     }
     assert_string_equal(seen,
                         "bed.add bed.announce bed.ask bed.fail bed.heavy bed.list bed.log bed.mirror bed.progress "
-                        "bed.shape bed.wait bed.write ");
+                        "bed.shape bed.unplug bed.wait bed.write ");
     modern_call(&b, "bed.secret", "{}", &r);
     assert_str_at(&r, "result _meta dev.sluice/error", "policy_denied");
     assert_non_null(strstr(z_at(&r, "result content 0 text"), "no-secrets"));
@@ -424,6 +424,23 @@ static void unknown_resources_are_named(void **state)
     bed_stop(&b);
 }
 
+/* Its result was in words before it was on record; that it is not is what the client hears, and nothing else. */
+static void a_result_that_cannot_be_recorded_is_not_told(void **state)
+{
+    struct bed b;
+    struct reply r;
+
+    bed_start(&b, NULL, NULL, false);
+    modern_call(&b, "bed.unplug", "{}", &r);
+    assert_int_equal(r.status, 503);
+    assert_str_at(&r, "error data dev.sluice/error", "journal_unwritable");
+    assert_null(at(&r, "result"));
+    assert_null(strstr(r.body, "all went well"));
+    reply_release(&r);
+    atomic_store(&bed_disk_hangs, false);
+    bed_stop(&b);                       /* the disk did it after all: one end of it is on record */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -438,6 +455,7 @@ int main(void)
         cmocka_unit_test(annotations_come_from_the_effect),
         cmocka_unit_test(prompts_and_resources_answer),
         cmocka_unit_test(unknown_resources_are_named),
+        cmocka_unit_test(a_result_that_cannot_be_recorded_is_not_told),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

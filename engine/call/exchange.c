@@ -168,6 +168,8 @@ static enum err await_credential(struct attempt *a, struct vault_lease *lease)
     return e;
 }
 
+STATIC_ASSERT((int)FETCH_LOOKED == (int)TRAIL_COUNT - (int)TRAIL_WAY, "each has a place in the trail");
+
 /* Bytes leave here and nowhere else. A frame of its own: who waits for a permit does not hold it. */
 static NOINLINE void await_send(struct attempt *a, const struct vault_lease *lease)
 {
@@ -199,6 +201,8 @@ static NOINLINE void await_send(struct attempt *a, const struct vault_lease *lea
         call_why(c, a->err, "%s: %s", err_text(a->err), said->text);
     else
         metric_observe_at(M_EXCHANGE_SECONDS, a->p->metric, a->reply.answered_at - a->reply.sent_at);
+    for (int i = 0; i < FETCH_LOOKED; i++)
+        caller_left(c->caller, TRAIL_WAY + i, a->reply.looked[i]);
     free(said);
 }
 

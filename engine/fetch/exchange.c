@@ -208,6 +208,8 @@ enum err await_exchange(struct conn *c, const struct fetch_request *req, struct 
     wire_wipe(&x.wire);
     if (!e)
         e = reader_finish(&x.r, ret);
+    if (!e)
+        conn_looked(c, ret->looked);
     conn_release(c, keep);
     if (reader_has_head(&x.r))
         x.sent = FETCH_ANSWERED;

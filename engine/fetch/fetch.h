@@ -112,6 +112,8 @@ struct fetch_field {
     struct str name, value;
 };
 
+enum { FETCH_LOOKED = 4 };
+
 struct fetch_reply {
     int status;                         /* 200 to 999 */
     const struct fetch_field *fields;   /* as sent, in the caller's arena */
@@ -119,6 +121,9 @@ struct fetch_reply {
     struct str body;                    /* unpacked; in the caller's arena */
     bool reused;                        /* came on a kept connection */
     ns_t sent_at, answered_at;          /* first byte sent, last byte read; loop time */
+    /* where the next request of its tenant to its origin will look, for base/ahead.h: in a table, at the key and the
+     * group of connections, at the connection; NULL on other ways */
+    const void *looked[FETCH_LOOKED];
 };
 
 /* The first field called `name` (any case). */

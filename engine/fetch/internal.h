@@ -230,6 +230,7 @@ struct group {
     unsigned places;                    /* taken: connections, idle ones included, and full transfers */
 
     struct str key;                     /* behind the group */
+    uint64_t hash;                      /* of the key */
     struct fetch_origin origin;
     struct fetch_guard guard;
     struct way way;
@@ -267,6 +268,8 @@ struct group *group_known(struct fetch *f, const struct fetch_request *req, cons
 enum err await_conn(struct fetch *f, const struct fetch_request *req, const struct fetch_guard *g, struct group *known,
                     bool fresh, struct conn **ret, bool *ret_reused, struct errinfo *info);
 void conn_release(struct conn *c, bool keep);
+/* What fetch_reply's `looked` says. */
+void conn_looked(const struct conn *c, const void *ret[FETCH_LOOKED]);
 enum err await_readable(struct conn *c, ns_t deadline);
 /* A place for a full transfer, and the group's multi to run it in. */
 enum err await_place(struct fetch *f, const struct fetch_request *req, const struct fetch_guard *g, struct group **ret,

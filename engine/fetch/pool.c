@@ -71,6 +71,7 @@ static struct group *group_get(struct fetch *f, const struct fetch_request *req,
     g->origin = *req->origin;
     g->guard = *guard;
     g->key = str_n(g + 1, key.len);
+    g->hash = hash_bytes(g->key.p, g->key.len);
     TAILQ_INIT(&g->seekers);
     map_put(&f->groups, g->key, g);
     return g;
@@ -313,6 +314,14 @@ void conn_release(struct conn *c, bool keep)
     }
     w->conn = c;
     wake_fire(&w->wake);
+}
+
+void conn_looked(const struct conn *c, const void *ret[FETCH_LOOKED])
+{
+    ret[0] = map_place(&c->f->groups, c->group->hash);
+    ret[1] = c->group->key.p;
+    ret[2] = c->group;
+    ret[3] = c;
 }
 
 /* Turns a connection into its place. */

@@ -24,7 +24,7 @@ struct caller_box {
 /* Bytes that calls look at there. */
 static const uint16_t trail_len[TRAIL_COUNT] = {
     [TRAIL_OWNER] = 32, [TRAIL_ACCOUNT] = 448, [TRAIL_ACCESS] = 128, [TRAIL_KEYS] = 128,
-    [TRAIL_BUDGETS] = 64, 64, 64, [TRAIL_LIMITS] = 64, 64, 64,
+    [TRAIL_BUDGETS] = 64, 64, 64, [TRAIL_LIMITS] = 64, 64, 64, [TRAIL_WAY] = 32, 64, 64, 256,
 };
 
 const char *caller_auth_name(enum caller_auth a)

@@ -83,7 +83,8 @@ enum caller_trail {
     TRAIL_KEYS,                 /* the tenant's, for sealing */
     TRAIL_BUDGETS,              /* in the limiter */
     TRAIL_LIMITS = TRAIL_BUDGETS + 3,
-    TRAIL_COUNT = TRAIL_LIMITS + 3,
+    TRAIL_WAY = TRAIL_LIMITS + 3,       /* to the provider: fetch.h's `looked` */
+    TRAIL_COUNT = TRAIL_WAY + 4,
 };
 void caller_left(const struct caller *c, enum caller_trail at, const void *where);     /* any thread */
 void caller_ahead(const struct caller *c);

@@ -12,7 +12,10 @@
 
 #include <stdlib.h>
 
-enum { MEMBERS_KEPT = 1024 };   /* callers with many groups have not each of them twice */
+enum {
+    MEMBERS_KEPT = 1024,        /* callers with many groups have not each of them twice */
+    TEXT_AHEAD = 1024,          /* bytes behind the struct that are asked for ahead: of most callers all */
+};
 
 struct caller_box {
     _Atomic(const void *) trail[TRAIL_COUNT];
@@ -197,10 +200,11 @@ void caller_expect(const struct caller *c)
 void caller_ahead(const struct caller *c)
 {
     const struct caller_box *box = box_of(c);
+    size_t text = box->size - sizeof(*box);
 
     for (int i = 0; i < TRAIL_COUNT; i++)
         ahead(atomic_load_explicit(&box->trail[i], memory_order_relaxed), trail_len[i]);
-    ahead(box + 1, box->size - sizeof(*box));
+    ahead(box + 1, text < TEXT_AHEAD ? text : TEXT_AHEAD);
 }
 
 struct caller *caller_ref(struct caller *c)

@@ -27,7 +27,7 @@ struct entry {
     wall_ms_t expires;
     ns_t until;
     uint64_t used;                  /* the stripe's count at the last use */
-    uint64_t spare;
+    uint64_t spare;                 /* fills the line */
 };
 
 /* What is looked at ahead is atomic: it may be changed meanwhile. */

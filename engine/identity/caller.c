@@ -194,7 +194,8 @@ void caller_left(const struct caller *c, enum caller_trail at, const void *where
 
 void caller_expect(const struct caller *c)
 {
-    ahead(box_of(c), sizeof(struct caller_box));
+    if (c)
+        ahead(box_of(c), sizeof(struct caller_box));
 }
 
 void caller_ahead(const struct caller *c)

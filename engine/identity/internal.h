@@ -65,7 +65,7 @@ enum err claims_to_caller(const struct issuer_set *set, const struct issuer *is,
 
 /* A copy in one block that stands alone, with one reference. */
 struct caller *caller_freeze(const struct caller *draft);
-/* Asks memory for what caller_ref() and caller_ahead() look at; of one that may be gone. */
+/* Asks memory for what caller_ref() and caller_ahead() look at; of one that may be gone, or NULL. */
 void caller_expect(const struct caller *c);
 
 /* ---- cache.c ----------------------------------------------------------------------------------------------------- */

@@ -262,17 +262,14 @@ static void write_fitting(struct buf *b, struct call *c, struct turn *t)
     write_message(b, c, t);
 }
 
-static void word_anew(struct call *c, struct turn *t)
-{
-    buf_release(&t->words);
-    t->words = BUF_INIT(HTTP_BODY_MAX);
-    write_fitting(&t->words, c, t);
-}
-
 /* Whether this is said at all is decided when it can be. */
 void mcp_word(struct call *c)
 {
-    word_anew(c, turn_of(c));
+    struct turn *t = turn_of(c);
+
+    buf_release(&t->words);
+    t->words = BUF_INIT(HTTP_BODY_MAX);
+    write_fitting(&t->words, c, t);
 }
 
 /* ---- headers ----------------------------------------------------------------------------------------------------- */
@@ -321,7 +318,7 @@ static void await_message(struct call *c, struct turn *t)
     UNSET struct extras x;
 
     if (!t->words.len)
-        word_anew(c, t);
+        mcp_word(c);
     if (t->batch) {
         if (t->msg.kind == MESSAGE_REQUEST || (c->err && t->msg.kind == MESSAGE_NONE))
             batch_add(t->batch, http_body_text(&t->words));

@@ -7,9 +7,10 @@
  *
  * Several batches may be under way (struct flight).  They end in any order, and are acknowledged in theirs: a record is
  * durable when its batch and all before it are.  While there are few records a batch sets out at the end of each turn
- * that has some, so that a call waits for one write, its own; when there are many (CROWD_RECORDS) the next batch waits
- * until the one before has landed and takes all that has come meanwhile: each write costs the processor 20 us, as much
- * as a third of a call.  A segment's last batch flies alone, and nothing sets out before the next segment is there.
+ * that has some, or of the last of those that a loop with more to do runs through (await_last), so that a call waits
+ * for one write, its own; when there are many (CROWD_RECORDS) the next batch waits until the one before has landed and
+ * takes all that has come meanwhile: each write costs the processor 20 us, as much as a third of a call.  A segment's
+ * last batch flies alone, and nothing sets out before the next segment is there.
  *
  * A durable write that fails is never tried again: the kernel may have dropped the pages and call the next one a
  * success.  The lane is over, and so is the process.

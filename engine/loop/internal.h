@@ -75,6 +75,7 @@ struct loop {
     struct ring *ring;
     ns_t now;
     wall_ms_t wall;
+    ns_t awake_since;               /* the turn that began after it had nothing to do */
     struct wheel wheel;
 
     struct completion *done;        /* queued by the ring, called after reaping */
@@ -86,6 +87,7 @@ struct loop {
     bool deep;                      /* it runs on this stack: task_deep() */
     struct task_queue runnable, stage[TASK_STAGES];
     uint32_t staged;                /* one bit per stage that somebody stands at */
+    ns_t last_since;                /* the turn in which the first of those at the last stage came there */
     struct task *rest;              /* of what was runnable when this turn of them began: later cohorts */
     struct task *free_tasks;
     struct stack_slab *slabs;
@@ -108,7 +110,8 @@ ns_t wheel_next(const struct wheel *w);         /* when to look again; NS_NEVER 
 bool mail_pending(struct loop *l);
 void mail_deliver(struct loop *l);
 /* task.c */
-/* Runs what is runnable now, and whoever comes to a stage meanwhile; what becomes runnable waits a turn. */
+/* Runs what is runnable now, and whoever comes to a stage meanwhile; what becomes runnable waits a turn, and so may
+ * who stands at the last stage. */
 void tasks_run(struct loop *l);
 void tasks_release(struct loop *l);
 

@@ -251,14 +251,16 @@ static bool loop_poll(struct loop *l, ns_t until)
     return true;
 }
 
-static void loop_wait(struct loop *l, bool busy)
+/* True: there was nothing to do. */
+static bool loop_wait(struct loop *l, bool busy)
 {
+    bool rests = !busy && !world->ring_ready(l->ring);
     ns_t until = 0;
 
     if (!busy) {
         until = wheel_next(&l->wheel);
         if (l->opt.idle_poll > 0 && loop_poll(l, until))
-            return;
+            return rests;
         atomic_store(&l->sleeping, true);
         if (mail_pending(l) || atomic_load(&l->stop))
             until = 0;
@@ -267,15 +269,18 @@ static void loop_wait(struct loop *l, bool busy)
     }
     world->ring_wait(l->ring, until, loop_complete);
     atomic_store(&l->sleeping, false);
+    return rests;
 }
 
-static void turn_begin(struct loop *l)
+static void turn_begin(struct loop *l, bool rested)
 {
     ns_t now = world->now();
 
     ASSERT(now >= l->now);
     l->now = now;
     l->wall = world->wall_ms();
+    if (rested)
+        l->awake_since = now;
 }
 
 void loop_run(struct loop *l, void (*start)(void *), void *arg)
@@ -285,17 +290,18 @@ void loop_run(struct loop *l, void (*start)(void *), void *arg)
     MAGIC_CHECK(l, LOOP_MAGIC);
     ASSERT(loop_current == NULL);
     loop_current = l;
-    turn_begin(l);
+    turn_begin(l, true);
     if (start)
         start(arg);
     while (l->tasks > 0 || l->ops > 0 || mail_pending(l) || !atomic_load(&l->stop)) {
-        loop_wait(l, busy);
-        turn_begin(l);
+        bool rested = loop_wait(l, busy);
+
+        turn_begin(l, rested);
         completions_call(l);
         wheel_fire(&l->wheel, l->now);
         mail_deliver(l);
         tasks_run(l);
-        busy = l->runnable.first != NULL || l->n_done > 0;
+        busy = l->runnable.first != NULL || l->staged || l->n_done > 0;
         if (world->threads && world->now() - l->now > STALL_MS * NS_PER_MS) {
             metric_add(M_LOOP_STALLS_TOTAL, 1);
             LOG_WARN("a turn of the loop took too long", LOG_I("worker", l->opt.id),

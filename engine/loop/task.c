@@ -42,6 +42,7 @@ enum {
     STACKS_PER_SLAB = 64,
     COHORT = 32,        /* tasks go through the stages together: what they touch should fit the second level's cache */
     STACK_AHEAD = 256,  /* the frames a task goes on in, mostly */
+    LAST_HELD_US = 500, /* the longest that those at the last stage wait for company */
     GUARD = 4096,
     /* sanitizers put red zones around every local: the same code needs several times the stack */
 #if defined(WITH_ASAN) || defined(WITH_TSAN)
@@ -278,6 +279,20 @@ static struct task *cohort_take(struct loop *l)
     return first;
 }
 
+/*
+ * Those at the last stage, who came there from `since` on, wait for company while there is more to do already: whoever
+ * is woken by them, or the device, is told once of more.  For no longer than the loop had been awake by then: one that
+ * has little to do, where somebody would wait for the little it saves, sleeps every other moment and never holds them.
+ */
+static bool last_is_held(const struct loop *l, ns_t since)
+{
+    ns_t limit = since - l->awake_since;
+
+    if (limit > LAST_HELD_US * NS_PER_US)
+        limit = LAST_HELD_US * NS_PER_US;
+    return l->now - since < limit && (l->runnable.first || world->ring_ready(l->ring));
+}
+
 /* Until nobody stands at any of these stages; the lowest first, for who comes there last may go back. */
 static void stages_run(struct loop *l, uint32_t these)
 {
@@ -299,7 +314,8 @@ void tasks_run(struct loop *l)
         list_run(l, cohort_take(l));
         stages_run(l, ~(1u << STAGE_LAST));
     }
-    stages_run(l, ~0u);
+    if (l->staged && !last_is_held(l, l->last_since))
+        stages_run(l, ~0u);
 }
 
 struct task *task_self(void)
@@ -488,7 +504,8 @@ static bool is_alone(const struct loop *l, const struct task *t, unsigned stage)
 {
     uint32_t up_to = (uint32_t)((UINT64_C(2) << stage) - 1);
 
-    return !t->next && !(l->staged & up_to) && !(stage == STAGE_LAST && l->rest);
+    return !t->next && !(l->staged & up_to) &&
+           !(stage == STAGE_LAST && (l->rest || last_is_held(l, l->now)));
 }
 
 bool await_stage(unsigned stage)
@@ -500,6 +517,8 @@ bool await_stage(unsigned stage)
     l = t->loop;
     if (is_alone(l, t, stage))
         return false;
+    if (stage == STAGE_LAST && !(l->staged & (1u << STAGE_LAST)))
+        l->last_since = l->now;
     l->staged |= 1u << stage;
     enqueue(&l->stage[stage], t);
     switch_to(&t->ctx, &l->main, false);

@@ -70,8 +70,10 @@ bool await_stage(unsigned stage);
 /* What was asked of memory (base/ahead.h) gets time to come: of the tasks that stand at one stage, the others come to
  * here first. For stages from 1 on. */
 void await_ahead(void);
-/* What wakes another process (a send, say) is done by all tasks of a turn one after another, so that the other is
- * woken once and finds more to do, instead of going back to sleep each time. */
+/* What wakes another process (a send, say) or costs much each time (a write to the device) is done by all tasks of a
+ * turn one after another, so that the other is woken once and finds more to do, instead of going back to sleep each
+ * time. While more is ready to be done here they wait for that, too: for as long as the loop has been awake already,
+ * at most half a millisecond. */
 void await_last(void);
 
 /* Submits op (done is set here), waits; *ret_res is its result. On deadline or cancellation the operation is cancelled

@@ -28,8 +28,7 @@ struct world {
      * each completion to complete() (which only queues). until == 0: does not wait. */
     void (*ring_wait)(struct ring *r, ns_t until,
                       void (*complete)(struct op *op, int res, bool more, const char *data, unsigned token));
-    /* Does anything stand ready, so that ring_wait() will not be for nothing? Without a system call; only asked where
-     * struct loop_options has an idle_poll. */
+    /* Does anything stand ready, so that ring_wait() will not be for nothing? Without a system call. */
     bool (*ring_ready)(const struct ring *r);
     void (*ring_recycle)(struct ring *r, unsigned token);       /* gives the buffer behind `data` back */
     void (*ring_wake)(struct ring *r);                          /* any thread */

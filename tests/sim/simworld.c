@@ -371,6 +371,12 @@ static void ring_wait(struct ring *r, ns_t until,
             r->ops[i] = r->ops[--r->n];
 }
 
+/* Now and then without reason: who goes last is held for a turn then. */
+static bool ring_ready(const struct ring *r)
+{
+    return ring_due(r) <= clock_now || dice_permille(&ring_dice, 200);
+}
+
 static ns_t sim_now(void)
 {
     return clock_now;
@@ -407,6 +413,7 @@ const struct world simworld = {
     .ring_submit = ring_submit,
     .ring_cancel = ring_cancel,
     .ring_wait = ring_wait,
+    .ring_ready = ring_ready,
     .ring_recycle = ring_recycle,
     .ring_wake = ring_wake,
     .threads = false,

@@ -26,6 +26,7 @@ struct exchange {
     struct reader r;
     enum fetch_sent sent;
     ns_t sent_at;
+    bool kept;                          /* the connection had an exchange before */
     bool early;                         /* the answer began before the request had left */
     bool behind;                        /* bytes behind the answer */
 };
@@ -115,6 +116,8 @@ static enum err await_send(struct exchange *x)
     await_last();                       /* requests of one turn leave together */
     e = await_sleep(0);                 /* a kept connection came without a wait: cancelled before that? */
     x->sent_at = loop_now();
+    if (!e && x->kept && !channel_quiet(&x->c->channel))
+        return E_CLOSED;                /* it ended, or said what can be no answer to this */
     while (!e && !x->early && x->off < x->total) {
         bool head = x->off < w->len;
         const char *p = head ? w->p + x->off : w->rest.p + (x->off - w->len);
@@ -188,10 +191,10 @@ static enum err outcome(const struct exchange *x, enum err e, struct errinfo *in
     }
 }
 
-enum err await_exchange(struct conn *c, const struct fetch_request *req, struct arena *arena, struct fetch_reply *ret,
-                        enum fetch_sent *ret_sent, struct errinfo *info)
+enum err await_exchange(struct conn *c, bool kept, const struct fetch_request *req, struct arena *arena,
+                        struct fetch_reply *ret, enum fetch_sent *ret_sent, struct errinfo *info)
 {
-    struct exchange x = { .c = c, .req = req };
+    struct exchange x = { .c = c, .req = req, .kept = kept };
     bool keep;
     enum err e = loop_now() >= req->deadline ? E_TIMEOUT : OK;
 

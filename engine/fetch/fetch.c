@@ -13,7 +13,8 @@ void fetch_use(const struct fetch_impl *impl)
     other_world = impl;
 }
 
-/* On a kept connection, else on a new one; once more on a new one when a kept one was dead and that is harmless. */
+/* On a kept connection, else on a new one; once more on a new one when a kept one was dead and that is harmless: other
+ * kept ones are no better, their polls will tell. */
 static enum err await_on_connection(struct fetch *f, const struct fetch_request *req, const struct fetch_guard *guard,
                                     struct group *known, struct arena *arena, struct fetch_reply *ret,
                                     enum fetch_sent *ret_sent, struct errinfo *info)
@@ -26,7 +27,7 @@ static enum err await_on_connection(struct fetch *f, const struct fetch_request 
         enum err e = await_conn(f, req, guard, fresh ? NULL : known, fresh, &c, &reused, info);
 
         if (!e)
-            e = await_exchange(c, req, arena, ret, ret_sent, info);
+            e = await_exchange(c, reused, req, arena, ret, ret_sent, info);
         if (!e)
             ret->reused = reused;
         if (e == E_CLOSED && reused && !fresh && (*ret_sent == FETCH_NOT_SENT || fetch_is_safe(req))) {

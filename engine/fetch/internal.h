@@ -280,9 +280,10 @@ void pool_drain(struct fetch *f);
 
 /* ---- exchange.c, full.c ------------------------------------------------------------------------------------------ */
 
-/* E_CLOSED: the connection was gone and not one byte of an answer had come; the caller decides what that means. */
-enum err await_exchange(struct conn *c, const struct fetch_request *req, struct arena *arena, struct fetch_reply *ret,
-                        enum fetch_sent *ret_sent, struct errinfo *info);
+/* kept: not just opened. E_CLOSED: the connection was gone and not one byte of an answer had come, or (nothing is sent
+ * then) a kept one was not quiet; the caller decides what that means. */
+enum err await_exchange(struct conn *c, bool kept, const struct fetch_request *req, struct arena *arena,
+                        struct fetch_reply *ret, enum fetch_sent *ret_sent, struct errinfo *info);
 enum err await_full(struct fetch *f, const struct fetch_request *req, const struct fetch_guard *g, struct arena *arena,
                     struct fetch_reply *ret, enum fetch_sent *ret_sent, struct errinfo *info);
 

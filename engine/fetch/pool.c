@@ -5,8 +5,9 @@
  * opens one, else waits in line; what is released goes to the first in line.  Everything here is O(1) in connections,
  * waiters and groups.  A group without places taken, waiters or transfers is forgotten.
  *
- * A kept connection has a poll armed for as long as it is idle: bytes or a close while idle end it.  Before it is used
- * again it is asked once more, without waiting: TLS may hold bytes the poll cannot see.
+ * A kept connection has a poll armed for as long as it is idle: bytes or a close while idle end it.  Just before a
+ * request is sent on it, it is asked once more, without waiting (exchange.c): TLS may hold bytes the poll cannot see,
+ * and some may have come since it was taken.
  *
  * Keys contain the guard as well, so that what a loose guard let through never serves a request under a strict one.
  */
@@ -381,10 +382,6 @@ enum err await_conn(struct fetch *f, const struct fetch_request *req, const stru
     e = await_line(g, req, !fresh, &c, info);
     if (e)
         return e;
-    if (c && !channel_quiet(&c->channel)) {
-        conn_destroy(c);                /* older ones are no better: their polls will tell */
-        c = NULL;
-    }
     *ret_reused = c != NULL;
     if (!c)
         return await_open(g, req, ret, info);

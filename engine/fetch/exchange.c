@@ -10,6 +10,7 @@
 #include <poll.h>
 
 #include "base/check.h"
+#include "base/metric.h"
 #include "fetch/internal.h"
 
 enum {
@@ -116,8 +117,11 @@ static enum err await_send(struct exchange *x)
     await_last();                       /* requests of one turn leave together */
     e = await_sleep(0);                 /* a kept connection came without a wait: cancelled before that? */
     x->sent_at = loop_now();
-    if (!e && x->kept && !channel_quiet(&x->c->channel))
-        return E_CLOSED;                /* it ended, or said what can be no answer to this */
+    if (!e && x->kept) {
+        if (!channel_quiet(&x->c->channel))
+            return E_CLOSED;            /* it ended, or said what can be no answer to this */
+        metric_add(M_FETCH_REUSES_TOTAL, 1);
+    }
     while (!e && !x->early && x->off < x->total) {
         bool head = x->off < w->len;
         const char *p = head ? w->p + x->off : w->rest.p + (x->off - w->len);

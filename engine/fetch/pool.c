@@ -383,11 +383,8 @@ enum err await_conn(struct fetch *f, const struct fetch_request *req, const stru
     if (e)
         return e;
     *ret_reused = c != NULL;
-    if (!c)
-        return await_open(g, req, ret, info);
-    metric_add(M_FETCH_REUSES_TOTAL, 1);
     *ret = c;
-    return OK;
+    return c ? OK : await_open(g, req, ret, info);
 }
 
 /* ---- full transfers ---------------------------------------------------------------------------------------------- */

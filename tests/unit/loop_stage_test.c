@@ -335,7 +335,6 @@ static void start_company(void *arg)
 static void company_that_comes_a_turn_later_goes_along(void **state)
 {
     held_more = false;                          /* what is runnable is reason enough */
-    held_step = 0;
     run(start_company, NULL);
     assert_string_equal(trace, "bb.ab");
 }

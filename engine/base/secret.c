@@ -6,8 +6,11 @@
  * A region is mapped from memfd_secret(2), which takes its pages out of the kernel's own map; where that is missing or
  * RLIMIT_MEMLOCK is used up, from anonymous memory that is locked if the limit allows; then unlocked, which is said
  * once in the log.  All are left out of core dumps.  A secret costs one slot of its class and a handle of 24 bytes,
- * which lies outside the region and holds nothing secret.  A slot is wiped when it is released.  One lock for all:
- * taking a secret is rare (a refresh, a start), reading one takes no lock.
+ * which lies outside the region and holds nothing secret.  A slot is wiped when it is released.
+ *
+ * Each call opens a credential into a slot and gives it back, so threads have pools of their own, up to POOLS of them:
+ * a worker meets nobody at its pool's lock, and its slots stay in its processor's caches.  A slot goes back to the pool
+ * it came from, whoever releases it.  Reading a secret takes no lock.
  *
  * A child process gets none of it: after fork() the pages are not there, and the child starts with no regions.  Shared
  * pages would let a child wipe its parent's secrets, and locks are not inherited.
@@ -17,6 +20,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -35,7 +39,7 @@
 
 #define MAGIC_SECRET 0x5ec2e701u
 
-enum { REGION_LEN = 65536, CLASSES = 4 };
+enum { REGION_LEN = 65536, CLASSES = 4, POOLS = 32 };
 
 STATIC_ASSERT(REGION_LEN % SECRET_MAX == 0, "slots must fill a region");
 
@@ -51,28 +55,45 @@ struct secret {
 };
 
 struct region {
-    struct region *next, *prev;         /* among the open regions of one class */
+    struct pool *pool;
+    struct region *next, *prev;         /* among the pool's open regions of one class */
     uint8_t *base;                      /* first slot */
     size_t class, taken, slots;
     struct secret *free;
     struct secret handles[];            /* handle i owns slot i */
 };
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static pthread_once_t once = PTHREAD_ONCE_INIT;
-static struct region *open_regions[CLASSES];    /* those with a free slot; the others hang on their secrets */
-static size_t unlocked_regions;
+struct pool {
+    pthread_mutex_t lock;               /* guards its regions */
+    struct region *open[CLASSES];       /* those with a free slot; the others hang on their secrets */
+} __attribute__((aligned(64)));
 
-/* The child's lists point at pages it does not have; the lock may have been held by a thread it does not have. */
-static void forget_in_child(void)
+static struct pool pools[POOLS];
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static atomic_uint threads, unlocked_regions;
+static _Thread_local struct pool *own;
+
+static void pools_init(void)
 {
-    pthread_mutex_init(&lock, NULL);
-    memset(open_regions, 0, sizeof(open_regions));
+    memset(pools, 0, sizeof(pools));
+    for (size_t i = 0; i < POOLS; i++)
+        pthread_mutex_init(&pools[i].lock, NULL);
 }
 
-static void watch_fork(void)
+/* The child's lists point at pages it does not have; a lock may have been held by a thread it does not have. */
+static void begin(void)
 {
-    ASSERT(pthread_atfork(NULL, NULL, forget_in_child) == 0);
+    pools_init();
+    ASSERT(pthread_atfork(NULL, NULL, pools_init) == 0);
+}
+
+static struct pool *own_pool(void)
+{
+    if (!own) {
+        pthread_once(&once, begin);
+        own = &pools[atomic_fetch_add(&threads, 1) % POOLS];
+    }
+    return own;
 }
 
 /* Maps REGION_LEN bytes over `at`, the best way that works. */
@@ -93,13 +114,13 @@ static bool map_pages(uint8_t *at)
     p = mmap(at, REGION_LEN, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
     if (p == MAP_FAILED)
         return false;
-    if (mlock(at, REGION_LEN) != 0 && unlocked_regions++ == 0)
+    if (mlock(at, REGION_LEN) != 0 && atomic_fetch_add(&unlocked_regions, 1) == 0)
         LOG_WARN("secrets are kept in memory that is not locked: raise RLIMIT_MEMLOCK", LOG_I("errno", errno));
     ASSERT(madvise(at, REGION_LEN, MADV_DONTDUMP) == 0 && madvise(at, REGION_LEN, MADV_DONTFORK) == 0);
     return true;
 }
 
-static struct region *region_new(size_t class)
+static struct region *region_new(struct pool *pool, size_t class)
 {
     size_t page = (size_t)sysconf(_SC_PAGESIZE), n = REGION_LEN / class_len[class];
     struct region *r = calloc(1, sizeof(*r) + n * sizeof(r->handles[0]));
@@ -117,6 +138,7 @@ static struct region *region_new(size_t class)
         free(r);
         return NULL;
     }
+    r->pool = pool;
     r->base = all + page;
     r->class = class;
     r->slots = n;
@@ -144,7 +166,7 @@ static void region_unlink(struct region *r)
     if (r->prev)
         r->prev->next = r->next;
     else
-        open_regions[r->class] = r->next;
+        r->pool->open[r->class] = r->next;
     if (r->next)
         r->next->prev = r->prev;
     r->next = r->prev = NULL;
@@ -153,10 +175,10 @@ static void region_unlink(struct region *r)
 static void region_link(struct region *r)
 {
     r->prev = NULL;
-    r->next = open_regions[r->class];
+    r->next = r->pool->open[r->class];
     if (r->next)
         r->next->prev = r;
-    open_regions[r->class] = r;
+    r->pool->open[r->class] = r;
 }
 
 static uint8_t *slot_of(const struct secret *s)
@@ -166,8 +188,8 @@ static uint8_t *slot_of(const struct secret *s)
     return r->base + (size_t)(s - r->handles) * class_len[r->class];
 }
 
-/* A free slot of the smallest class that holds n bytes. The lock is held. */
-static struct secret *slot_take(size_t n)
+/* A free slot of the smallest class that holds n bytes. The pool's lock is held. */
+static struct secret *slot_take(struct pool *pool, size_t n)
 {
     size_t class = 0;
     struct region *r;
@@ -175,9 +197,9 @@ static struct secret *slot_take(size_t n)
 
     while (class_len[class] < n)
         class++;
-    r = open_regions[class];
+    r = pool->open[class];
     if (!r) {
-        r = region_new(class);
+        r = region_new(pool, class);
         if (!r)
             return NULL;
         region_link(r);
@@ -194,20 +216,20 @@ static struct secret *slot_take(size_t n)
 /* Its bytes are zero, or what a slot's last owner wiped. */
 static struct secret *secret_new(size_t n)
 {
+    struct pool *pool = own_pool();
     struct secret *s;
 
     if (n > SECRET_MAX)
         return NULL;
-    pthread_once(&once, watch_fork);
-    pthread_mutex_lock(&lock);
-    s = slot_take(n);
+    pthread_mutex_lock(&pool->lock);
+    s = slot_take(pool, n);
     if (s) {
         s->magic = MAGIC_SECRET;
         s->len = (uint32_t)n;
         s->next_free = NULL;
         unpoison(slot_of(s), n);
     }
-    pthread_mutex_unlock(&lock);
+    pthread_mutex_unlock(&pool->lock);
     return s;
 }
 
@@ -242,13 +264,15 @@ struct secret *secret_take(void *bytes, size_t n)
 void secret_release(struct secret *s)
 {
     struct region *r;
+    struct pool *pool;
 
     if (!s)
         return;
     MAGIC_CHECK(s, MAGIC_SECRET);
     r = s->region;
+    pool = r->pool;
     bytes_wipe(slot_of(s), s->len);
-    pthread_mutex_lock(&lock);
+    pthread_mutex_lock(&pool->lock);
     poison(slot_of(s), class_len[r->class]);
     s->magic = 0;
     s->len = 0;
@@ -262,7 +286,7 @@ void secret_release(struct secret *s)
         region_unlink(r);
         region_free(r);
     }
-    pthread_mutex_unlock(&lock);
+    pthread_mutex_unlock(&pool->lock);
 }
 
 size_t secret_len(const struct secret *s)

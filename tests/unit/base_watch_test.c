@@ -4,6 +4,7 @@
 #include "base_test.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <sys/resource.h>
 
 #include "base/log.h"
@@ -227,30 +228,56 @@ static void test_child_process_gets_no_secrets(void **state)
     secret_release(inherited);
 }
 
+static void look_alike(const uint8_t *bytes, size_t n, void *arg)
+{
+    for (size_t i = 0; i < n; i++)
+        assert_int_equal(bytes[i], (uint8_t)n);
+    ++*(int *)arg;
+}
+
+/* Secrets of 1 to 300 bytes that say how long they are; each is released by whoever finds it. */
 static void *secrets_in_thread(void *arg)
 {
+    _Atomic(struct secret *) *passed = arg;
+    int looked = 0;
+
     for (int i = 0; i < 2000; i++) {
         char bytes[300];
+        size_t n = (size_t)(i % 300) + 1;
         struct secret *s;
-        struct str want;
 
-        memset(bytes, i & 127, sizeof(bytes));
-        want = str_n(bytes, (size_t)(i % 300));
-        s = secret_copy(bytes, want.len);
-        secret_use(s, look, &want);
+        memset(bytes, (int)n, n);
+        s = secret_copy(bytes, n);
+        secret_use(s, look_alike, &looked);
+        s = atomic_exchange(&passed[i % 7], s);
+        if (s)
+            secret_use(s, look_alike, &looked);
         secret_release(s);
     }
+    assert_in_range(looked, 2000, 4000);
     return NULL;
 }
 
-static void test_secrets_in_threads(void **state)
+static void run_threads(size_t n, _Atomic(struct secret *) *passed)
 {
-    pthread_t t[4];
+    pthread_t t[8];
 
-    for (size_t i = 0; i < ARRAY_LEN(t); i++)
-        assert_int_equal(pthread_create(&t[i], NULL, secrets_in_thread, NULL), 0);
-    for (size_t i = 0; i < ARRAY_LEN(t); i++)
+    assert_true(n <= ARRAY_LEN(t));
+    for (size_t i = 0; i < n; i++)
+        assert_int_equal(pthread_create(&t[i], NULL, secrets_in_thread, passed), 0);
+    for (size_t i = 0; i < n; i++)
         pthread_join(t[i], NULL);
+}
+
+/* More threads one after another than there are pools: later ones share what earlier ones have left. */
+static void test_secrets_pass_between_threads(void **state)
+{
+    static _Atomic(struct secret *) passed[7];
+
+    for (int i = 0; i < 6; i++)
+        run_threads(8, passed);
+    for (size_t i = 0; i < ARRAY_LEN(passed); i++)
+        secret_release(atomic_exchange(&passed[i], NULL));
 }
 
 static void test_hardened_process_dumps_no_core(void **state)
@@ -542,7 +569,7 @@ int main(void)
         cmocka_unit_test(test_secret_slots_are_reused_and_disjoint),
         cmocka_unit_test(test_secret_misuse_ends_the_process),
         cmocka_unit_test(test_child_process_gets_no_secrets),
-        cmocka_unit_test(test_secrets_in_threads),
+        cmocka_unit_test(test_secrets_pass_between_threads),
         cmocka_unit_test(test_hardened_process_dumps_no_core),
         cmocka_unit_test(test_log_escapes_what_peers_say),
         cmocka_unit_test(test_log_lines_are_cut_cleanly_at_any_length),

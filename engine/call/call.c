@@ -516,7 +516,7 @@ static void call_release(struct call *c)
     call_unadmit(c);
     vault_account_release(&c->account);
     caller_release(c->caller);
-    registry_unref(c->registry);
+    registry_leave(c->held);
     arena_release(&c->arena);
     arena_release(&c->deciding);
     free(c->why);
@@ -537,9 +537,10 @@ void await_call(struct worker *w, const struct call_front *front, void *front_da
 
     ASSERT(c != NULL && w == worker_self());
     metrics_name_steps();
-    *c = (struct call){ .magic = CALL_MAGIC, .id = id_new("call"), .worker = w, .registry = registry_ref(w->registry),
+    *c = (struct call){ .magic = CALL_MAGIC, .id = id_new("call"), .worker = w, .held = registry_join(w->held),
                         .task = task_self(), .front = front, .front_data = front_data, .began = loop_now(),
                         .began_wall = loop_wall_ms(), .bytes_in = bytes_in, .measured = is_measured(w) };
+    c->registry = c->held->registry;
     c->peer = peer;
     memcpy(c->key_text, c->id.z + strlen("call_"), strlen(c->id.z) - strlen("call_"));
     c->deadline = c->began + CALL_TIMEOUT_MS * NS_PER_MS;

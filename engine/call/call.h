@@ -86,7 +86,8 @@ struct call {
     uint32_t magic;
     struct id id;                       /* "call_..." */
     struct worker *worker;
-    struct registry *registry;          /* the snapshot this call lives in */
+    struct registry_hold *held;
+    struct registry *registry;          /* held's: the snapshot this call lives in */
     struct arena arena;
     struct task *task;
     struct call *next, **prev;          /* among the worker's calls */

@@ -22,7 +22,7 @@ struct journal;
 struct journal_lane;
 struct loop;
 struct once_table;
-struct registry;
+struct registry_hold;
 struct rl;
 struct vault;
 
@@ -66,7 +66,7 @@ struct worker {
     struct loop *loop;
     struct journal_lane *lane;
     struct fetch *fetch;
-    struct registry *registry;              /* the current snapshot; swapped on the worker's own thread */
+    struct registry_hold *held;             /* the current snapshot; swapped on the worker's own thread */
     unsigned calls;                         /* in flight */
     unsigned admitted;                      /* of these: past ADMIT, so calls_max bounds them */
     struct call *first_call;                /* all of them */
@@ -82,6 +82,7 @@ struct worker {
         ns_t second;
         unsigned recorded, skipped;
     } refusals;
+    char apart[64];                         /* they stand in a row: no line is written by one and read by another */
 };
 
 /* The calling thread's worker. */

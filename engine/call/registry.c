@@ -599,6 +599,29 @@ void registry_unref(struct registry *r)
         registry_free(r);
 }
 
+struct registry_hold *registry_hold(struct registry *r)
+{
+    struct registry_hold *h = malloc(sizeof(*h));
+
+    ASSERT(h != NULL);
+    *h = (struct registry_hold){ registry_ref(r), 1 };
+    return h;
+}
+
+struct registry_hold *registry_join(struct registry_hold *h)
+{
+    h->users++;
+    return h;
+}
+
+void registry_leave(struct registry_hold *h)
+{
+    if (!h || --h->users > 0)
+        return;
+    registry_unref(h->registry);
+    free(h);
+}
+
 const struct tool *registry_tool(const struct registry *r, struct str name)
 {
     return map_get(&r->by_name, name);

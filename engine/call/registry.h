@@ -163,6 +163,18 @@ struct registry_options {
 enum err registry_build(const struct registry_options *opt, struct registry **ret, struct errinfo *info);
 struct registry *registry_ref(struct registry *r);
 void registry_unref(struct registry *r);
+
+/* A worker's reference. Its calls count themselves here, on its own thread: workers that do not meet at the registry's
+ * count do not wait for each other's caches. */
+struct registry_hold {
+    struct registry *registry;
+    unsigned users;                     /* the worker, while it is the worker's current one, and its calls */
+};
+
+/* For a first user. */
+struct registry_hold *registry_hold(struct registry *r);
+struct registry_hold *registry_join(struct registry_hold *h);
+void registry_leave(struct registry_hold *h);           /* accepts NULL */
 const struct tool *registry_tool(const struct registry *r, struct str name);
 const struct provider_conf *registry_provider(const struct registry *r, struct str name);
 /* Sets every rule of the snapshot in the limiter; what was used stays used. */

@@ -33,7 +33,7 @@ static unsigned form_parts(const struct vault_post *post, struct arena *a, struc
 static enum err vault_post(void *ctx, const struct vault_post *post, struct vault_reply *ret, struct errinfo *info)
 {
     struct worker *w = worker_self();
-    const struct provider_conf *p = registry_provider(w->registry, post->provider);
+    const struct provider_conf *p = registry_provider(w->held->registry, post->provider);
     const struct fetch_guard none = { 0 }, guard = p ? p->guard : none;     /* a copy: the snapshot may go meanwhile */
     const struct fetch_header headers[] = {
         { STR("Accept"), STR("application/json"), NULL },

@@ -176,7 +176,7 @@ static void record_admin(struct seat *seat, const char *event)
     uint64_t seq;
 
     buf_addf(&b, "{\"event\":\"%s\",\"version\":\"%s\",\"policy\":\"%s\",\"tools\":%zu}", event, SLUICE_VERSION,
-             policy_set_version(seat->worker->registry->policy), seat->worker->registry->n_tools);
+             policy_set_version(seat->worker->held->registry->policy), seat->worker->held->registry->n_tools);
     if (journal_append(seat->worker->lane, JOURNAL_ADMIN, buf_str(&b), NULL, &seq))
         LOG_WARN("an operator's act could not be recorded", LOG_S("event", event));
     buf_release(&b);
@@ -264,7 +264,7 @@ static void *seat_main(void *arg)
     worker_enter(seat->worker);
     loop_run(seat->loop, seat_start, seat);
     fetch_destroy(seat->worker->fetch);
-    registry_unref(seat->worker->registry);
+    registry_leave(seat->worker->held);
     return NULL;
 }
 
@@ -327,8 +327,8 @@ static void swap_mail(struct mail *m)
     struct seat *seat = CONTAINER_OF(m, struct seat, swap_mail);
 
     if (seat->phase == RUNNING) {
-        registry_unref(seat->worker->registry);
-        seat->worker->registry = registry_ref(seat->swap_to);
+        registry_leave(seat->worker->held);
+        seat->worker->held = registry_hold(seat->swap_to);
         if (seat->swap_tls && seat->http)
             http_server_reload_tls(seat->http, seat->swap_tls);
         if (seat->worker->id == 0) {
@@ -560,9 +560,9 @@ static enum err start_worker(struct runtime *rt, unsigned i, struct errinfo *inf
 {
     struct seat *seat = &rt->seats[i];
 
-    seat->worker->registry = registry_ref(rt->registry);
+    seat->worker->held = registry_hold(rt->registry);
     if (pthread_create(&seat->thread, NULL, seat_main, seat) != 0) {
-        registry_unref(seat->worker->registry);
+        registry_leave(seat->worker->held);
         return err_set(info, E_IO, "cannot start the thread of worker %u", i);
     }
     seat->has_thread = true;

@@ -188,7 +188,7 @@ static enum err open_workers(struct errinfo *info)
     enum err e = OK;
 
     for (unsigned i = 0; i < sim.n_workers && !e; i++) {
-        sim.workers[i] = (struct worker){ .id = i, .engine = &sim.engine, .registry = registry_ref(sim.registry) };
+        sim.workers[i] = (struct worker){ .id = i, .engine = &sim.engine, .held = registry_hold(sim.registry) };
         loop.id = i;
         e = loop_create(&loop, &sim.workers[i].loop, info);
     }
@@ -229,7 +229,7 @@ static void take_down(void)
     for (unsigned i = 0; i < sim.n_workers; i++) {
         if (sim.workers[i].loop)
             loop_destroy(sim.workers[i].loop);
-        registry_unref(sim.workers[i].registry);
+        registry_leave(sim.workers[i].held);
         sim.workers[i] = (struct worker){ 0 };
     }
     rl_free(sim.engine.limiter);
@@ -391,8 +391,8 @@ static void reload(void)
     }
     registry_apply_limits(next, sim.engine.limiter, world->now());
     for (unsigned i = 0; i < sim.n_workers; i++) {
-        registry_unref(sim.workers[i].registry);
-        sim.workers[i].registry = registry_ref(next);
+        registry_leave(sim.workers[i].held);
+        sim.workers[i].held = registry_hold(next);
     }
     registry_unref(sim.registry);
     sim.registry = next;

@@ -83,7 +83,7 @@ static void *seat_main(void *arg)
 
     worker_enter(seat->worker);
     loop_run(seat->worker->loop, seat_open, seat);
-    registry_unref(seat->worker->registry);
+    registry_leave(seat->worker->held);
     return NULL;
 }
 
@@ -195,7 +195,7 @@ void bed_start(struct bed *b, const struct mcp_options *opt, const char *policy,
         struct seat *seat = &b->seats[i];
         struct loop_options loop = { .id = i, .tasks_max = 1024 };
 
-        b->workers[i] = (struct worker){ .id = i, .engine = &b->engine, .registry = registry_ref(b->registry) };
+        b->workers[i] = (struct worker){ .id = i, .engine = &b->engine, .held = registry_hold(b->registry) };
         assert_int_equal(loop_create(&loop, &b->workers[i].loop, &info), OK);
         seat->bed = b;
         seat->worker = &b->workers[i];

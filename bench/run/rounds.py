@@ -145,7 +145,8 @@ class Watch:
         """Until the load has ended."""
         while load.poll() is None and not os.path.exists(self.start):
             time.sleep(0.002)
-        self.before, self.cpu_before, began = self.metrics(), measure.cpu(self.system.pid), time.monotonic()
+        # The CPU first: what is asked of a busy engine comes late, after a stall later than a short run has ended.
+        self.cpu_before, self.before, began = measure.cpu(self.system.pid), self.metrics(), time.monotonic()
         due, sample = sorted(events, key=lambda e: e["at"]), 0.0
         while load.poll() is None and not os.path.exists(self.end):
             now = time.monotonic() - began

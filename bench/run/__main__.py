@@ -19,7 +19,7 @@ import rounds
 import scenario
 from common import ROOT, say
 
-HEADLINE = {"rounds": 5, "seconds": 1.0, "warmup": 0.4}         # about eight minutes
+HEADLINE = {"rounds": 5, "seconds": 1.0, "warmup": 0.4}         # about twenty minutes
 
 
 def options():

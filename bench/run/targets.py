@@ -117,6 +117,8 @@ ROWS = (        # what, figure, unit, at most (negative: at least), aim; None: f
     ("the same, as many calls under way for each worker",
      cpu(("workers", "2 of 128", "sluice"), ("workers", "1", "sluice")), "x", 1.05, 1.03),
     ("1 to 2 workers, nginx's own", cpu(("workers", "2", "nginx"), ("workers", "1", "nginx")), "x", None, None),
+    ("1 to 2 workers, nginx's own, as many for each",
+     cpu(("workers", "2 of 128", "nginx"), ("workers", "1", "nginx")), "x", None, None),
     ("256 to 100,000 accounts, CPU per call",
      cpu(("accounts", "100000", "sluice"), ("accounts", "256", "sluice")), "x", 1.15, 1.05),
     ("1 to 1,000,000 accounts, CPU per call",
@@ -128,6 +130,7 @@ ROWS = (        # what, figure, unit, at most (negative: at least), aim; None: f
     ("offered 10x capacity: goodput, of peak", goodput, "%", -90, -95),
     ("offered 10x capacity: p99 of refusals", refusals_ms, "ms", 5, 2),
     ("the same, nginx's own where it may pass on as many", lambda r: refusals_ms(r, "nginx"), "ms", None, None),
+    ("the same, nginx measured once more in each round", lambda r: refusals_ms(r, "nginx'"), "ms", None, None),
     ("80 % load for as long as the soak ran: memory at its end beyond that of its second fifth", soak_growth, "MB",
      1, 0.25),
 )

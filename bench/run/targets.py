@@ -130,7 +130,8 @@ ROWS = (        # what, figure, unit, at most (negative: at least), aim; None: f
     ("offered 10x capacity: goodput, of peak", goodput, "%", -90, -95),
     ("offered 10x capacity: p99 of refusals", refusals_ms, "ms", 5, 2),
     ("the same, nginx's own where it may pass on as many", lambda r: refusals_ms(r, "nginx"), "ms", None, None),
-    ("the same, nginx measured once more in each round", lambda r: refusals_ms(r, "nginx" + rounds.AGAIN), "ms", None, None),
+    ("the same, nginx measured once more in each round",
+     lambda r: refusals_ms(r, "nginx" + rounds.AGAIN), "ms", None, None),
     ("80 % load for as long as the soak ran: memory at its end beyond that of its second fifth", soak_growth, "MB",
      1, 0.25),
 )

@@ -73,6 +73,8 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
 static atomic_uint threads, unlocked_regions;
 static _Thread_local struct pool *own;
 
+/* At the start; and in a child, whose lists point at pages it does not have, and where a lock may have been held by a
+ * thread it does not have. */
 static void pools_init(void)
 {
     memset(pools, 0, sizeof(pools));
@@ -80,7 +82,6 @@ static void pools_init(void)
         pthread_mutex_init(&pools[i].lock, NULL);
 }
 
-/* The child's lists point at pages it does not have; a lock may have been held by a thread it does not have. */
 static void begin(void)
 {
     pools_init();

@@ -171,10 +171,12 @@ struct registry_hold {
     unsigned users;                     /* the worker, while it is the worker's current one, and its calls */
 };
 
-/* For a first user. */
+/* Takes a reference for the worker, its first user; before the worker's thread starts, or on it. */
 struct registry_hold *registry_hold(struct registry *r);
+/* One user more, one fewer: on the worker's thread. The last to leave gives the reference back and frees the hold. */
 struct registry_hold *registry_join(struct registry_hold *h);
 void registry_leave(struct registry_hold *h);           /* accepts NULL */
+
 const struct tool *registry_tool(const struct registry *r, struct str name);
 const struct provider_conf *registry_provider(const struct registry *r, struct str name);
 /* Sets every rule of the snapshot in the limiter; what was used stays used. */

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import types
 import unittest
 import unittest.mock
 import xml.dom.minidom
@@ -133,6 +134,44 @@ class Figures(unittest.TestCase):
                     plots.timeline([{"t": i, "offered": 10 ** i, "ok": i, "refused": 0} for i in range(5)], ["1x:5"])):
             xml.dom.minidom.parseString(svg)
         self.assertEqual(plots.distributions([("a", [], "#000")]), "")
+
+
+BUSY = """
+import http.server, sys, time
+class Metrics(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        end = time.process_time() + 0.3
+        while time.process_time() < end:
+            pass
+        open(sys.argv[1], "w").close()
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"sluice_calls_total 7\\n")
+    def log_message(self, *args):
+        pass
+server = http.server.HTTPServer(("127.0.0.1", 0), Metrics)
+print(server.server_port, flush=True)
+server.serve_forever()
+"""
+
+
+class Watching(unittest.TestCase):
+    def test_cpu_is_counted_although_the_counters_come_when_all_is_over(self):
+        """A system that works before it tells its counters, by when the load has counted its last request."""
+        folder = harness.scratch()
+        busy = subprocess.Popen([sys.executable, "-c", BUSY, os.path.join(folder, "counted")], stdout=subprocess.PIPE)
+        load = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+        try:
+            metrics = "http://127.0.0.1:%d/metrics" % int(busy.stdout.readline())
+            watch = rounds.Watch(types.SimpleNamespace(pid=busy.pid, metrics=metrics), folder, False)
+            open(watch.start, "w").close()
+            watch.run(load)
+            self.assertEqual(watch.before, {"sluice_calls_total": 7})
+            self.assertGreaterEqual(sum(watch.cpu_after) - sum(watch.cpu_before), 0.25)
+        finally:
+            load.communicate(b"\n")
+            busy.kill()
+            busy.communicate()
 
 
 class Gate(unittest.TestCase):

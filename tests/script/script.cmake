@@ -20,16 +20,13 @@ if(TARGET sluice)
   if(SLUICE_SANITIZE)         # under a sanitizer time says nothing: fewer calls, and no bound on them
     set_tests_properties(script/load_test PROPERTIES ENVIRONMENT "SLUICE_LOAD_CALLS=600;SLUICE_LOAD_WITHIN_MS=60000")
   endif()
-  # How much of what is possible is done: ThreadSanitizer leaves less than they need. It looks on in load_test.
-  if(NOT SLUICE_SANITIZE STREQUAL thread)
-    script_test(hammer_test $<TARGET_FILE:bench-load>)
-    set_tests_properties(script/hammer_test PROPERTIES RUN_SERIAL ON)
-    script_test(overload_test $<TARGET_FILE:bench-load>)
-    set_tests_properties(script/overload_test PROPERTIES RUN_SERIAL ON)
-    if(SLUICE_SANITIZE)       # under a sanitizer all takes ten times as long, and a refusal nearly as long as a call
-      set_tests_properties(script/overload_test PROPERTIES ENVIRONMENT
-        "SLUICE_OVERLOAD_SHARE=0.3;SLUICE_OVERLOAD_DELAY_MS=200")
-    endif()
+  script_test(hammer_test $<TARGET_FILE:bench-load>)
+  set_tests_properties(script/hammer_test PROPERTIES RUN_SERIAL ON)
+  script_test(overload_test $<TARGET_FILE:bench-load>)
+  set_tests_properties(script/overload_test PROPERTIES RUN_SERIAL ON)
+  if(SLUICE_SANITIZE)         # under a sanitizer all takes ten times as long, and a refusal nearly as long as a call
+    set_tests_properties(script/overload_test PROPERTIES ENVIRONMENT
+      "SLUICE_OVERLOAD_SHARE=0.3;SLUICE_OVERLOAD_DELAY_MS=200")
   endif()
   script_test(bench_gen_test $<TARGET_FILE_DIR:bench-load>)
   set_tests_properties(script/bench_gen_test PROPERTIES RUN_SERIAL ON)

@@ -432,6 +432,11 @@ static enum err provider_make(struct registry *r, struct provider_conf *p, const
             return err_set(info, E_CONFIG,
                            "provider %s: base_url \"%s\" is not https; set allow_plain_http for a provider on loopback",
                            d->name, base);
+        p->origin.plain_http2 = s && s->plain_http2;
+        if (p->origin.tls && p->origin.plain_http2)
+            return err_set(info, E_CONFIG,
+                           "provider %s: plain_http2 is for a base_url that is http; over TLS HTTP/2 is agreed on",
+                           d->name);
         p->base_path = str_is(at, "/") ? STR("") : str_ends(at, STR("/")) ? str_n(at.p, at.len - 1) : at;
     }
     provider_oauth(r, p, s);

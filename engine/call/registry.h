@@ -61,6 +61,7 @@ struct provider_setup {
     struct secret *client_secret;       /* borrowed: lives as long as the configuration */
     const char *scopes;
     struct fetch_guard guard;
+    bool plain_http2;                   /* base_url is http and speaks HTTP/2 at once */
     struct limit_conf limits[LIMITS_MAX];
     unsigned n_limits;
     struct cost_conf costs[REQUESTS_MAX];

@@ -7,8 +7,8 @@
  * alone takes 30 KB.  Buffers of records are released while there is nothing in them.
  *
  * The certificate must be of a trusted chain and of this host (RFC 6125), or of this address where the host is one;
- * TLS 1.2 is the least; http/1.1 is all that is offered.  A peer that ends a connection without close_notify is told
- * apart from one that said goodbye: somebody else may have cut it.
+ * TLS 1.2 is the least; HTTP/1.1 is offered, or HTTP/2 as well, and the peer chooses.  A peer that ends a connection
+ * without close_notify is told apart from one that said goodbye: somebody else may have cut it.
  *
  * Needs SIGPIPE to be ignored, which main() sees to.
  */
@@ -29,14 +29,12 @@
 
 SSL_CTX *channel_settings(X509_STORE *trust)
 {
-    static const unsigned char protocols[] = "\x08http/1.1";
     SSL_CTX *ctx = SSL_CTX_new(TLS_client_method());
 
     if (!ctx)
         return NULL;
     SSL_CTX_set1_cert_store(ctx, trust);
-    if (SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION) != 1 ||
-        SSL_CTX_set_alpn_protos(ctx, protocols, sizeof(protocols) - 1) != 0) {
+    if (SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION) != 1) {
         SSL_CTX_free(ctx);
         return NULL;
     }
@@ -48,6 +46,14 @@ SSL_CTX *channel_settings(X509_STORE *trust)
     SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE |
                           SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
     return ctx;
+}
+
+static bool offer(SSL *ssl, bool http2)
+{
+    static const unsigned char both[] = "\x02h2\x08http/1.1";
+    size_t skip = http2 ? 0 : 3;
+
+    return SSL_set_alpn_protos(ssl, both + skip, (unsigned)(sizeof(both) - 1 - skip)) == 0;
 }
 
 /* Whom the certificate must name: `host` as in struct fetch_origin. */
@@ -111,12 +117,12 @@ static enum err handshake_failed(const struct channel *ch, const char *host, int
     return err_set(info, E_UPSTREAM_DOWN, "%s: the TLS handshake failed: %s", host, ERR_reason_error_string(code));
 }
 
-enum err await_channel_tls(struct channel *ch, SSL_CTX *settings, const char *host, ns_t deadline,
+enum err await_channel_tls(struct channel *ch, SSL_CTX *settings, const char *host, bool http2, ns_t deadline,
                            struct errinfo *info)
 {
     ASSERT(!ch->ssl && ch->fd >= 0);
     ch->ssl = SSL_new(settings);
-    if (!ch->ssl || SSL_set_fd(ch->ssl, ch->fd) != 1 || !expect_host(ch->ssl, host)) {
+    if (!ch->ssl || SSL_set_fd(ch->ssl, ch->fd) != 1 || !expect_host(ch->ssl, host) || !offer(ch->ssl, http2)) {
         crypto_errors_clear();
         return err_set(info, E_OVERLOADED, "no memory for a connection");
     }
@@ -196,6 +202,16 @@ bool channel_quiet(struct channel *ch)
     if (!ch->ssl || (nothing && !SSL_has_pending(ch->ssl)))
         return nothing;
     return channel_recv(ch, &byte, 1, &n) == MOVED_LATER;
+}
+
+bool channel_speaks_http2(const struct channel *ch)
+{
+    const unsigned char *name;
+    unsigned len = 0;
+
+    if (ch->ssl)
+        SSL_get0_alpn_selected(ch->ssl, &name, &len);
+    return len == 2 && memcmp(name, "h2", 2) == 0;
 }
 
 bool channel_said_goodbye(const struct channel *ch)

@@ -253,19 +253,25 @@ static enum err given_up(const struct group *g, const struct fetch_request *req,
                    (long long)(g->f->opt.connect_timeout / NS_PER_MS));
 }
 
-/* TLS, if that is what the origin speaks; and nothing may come before the peer was asked. */
-static enum err await_ready(struct group *g, struct channel *ch, ns_t until, struct errinfo *info)
+bool group_speaks_http2(const struct group *g, const struct channel *ch)
+{
+    return g->origin.tls ? channel_speaks_http2(ch) : g->origin.plain_http2;
+}
+
+/* TLS, if that is what the origin speaks; and in HTTP/1.1 nothing may come before the peer was asked. */
+static enum err await_ready(struct group *g, struct channel *ch, bool http2, ns_t until, struct errinfo *info)
 {
     char byte;
     size_t n;
-    enum err e = g->origin.tls ? await_channel_tls(ch, g->f->tls, g->origin.host, until, info) : OK;
+    enum err e = g->origin.tls ? await_channel_tls(ch, g->f->tls, g->origin.host, http2, until, info) : OK;
 
-    if (!e && channel_recv(ch, &byte, 1, &n) != MOVED_LATER)
+    if (!e && !group_speaks_http2(g, ch) && channel_recv(ch, &byte, 1, &n) != MOVED_LATER)
         e = err_set(info, E_UPSTREAM_DOWN, "%s: closed, or spoke before it was asked", g->origin.host);
     return e;
 }
 
-enum err await_channel(struct group *g, const struct fetch_request *req, struct channel *ret, struct errinfo *info)
+enum err await_channel(struct group *g, const struct fetch_request *req, bool http2, struct channel *ret,
+                       struct errinfo *info)
 {
     ns_t until = loop_now() + g->f->opt.connect_timeout, asked;
     bool finds;
@@ -283,7 +289,7 @@ enum err await_channel(struct group *g, const struct fetch_request *req, struct 
     if (finds)
         way_told(g);
     if (!e) {
-        e = await_ready(g, ret, until, info);
+        e = await_ready(g, ret, http2, until, info);
         if (e)
             way_forget(g);
     }

@@ -170,10 +170,11 @@ static enum err await_both(struct exchange *x)
     return await_receive(x);
 }
 
-static enum err outcome(const struct exchange *x, enum err e, struct errinfo *info)
+enum err exchange_outcome(const struct fetch_request *req, enum fetch_sent sent, const struct reader *r, enum err e,
+                          struct errinfo *info)
 {
-    const char *host = x->req->origin->host;
-    bool left = x->sent != FETCH_NOT_SENT;
+    const char *host = req->origin->host;
+    bool left = sent != FETCH_NOT_SENT;
 
     switch (e) {
     case OK:
@@ -184,12 +185,12 @@ static enum err outcome(const struct exchange *x, enum err e, struct errinfo *in
     case E_CANCELLED:
         return left ? err_set(info, E_OUTCOME_UNKNOWN, "%s: given up after the request was sent", host) : e;
     case E_CLOSED:
-        if (!x->r.any)
+        if (!r->any)
             return err_set(info, E_CLOSED, "%s: closed the connection without an answer", host);
         return err_set(info, E_OUTCOME_UNKNOWN, "%s: closed the connection within its answer", host);
     case E_UPSTREAM_GARBLED:
     case E_UPSTREAM_TOO_LARGE:
-        return err_set(info, e, "%s: %s", host, x->r.why);
+        return err_set(info, e, "%s: %s", host, r->why);
     default:
         UNREACHABLE();
     }
@@ -225,7 +226,7 @@ enum err await_exchange(struct conn *c, bool kept, const struct fetch_request *r
     ret->sent_at = x.sent_at;
     ret->answered_at = loop_now();
     *ret_sent = x.sent;
-    e = outcome(&x, e, info);
+    e = exchange_outcome(req, x.sent, &x.r, e, info);
     reader_release(&x.r);
     return e;
 }

@@ -21,16 +21,18 @@ static enum err await_on_connection(struct fetch *f, const struct fetch_request 
 {
     enum fetch_sent first = FETCH_NOT_SENT;
 
-    for (bool fresh = false;; fresh = true) {
+    for (ns_t since = 0;; since = loop_now()) {
         struct conn *c;
         bool reused;
-        enum err e = await_conn(f, req, guard, fresh ? NULL : known, fresh, &c, &reused, info);
+        enum err e = await_conn(f, req, guard, since ? NULL : known, since, &c, &reused, info);
 
-        if (!e)
+        if (!e && c->session)
+            e = await_stream(c, reused, req, arena, ret, ret_sent, info);
+        else if (!e)
             e = await_exchange(c, reused, req, arena, ret, ret_sent, info);
         if (!e)
             ret->reused = reused;
-        if (e == E_CLOSED && reused && !fresh && (*ret_sent == FETCH_NOT_SENT || fetch_is_safe(req))) {
+        if (e == E_CLOSED && reused && !since && (*ret_sent == FETCH_NOT_SENT || fetch_is_safe(req))) {
             first = *ret_sent;
             *ret_sent = FETCH_NOT_SENT;
             continue;
@@ -68,7 +70,7 @@ enum err await_fetch(struct fetch *f, const struct fetch_request *req, struct ar
     if (f->draining)
         return err_set(info, E_DRAINING, "the engine is stopping");
     f->n_exchanges++;
-    if (req->flags & (FETCH_FULL | FETCH_HTTP2))
+    if (req->flags & FETCH_FULL)
         e = await_full(f, req, guard, arena, ret, ret_sent, info);
     else
         e = await_on_connection(f, req, guard, known, arena, ret, ret_sent, info);
@@ -110,7 +112,7 @@ enum err fetch_create(const struct fetch_options *opt, struct fetch **ret, struc
     f->opt.ca_file = f->opt.proxy = NULL;               /* the copies count */
     f->opt.resolve = NULL;
     f->share = curl_share_init();
-    if (!f->share || !strings_copy(f, opt)) {
+    if (!f->share || !strings_copy(f, opt) || !session_setup(f)) {
         fetch_destroy(f);
         return err_set(info, E_OVERLOADED, "no memory for fetch");
     }
@@ -147,6 +149,7 @@ void fetch_destroy(struct fetch *f)
     if (f->share)
         curl_share_cleanup(f->share);
     curl_slist_free_all(f->resolve);
+    session_unset(f);
     SSL_CTX_free(f->tls);
     X509_STORE_free(f->trust);
     free(f->proxy);

@@ -2,8 +2,8 @@
  * fetch.h -- one request to a provider and its answer
  *
  * libcurl connects (names, proxies), we frame: an exchange is our own HTTP/1.1, plain or over TLS, on a kept connection
- * (design 6).  What that does not cover takes a full libcurl transfer behind the same function.  No curl type appears
- * here.
+ * (design 6), or, where the provider chooses so, one of several on a connection that speaks HTTP/2.  What that does not
+ * cover takes a full libcurl transfer behind the same function.  No curl type appears here.
  *
  * One struct fetch per worker, used by that worker's tasks only.  A connection belongs to one tenant and one origin for
  * its whole life.  Redirects are never followed: a 3xx is an answer like any other.
@@ -30,6 +30,9 @@ enum {
     FETCH_BODY_COPY = 16 * 1024,        /* bodies up to here leave with the head, longer ones in place */
     FETCH_INTERIM_MAX = 8,              /* 1xx answers before the real one */
     FETCH_RATIO_MAX = 200,              /* a body may unpack to this many times its size ... */
+    /* HTTP/2 takes less where exchanges share a connection: with 64 at once 0.75 of the CPU of a whole call, with 6 to
+     * 8 as much, with one or two 1.2 times as much (docs/performance.md) */
+    FETCH_HTTP1_FIRST = 8,
     FETCH_RATIO_FREE = 64 * 1024,       /* ... looked at once it is larger than this */
 };
 
@@ -37,6 +40,7 @@ enum {
 
 struct fetch_origin {
     bool tls;
+    bool plain_http2;                   /* without TLS, where it is agreed on: HTTP/2 at once (RFC 9113 3.3) */
     uint16_t port;
     char host[FETCH_HOST_MAX + 1];      /* lower case; an IPv6 literal keeps its brackets */
 };
@@ -81,7 +85,6 @@ enum err fetch_common_make(struct arena *a, const struct fetch_header *headers, 
 
 enum {
     FETCH_FULL = 1,                     /* a full libcurl transfer (HTTP/1.1) */
-    FETCH_HTTP2 = 2,                    /* a full libcurl transfer that negotiates HTTP/2; implies FETCH_FULL */
 };
 
 /* Everything pointed to must stay as it is until await_fetch() returns. */
@@ -149,12 +152,19 @@ enum fetch_sent {
  *   E_UPSTREAM_TOO_LARGE    more than reply_max, or than the arena holds, or a decompression bomb      (SENT, ANSWERED)
  *
  * A kept connection that turns out dead is replaced once, by itself, when nothing had been sent or the method is GET or
- * HEAD; never otherwise (promise P2).
+ * HEAD; never otherwise (promise P2).  Over HTTP/2 a provider can say that it has not looked at a request (RFC 9113
+ * 8.7); that is believed: NOT_SENT.
  */
 enum err await_fetch(struct fetch *f, const struct fetch_request *req, struct arena *arena, struct fetch_reply *ret,
                      enum fetch_sent *ret_sent, struct errinfo *info);
 
 /* ---- per worker -------------------------------------------------------------------------------------------------- */
+
+enum fetch_http2 {
+    FETCH_HTTP2_SHARED,                 /* once a tenant has FETCH_HTTP1_FIRST connections to an origin in use */
+    FETCH_HTTP2_ALWAYS,
+    FETCH_HTTP2_NEVER,
+};
 
 struct fetch_options {
     struct fetch_guard guard;           /* for requests that bring none */
@@ -165,6 +175,7 @@ struct fetch_options {
     ns_t connect_timeout;               /* 0: 5 s */
     ns_t idle_timeout;                  /* a kept connection is closed after this; 0: 60 s */
     unsigned per_origin_max;            /* connections per tenant and origin; 0: 4096. Who comes later waits in line */
+    enum fetch_http2 http2;             /* offered over TLS */
     unsigned idle_max;                  /* kept connections in all; 0: 4096. The longest idle one makes room */
 };
 

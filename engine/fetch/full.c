@@ -1,5 +1,5 @@
 /*
- * full.c -- one exchange as a full libcurl transfer, for what the hot path does not speak: HTTP/2, odd proxies
+ * full.c -- one exchange as a full libcurl transfer, for what the hot path does not speak: odd proxies
  *
  * Behind the same function and the same guard.  Each group has a multi of its own for these, because libcurl keeps and
  * reuses connections inside a multi and would share them between tenants.  libcurl parses the answer; what comes out of
@@ -148,8 +148,7 @@ static bool options(struct full *t)
 
     snprintf(method, sizeof(method), "%.*s", STR_ARG(req->method));
 #define SET(option, value) (rc = rc ? rc : curl_easy_setopt(c, option, value))
-    SET(CURLOPT_HTTP_VERSION, (long)(req->flags & FETCH_HTTP2 ? CURL_HTTP_VERSION_2TLS : CURL_HTTP_VERSION_1_1));
-    SET(CURLOPT_PIPEWAIT, req->flags & FETCH_HTTP2 ? 1L : 0L);
+    SET(CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
     SET(CURLOPT_PATH_AS_IS, 1L);
     SET(CURLOPT_HTTPHEADER, t->list);
     SET(CURLOPT_HEADERFUNCTION, on_header);

@@ -3,13 +3,14 @@
  *
  * From the ground up: origin.c (hosts, networks), request.c (a request's bytes), reply.c and inflate.c (an answer's
  * bytes) are pure.  multi.c runs libcurl on the loop.  channel.c moves bytes on what is connected.  connect.c opens
- * connections, pool.c keeps them and queues for them.  exchange.c and full.c carry one exchange, each in its way.
- * fetch.c is the front.
+ * connections, pool.c keeps them and queues for them.  exchange.c, stream.c over session.c (HTTP/2) and full.c carry
+ * one exchange, each in its way.  fetch.c is the front.
  */
 #ifndef FETCH_INTERNAL_H
 #define FETCH_INTERNAL_H
 
 #include <curl/curl.h>
+#include <nghttp2/nghttp2.h>
 #include <openssl/ssl.h>
 #include <netinet/in.h>
 #include <sys/queue.h>
@@ -78,6 +79,9 @@ struct reader {
 };
 
 void reader_init(struct reader *r, struct arena *arena, size_t max, bool was_head);
+/* The head of an answer that came in another form than HTTP/1.1's; its fields are in the arena. Then feed the body. */
+enum err reader_head(struct reader *r, int status, const struct fetch_field *fields, unsigned n,
+                     const struct http_body *body);
 /* OK: *ret_used bytes were taken; fewer than in.len only when the answer is complete (bytes behind it are nobody's). */
 enum err reader_feed(struct reader *r, struct str in, size_t *ret_used);
 /* The peer closed. OK: that was the end of the body. E_CLOSED: it was not. E_UPSTREAM_GARBLED: what came is none. */
@@ -139,6 +143,9 @@ struct xfer {
     char why[CURL_ERROR_SIZE];
 };
 
+/* They overwrite what they free. */
+void wiping_free(void *p);
+void *wiping_realloc(void *old, size_t n);
 struct multi *multi_open(struct fetch *f);
 struct multi *multi_roomy(struct fetch *f);     /* for one more CONNECT_ONLY connection */
 void multi_close(struct multi *m);      /* no easy handle in it */
@@ -171,8 +178,10 @@ enum moved {
 };
 
 SSL_CTX *channel_settings(X509_STORE *trust);   /* for all channels that trust these; NULL when memory is out */
-/* Begins TLS on a plain channel. E_UPSTREAM_DOWN with the reason, E_OVERLOADED, E_TIMEOUT, E_CANCELLED. */
-enum err await_channel_tls(struct channel *ch, SSL_CTX *settings, const char *host, ns_t deadline,
+bool channel_speaks_http2(const struct channel *ch);
+/* Begins TLS on a plain channel. http2: offered, and preferred to HTTP/1.1. E_UPSTREAM_DOWN with the reason,
+ * E_OVERLOADED, E_TIMEOUT, E_CANCELLED. */
+enum err await_channel_tls(struct channel *ch, SSL_CTX *settings, const char *host, bool http2, ns_t deadline,
                            struct errinfo *info);
 enum moved channel_send(struct channel *ch, const char *p, size_t n, size_t *ret_n);
 enum moved channel_recv(struct channel *ch, char *p, size_t n, size_t *ret_n);
@@ -199,8 +208,11 @@ struct way {
 
 /* Waits for a turn in which one more connection may be begun. E_TIMEOUT, E_CANCELLED. */
 enum err await_begin(struct fetch *f, bool handshake, ns_t deadline);
-/* A channel to the group's origin, over which nothing has been said. */
-enum err await_channel(struct group *g, const struct fetch_request *req, struct channel *ret, struct errinfo *info);
+/* A channel to the group's origin, over which nothing has been said. http2: with TLS it is offered. */
+enum err await_channel(struct group *g, const struct fetch_request *req, bool http2, struct channel *ret,
+                       struct errinfo *info);
+/* ch: a connection to its origin. */
+bool group_speaks_http2(const struct group *g, const struct channel *ch);
 /* A TCP socket as all of those to providers are, not connected; -1: none is to be had. */
 int provider_socket(int family);
 
@@ -215,8 +227,12 @@ struct conn {
     bool readable;                      /* poll fired since it was last armed */
     bool dead;                          /* closed; only waits for poll to end */
     struct wake *wake;                  /* the exchange that waits for readable */
+    struct session *session;            /* it speaks HTTP/2: several exchanges share it */
+    unsigned users;                     /* ... so many */
+    bool opening;                       /* ... its peer has not said yet how many may */
+    bool shared;                        /* ... it has room for more */
     ns_t idle_since;
-    struct conn *below, *above;         /* LIFO of the group */
+    struct conn *below, *above;         /* LIFO of the group: of idle ones, or of shared ones */
     struct conn *older, *newer;         /* all idle ones of the worker */
     bool idle;
 };
@@ -226,8 +242,11 @@ struct group {
     /* what an exchange on a kept connection looks at: one cache line */
     struct fetch *f;
     struct conn *idle;                  /* newest first */
+    struct conn *shared;                /* in use, with room for another exchange */
     struct waiter *first, *last;        /* in line for a place; then nothing is idle */
     unsigned places;                    /* taken: connections, idle ones included, and full transfers */
+    unsigned in_line, opening;          /* waiters; connections being opened that may speak HTTP/2 */
+    enum { SPEAKS_UNKNOWN, SPEAKS_HTTP1, SPEAKS_HTTP2 } speaks;     /* the origin, when a connection was opened last */
 
     struct str key;                     /* behind the group */
     uint64_t hash;                      /* of the key */
@@ -240,6 +259,8 @@ struct group {
     unsigned full_users;
     struct timer full_timer;
 };
+
+enum { ORIGINS_MAX = 64 };
 
 struct fetch {
     uint32_t magic;
@@ -254,6 +275,13 @@ struct fetch {
     struct conn *oldest, *newest;       /* idle */
     unsigned n_idle, n_conns, n_exchanges;
     unsigned n_socks;                   /* polls whose end is awaited: libcurl's sockets, closed connections */
+    nghttp2_session_callbacks *h2_callbacks;
+    nghttp2_option *h2_options;
+    struct {
+        struct fetch_origin origin;
+        bool http2;
+    } seen[ORIGINS_MAX];                /* what origins spoke last, whoever's they were: a guess, never relied on */
+    unsigned n_seen;
     struct timer idle_timer;
     ns_t begin_turn;                    /* the turn that begin_cost counts for */
     unsigned begin_cost;
@@ -263,11 +291,14 @@ struct fetch {
 
 /* The group of a request whose origin was allowed before; NULL: there is none now. It may go whenever a task waits. */
 struct group *group_known(struct fetch *f, const struct fetch_request *req, const struct fetch_guard *g);
-/* A connection for the request: kept (`*ret_reused`) or new; `fresh`: new whatever is kept. Errors as await_fetch(). */
+/* A connection for the request: kept (`*ret_reused`) or new. since: not 0: new whatever is kept, or shared with others
+ * and opened at that time or later. Errors as await_fetch(). */
 /* known: as group_known() says just now, or NULL. */
 enum err await_conn(struct fetch *f, const struct fetch_request *req, const struct fetch_guard *g, struct group *known,
-                    bool fresh, struct conn **ret, bool *ret_reused, struct errinfo *info);
+                    ns_t since, struct conn **ret, bool *ret_reused, struct errinfo *info);
 void conn_release(struct conn *c, bool keep);
+/* Its session has learned how many may use it, or that nobody else may. */
+void conn_settled(struct conn *c);
 /* What fetch_reply's `looked` says. */
 void conn_looked(const struct conn *c, const void *ret[FETCH_LOOKED]);
 enum err await_readable(struct conn *c, ns_t deadline);
@@ -278,12 +309,31 @@ struct multi *full_multi(struct group *g);      /* one of the group's with room;
 void full_release(struct group *g);
 void pool_drain(struct fetch *f);
 
-/* ---- exchange.c, full.c ------------------------------------------------------------------------------------------ */
+/* ---- session.c: a connection that speaks HTTP/2 ------------------------------------------------------------------ */
+
+bool session_setup(struct fetch *f);
+void session_unset(struct fetch *f);
+bool session_open(struct conn *c);      /* false when memory is out */
+void session_close(struct conn *c);     /* no exchange is left */
+unsigned session_room(const struct conn *c);    /* exchanges that may begin beside those under way */
+ns_t session_opened_at(const struct conn *c);
+/* The poll has said `events`, or was cancelled. What to wait for next; 0: it has ended. */
+unsigned session_events(struct conn *c, int events);
+bool session_closing(const struct conn *c);     /* it takes no new exchanges */
+
+/* ---- exchange.c, stream.c, full.c -------------------------------------------------------------------------------- */
 
 /* kept: not just opened. E_CLOSED: the connection was gone and not one byte of an answer had come, or (nothing is sent
  * then) a kept one was not quiet; the caller decides what that means. */
 enum err await_exchange(struct conn *c, bool kept, const struct fetch_request *req, struct arena *arena,
                         struct fetch_reply *ret, enum fetch_sent *ret_sent, struct errinfo *info);
+/* The same as one of several on a connection that speaks HTTP/2. E_CLOSED also when the peer says that it has not
+ * looked at the request, or none left. */
+enum err await_stream(struct conn *c, bool kept, const struct fetch_request *req, struct arena *arena,
+                      struct fetch_reply *ret, enum fetch_sent *ret_sent, struct errinfo *info);
+/* What the end of an exchange means to who asked for it. */
+enum err exchange_outcome(const struct fetch_request *req, enum fetch_sent sent, const struct reader *r, enum err e,
+                          struct errinfo *info);
 enum err await_full(struct fetch *f, const struct fetch_request *req, const struct fetch_guard *g, struct arena *arena,
                     struct fetch_reply *ret, enum fetch_sent *ret_sent, struct errinfo *info);
 

@@ -31,7 +31,7 @@
 
 /* ---- libcurl's memory -------------------------------------------------------------------------------------------- */
 
-static void wiping_free(void *p)
+void wiping_free(void *p)
 {
     if (!p)
         return;
@@ -39,7 +39,7 @@ static void wiping_free(void *p)
     free(p);
 }
 
-static void *wiping_realloc(void *old, size_t n)
+void *wiping_realloc(void *old, size_t n)
 {
     size_t had = old ? malloc_usable_size(old) : 0;
     void *p;

@@ -9,6 +9,11 @@
  * request is sent on it, it is asked once more, without waiting (exchange.c): TLS may hold bytes the poll cannot see,
  * and some may have come since it was taken.
  *
+ * A connection that speaks HTTP/2 (session.c) is shared by exchanges of its group while it has room: among the kept
+ * ones it is taken first, and who is in line is given a share of it.  Whether an origin speaks it shows when the first
+ * connection is open, and how many share it when its peer has said so: until then only one for SHARE_EXPECTED in line
+ * is opened.
+ *
  * Keys contain the guard as well, so that what a loose guard let through never serves a request under a strict one.
  */
 #include <poll.h>
@@ -22,10 +27,17 @@ struct waiter {
     struct wake wake;
     struct conn *conn;                  /* given: a kept connection, its place included ... */
     bool place;                         /* ... or a place */
+    bool opens;                         /* a place is for a connection, not for a full transfer ... */
+    bool http2;                         /* ... and it may speak HTTP/2: counted as opening */
+    ns_t since;                         /* 0: any kept one will do, else a shared one that was opened then or later */
     struct waiter *next, *prev;
 };
 
 /* ---- groups ------------------------------------------------------------------------------------------------------ */
+
+enum {
+    SHARE_EXPECTED = 64,                /* exchanges that a connection being opened is expected to take */
+};
 
 enum { KEY_MAX = 8 + FETCH_HOST_MAX + FETCH_TENANT_MAX };
 
@@ -38,7 +50,7 @@ static struct str group_key(char out[KEY_MAX], struct str tenant, const struct f
     char *p = out;
 
     *p++ = (char)((o->tls ? 1 : 0) | (g->allow_loopback ? 2 : 0) | (g->allow_private ? 4 : 0) |
-                  (g->allow_plain_http ? 8 : 0));
+                  (g->allow_plain_http ? 8 : 0) | (o->plain_http2 ? 16 : 0));
     *p++ = (char)(o->port >> 8);
     *p++ = (char)(o->port & 0xff);
     *p++ = (char)host;                  /* lengths, not separators: a tenant's name may hold any byte */
@@ -54,6 +66,41 @@ struct group *group_known(struct fetch *f, const struct fetch_request *req, cons
         !memchr(req->origin->host, '\0', sizeof(req->origin->host)))
         return NULL;
     return map_get(&f->groups, group_key(f->scratch, req->tenant, req->origin, guard));
+}
+
+/* Of what this worker has seen, the entry for an origin; n_seen: there is none. */
+static unsigned seen_find(const struct fetch *f, const struct fetch_origin *o)
+{
+    unsigned n = f->n_seen < ORIGINS_MAX ? f->n_seen : ORIGINS_MAX;
+
+    for (unsigned i = 0; i < n; i++)
+        if (fetch_origin_eq(&f->seen[i].origin, o))
+            return i;
+    return f->n_seen;
+}
+
+static int speaks_guess(const struct fetch *f, const struct fetch_origin *o)
+{
+    unsigned i = seen_find(f, o);
+
+    if (!o->tls)
+        return o->plain_http2 ? SPEAKS_HTTP2 : SPEAKS_HTTP1;
+    if (f->opt.http2 == FETCH_HTTP2_NEVER)
+        return SPEAKS_HTTP1;
+    return i == f->n_seen ? SPEAKS_UNKNOWN : f->seen[i % ORIGINS_MAX].http2 ? SPEAKS_HTTP2 : SPEAKS_HTTP1;
+}
+
+static void speaks_learn(struct group *g, bool http2)
+{
+    struct fetch *f = g->f;
+    unsigned i = seen_find(f, &g->origin);
+
+    g->speaks = http2 ? SPEAKS_HTTP2 : SPEAKS_HTTP1;
+    if (!g->origin.tls)
+        return;
+    if (i == f->n_seen)
+        f->seen[f->n_seen++ % ORIGINS_MAX].origin = g->origin;
+    f->seen[i % ORIGINS_MAX].http2 = http2;
 }
 
 static struct group *group_get(struct fetch *f, const struct fetch_request *req, const struct fetch_guard *guard)
@@ -73,6 +120,7 @@ static struct group *group_get(struct fetch *f, const struct fetch_request *req,
     g->guard = *guard;
     g->key = str_n(g + 1, key.len);
     g->hash = hash_bytes(g->key.p, g->key.len);
+    g->speaks = speaks_guess(f, req->origin);
     TAILQ_INIT(&g->seekers);
     map_put(&f->groups, g->key, g);
     return g;
@@ -82,7 +130,7 @@ static void group_forget_if_empty(struct group *g)
 {
     if (g->places > 0 || g->first || g->full || g->full_users > 0)
         return;
-    ASSERT(!g->idle && g->finders == 0 && TAILQ_EMPTY(&g->seekers));
+    ASSERT(!g->idle && !g->shared && g->finders == 0 && g->opening == 0 && TAILQ_EMPTY(&g->seekers));
     ASSERT(g->full_users == 0 && !timer_is_set(&g->full_timer));
     map_del(&g->f->groups, g->key);
     free(g);
@@ -93,10 +141,12 @@ static void group_forget_if_empty(struct group *g)
 static void on_readable(struct op *op, int res);
 static void conn_destroy(struct conn *c);
 static void place_release(struct group *g);
+static void line_open(struct group *g);
+static void offer(struct conn *c);
 
-static void conn_arm(struct conn *c)
+static void conn_arm(struct conn *c, unsigned events)
 {
-    c->poll.events = POLLIN;
+    c->poll.events = events;
     c->poll.done = on_readable;
     op_submit(&c->poll);
 }
@@ -150,7 +200,7 @@ static void idle_add(struct conn *c)
     struct group *g = c->group;
     struct fetch *f = g->f;
 
-    ASSERT(!c->idle && !c->wake && !g->first && !f->draining);
+    ASSERT(!c->idle && !c->wake && !c->shared && (c->session || !g->first) && !f->draining);
     c->idle = true;
     c->idle_since = loop_now();
     c->below = g->idle;
@@ -166,11 +216,21 @@ static void idle_add(struct conn *c)
     f->n_idle++;
     c->readable = false;
     if (!op_active(&c->poll))
-        conn_arm(c);
+        conn_arm(c, POLLIN);
     if (!timer_is_set(&f->idle_timer))
         timer_set(&f->idle_timer, c->idle_since + f->opt.idle_timeout, idle_expire);
     if (f->n_idle > f->opt.idle_max)
         idle_close(f->oldest);
+}
+
+static void on_session(struct conn *c, int res)
+{
+    unsigned events = session_events(c, res);
+
+    if (c->idle && session_closing(c))
+        idle_close(c);
+    else if (events)
+        conn_arm(c, events);
 }
 
 static void on_readable(struct op *op, int res)
@@ -184,13 +244,17 @@ static void on_readable(struct op *op, int res)
         free(c);
         return;
     }
+    if (c->session) {
+        on_session(c, res);
+        return;
+    }
     c->readable = true;
     if (c->wake)
         wake_fire(c->wake);
     else if (c->idle && !channel_quiet(&c->channel))
         idle_close(c);
     else if (c->idle)
-        conn_arm(c);                    /* TLS housekeeping, a session ticket for example */
+        conn_arm(c, POLLIN);                    /* TLS housekeeping, a session ticket for example */
 }
 
 enum err await_readable(struct conn *c, ns_t deadline)
@@ -201,7 +265,7 @@ enum err await_readable(struct conn *c, ns_t deadline)
     ASSERT(!c->idle && !c->dead && !c->wake);
     if (!c->readable) {
         if (!op_active(&c->poll))
-            conn_arm(c);
+            conn_arm(c, POLLIN);
         c->wake = &w;
         e = await_wake(&w, deadline);
         c->wake = NULL;
@@ -219,7 +283,12 @@ static void conn_destroy(struct conn *c)
     struct fetch *f = c->f;
 
     MAGIC_CHECK(c, CONN_MAGIC);
-    ASSERT(!c->idle && !c->wake && !c->dead);
+    ASSERT(!c->idle && !c->wake && !c->dead && !c->shared && c->users == 0);
+    if (c->opening)
+        c->group->opening--;
+    c->opening = false;
+    if (c->session)
+        session_close(c);
     channel_close(&c->channel);
     c->group = NULL;
     f->n_conns--;
@@ -234,36 +303,88 @@ static void conn_destroy(struct conn *c)
     free(c);
 }
 
-/* Opens a connection on a place that the caller holds; on failure the place is given back. */
-static enum err await_open(struct group *g, const struct fetch_request *req, struct conn **ret, struct errinfo *info)
+static struct conn *conn_new(struct group *g, struct channel ch)
 {
-    struct fetch *f = g->f;
+    struct conn *c = calloc(1, sizeof(*c));
+
+    if (!c)
+        return NULL;
+    *c = (struct conn){ .magic = CONN_MAGIC, .f = g->f, .group = g, .channel = ch };
+    c->poll.kind = OP_POLL;
+    c->poll.fd = ch.fd;
+    if (group_speaks_http2(g, &ch) && !session_open(c)) {
+        free(c);
+        return NULL;
+    }
+    g->f->n_conns++;
+    metric_add(M_FETCH_CONNECTIONS, +1);
+    metric_add(M_FETCH_CONNECTS_TOTAL, 1);
+    return c;
+}
+
+/* Opens a connection on a place that the caller holds; on failure the place is given back. */
+static enum err await_open(struct group *g, const struct fetch_request *req, bool http2, struct conn **ret,
+                           struct errinfo *info)
+{
     struct conn *c = NULL;
     struct channel ch;
-    enum err e = await_channel(g, req, &ch, info);
+    enum err e = await_channel(g, req, http2, &ch, info);
 
-    if (!e && !(c = calloc(1, sizeof(*c)))) {
+    if (!e && !(c = conn_new(g, ch))) {
         channel_close(&ch);
         e = err_set(info, E_OVERLOADED, "no memory for a connection");
     }
     if (e) {
+        g->opening -= http2;
         place_release(g);
         return e;
     }
-    *c = (struct conn){ .magic = CONN_MAGIC, .f = f, .group = g, .channel = ch };
-    c->poll.kind = OP_POLL;
-    c->poll.fd = ch.fd;
-    f->n_conns++;
-    metric_add(M_FETCH_CONNECTIONS, +1);
-    metric_add(M_FETCH_CONNECTS_TOTAL, 1);
+    if (http2)
+        speaks_learn(g, c->session != NULL);
+    if (c->session) {
+        c->users = 1;
+        c->opening = true;              /* until its peer has said how many it takes */
+        conn_arm(c, POLLIN);
+    } else {
+        g->opening -= http2;
+    }
+    line_open(g);
     *ret = c;
     return OK;
 }
 
 /* ---- the line ---------------------------------------------------------------------------------------------------- */
 
+/* Whether a connection that is opened on one more place may speak HTTP/2. */
+static bool may_speak_http2(const struct group *g)
+{
+    enum fetch_http2 http2 = g->f->opt.http2;
+
+    if (!g->origin.tls)
+        return g->origin.plain_http2;
+    return http2 == FETCH_HTTP2_ALWAYS || (http2 == FETCH_HTTP2_SHARED && g->places >= FETCH_HTTP1_FIRST);
+}
+
+/* Whether those who open a connection now may be expected to open enough for so many in line: over HTTP/2 they will
+ * share it, and what an origin speaks over TLS is known only after the first time. */
+static bool enough_open(const struct group *g, unsigned in_line)
+{
+    if (!may_speak_http2(g))
+        return false;
+    return g->speaks != SPEAKS_HTTP1 && in_line <= g->opening * SHARE_EXPECTED;
+}
+
+static void line_add(struct group *g, struct waiter *w)
+{
+    w->prev = g->last;
+    *(g->last ? &g->last->next : &g->first) = w;
+    g->last = w;
+    g->in_line++;
+}
+
 static void line_remove(struct group *g, struct waiter *w)
 {
+    g->in_line--;
     if (w->prev)
         w->prev->next = w->next;
     else
@@ -283,19 +404,144 @@ static struct waiter *line_first(struct group *g)
     return w;
 }
 
+/* A place that is already counted becomes w's. */
+static void place_grant(struct group *g, struct waiter *w)
+{
+    g->places--;
+    w->http2 = w->opens && may_speak_http2(g);
+    g->places++;
+    w->place = true;
+    g->opening += w->http2;
+}
+
+static void place_give(struct group *g, struct waiter *w)
+{
+    place_grant(g, w);
+    wake_fire(&w->wake);
+}
+
+/* What is being opened, or was given, is less than those in line need. */
+static void line_open(struct group *g)
+{
+    while (g->first && g->places < g->f->opt.per_origin_max && !enough_open(g, g->in_line)) {
+        g->places++;
+        place_give(g, line_first(g));
+    }
+}
+
 static void place_release(struct group *g)
 {
     struct waiter *w = line_first(g);
 
     ASSERT(g->places > 0);
     if (w) {
-        w->place = true;
-        wake_fire(&w->wake);
+        place_give(g, w);
+        line_open(g);
         return;
     }
     g->places--;
     group_forget_if_empty(g);
 }
+
+/* ---- connections that several use -------------------------------------------------------------------------------- */
+
+static void conn_share(struct conn *c)
+{
+    struct group *g = c->group;
+
+    c->shared = true;
+    c->above = NULL;
+    c->below = g->shared;
+    if (c->below)
+        c->below->above = c;
+    g->shared = c;
+}
+
+static void conn_unshare(struct conn *c)
+{
+    if (!c->shared)
+        return;
+    c->shared = false;
+    *(c->above ? &c->above->below : &c->group->shared) = c->below;
+    if (c->below)
+        c->below->above = c->above;
+    c->above = c->below = NULL;
+}
+
+/* To those in line, as far as it has room; then to who comes next, if it still has. */
+static void offer(struct conn *c)
+{
+    struct group *g = c->group;
+    struct waiter *w, *next;
+
+    for (w = g->first; w && session_room(c) > 0; w = next) {
+        next = w->next;
+        if (!w->opens || w->since > session_opened_at(c))
+            continue;
+        line_remove(g, w);
+        w->conn = c;
+        c->users++;
+        wake_fire(&w->wake);
+    }
+    if (c->users == 0 || session_room(c) == 0)
+        conn_unshare(c);
+    else if (!c->shared)
+        conn_share(c);
+}
+
+void conn_settled(struct conn *c)
+{
+    struct group *g = c->group;
+
+    if (c->opening)
+        g->opening--;
+    c->opening = false;
+    if (session_closing(c))
+        conn_unshare(c);
+    else if (c->users > 0)
+        offer(c);
+    line_open(g);
+}
+
+static struct conn *shared_one(struct group *g, ns_t since)
+{
+    struct conn *c = g->shared;
+
+    while (c && (session_room(c) == 0 || session_opened_at(c) < since))
+        c = c->below;
+    return c;
+}
+
+static void conn_join(struct conn *c)
+{
+    c->users++;
+    if (!c->shared && session_room(c) > 0)
+        conn_share(c);
+    else if (c->shared && session_room(c) == 0)
+        conn_unshare(c);
+}
+
+static void conn_leave(struct conn *c)
+{
+    struct group *g = c->group;
+    bool over = session_closing(c) || g->f->draining;
+
+    ASSERT(c->users > 0);
+    c->users--;
+    if (!over)
+        offer(c);
+    if (c->users > 0)
+        return;
+    conn_unshare(c);
+    if (!over && !(g->first && g->places >= g->f->opt.per_origin_max)) {
+        idle_add(c);
+        return;
+    }
+    conn_destroy(c);                    /* or who is in line wants its place: a full transfer, or a newer one */
+    place_release(g);
+}
+
+/* ---- taking and giving back -------------------------------------------------------------------------------------- */
 
 void conn_release(struct conn *c, bool keep)
 {
@@ -303,6 +549,10 @@ void conn_release(struct conn *c, bool keep)
     struct waiter *w;
 
     MAGIC_CHECK(c, CONN_MAGIC);
+    if (c->session) {
+        conn_leave(c);
+        return;
+    }
     if (!keep || g->f->draining) {
         conn_destroy(c);
         place_release(g);
@@ -325,66 +575,76 @@ void conn_looked(const struct conn *c, const void *ret[FETCH_LOOKED])
     ret[3] = c;
 }
 
-/* Turns a connection into its place. */
-static struct conn *only_place(struct conn *c, bool kept_will_do)
+/* Without waiting: *ret is a kept connection, or NULL and a place is held. False: there is neither. */
+static bool take(struct group *g, struct waiter *w, struct conn **ret)
 {
-    if (kept_will_do)
-        return c;
-    conn_destroy(c);
-    return NULL;
+    struct conn *idle = g->idle, *shared = w->opens ? shared_one(g, w->since) : NULL;
+
+    *ret = shared ? shared : w->opens && w->since == 0 ? idle : NULL;
+    if (*ret == idle && idle)
+        idle_remove(idle);
+    if (*ret && (*ret)->session)
+        conn_join(*ret);
+    if (*ret)
+        return true;
+    if (g->first || (w->opens && enough_open(g, g->in_line + 1)))
+        return false;
+    if (g->places < g->f->opt.per_origin_max) {
+        g->places++;
+    } else if (idle) {
+        idle_remove(idle);
+        conn_destroy(idle);             /* its place is what counts */
+    } else {
+        return false;
+    }
+    place_grant(g, w);
+    return true;
 }
 
 /* OK: *ret is a kept connection, or NULL and a place is held. */
-static enum err await_line(struct group *g, const struct fetch_request *req, bool kept_will_do, struct conn **ret,
+static enum err await_line(struct group *g, const struct fetch_request *req, struct waiter *w, struct conn **ret,
                            struct errinfo *info)
 {
-    struct waiter w = { .prev = g->last };
-    struct conn *c = g->idle;
     enum err e;
 
-    *ret = NULL;
-    ASSERT(!c || !g->first);
-    if (!g->first && (!c || !kept_will_do) && g->places < g->f->opt.per_origin_max) {
-        g->places++;
+    if (take(g, w, ret))
         return OK;
-    }
-    if (c) {
-        idle_remove(c);
-        *ret = only_place(c, kept_will_do);
-        return OK;
-    }
-    *(g->last ? &g->last->next : &g->first) = &w;
-    g->last = &w;
-    e = await_wake(&w.wake, req->deadline);
+    line_add(g, w);
+    e = await_wake(&w->wake, req->deadline);
     if (e) {
-        line_remove(g, &w);
+        line_remove(g, w);
         group_forget_if_empty(g);
         return e == E_TIMEOUT
                    ? err_set(info, E_DEADLINE, "no connection to %s was free before the deadline", req->origin->host)
                    : e;
     }
-    if (w.conn)
-        *ret = only_place(w.conn, kept_will_do);
-    else if (!w.place)
+    if (!w->conn && !w->place)
         return err_set(info, E_DRAINING, "the engine is stopping");
+    *ret = w->conn;
+    if (w->conn && !w->conn->session && (!w->opens || w->since != 0)) {
+        conn_destroy(w->conn);          /* its place is what counts */
+        place_grant(g, w);
+        *ret = NULL;
+    }
     return OK;
 }
 
 enum err await_conn(struct fetch *f, const struct fetch_request *req, const struct fetch_guard *guard,
-                    struct group *known, bool fresh, struct conn **ret, bool *ret_reused, struct errinfo *info)
+                    struct group *known, ns_t since, struct conn **ret, bool *ret_reused, struct errinfo *info)
 {
     struct group *g = known ? known : group_get(f, req, guard);
+    struct waiter w = { .opens = true, .since = since };
     struct conn *c;
     enum err e;
 
     if (!g)
         return err_set(info, E_OVERLOADED, "no memory for a connection");
-    e = await_line(g, req, !fresh, &c, info);
+    e = await_line(g, req, &w, &c, info);
     if (e)
         return e;
     *ret_reused = c != NULL;
     *ret = c;
-    return c ? OK : await_open(g, req, ret, info);
+    return c ? OK : await_open(g, req, w.http2, ret, info);
 }
 
 /* ---- full transfers ---------------------------------------------------------------------------------------------- */
@@ -428,12 +688,13 @@ enum err await_place(struct fetch *f, const struct fetch_request *req, const str
                      struct group **ret, struct errinfo *info)
 {
     struct group *g = group_get(f, req, guard);
+    struct waiter w = { .opens = false };
     struct conn *c;
     enum err e;
 
     if (!g)
         return err_set(info, E_OVERLOADED, "no memory for a connection");
-    e = await_line(g, req, false, &c, info);
+    e = await_line(g, req, &w, &c, info);
     if (e)
         return e;
     ASSERT(!c);

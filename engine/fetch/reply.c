@@ -101,6 +101,16 @@ static enum err head_done(struct reader *r, const struct http_head *h, struct st
     return body_begin(r, &body);
 }
 
+enum err reader_head(struct reader *r, int status, const struct fetch_field *fields, unsigned n,
+                     const struct http_body *body)
+{
+    ASSERT(r->state == READER_HEAD && r->part.len == 0 && status >= 200);
+    r->reply.status = status;
+    r->reply.fields = fields;
+    r->reply.n_fields = n;
+    return r->was_head ? body_begin(r, &(struct http_body){ .framing = HTTP_BODY_NONE }) : body_begin(r, body);
+}
+
 /* Parses one head off `in`, of which r->parsed bytes were looked at before. *ret_used: 0 if more is needed. */
 static enum err head_parse(struct reader *r, struct str in, size_t *ret_used)
 {

@@ -319,6 +319,7 @@ static const struct key provider_keys[] = {
     SETUP("allow_loopback", K_BOOL, guard.allow_loopback),
     SETUP("allow_private", K_BOOL, guard.allow_private),
     SETUP("allow_plain_http", K_BOOL, guard.allow_plain_http),
+    SETUP("plain_http2", K_BOOL, plain_http2),
     { "limits", K_CALL, 0, NULL, read_limits },
     { "costs", K_CALL, 0, NULL, read_costs },
     { 0 },
@@ -402,7 +403,8 @@ static enum err read_issuers(struct reader *r, const yaml_node_t *n, void *objec
 
 static const struct key tls_keys[] = {
     TOP("cert", K_TEXT, tls_cert), TOP("key", K_TEXT, tls_key), TOP("client_ca", K_TEXT, tls_client_ca),
-    TOP("client_required", K_BOOL, tls_client_required), TOP("provider_ca", K_TEXT, tls_provider_ca), { 0 },
+    TOP("client_required", K_BOOL, tls_client_required), TOP("provider_ca", K_TEXT, tls_provider_ca),
+    TOP("provider_http2", K_BOOL, tls_provider_http2), { 0 },
 };
 static const struct key auth_keys[] = {
     TOP("none", K_BOOL, no_auth), TOP("tenant", K_TEXT, tenant), TOP("user", K_TEXT, user), TOP("agent", K_TEXT, agent),
@@ -526,6 +528,7 @@ static struct config *config_new(void)
     c->agent = "local";
     c->segment_mb = 64;
     c->record_arguments = true;
+    c->tls_provider_http2 = true;
     c->breaker_least = 10;
     c->connections_max = 10000;
     c->tokens_max = 20000;

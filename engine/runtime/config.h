@@ -39,7 +39,7 @@ struct config {
     int64_t drain_s;
 
     const char *tls_cert, *tls_key, *tls_client_ca, *tls_provider_ca;
-    bool tls_client_required;
+    bool tls_client_required, tls_provider_http2;
 
     bool no_auth;                               /* only on loopback */
     const char *tenant, *user, *agent;          /* who callers are without auth */

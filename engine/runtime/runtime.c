@@ -187,7 +187,10 @@ static enum err seat_open(struct seat *seat)
     struct runtime *rt = seat->rt;
     struct worker *w = seat->worker;
     /* how many may be under way at a provider is the limiter's business, not the pool's */
-    const struct fetch_options fetch = { .per_origin_max = 65536, .ca_file = rt->config->tls_provider_ca };
+    const struct fetch_options fetch = { .per_origin_max = 65536,
+                                         .ca_file = rt->config->tls_provider_ca,
+                                         .http2 = rt->config->tls_provider_http2 ? FETCH_HTTP2_SHARED
+                                                                                 : FETCH_HTTP2_NEVER };
     struct http_server_options http = { .listen = w->id == 0 ? NULL : rt->address,
                                         .fd = rt->listener,
                                         .reuse_port = true,

@@ -1,7 +1,12 @@
 /*
  * fetch_bed.c -- see fetch_bed.h
  */
+#include <fcntl.h>
+#include <unistd.h>
+
 #include "fetch_bed.h"
+
+enum { PAGE = 4096 };
 
 static void bed_main(void *arg)
 {
@@ -17,7 +22,7 @@ static void bed_start(void *arg)
     CHECK(task_spawn("test", bed_main, arg));
 }
 
-void bed_run(bool tls, void (*serve)(struct peer *p), void *arg, const struct fetch_options *opt,
+void bed_run(enum speaks speaks, void (*serve)(struct peer *p), void *arg, const struct fetch_options *opt,
              void (*body)(struct bed *b))
 {
     struct bed b = { .body = body, .arg = arg };
@@ -26,15 +31,17 @@ void bed_run(bool tls, void (*serve)(struct peer *p), void *arg, const struct fe
     const char *resolve[] = { api, NULL };
     struct errinfo info;
 
-    b.up = upstream_start(tls, serve, arg);
+    b.up = upstream_start(speaks, serve, arg);
     if (opt)
         b.opt = *opt;
+    if (speaks == PEER_HTTP2 && b.opt.http2 == FETCH_HTTP2_SHARED)
+        b.opt.http2 = FETCH_HTTP2_ALWAYS;
     b.opt.guard = (struct fetch_guard){ .allow_loopback = true, .allow_plain_http = true };
     b.opt.ca_file = b.opt.ca_file ? b.opt.ca_file : b.up->ca_file;
     snprintf(api, sizeof(api), "api.test:%u:127.0.0.1", b.up->port);
     if (!b.opt.resolve)
         b.opt.resolve = resolve;
-    snprintf(url, sizeof(url), tls ? "https://localhost:%u" : "http://127.0.0.1:%u", b.up->port);
+    snprintf(url, sizeof(url), speaks ? "https://localhost:%u" : "http://127.0.0.1:%u", b.up->port);
     CHECK_ERR(fetch_origin_parse(str_of(url), &b.origin, NULL), OK);
     if (loop_create(&loop_opt, &b.loop, &info) || fetch_create(&b.opt, &b.f, &info)) {
         fprintf(stderr, "%s\n", info.text);
@@ -108,6 +115,18 @@ void await_caller(struct caller *c)
     arena_release(&c->arena);
 }
 
+void await_callers(struct caller *c, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++)
+        CHECK_ERR(await_wake(&c[i].done, loop_now() + 30 * NS_PER_S), OK);
+}
+
+void await_callers_gone(struct caller *c, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++)
+        await_caller(&c[i]);
+}
+
 void bed_with(struct bed *b, const struct fetch_options *opt, void (*body)(struct bed *b))
 {
     struct fetch *kept = b->f;
@@ -120,4 +139,41 @@ void bed_with(struct bed *b, const struct fetch_options *opt, void (*body)(struc
         CHECK_ERR(await_sleep(loop_now() + NS_PER_MS), OK);
     fetch_destroy(b->f);
     b->f = kept;
+}
+
+unsigned find_in_memory(const char *needle, size_t n)
+{
+    FILE *maps = fopen("/proc/self/maps", "re");
+    int mem = open("/proc/self/mem", O_RDONLY | O_CLOEXEC);
+    static char chunk[1 << 20];
+    unsigned found = 0;
+    char line[512];
+
+    while (fgets(line, sizeof(line), maps)) {
+        unsigned long from, to;
+        char perms[8];
+
+        if (sscanf(line, "%lx-%lx %7s", &from, &to, perms) != 3 || strncmp(perms, "rw", 2) != 0 ||
+            to - from > 1UL << 31)
+            continue;
+        for (unsigned long at = from, next; at < to; at = next) {
+            size_t want = to - at < sizeof(chunk) ? to - at : sizeof(chunk);
+            ssize_t got = pread(mem, chunk, want, (off_t)at);
+
+            if (got <= 0)
+                next = at + PAGE;       /* the guard of a stack */
+            else if ((size_t)got == want && at + want < to)
+                next = at + want - n;
+            else
+                next = at + (size_t)got;
+            if (at <= (unsigned long)chunk && (unsigned long)chunk < at + want)
+                continue;               /* this very buffer */
+            for (const char *p = chunk; got > 0 && (p = memmem(p, (size_t)(chunk + got - p), needle, n)); p++)
+                found += p != needle;
+        }
+    }
+    explicit_bzero(chunk, sizeof(chunk));
+    fclose(maps);
+    close(mem);
+    return found;
 }

@@ -19,6 +19,9 @@
 #define CHECK(x) do { if (!(x)) { fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #x); abort(); } } while (0)
 #define CHECK_ERR(e, expected) do { enum err e_ = (e); if (e_ != (expected)) { \
     fprintf(stderr, "%s:%d: %s, not %s\n", __FILE__, __LINE__, err_name(e_), err_name(expected)); abort(); } } while (0)
+/* Lets the loop turn until x is true. */
+#define AWAIT(x) do { ns_t from_ = loop_now(); while (!(x)) { CHECK(loop_now() < from_ + 30 * NS_PER_S); \
+    CHECK_ERR(await_sleep(loop_now() + NS_PER_MS), OK); } } while (0)
 
 struct bed {
     struct upstream *up;
@@ -36,7 +39,7 @@ struct bed {
 };
 
 /* `opt` may be NULL; its guard and CA are filled in. */
-void bed_run(bool tls, void (*serve)(struct peer *p), void *arg, const struct fetch_options *opt,
+void bed_run(enum speaks speaks, void (*serve)(struct peer *p), void *arg, const struct fetch_options *opt,
              void (*body)(struct bed *b));
 /* body(b) with another fetch in place of the bed's. */
 void bed_with(struct bed *b, const struct fetch_options *opt, void (*body)(struct bed *b));
@@ -58,6 +61,11 @@ struct caller {
     unsigned order;                     /* how many callers had ended before */
 };
 void caller_start(struct caller *c, struct bed *b, const struct fetch_request *req);
+void await_callers(struct caller *c, unsigned n);       /* all of them */
 void await_caller(struct caller *c);    /* and frees what it holds; c->reply.body is gone then */
+void await_callers_gone(struct caller *c, unsigned n);        /* await_caller() for each */
+
+/* How often `needle` stands in memory that can be read and written, that function's own aside. */
+unsigned find_in_memory(const char *needle, size_t n);
 
 #endif

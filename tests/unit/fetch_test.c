@@ -441,46 +441,6 @@ static void test_early(void **state)
 
 /* ---- secrets ----------------------------------------------------------------------------------------------------- */
 
-enum { PAGE = 4096 };
-
-/* How often `needle` stands in memory that can be read and written, the stack of this function aside. */
-static unsigned find_in_memory(const char *needle, size_t n)
-{
-    FILE *maps = fopen("/proc/self/maps", "re");
-    int mem = open("/proc/self/mem", O_RDONLY | O_CLOEXEC);
-    static char chunk[1 << 20];
-    unsigned found = 0;
-    char line[512];
-
-    while (fgets(line, sizeof(line), maps)) {
-        unsigned long from, to;
-        char perms[8];
-
-        if (sscanf(line, "%lx-%lx %7s", &from, &to, perms) != 3 || strncmp(perms, "rw", 2) != 0 ||
-            to - from > 1UL << 31)
-            continue;
-        for (unsigned long at = from, next; at < to; at = next) {
-            size_t want = to - at < sizeof(chunk) ? to - at : sizeof(chunk);
-            ssize_t got = pread(mem, chunk, want, (off_t)at);
-
-            if (got <= 0)
-                next = at + PAGE;       /* the guard of a stack */
-            else if ((size_t)got == want && at + want < to)
-                next = at + want - n;
-            else
-                next = at + (size_t)got;
-            if (at <= (unsigned long)chunk && (unsigned long)chunk < at + want)
-                continue;               /* this very buffer */
-            for (const char *p = chunk; got > 0 && (p = memmem(p, (size_t)(chunk + got - p), needle, n)); p++)
-                found += p != needle;
-        }
-    }
-    explicit_bzero(chunk, sizeof(chunk));
-    fclose(maps);
-    close(mem);
-    return found;
-}
-
 static void secret_make(char *out, size_t n)
 {
     for (size_t i = 0; i < n; i++)

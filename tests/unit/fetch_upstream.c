@@ -50,11 +50,13 @@ static X509 *cert_make(const char *name, EVP_PKEY *key, X509 *ca, EVP_PKEY *ca_k
 static int choose_protocol(SSL *ssl, const unsigned char **out, unsigned char *out_len, const unsigned char *in,
                            unsigned in_len, void *arg)
 {
-    static const unsigned char ours[] = "\x02h2\x08http/1.1";
+    static const unsigned char h2[] = "\x02h2", http1[] = "\x08http/1.1";
+    const struct upstream *u = arg;
+    bool speaks_h2 = u->speaks == PEER_HTTP2;
 
     (void)ssl;
-    (void)arg;
-    return SSL_select_next_proto((unsigned char **)(uintptr_t)out, out_len, ours, sizeof(ours) - 1, in, in_len) ==
+    return SSL_select_next_proto((unsigned char **)(uintptr_t)out, out_len, speaks_h2 ? h2 : http1,
+                                 speaks_h2 ? sizeof(h2) - 1 : sizeof(http1) - 1, in, in_len) ==
                    OPENSSL_NPN_NEGOTIATED ? SSL_TLSEXT_ERR_OK : SSL_TLSEXT_ERR_NOACK;
 }
 
@@ -74,7 +76,8 @@ static void tls_setup(struct upstream *u)
     u->tls = SSL_CTX_new(TLS_server_method());
     SSL_CTX_use_certificate(u->tls, cert);
     SSL_CTX_use_PrivateKey(u->tls, key);
-    SSL_CTX_set_alpn_select_cb(u->tls, choose_protocol, NULL);
+    SSL_CTX_set_alpn_select_cb(u->tls, choose_protocol, u);
+    SSL_CTX_set_options(u->tls, SSL_OP_CLEANSE_PLAINTEXT);
     X509_free(ca);
     X509_free(cert);
     EVP_PKEY_free(ca_key);
@@ -88,7 +91,7 @@ static void *peer_main(void *arg)
     struct peer *p = arg;
 
     p->in = calloc(1, PEER_BUF);
-    if (p->up->speaks_tls) {
+    if (p->up->speaks != PEER_PLAIN) {
         p->ssl = SSL_new(p->up->tls);
         SSL_set_fd(p->ssl, p->fd);
     }
@@ -142,7 +145,7 @@ static void listen_at(struct upstream *u, const char *address)
     ASSERT(pthread_create(&u->thread, NULL, accept_main, u) == 0);
 }
 
-struct upstream *upstream_start(bool tls, void (*serve)(struct peer *p), void *arg)
+struct upstream *upstream_start(enum speaks speaks, void (*serve)(struct peer *p), void *arg)
 {
     struct upstream *u = calloc(1, sizeof(*u));
 
@@ -150,7 +153,7 @@ struct upstream *upstream_start(bool tls, void (*serve)(struct peer *p), void *a
     pthread_mutex_init(&u->lock, NULL);
     u->serve = serve;
     u->arg = arg;
-    u->speaks_tls = tls;
+    u->speaks = speaks;
     tls_setup(u);
     listen_at(u, "127.0.0.1");
     return u;
@@ -238,14 +241,22 @@ bool peer_request(struct peer *p)
     return true;
 }
 
-bool peer_bytes(struct peer *p, void *out, size_t n)
+bool peer_has(struct peer *p, size_t n)
 {
     while (p->have < n)
         if (!peer_more(p))
             return false;
+    return true;
+}
+
+bool peer_bytes(struct peer *p, void *out, size_t n)
+{
+    if (!peer_has(p, n))
+        return false;
     memcpy(out, p->in, n);
     p->have -= n;
     memmove(p->in, p->in + n, p->have);
+    explicit_bzero(p->in + p->have, n);
     return true;
 }
 

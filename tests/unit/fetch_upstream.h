@@ -19,6 +19,9 @@ enum { PEERS_MAX = 512, PEER_BUF = 1 << 18 };
 
 struct upstream;
 
+/* false and true will do for the first two. */
+enum speaks { PEER_PLAIN, PEER_TLS, PEER_HTTP2 };
+
 struct peer {
     struct upstream *up;
     int fd;
@@ -41,7 +44,7 @@ struct upstream {
     /* private */
     int fd;
     SSL_CTX *tls;
-    bool speaks_tls;
+    enum speaks speaks;
     void (*serve)(struct peer *p);
     pthread_t thread;
     pthread_mutex_t lock;
@@ -50,7 +53,7 @@ struct upstream {
     bool stopping;
 };
 
-struct upstream *upstream_start(bool tls, void (*serve)(struct peer *p), void *arg);
+struct upstream *upstream_start(enum speaks speaks, void (*serve)(struct peer *p), void *arg);
 void upstream_stop(struct upstream *u);
 /* Listens at another address, same port; connections stay. */
 void upstream_move(struct upstream *u, const char *address);
@@ -60,6 +63,7 @@ bool peer_request(struct peer *p);
 bool peer_field(const struct peer *p, const char *name, struct str *ret);
 /* Exactly n bytes, for protocols that are not HTTP/1; false when the connection ended. */
 bool peer_bytes(struct peer *p, void *out, size_t n);
+bool peer_has(struct peer *p, size_t n);        /* waits for them, takes none */
 /* False when the other side is gone. */
 bool peer_send(struct peer *p, const void *bytes, size_t n);
 bool peer_say(struct peer *p, const char *text);

@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "bench/gen/h2.h"
 #include "bench/gen/server.h"
 
 enum { EVENTS = 64, READ_MAX = 1 << 18, KEPT_MAX = 1 << 16 };
@@ -15,9 +16,14 @@ struct peer {
     struct wire wire;
     SSL_CTX *tls;                       /* a listener's: for what it accepts */
     bool is_listener, busy, taking, gone;   /* busy: asked and not answered; taking: within its handler */
+    bool listed;                        /* among server.unsent */
     struct buf in, out;
     size_t out_at;
-    struct peer *next, *older;          /* of the free ones; of all */
+    struct h2 *h2;                      /* NULL: it speaks HTTP/1.1 */
+    size_t streams;                     /* of h2, asked and not answered */
+    struct peer *of;                    /* a stream's: its connection */
+    int32_t id;                         /* and its number there */
+    struct peer *next, *older;          /* of the free or the unsent ones; of all */
 };
 
 static volatile sig_atomic_t stopped;
@@ -69,7 +75,9 @@ static void peer_free(struct server *s, struct peer *p)
 static void peer_drop(struct server *s, struct peer *p)
 {
     wire_close(&p->wire);
-    if (!p->busy)
+    h2_free(p->h2);
+    p->h2 = NULL;
+    if (!p->busy && p->streams == 0 && !p->listed)
         peer_free(s, p);
 }
 
@@ -142,6 +150,42 @@ static bool peer_take(struct server *s, struct peer *p)
     return !p->gone;
 }
 
+/* ---- streams of HTTP/2 ------------------------------------------------------------------------------------------- */
+
+static void stream_take(struct server *s, struct peer *connection, int32_t id, const struct server_request *rq)
+{
+    struct peer *p = peer_new(s);
+
+    p->of = connection;
+    p->id = id;
+    connection->streams++;
+    s->handler(s, p, rq);
+}
+
+/* What a round of events makes one connection say is sent at its end, in one piece. */
+static void send_later(struct server *s, struct peer *p)
+{
+    if (p->listed)
+        return;
+    p->listed = true;
+    p->next = s->unsent;
+    s->unsent = p;
+}
+
+static void stream_reply(struct server *s, struct peer *p, struct str bytes)
+{
+    struct peer *connection = p->of;
+
+    if (connection->h2) {
+        h2_answer(connection->h2, p->id, bytes);
+        send_later(s, connection);
+    }
+    peer_free(s, p);
+    connection->streams--;
+    if (connection->gone)
+        peer_drop(s, connection);
+}
+
 /* ---- answers ----------------------------------------------------------------------------------------------------- */
 
 static void peer_write(struct peer *p)
@@ -153,13 +197,17 @@ static void peer_write(struct peer *p)
     if (rc == 1) {
         p->out_at = 0;
         buf_clear(&p->out);
-        if (p->out.cap > KEPT_MAX)
+        if (p->out.cap > KEPT_MAX && !p->h2)    /* those are few, and fill it again at once */
             buf_release(&p->out);
     }
 }
 
 void peer_reply(struct server *s, struct peer *p, struct str bytes)
 {
+    if (p->of) {
+        stream_reply(s, p, bytes);
+        return;
+    }
     p->busy = false;
     if (!p->gone) {
         buf_add_str(&p->out, bytes);
@@ -187,12 +235,25 @@ void peer_reply_json(struct server *s, struct peer *p, int status, const char *f
 
 /* ---- events ------------------------------------------------------------------------------------------------------ */
 
+/* Without TLS who speaks HTTP/2 just begins with its preface (RFC 9113 3.4), which comes in one piece here. */
+static bool peer_got(struct server *s, struct peer *p, const char *bytes, size_t n)
+{
+    if (!p->h2 && p->in.len == 0 && str_starts(str_n(bytes, n), STR("PRI * HTTP/2.0\r\n")))
+        p->h2 = h2_new(s, p, stream_take);
+    if (p->h2)
+        return h2_take(p->h2, bytes, n);
+    buf_add(&p->in, bytes, n);
+    return !p->in.overflow;
+}
+
 static void peer_event(struct server *s, struct peer *p)
 {
     int rc = p->wire.fd < 0 ? WIRE_AGAIN : wire_handshake(&p->wire);
 
     if (rc == WIRE_AGAIN)
         return;
+    if (rc == 1 && !p->h2 && wire_is_h2(&p->wire))
+        p->h2 = h2_new(s, p, stream_take);
     if (p->out_at < p->out.len)
         peer_write(p);
     for (bool more = rc == 1 && !p->gone; more;) {
@@ -200,17 +261,44 @@ static void peer_event(struct server *s, struct peer *p)
 
         if (n == WIRE_AGAIN)
             break;
-        if (n > 0)
-            buf_add(&p->in, s->bytes, (size_t)n);
-        p->gone = n <= 0 || p->in.overflow;
+        p->gone = n <= 0 || !peer_got(s, p, s->bytes, (size_t)n);
         more = !p->gone && (p->wire.ssl || n == READ_MAX);
     }
     if (rc == WIRE_BROKEN || p->gone) {
         p->gone = true;
         peer_drop(s, p);
-        return;
+    } else if (p->h2) {
+        send_later(s, p);
+    } else {
+        peer_take(s, p);
     }
-    peer_take(s, p);
+}
+
+/* All that HTTP/2 has to say to it, as far as the socket takes it: at the next event it goes on. */
+static void h2_send(struct peer *p)
+{
+    while (!p->gone && p->out.len == 0) {
+        p->gone = !h2_collect(p->h2, &p->out);
+        if (p->gone || p->out.len == 0)
+            break;
+        peer_write(p);
+    }
+    if (!p->gone && p->out.len == 0)
+        p->gone = h2_over(p->h2);
+}
+
+static void send_unsent(struct server *s)
+{
+    struct peer *p;
+
+    while ((p = s->unsent)) {
+        s->unsent = p->next;
+        p->listed = false;
+        if (!p->gone)
+            h2_send(p);
+        if (p->gone)
+            peer_drop(s, p);
+    }
 }
 
 static void watch(struct server *s, struct peer *p, uint32_t events)
@@ -261,6 +349,7 @@ void server_run(struct server *s)
         struct timespec t;
         int n;
 
+        send_unsent(s);
         wait = until > now + NS_PER_S ? NS_PER_S : until > now ? until - now : 0;
         t = (struct timespec){ wait / NS_PER_S, wait % NS_PER_S };
         n = epoll_pwait2(s->epoll, events, EVENTS, &t, NULL);
@@ -286,6 +375,7 @@ void server_release(struct server *s)
     while ((p = s->all)) {
         s->all = p->older;
         wire_close(&p->wire);
+        h2_free(p->h2);
         buf_release(&p->in);
         buf_release(&p->out);
         free(p);

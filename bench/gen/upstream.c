@@ -8,7 +8,7 @@
  *                     {"requests", "failed", "tokens", "at_once", "at_once_max"}
  *
  * The last three are not counted as requests; /token waits as everything does.  Replies that wait are in a heap by
- * their time: tens of thousands are no load.
+ * their time: tens of thousands are no load.  With TLS it speaks HTTP/2 to who offers it, as providers do.
  */
 #include <math.h>
 #include <stdio.h>
@@ -236,7 +236,7 @@ static void on_request(struct server *s, struct peer *p, const struct server_req
 
 static const struct option_row rows[] = {
     { "port", "P", OPTION_COUNT, &opt.port, "0 (default): any; prints \"listening http://127.0.0.1:PORT\"" },
-    { "tls-port", "P", OPTION_COUNT, &opt.tls_port, "the same with TLS, beside it; needs --cert and --key" },
+    { "tls-port", "P", OPTION_COUNT, &opt.tls_port, "with TLS, also HTTP/2, beside it; needs --cert and --key" },
     { "cert", "FILE", OPTION_TEXT, &opt.cert, "PEM: its certificate, then the chain" },
     { "key", "FILE", OPTION_TEXT, &opt.key, "PEM" },
     { "delay", "HOW", OPTION_TEXT, &opt.delay, "none (default), fixed:US, lognormal:P50_US:P99_US" },

@@ -4,6 +4,7 @@
 #include <netinet/tcp.h>
 #include <openssl/err.h>
 #include <openssl/x509v3.h>
+#include <signal.h>
 #include <stdio.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -41,6 +42,7 @@ static void die_tls(const char *what)
 static SSL_CTX *made(SSL_CTX *tls)
 {
     need(tls);
+    signal(SIGPIPE, SIG_IGN);           /* SSL_write() to who has gone: it has no MSG_NOSIGNAL */
     SSL_CTX_set_min_proto_version(tls, TLS1_2_VERSION);
     SSL_CTX_set_mode(tls, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE |
                           SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
@@ -59,6 +61,15 @@ SSL_CTX *wire_client_tls(const char *ca)
     return tls;
 }
 
+static int choose(SSL *ssl, const unsigned char **ret, unsigned char *ret_len, const unsigned char *offered,
+                  unsigned len, void *arg)
+{
+    static const unsigned char spoken[] = "\2h2\10http/1.1";
+    int rc = SSL_select_next_proto((unsigned char **)ret, ret_len, spoken, sizeof(spoken) - 1, offered, len);
+
+    return rc == OPENSSL_NPN_NEGOTIATED ? SSL_TLSEXT_ERR_OK : SSL_TLSEXT_ERR_NOACK;
+}
+
 SSL_CTX *wire_server_tls(const char *cert, const char *key)
 {
     SSL_CTX *tls = made(SSL_CTX_new(TLS_server_method()));
@@ -69,6 +80,7 @@ SSL_CTX *wire_server_tls(const char *cert, const char *key)
         die_tls(cert);
     if (SSL_CTX_use_PrivateKey_file(tls, key, SSL_FILETYPE_PEM) != 1 || SSL_CTX_check_private_key(tls) != 1)
         die_tls(key);
+    SSL_CTX_set_alpn_select_cb(tls, choose, NULL);
     return tls;
 }
 
@@ -94,6 +106,16 @@ int wire_handshake(struct wire *w)
         return 1;
     why = SSL_get_error(w->ssl, rc);
     return why == SSL_ERROR_WANT_READ || why == SSL_ERROR_WANT_WRITE ? WIRE_AGAIN : WIRE_BROKEN;
+}
+
+bool wire_is_h2(const struct wire *w)
+{
+    const unsigned char *name = NULL;
+    unsigned len = 0;
+
+    if (w->ssl)
+        SSL_get0_alpn_selected(w->ssl, &name, &len);
+    return str_is(str_n(name, len), "h2");
 }
 
 static ssize_t tls_result(struct wire *w, int rc)

@@ -30,6 +30,7 @@ struct target {
 bool target_parse(const char *url, struct target *ret);
 
 SSL_CTX *wire_client_tls(const char *ca);                       /* ends the program with the reason if it cannot */
+/* A server that speaks HTTP/2 and HTTP/1.1, and prefers the first; who offers neither is not told which it is. */
 SSL_CTX *wire_server_tls(const char *cert, const char *key);
 
 /* Begins to connect; false if it cannot. The handshake happens in the first reads and writes. */
@@ -39,6 +40,8 @@ bool wire_accepted(struct wire *w, int fd, SSL_CTX *tls);
 int wire_listen(int *port);
 /* 1: done, else WIRE_AGAIN or WIRE_BROKEN. Plain: done. */
 int wire_handshake(struct wire *w);
+/* After the handshake: both sides have agreed on HTTP/2. */
+bool wire_is_h2(const struct wire *w);
 void wire_close(struct wire *w);
 
 /* Bytes, or one of the above. */

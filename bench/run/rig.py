@@ -31,14 +31,15 @@ idle_poll_us: %(idle_poll_us)d
 connections: 100000
 connectors: [%(connectors)s]
 policies: ["%(folder)s/policy.cedar"]
-auth: { audiences: ["%(audience)s"] }
+%(tls)sauth: { audiences: ["%(audience)s"] }
 journal: %(journal)s
 budgets: %(budgets)s
 overload: %(overload)s
 providers:
 %(providers)s"""
 PROVIDER = """  %(name)s: { base_url: "%(url)s", token_url: "%(plain)s/token", client_id: bench-client,
-    client_secret: "env:BENCH_SECRET", allow_loopback: true, allow_plain_http: true, limits: %(limits)s }
+    client_secret: "env:BENCH_SECRET", allow_loopback: true, allow_plain_http: true,
+    plain_http2: %(plain_http2)s, limits: %(limits)s }
 """
 # Far away, so that they are counted and never reached; a scenario brings them near.
 LIMITS = {
@@ -173,11 +174,13 @@ class Rig:
         self.write_policies()
         providers = "".join(PROVIDER % {
             "name": p, "url": self.upstream_url(), "plain": "http://127.0.0.1:%d" % self.port,
+            "plain_http2": json.dumps(e["plain_http2"]),
             "limits": json.dumps({**LIMITS.get(p, {}), **e["limits"]})} for p in self.providers)
         config = os.path.join(self.folder, "sluice.yaml")
         with open(config, "w") as f:
             f.write(CONFIG % {"workers": e["workers"], "idle_poll_us": e["idle_poll_us"],
                               "connectors": ", ".join(self.providers), "folder": self.folder,
+                              "tls": "" if e["http2"] else "tls: { provider_http2: false }\n",
                               "audience": self.AUDIENCE, "journal": json.dumps({"segment_mb": 64, **e["journal"]}),
                               "budgets": json.dumps({**BUDGETS, **e["budgets"]}),
                               "overload": json.dumps({"delay_ms": 500, **e["overload"]}), "providers": providers})

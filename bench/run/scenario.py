@@ -120,6 +120,8 @@ SECTIONS = {        # section: {key: (what may stand there, what it is when left
     "engine": {
         "workers": (whole(1, 64), 1, "worker threads"),
         "idle_poll_us": (whole(0, 10000), 0, "as in the configuration"),
+        "http2": (flag, True, "offered to an upstream with TLS"),
+        "plain_http2": (flag, False, "spoken to one without TLS"),
         "policies": (whole(4, 100000), 10, "in force"),
         "limits": (table, {}, "replaces limits of the providers: { NAME = { amount = 10 } }"),
         "budgets": (table, {}, "as in the configuration"),

@@ -90,13 +90,18 @@ def cpu(a, b):
 
 
 READ, TLS = ("read", "", "sluice"), ("read-tls", "", "sluice")
+HTTP2, TLS_HTTP1 = ("read-http2", "", "sluice"), ("read-tls-http1", "", "sluice")
 TUNED, TUNED_TLS = ("read", "", "tuned"), ("read-tls", "", "tuned")
 ROWS = (        # what, figure, unit, at most (negative: at least), aim; None: for comparison
     ("CPU per governed read, plain upstream, everything on, vs nginx bare proxy",
      cpu(READ, ("read", "", "nginx")), "x", 1.2, 0.9),
+    ("the same, plain upstream that speaks HTTP/2", cpu(HTTP2, ("read-http2", "", "nginx")), "x", 1.2, 0.9),
     ("the same, TLS upstream, vs nginx to the same TLS upstream", cpu(TLS, ("read-tls", "", "nginx")), "x", 1.1, 0.8),
+    ("the same, by HTTP/1.1 only", cpu(TLS_HTTP1, ("read-tls-http1", "", "nginx")), "x", 1.1, 0.8),
     ("plain upstream, the program built by ./dev build tuned", cpu(TUNED, ("read", "", "nginx")), "x", 1.2, 0.9),
     ("TLS upstream, the program built by ./dev build tuned", cpu(TUNED_TLS, ("read-tls", "", "nginx")), "x", 1.1, 0.8),
+    ("plain upstream that speaks HTTP/2, the program built by ./dev build tuned",
+     cpu(("read-http2", "", "tuned"), ("read-http2", "", "nginx")), "x", 1.2, 0.9),
     ("vs official TypeScript SDK server, same tool", cpu(READ, ("read", "", "typescript")), "x", 1 / 20, 1 / 30),
     ("added p50 at half of saturation, beyond nginx's own", lambda r: added(r, "p50"), "us", 20, 5),
     ("added p99 at half of saturation, beyond nginx's own", lambda r: added(r, "p99"), "us", 200, 120),
@@ -112,7 +117,10 @@ ROWS = (        # what, figure, unit, at most (negative: at least), aim; None: f
     ("100,000 waiters parked on a limit: memory each", parked_kb, "KB", 8, 2),
     ("CPU per call, 100 to 10,000 in flight to one host",
      cpu(("in-flight", "10000", "sluice"), ("in-flight", "100", "sluice")), "x", 1.1, 1.03),
-    ("the same, nginx's own", cpu(("in-flight", "10000", "nginx"), ("in-flight", "100", "nginx")), "x", None, None),
+    ("the same over TLS, by HTTP/2",
+     cpu(("in-flight-tls", "10000", "sluice"), ("in-flight-tls", "100", "sluice")), "x", 1.1, 1.03),
+    ("100 to 10,000 in flight, nginx's own",
+     cpu(("in-flight", "10000", "nginx"), ("in-flight", "100", "nginx")), "x", None, None),
     ("1 to 2 workers, CPU per call", cpu(("workers", "2", "sluice"), ("workers", "1", "sluice")), "x", 1.05, 1.03),
     ("the same, as many calls under way for each worker",
      cpu(("workers", "2 of 128", "sluice"), ("workers", "1", "sluice")), "x", 1.05, 1.03),

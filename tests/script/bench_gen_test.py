@@ -195,6 +195,21 @@ class Upstream(Bed):
         self.assertEqual({(t["expires_in"], t["token_type"]) for t in got}, {(5, "Bearer")})
         self.assertEqual(self.stats(up)["tokens"], 20)
 
+    def test_http2_is_spoken_to_who_begins_with_it_or_offers_it(self):
+        cert, key = self.certificate("bench")
+        up = self.upstream("--tls-port", "0", "--cert", cert, "--key", key)
+        url = up.wait_line(r"listening (https://\S+)").group(1)
+        bodies = set()
+        for how, at, version in (("--http2", url, "2"), ("--http1.1", url, "1.1"), ("--no-alpn", url, "1.1"),
+                                 ("--http2-prior-knowledge", up.url, "2"), ("--http1.1", up.url, "1.1")):
+            p = subprocess.run(["curl", "-sS", how, "--cacert", cert, "-w", "\n%{http_version} %{http_code}",
+                                at + "/x"], capture_output=True, text=True, check=True)
+            body, said = p.stdout.rsplit("\n", 1)
+            self.assertEqual(said, version + " 200", how)
+            bodies.add(body)
+        self.assertEqual(len(bodies), 1)
+        self.assertEqual(self.stats(up)["requests"], 5)
+
     def test_payload_is_as_large_as_asked(self):
         for size in (1000, 1400, 65536, 1000000):
             up = self.upstream("--payload", str(size))
@@ -250,7 +265,7 @@ class Floor(Bed):
 class Governed(Bed):
     """The whole of it: a directory that was filled, an engine on it, the load before and the upstream behind it."""
 
-    def engine(self, up, *populate, url=None, tls="{}", env=()):
+    def engine(self, up, *populate, url=None, tls="{}", plain_http2=False, env=()):
         data, path = os.path.join(self.dir, "data"), os.path.join(self.dir, "sluice.yaml")
         self.tokens = os.path.join(self.dir, "tokens")
         subprocess.run([os.path.join(BENCH, "bench-populate"), "--data", data, "--tenants", "7", "--users", "300",
@@ -267,8 +282,8 @@ auth: { audiences: [http://bench.example/mcp] }
 tls: %s
 providers:
   bench: { base_url: "%s", auth_url: "%s", client_id: bench, client_secret: env:BENCH_SECRET, allow_loopback: true,
-           allow_plain_http: true }
-""" % (self.dir, tls, url or up.url, up.url))
+           allow_plain_http: true, plain_http2: %s }
+""" % (self.dir, tls, url or up.url, up.url, json.dumps(plain_http2)))
         engine = harness.Engine(config=path, data=data, env=dict(env, BENCH_SECRET="secret"))
         self.addCleanup(engine.stop)
         return engine
@@ -318,6 +333,28 @@ providers:
                         check=False)
         self.assertNotEqual(p.returncode, 0)
         self.assertIn("nowhere.pem: no certificates could be read from this file", p.stderr)
+
+    def test_calls_of_a_tenant_share_connections_that_speak_http2(self):
+        cert, key = self.certificate("bench", "DNS:localhost")
+        up = self.upstream("--tls-port", "0", "--cert", cert, "--key", key, "--delay", "fixed:20000")
+        url = up.wait_line(r"listening (https://\S+)").group(1).replace("127.0.0.1", "localhost")
+        trust = "provider_ca: %s" % cert
+        for options, least, most in (
+                ({"url": url, "tls": "{ %s }" % trust}, 1, 9),          # HTTP/1.1 first, then all the others on one
+                ({"url": url, "tls": "{ %s, provider_http2: false }" % trust}, 30, 60),
+                ({"plain_http2": True}, 1, 1), ({}, 30, 60)):
+            engine = self.engine(up, "--tenants", "1", **options)
+            for tool, args in (("bench.read", {"count": 5}), ("bench.write", {"subject": "s", "body": "b"})):
+                before = self.stats(up)["requests"]
+                r = self.load(engine.url, "--count", 600, "--in-flight", 60, "--connections", 60,
+                              requests=self.calls(tool, args))
+                self.assertEqual(r["ok"], 600, r["reasons"])
+                self.assertEqual(self.stats(up)["requests"] - before, 600)
+            metrics = engine.request("GET", "/metrics")[2].decode()
+            opened = int(re.search(r"^sluice_fetch_connects_total (\d+)$", metrics, re.M).group(1))
+            self.assertGreaterEqual(opened, least, options)
+            self.assertLessEqual(opened, most, options)
+            engine.stop()
 
     def test_grants_with_a_life(self):
         up = self.upstream()

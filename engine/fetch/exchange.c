@@ -196,6 +196,22 @@ enum err exchange_outcome(const struct fetch_request *req, enum fetch_sent sent,
     }
 }
 
+enum err exchange_end(struct conn *c, bool keep, struct reader *r, enum err e, struct fetch_reply *ret,
+                      enum fetch_sent *sent)
+{
+    if (!e)
+        e = reader_finish(r, ret);
+    if (!e)
+        conn_looked(c, ret->looked);
+    conn_release(c, keep);
+    if (reader_has_head(r))
+        *sent = FETCH_ANSWERED;
+    if (e)
+        *ret = (struct fetch_reply){ .status = r->reply.status };
+    ret->answered_at = loop_now();
+    return e;
+}
+
 enum err await_exchange(struct conn *c, bool kept, const struct fetch_request *req, struct arena *arena,
                         struct fetch_reply *ret, enum fetch_sent *ret_sent, struct errinfo *info)
 {
@@ -214,17 +230,8 @@ enum err await_exchange(struct conn *c, bool kept, const struct fetch_request *r
     keep = e ? x.sent == FETCH_NOT_SENT && e != E_CLOSED
              : x.r.keeps && !x.early && !x.behind && x.off == x.total;
     wire_wipe(&x.wire);
-    if (!e)
-        e = reader_finish(&x.r, ret);
-    if (!e)
-        conn_looked(c, ret->looked);
-    conn_release(c, keep);
-    if (reader_has_head(&x.r))
-        x.sent = FETCH_ANSWERED;
-    if (e)
-        *ret = (struct fetch_reply){ .status = x.r.reply.status };
+    e = exchange_end(c, keep, &x.r, e, ret, &x.sent);
     ret->sent_at = x.sent_at;
-    ret->answered_at = loop_now();
     *ret_sent = x.sent;
     e = exchange_outcome(req, x.sent, &x.r, e, info);
     reader_release(&x.r);

@@ -331,6 +331,9 @@ enum err await_exchange(struct conn *c, bool kept, const struct fetch_request *r
  * looked at the request, or none left. */
 enum err await_stream(struct conn *c, bool kept, const struct fetch_request *req, struct arena *arena,
                       struct fetch_reply *ret, enum fetch_sent *ret_sent, struct errinfo *info);
+/* The reply, if it is whole (e: OK so far); the connection goes back. */
+enum err exchange_end(struct conn *c, bool keep, struct reader *r, enum err e, struct fetch_reply *ret,
+                      enum fetch_sent *sent);
 /* What the end of an exchange means to who asked for it. */
 enum err exchange_outcome(const struct fetch_request *req, enum fetch_sent sent, const struct reader *r, enum err e,
                           struct errinfo *info);

@@ -236,8 +236,8 @@ static enum err head_done(struct stream *x, bool ends)
     uint64_t length;
 
     if (x->status < 200) {
-        x->r.why = "interim answers without end";
-        return ++x->r.interim > FETCH_INTERIM_MAX || ends ? E_UPSTREAM_GARBLED : OK;
+        x->r.why = x->status == 0 ? http_fault_text(HTTP_FAULT_STATUS) : "interim answers without end";
+        return x->status == 0 || ++x->r.interim > FETCH_INTERIM_MAX || ends ? E_UPSTREAM_GARBLED : OK;
     }
     if (!keep_fields(x, &fields)) {
         x->r.why = "the answer's head does not fit the memory of the call";
@@ -450,17 +450,8 @@ enum err await_stream(struct conn *c, bool kept, const struct fetch_request *req
         metric_add(M_FETCH_REUSES_TOTAL, 1);
     if (e == E_UPSTREAM_GARBLED || e == E_UPSTREAM_TOO_LARGE)
         x.r.why = x.why ? x.why : x.r.why;
-    if (!e)
-        e = reader_finish(&x.r, ret);
-    if (!e)
-        conn_looked(c, ret->looked);
-    conn_release(c, true);
-    if (reader_has_head(&x.r))
-        x.sent = FETCH_ANSWERED;
-    if (e)
-        *ret = (struct fetch_reply){ .status = x.r.reply.status };
+    e = exchange_end(c, true, &x.r, e, ret, &x.sent);
     ret->sent_at = x.sent_at;
-    ret->answered_at = loop_now();
     *ret_sent = x.sent;
     e = said(&x, e, info);
     reader_release(&x.r);

@@ -404,42 +404,30 @@ static struct waiter *line_first(struct group *g)
     return w;
 }
 
-/* A place that is already counted becomes w's. */
 static void place_grant(struct group *g, struct waiter *w)
 {
-    g->places--;
     w->http2 = w->opens && may_speak_http2(g);
-    g->places++;
     w->place = true;
     g->opening += w->http2;
-}
-
-static void place_give(struct group *g, struct waiter *w)
-{
-    place_grant(g, w);
-    wake_fire(&w->wake);
+    g->places++;
 }
 
 /* What is being opened, or was given, is less than those in line need. */
 static void line_open(struct group *g)
 {
     while (g->first && g->places < g->f->opt.per_origin_max && !enough_open(g, g->in_line)) {
-        g->places++;
-        place_give(g, line_first(g));
+        struct waiter *w = line_first(g);
+
+        place_grant(g, w);
+        wake_fire(&w->wake);
     }
 }
 
 static void place_release(struct group *g)
 {
-    struct waiter *w = line_first(g);
-
     ASSERT(g->places > 0);
-    if (w) {
-        place_give(g, w);
-        line_open(g);
-        return;
-    }
     g->places--;
+    line_open(g);
     group_forget_if_empty(g);
 }
 
@@ -589,14 +577,13 @@ static bool take(struct group *g, struct waiter *w, struct conn **ret)
         return true;
     if (g->first || (w->opens && enough_open(g, g->in_line + 1)))
         return false;
-    if (g->places < g->f->opt.per_origin_max) {
-        g->places++;
-    } else if (idle) {
+    if (g->places >= g->f->opt.per_origin_max && idle) {
         idle_remove(idle);
         conn_destroy(idle);             /* its place is what counts */
-    } else {
-        return false;
+        g->places--;
     }
+    if (g->places >= g->f->opt.per_origin_max)
+        return false;
     place_grant(g, w);
     return true;
 }
@@ -623,6 +610,7 @@ static enum err await_line(struct group *g, const struct fetch_request *req, str
     *ret = w->conn;
     if (w->conn && !w->conn->session && (!w->opens || w->since != 0)) {
         conn_destroy(w->conn);          /* its place is what counts */
+        g->places--;
         place_grant(g, w);
         *ret = NULL;
     }

@@ -133,6 +133,40 @@ static void goaway_idle_body(struct bed *b)
     CHECK(!b->reply.reused && str_is(b->reply.body, "0") && atomic_load(&b->up->requests) == 3);
 }
 
+/* Goodbye with the sixteenth answer, as of servers that limit the requests of a connection. */
+static void serve_sixteen(struct peer *p)
+{
+    struct h2_request *rq;
+    struct h2 h;
+    bool open = h2_open(&h, p, 0, 0);
+
+    for (unsigned n = 1; open && (rq = h2_next(&h)); n++) {
+        if (n == 16)
+            h2_goaway(&h, rq->id, NGHTTP2_NO_ERROR);
+        if (n <= 16)
+            h2_answer(&h, rq, STR("ok"));
+    }
+    h2_close(&h);
+}
+
+/* Those that go elsewhere go there together. */
+static void sixteen_body(struct bed *b)
+{
+    struct fetch_request req = bed_request(b, "POST", "/");
+    struct caller c[7];
+
+    CHECK_ERR(await_post(b, "/", "x"), OK);
+    for (int round = 0; round < 20; round++) {
+        for (unsigned i = 0; i < ARRAY_LEN(c); i++)
+            caller_start(&c[i], b, &req);
+        await_callers(c, ARRAY_LEN(c));
+        for (unsigned i = 0; i < ARRAY_LEN(c); i++)
+            CHECK_ERR(c[i].e, OK);
+        await_callers_gone(c, ARRAY_LEN(c));
+    }
+    CHECK(atomic_load(&b->up->accepted) == (1 + 20 * ARRAY_LEN(c)) / 16 + 1);
+}
+
 static void test_goaway(void **state)
 {
     struct goodbye below = { .below = 2 }, again = { .below = 2, .always = true }, ours = { .answers = true };
@@ -142,6 +176,7 @@ static void test_goaway(void **state)
     bed_run(PEER_HTTP2, serve_goodbye, &again, NULL, goaway_body);
     bed_run(PEER_HTTP2, serve_goodbye, &ours, NULL, goaway_body);
     bed_run(PEER_HTTP2, serve_goodbye_between, NULL, NULL, between_body);
+    bed_run(PEER_HTTP2, serve_sixteen, NULL, NULL, sixteen_body);
     sem_init(&gates[0], 0, 0);
     sem_init(&gates[1], 0, 0);
     bed_run(PEER_HTTP2, serve_goodbye_idle, gates, NULL, goaway_idle_body);

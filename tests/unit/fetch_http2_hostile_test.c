@@ -103,6 +103,7 @@ static void say_http1(struct h2 *h, struct h2_request *rq)
 #define RESET(code) .frame = { NGHTTP2_RST_STREAM, 0, OURS, STR("\0\0\0" code) }
 
 static const struct row rows[] = {
+    { "plain", STR(":status: 200|content-length: 9000"), .body = { zeros, 9000 }, .answered = true },
     { "64 fields", .say = say_64, .answered = true },
     { "empty frames", .say = say_nothing_often, .answered = true },
     { "trailers", WHOLE, .body = STR("fine"), .answered = true },
@@ -290,9 +291,28 @@ static void rows_body(struct bed *b)
     CHECK(failed == 0);
 }
 
+/* The first row to who may not have it: after HEAD no body may come, and it does not fit the memory of the call. */
+static void unfit_body(struct bed *b)
+{
+    struct fetch_request head = bed_request(b, "HEAD", "/0"), get = bed_request(b, "GET", "/0");
+    struct fetch_reply reply;
+    enum fetch_sent sent;
+    struct arena small;
+
+    CHECK_ERR(await_bed(b, &head), E_UPSTREAM_GARBLED);
+    CHECK(b->sent == FETCH_ANSWERED && b->reply.status == 200);
+    arena_init(&small, 6000);
+    CHECK_ERR(await_fetch(b->f, &get, &small, &reply, &sent, &b->info), E_UPSTREAM_TOO_LARGE);
+    CHECK(sent == FETCH_ANSWERED && reply.status == 200);
+    arena_release(&small);
+    CHECK_ERR(await_get(b, "/ok"), OK);
+    CHECK(b->reply.reused && atomic_load(&b->up->accepted) == 1);
+}
+
 static void test_rows(void **state)
 {
     bed_run(PEER_HTTP2, serve_rows, NULL, NULL, rows_body);
+    bed_run(PEER_HTTP2, serve_rows, NULL, NULL, unfit_body);
 }
 
 /* ---- not what was agreed on -------------------------------------------------------------------------------------- */

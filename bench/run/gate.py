@@ -22,9 +22,9 @@ from rig import Rig
 
 BASELINE = os.path.join(BENCH, "gate.json")
 TOLERANCE, CALLS, WARM, USERS = 0.10, 400, 200, 64
-KINDS = {"read": "bench.read", "write": "bench.write", "mail": "outlook.list_mail"}
-ARGUMENTS = {"read": {"count": 5}, "mail": {"count": 5},
-             "write": {"subject": "Figures {{n}}", "body": "Here they are."}}
+READ, WRITE, MAIL = "bench.read", "bench.write", "outlook.list_mail"
+KINDS = {False: {"read": READ, "write": WRITE, "mail": MAIL}, True: {"http2": MAIL}}    # by HTTP/1.1, by HTTP/2
+ARGUMENTS = {READ: {"count": 5}, MAIL: {"count": 5}, WRITE: {"subject": "Figures {{n}}", "body": "Here they are."}}
 
 
 class Broken(Exception):
@@ -128,20 +128,28 @@ def count(o):
     for program in ("valgrind", "callgrind_control"):
         if not shutil.which(program):
             raise Broken("%s is not installed: ./dev bench --gate installs it" % program)
+    counted = {}
+    for http2, kinds in KINDS.items():
+        counted.update(count_kinds(o, kinds, http2))
+    return counted
+
+
+def count_kinds(o, kinds, http2):
     folder = harness.scratch("sluice-gate-")
     sluice = os.path.join(o.build, "sluice")
     port = peers.free_port()
     harness.SLUICE = wrapper(folder, sluice, port)
     parts = {s: scenario.check("the gate", s, {}) for s in scenario.SECTIONS if s and s not in scenario.LISTS}
     parts["callers"].update(users=USERS, tokens=USERS)
-    parts["calls"], parts["events"] = [{"tool": t, "arguments": {}, "weight": 1} for t in KINDS.values()], []
+    parts["engine"]["plain_http2"] = http2
+    parts["calls"], parts["events"] = [{"tool": t, "arguments": {}, "weight": 1} for t in kinds.values()], []
     with Knocking(port):
         rig = Rig(scenario.Case("gate", parts), ["sluice"], o, pinning=False)
     counted = {}
     try:
         system = rig.systems["sluice"]
-        for kind, tool in KINDS.items():
-            case = scenario.Case(kind, dict(parts, calls=[{"tool": tool, "arguments": ARGUMENTS[kind], "weight": 1}]))
+        for kind, tool in kinds.items():
+            case = scenario.Case(kind, dict(parts, calls=[{"tool": tool, "arguments": ARGUMENTS[tool], "weight": 1}]))
             requests = rounds.Requests(rig, case).next(system)
             with Knocking(port):
                 offer(rig, system, requests, WARM, USERS)     # the first call of each waits for a helper thread

@@ -17,6 +17,7 @@
  * What fields looked like on the wire is a credential still, Huffman code or not: it is wiped wherever it passes.
  */
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/check.h"
@@ -59,6 +60,13 @@ void session_unset(struct fetch *f)
     nghttp2_option_del(f->h2_options);
 }
 
+static void write_authority(char out[AUTHORITY_SIZE], const struct fetch_origin *o)
+{
+    bool usual = o->port == (o->tls ? 443 : 80);
+
+    snprintf(out, AUTHORITY_SIZE, usual ? "%s" : "%s:%u", o->host, o->port);
+}
+
 bool session_open(struct conn *c)
 {
     static const nghttp2_settings_entry settings[] = {
@@ -70,6 +78,7 @@ bool session_open(struct conn *c)
     if (!s)
         return false;
     TAILQ_INIT(&s->streams);
+    write_authority(s->authority, &c->group->origin);
     s->out = BUF_INIT(OUT_MAX);
     s->opened_at = s->heard_at = loop_now();
     if (nghttp2_session_client_new3(&s->h2, c->f->h2_callbacks, c, c->f->h2_options, &wiping) != 0 ||

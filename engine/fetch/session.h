@@ -11,10 +11,14 @@
 
 #include "fetch/internal.h"
 
-enum { SESSION_STREAMS_MAX = 100 };     /* of a connection; fewer if the peer says so */
+enum {
+    SESSION_STREAMS_MAX = 100,          /* of a connection; fewer if the peer says so */
+    AUTHORITY_SIZE = FETCH_HOST_MAX + 8,
+};
 
 struct session {
     nghttp2_session *h2;
+    char authority[AUTHORITY_SIZE];     /* of all requests */
     struct buf out;                     /* taken from nghttp2, not yet by the socket */
     TAILQ_HEAD(, stream) streams;       /* those that have not been told their end */
     ns_t opened_at;

@@ -102,17 +102,15 @@ void stream_submit(void *arg)
     struct stream *x = arg;
     struct session *s = x->c->session;
     const struct fetch_request *req = x->req;
-    const struct fetch_origin *at = req->origin;
     bool always = str_is(req->method, "POST") || str_is(req->method, "PUT") || str_is(req->method, "PATCH");
     nghttp2_data_provider body = { .read_callback = read_body };
-    char authority[FETCH_HOST_MAX + 8], length[24];
+    char length[24];
     UNSET nghttp2_nv nva[NV_MAX];
     size_t n = 0;
 
-    snprintf(authority, sizeof(authority), at->port == (at->tls ? 443 : 80) ? "%s" : "%s:%u", at->host, at->port);
     nva[n++] = nv(STR(":method"), req->method, KEEP);
-    nva[n++] = nv(STR(":scheme"), at->tls ? STR("https") : STR("http"), KEEP);
-    nva[n++] = nv(STR(":authority"), str_of(authority), NGHTTP2_NV_FLAG_NO_COPY_NAME);
+    nva[n++] = nv(STR(":scheme"), req->origin->tls ? STR("https") : STR("http"), KEEP);
+    nva[n++] = nv(STR(":authority"), str_of(s->authority), KEEP);
     nva[n++] = nv(STR(":path"), req->path, KEEP | NGHTTP2_NV_FLAG_NO_INDEX);
     n += add_fields(nva + n, NV_MAX - 1 - n, &x->fields);
     if (x->body_len > 0 || always) {

@@ -21,14 +21,13 @@ enum { MAX = 4096, STREAMS = 3 };
 
 static struct loop loop = { .now = NS_PER_S };         /* of a loop the connection asks only what time it is */
 static struct fetch f;
-static struct group group = { .f = &f };
-static struct fetch_origin origin = { .tls = true, .port = 443, .host = "api.example" };
+static struct group group = { .f = &f, .origin = { .tls = true, .port = 443, .host = "api.example" } };
 
 static void begin(struct stream *x, struct conn *c, struct arena *a, struct fetch_request *req, unsigned i)
 {
     static const char *const methods[STREAMS] = { "GET", "POST", "HEAD" };
 
-    *req = (struct fetch_request){ .tenant = STR("t"), .origin = &origin, .method = str_of(methods[i]),
+    *req = (struct fetch_request){ .tenant = STR("t"), .origin = &group.origin, .method = str_of(methods[i]),
                                    .path = STR("/"), .body = i == 1 ? STR("{}") : STR(""), .deadline = NS_NEVER,
                                    .reply_max = MAX };
     ASSERT(stream_init(x, c, req, a));

@@ -200,7 +200,7 @@ class Gate(unittest.TestCase):
             gate.read_baseline(os.path.join(d, "none.json"))
 
     def test_the_projects_own_baseline_is_one(self):
-        self.assertEqual(set(gate.read_baseline()), set(gate.KINDS))
+        self.assertEqual(set(gate.read_baseline()), {kind for kinds in gate.KINDS.values() for kind in kinds})
 
 
 class Engines(unittest.TestCase):

@@ -153,7 +153,7 @@ void session_settle(struct conn *c)
 
 /* ---- out --------------------------------------------------------------------------------------------------------- */
 
-static void send_gathered(struct conn *c, char *p, size_t n)
+static void send_gathered(struct conn *c, const char *p, size_t n)
 {
     struct session *s = c->session;
     size_t off = 0;
@@ -174,7 +174,6 @@ static void send_gathered(struct conn *c, char *p, size_t n)
             break;
         }
     }
-    bytes_wipe(p, n);
 }
 
 /* What did not go last time. */
@@ -220,6 +219,7 @@ static void session_flush(struct conn *c)
             over(c, E_CLOSED);
         else
             send_gathered(c, to, len);
+        bytes_wipe(to, len);
     }
     /* after an error of the peer's nghttp2 says GOAWAY and wants nothing more */
     if (!s->over && !nghttp2_session_want_read(s->h2))

@@ -21,11 +21,13 @@ static enum err await_on_connection(struct fetch *f, const struct fetch_request 
 {
     enum fetch_sent first = FETCH_NOT_SENT;
 
-    for (ns_t since = 0;; since = loop_now()) {
+    for (ns_t since = 0, opened = 0;; since = opened + 1) {
         struct conn *c;
         bool reused;
         enum err e = await_conn(f, req, guard, since ? NULL : known, since, &c, &reused, info);
 
+        /* a shared one that is younger than what ended will do, too: whoever else was on that goes there together */
+        opened = !e && c->session ? session_opened_at(c) : loop_now();
         if (!e && c->session)
             e = await_stream(c, reused, req, arena, ret, ret_sent, info);
         else if (!e)

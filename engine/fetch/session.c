@@ -28,7 +28,10 @@ enum {
     READS_PER_TURN = 16,                /* of SCRATCH_SIZE, or of one TLS record; then the others get their turn */
     GATHER = SCRATCH_SIZE - 16 * 1024 - 16,     /* beyond this a frame of nghttp2's might not fit */
     OUT_MAX = 1 << 20,                  /* what the socket did not take; nothing is added before it has */
-    CONNECTION_WINDOW = 1 << 20,        /* of all answers under way; a stream has the 64 KB of the protocol */
+    /* What may come before we have said that it came: a large answer from far away takes a round trip for each window.
+     * They bound no memory, for what comes is taken at once: an answer is bounded by reply_max. */
+    STREAM_WINDOW = 1 << 20,
+    CONNECTION_WINDOW = 1 << 23,
 };
 
 /* ---- nghttp2's memory -------------------------------------------------------------------------------------------- */
@@ -71,6 +74,7 @@ bool session_open(struct conn *c)
 {
     static const nghttp2_settings_entry settings[] = {
         { NGHTTP2_SETTINGS_ENABLE_PUSH, 0 },
+        { NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, STREAM_WINDOW },
         { NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, HTTP_HEAD_MAX },
     };
     struct session *s = calloc(1, sizeof(*s));

@@ -80,8 +80,8 @@ static void say_nothing_often(struct h2 *h, struct h2_request *rq)
     h2_data(h, rq, STR("fine"), true);
 }
 
-/* More than the stream's window, and than TCP's buffers keep from being read. */
-static void say_past_window(struct h2 *h, struct h2_request *rq)
+/* More than it said, and than is read at once. */
+static void say_too_much(struct h2 *h, struct h2_request *rq)
 {
     h2_head(h, rq->id, 0, STR(":status: 200|content-length: 9000"));
     for (int i = 0; i < 5; i++)
@@ -143,7 +143,7 @@ static const struct row rows[] = {
     { "65 fields", .say = say_65, BAD },
     { "large head", .say = say_large, BAD },
     { "interim without end", .say = say_interim, BAD },
-    { "past the window", .say = say_past_window, .e = E_UPSTREAM_GARBLED, .answered = true },
+    { "more than said", .say = say_too_much, .e = E_UPSTREAM_GARBLED, .answered = true },
     { "large", WHOLE, .body = { zeros, REPLY_MAX + 1 }, .e = E_UPSTREAM_TOO_LARGE, .answered = true },
     { "larger", WHOLE, .body = { zeros, sizeof(zeros) }, .e = E_UPSTREAM_TOO_LARGE, .answered = true },
     { "large by its own account", STR(":status: 200|content-length: 10001"), .e = E_UPSTREAM_TOO_LARGE,

@@ -22,7 +22,7 @@ static void serve_mirror(struct peer *p)
     bool open = h2_open(&h, p, 0, 0);
 
     while (open && (rq = h2_next(&h))) {
-        struct buf text = BUF_INIT(1 << 20);
+        struct buf text = BUF_INIT(2 << 20);
 
         for (unsigned i = 0; i < rq->n_fields; i++)
             buf_addf(&text, "%c%.*s: %.*s\n", rq->fields[i].never ? '!' : ' ', STR_ARG(rq->fields[i].name),
@@ -89,7 +89,7 @@ static void wire_body(struct bed *b)
 /* More than the windows hold, there and back. */
 static void large_body(struct bed *b)
 {
-    static char big[300 * 1000];
+    static char big[1600 * 1000];
     struct fetch_request req = bed_request(b, "POST", "/echo");
     struct fetch_part parts[3] = { { .text = str_n(big, 100 * 1000) }, { .text = STR("") },
                                    { .text = str_n(big + 100 * 1000, 50 * 1000) } };
@@ -104,6 +104,7 @@ static void large_body(struct bed *b)
     }
     req = bed_request(b, "POST", "/echo");
     req.body = str_n(big, sizeof(big));
+    req.reply_max = sizeof(big);
     for (int i = 0; i < 10; i++) {
         CHECK_ERR(await_bed(b, &req), OK);
         CHECK(str_eq(b->reply.body, req.body) && b->reply.reused);

@@ -76,6 +76,14 @@ static bool engine_runs(const char *dir)
     return rc == -EWOULDBLOCK;
 }
 
+/* Does an engine write what is being looked at? Asked where that would explain what was found. */
+static bool is_live(struct verify *v)
+{
+    if (!v->report->live && !v->known->closed)
+        v->report->live = engine_runs(v->dir);
+    return v->report->live;
+}
+
 /* ---- records --------------------------------------------------------------------------------------------------- */
 
 static void record_signed(struct verify *v, struct walker *w, const struct frame *f)
@@ -160,7 +168,7 @@ static void segment_walk(struct verify *v, struct seg_file *f, bool last)
         at = f->error ? -1 : seg_nonzero_first(f, w.off);
         if ((end == WALK_END && at < 0) || !last || retry == LIVE_RETRIES)
             break;
-        if (!v->report->live && !(v->report->live = !v->known->closed && engine_runs(v->dir)))
+        if (!is_live(v))
             break;
         if (w.off != before)
             retry = 0;
@@ -228,9 +236,9 @@ static void next_verify(struct verify *v, const char *path)
     struct seg_header h;
     int64_t at;
 
-    if (v->report->live || seg_file_open(&f, path, O_RDONLY) < 0)
+    if (seg_file_open(&f, path, O_RDONLY) < 0)
         return;
-    if (seg_nonzero_first(&f, 0) >= 0) {
+    if (seg_nonzero_first(&f, 0) >= 0 && !is_live(v)) {        /* an engine that runs may be using it by now */
         if (seg_header_read(&f, &h, &at) || (at = seg_nonzero_first(&f, HEADER_BYTES)) >= 0)
             tell(v, true, path, at, 0, "the file allocated ahead is neither empty nor about to be used");
         else
@@ -242,16 +250,15 @@ static void next_verify(struct verify *v, const char *path)
 static void lane_end_verify(struct verify *v, const char *dir)
 {
     const struct manifest_lane *known = v->known;
+    bool live = is_live(v);
 
     if (!v->broken && (v->seq <= known->seq || !v->met))
         tell(v, true, dir, -1, v->seq, "the lane ends before the record that the manifest names: its tail was cut off");
     else if (!v->broken && known->closed && v->seq != known->seq + 1)
         tell(v, true, dir, -1, v->seq, "records were added after the journal had been closed in order");
-    if (!known->closed && !v->report->live)
-        v->report->live = engine_runs(v->dir);
-    if (!v->broken && v->rolled && !v->report->live)
+    if (!v->broken && v->rolled && !live)
         tell(v, known->closed, dir, -1, v->seq, "the last segment there is says that another follows");
-    if (!known->closed && !v->closed && !v->report->live)
+    if (!known->closed && !v->closed && !live)
         tell(v, false, dir, -1, v->seq,
              "the engine did not end in order here; records behind this one would not be missed");
 }

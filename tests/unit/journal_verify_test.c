@@ -449,6 +449,41 @@ static void checkpoints_kept_elsewhere_show_a_cut(void **state)
     buf_release(&c.checkpoints);
 }
 
+/* An engine may begin to use the file allocated ahead between a look into the directory and one into the file. */
+static void use_ahead(void *arg)
+{
+    static const char next[] = "/j/lane-0/next";
+    struct journal_report r;
+    struct journal_lane *lane;
+    struct journal *j;
+    struct told t;
+    char *used;
+    size_t len;
+
+    j = open_journal(&small_options);
+    lane = open_lane(j, 0);
+    assert_ok(await_append(lane, 1, 20, NULL));
+    used = memworld_file(first, &len);
+    used = memcpy(malloc(len), used, len);
+    memworld_put(next, used, len);
+    if (verify("/j", NULL, &t, &r))
+        fail_msg("%s", t.all);
+    assert_true(r.live);
+    assert_ok(await_journal_lane_close(lane));
+    journal_close(j);
+    memworld_put(next, used, len);
+    assert_err(verify("/j", NULL, &t, NULL), E_TAMPERED);
+    assert_string_equal(t.file, next);
+    assert_non_null(strstr(t.all, "neither empty nor about to be used"));
+    free(used);
+}
+
+static void what_is_allocated_ahead_may_be_in_use(void **state)
+{
+    memworld_reset();
+    in_loop(use_ahead, NULL);
+}
+
 static void an_expected_key_is_compared(void **state)
 {
     struct journal_verify_options opt = { 0 };
@@ -527,6 +562,7 @@ int main(void)
         cmocka_unit_test(records_to_the_very_end_are_seen),
         cmocka_unit_test(a_clean_cut_is_seen_after_an_orderly_end),
         cmocka_unit_test(checkpoints_kept_elsewhere_show_a_cut),
+        cmocka_unit_test(what_is_allocated_ahead_may_be_in_use),
         cmocka_unit_test(an_expected_key_is_compared),
         cmocka_unit_test(blocks_swapped_stale_or_rotten_are_seen),
     };

@@ -204,10 +204,8 @@ static enum err outcome(const struct full *t, enum err e, struct errinfo *info)
 static bool ends_unproved(const struct full *t)
 {
     struct str value;
-    long version = 0;
 
-    curl_easy_getinfo(t->x.easy, CURLINFO_HTTP_VERSION, &version);
-    return t->req->origin->tls && t->in.len > 0 && version < CURL_HTTP_VERSION_2_0 &&
+    return t->req->origin->tls && t->in.len > 0 &&
            !fetch_reply_header(&t->reply, "content-length", &value) &&
            !fetch_reply_header(&t->reply, "transfer-encoding", &value);
 }

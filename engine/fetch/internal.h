@@ -10,7 +10,6 @@
 #define FETCH_INTERNAL_H
 
 #include <curl/curl.h>
-#include <nghttp2/nghttp2.h>
 #include <openssl/ssl.h>
 #include <netinet/in.h>
 #include <sys/queue.h>
@@ -275,8 +274,8 @@ struct fetch {
     struct conn *oldest, *newest;       /* idle */
     unsigned n_idle, n_conns, n_exchanges;
     unsigned n_socks;                   /* polls whose end is awaited: libcurl's sockets, closed connections */
-    nghttp2_session_callbacks *h2_callbacks;
-    nghttp2_option *h2_options;
+    struct nghttp2_session_callbacks *h2_callbacks;     /* for all sessions of this worker */
+    struct nghttp2_option *h2_options;
     struct {
         struct fetch_origin origin;
         bool http2;

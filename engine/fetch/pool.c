@@ -3,7 +3,9 @@
  *
  * A group has `per_origin_max` places.  Whoever wants a connection takes the newest kept one, else a free place and
  * opens one, else waits in line; what is released goes to the first in line.  Everything here is O(1) in connections,
- * waiters and groups.  A group without places taken, waiters or transfers is forgotten.
+ * waiters and groups; only who tries a second time, and wants a connection younger than the one that ended, looks
+ * through the shared ones, and is passed over by those that are older.  A group without places taken, waiters or
+ * transfers is forgotten.
  *
  * A kept connection has a poll armed for as long as it is idle: bytes or a close while idle end it.  Just before a
  * request is sent on it, it is asked once more, without waiting (exchange.c): TLS may hold bytes the poll cannot see,
@@ -254,7 +256,7 @@ static void on_readable(struct op *op, int res)
     else if (c->idle && !channel_quiet(&c->channel))
         idle_close(c);
     else if (c->idle)
-        conn_arm(c, POLLIN);                    /* TLS housekeeping, a session ticket for example */
+        conn_arm(c, POLLIN);            /* TLS housekeeping, a session ticket for example */
 }
 
 enum err await_readable(struct conn *c, ns_t deadline)

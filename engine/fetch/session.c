@@ -16,6 +16,7 @@
  *
  * What fields looked like on the wire is a credential still, Huffman code or not: it is wiped wherever it passes.
  */
+#include <errno.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>

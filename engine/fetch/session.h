@@ -1,12 +1,11 @@
 /*
  * session.h -- what session.c and stream.c share: a connection that speaks HTTP/2, and an exchange on it
  *
- * Beside pool.c and fetch.c nobody includes this.
+ * What the others need of it is in internal.h; beside these two only the fuzz target includes this.
  */
 #ifndef FETCH_SESSION_H
 #define FETCH_SESSION_H
 
-#include <errno.h>
 #include <nghttp2/nghttp2.h>
 
 #include "fetch/internal.h"
@@ -45,8 +44,7 @@ struct stream {
     bool reset;                         /* by the peer */
     enum fetch_sent sent;
     ns_t sent_at;
-    enum err result;
-    const char *why;                    /* behind a result that says nothing else; static */
+    enum err result;                    /* why: r.why */
     struct wake wake;                   /* it has ended */
 };
 

@@ -2,7 +2,7 @@
  * stream.c -- one request and its answer on a connection that speaks HTTP/2 (session.c)
  *
  * The task hands the request to nghttp2 and sleeps; callbacks fill the answer and wake it.  Requests that come to the
- * sending stage in one turn leave together: the last of them flushes for all.
+ * sending stage in one turn leave together: the first of them lets the others come and flushes for all.
  *
  * `sent` is set when nghttp2 begins to write the request's HEADERS, before a byte can have left.  A stream that ends
  * takes its name out of nghttp2 first, so that no callback finds a task that has gone on.
@@ -141,7 +141,7 @@ static void stream_end(struct stream *x, enum err e, const char *why)
 {
     unlink_stream(x);
     x->result = e;
-    x->why = why;
+    x->r.why = why;
     wake_fire(&x->wake);
 }
 
@@ -417,10 +417,10 @@ static enum err said(const struct stream *x, enum err e, struct errinfo *info)
 {
     const char *host = x->req->origin->host;
 
-    if (x->why && e == E_UPSTREAM_DOWN)
-        return err_set(info, e, "%s: %s", host, x->why);
-    if (x->why && e == E_OUTCOME_UNKNOWN)
-        return err_set(info, e, "%s: ended the exchange without an answer (%s)", host, x->why);
+    if (e == E_UPSTREAM_DOWN)
+        return err_set(info, e, "%s: %s", host, x->r.why);
+    if (e == E_OUTCOME_UNKNOWN)
+        return err_set(info, e, "%s: ended the exchange without an answer (%s)", host, x->r.why);
     return exchange_outcome(x->req, x->sent, &x->r, e, info);
 }
 
@@ -446,8 +446,6 @@ enum err await_stream(struct conn *c, bool kept, const struct fetch_request *req
     wire_wipe(&x.body);
     if (kept && x.sent != FETCH_NOT_SENT)
         metric_add(M_FETCH_REUSES_TOTAL, 1);
-    if (e == E_UPSTREAM_GARBLED || e == E_UPSTREAM_TOO_LARGE)
-        x.r.why = x.why ? x.why : x.r.why;
     e = exchange_end(c, true, &x.r, e, ret, &x.sent);
     ret->sent_at = x.sent_at;
     *ret_sent = x.sent;

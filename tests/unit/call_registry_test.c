@@ -21,12 +21,12 @@ A_PROVIDER(broken, "X-Version: 1\r\nX-Other: 2")
 A_PROVIDER(token, "Authorization: Bearer abc")
 A_PROVIDER(framing, "Content-Length: 3")
 
-/* "": it starts. */
-static void assert_starts(const char *name, const char *said)
+/* "": it starts. setup: what the configuration says of it; NULL: nothing. */
+static void assert_set_up(const char *name, const struct provider_setup *setup, const char *said)
 {
     struct policy_source source = { STR("p"), STR("permit(principal, action, resource);") };
     const char *const enabled[] = { name, NULL };
-    struct registry_options opt = { .enabled = enabled };
+    struct registry_options opt = { .enabled = enabled, .setups = setup, .n_setups = setup ? 1 : 0 };
     struct errinfo info = { "" };
     struct registry *r = NULL;
     enum err e;
@@ -46,6 +46,25 @@ static void assert_starts(const char *name, const char *said)
     registry_unref(r);
 }
 
+static void assert_starts(const char *name, const char *said)
+{
+    assert_set_up(name, NULL, said);
+}
+
+/* What goes without TLS goes so only if that is meant. */
+static void plain_providers_are_meant_to_be(void **state)
+{
+    struct provider_setup s = { .name = "good", .base_url = "http://127.0.0.1:9" };
+
+    assert_set_up("good", &s, "is not https; set allow_plain_http");
+    s.guard.allow_plain_http = true;
+    assert_set_up("good", &s, "");
+    s.plain_http2 = true;
+    assert_set_up("good", &s, "");
+    s.base_url = "https://127.0.0.1:9";
+    assert_set_up("good", &s, "plain_http2 is for a base_url that is http");
+}
+
 static void headers_that_cannot_be_sent_stop_the_start(void **state)
 {
     assert_starts("good", "");
@@ -61,6 +80,7 @@ static void headers_that_cannot_be_sent_stop_the_start(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(plain_providers_are_meant_to_be),
         cmocka_unit_test(headers_that_cannot_be_sent_stop_the_start),
     };
 

@@ -121,6 +121,20 @@ void await_callers(struct caller *c, unsigned n)
         CHECK_ERR(await_wake(&c[i].done, loop_now() + 30 * NS_PER_S), OK);
 }
 
+void callers_start(struct caller *c, unsigned n, struct bed *b, const struct fetch_request *req)
+{
+    for (unsigned i = 0; i < n; i++)
+        caller_start(&c[i], b, req);
+}
+
+void await_callers_fine(struct caller *c, unsigned n)
+{
+    await_callers(c, n);
+    for (unsigned i = 0; i < n; i++)
+        CHECK_ERR(c[i].e, OK);
+    await_callers_gone(c, n);
+}
+
 void await_callers_gone(struct caller *c, unsigned n)
 {
     for (unsigned i = 0; i < n; i++)

@@ -63,7 +63,9 @@ struct caller {
 void caller_start(struct caller *c, struct bed *b, const struct fetch_request *req);
 void await_callers(struct caller *c, unsigned n);       /* all of them */
 void await_caller(struct caller *c);    /* and frees what it holds; c->reply.body is gone then */
-void await_callers_gone(struct caller *c, unsigned n);        /* await_caller() for each */
+void callers_start(struct caller *c, unsigned n, struct bed *b, const struct fetch_request *req);
+void await_callers_fine(struct caller *c, unsigned n);  /* all have an answer, and are gone */
+void await_callers_gone(struct caller *c, unsigned n);  /* await_caller() for each */
 
 /* How often `needle` stands in memory that can be read and written, that function's own aside. */
 unsigned find_in_memory(const char *needle, size_t n);

@@ -157,12 +157,8 @@ static void sixteen_body(struct bed *b)
 
     CHECK_ERR(await_post(b, "/", "x"), OK);
     for (int round = 0; round < 20; round++) {
-        for (unsigned i = 0; i < ARRAY_LEN(c); i++)
-            caller_start(&c[i], b, &req);
-        await_callers(c, ARRAY_LEN(c));
-        for (unsigned i = 0; i < ARRAY_LEN(c); i++)
-            CHECK_ERR(c[i].e, OK);
-        await_callers_gone(c, ARRAY_LEN(c));
+        callers_start(c, ARRAY_LEN(c), b, &req);
+        await_callers_fine(c, ARRAY_LEN(c));
     }
     CHECK(atomic_load(&b->up->accepted) == (1 + 20 * ARRAY_LEN(c)) / 16 + 1);
 }

@@ -46,14 +46,10 @@ static void crowd_body(struct bed *b)
     struct fetch_request req = bed_request(b, "POST", "/hold");
     struct h2_script *s = b->arg;
 
-    for (unsigned i = 0; i < N; i++)
-        caller_start(&c[i], b, &req);
+    callers_start(c, N, b, &req);
     AWAIT(atomic_load(&b->up->requests) == N);
     h2_script_open(s);
-    await_callers(c, N);
-    for (unsigned i = 0; i < N; i++)
-        CHECK_ERR(c[i].e, OK);
-    await_callers_gone(c, N);
+    await_callers_fine(c, N);
     CHECK(atomic_load(&s->most) <= 100 && atomic_load(&b->up->accepted) >= 3 && atomic_load(&b->up->accepted) <= 5);
 }
 
@@ -65,14 +61,10 @@ static void few_streams_body(struct bed *b)
     struct caller c[3];
 
     CHECK_ERR(await_get(b, "/"), OK);
-    for (unsigned i = 0; i < ARRAY_LEN(c); i++)
-        caller_start(&c[i], b, &req);
+    callers_start(c, ARRAY_LEN(c), b, &req);
     AWAIT(atomic_load(&b->up->requests) == 1 + ARRAY_LEN(c));
     h2_script_open(s);
-    await_callers(c, ARRAY_LEN(c));
-    for (unsigned i = 0; i < ARRAY_LEN(c); i++)
-        CHECK_ERR(c[i].e, OK);
-    await_callers_gone(c, ARRAY_LEN(c));
+    await_callers_fine(c, ARRAY_LEN(c));
     CHECK(atomic_load(&s->most) == 2 && atomic_load(&b->up->accepted) == 2);
 }
 
@@ -84,16 +76,11 @@ static void burst_body(struct bed *b)
     struct caller c[2], more[8];
 
     CHECK_ERR(await_get(b, "/"), OK);
-    for (unsigned i = 0; i < ARRAY_LEN(c); i++)
-        caller_start(&c[i], b, &hold);
+    callers_start(c, ARRAY_LEN(c), b, &hold);
     AWAIT(atomic_load(&b->up->requests) == 1 + ARRAY_LEN(c));
     atomic_store(&s->late, true);
-    for (unsigned i = 0; i < ARRAY_LEN(more); i++)
-        caller_start(&more[i], b, &req);
-    await_callers(more, ARRAY_LEN(more));
-    for (unsigned i = 0; i < ARRAY_LEN(more); i++)
-        CHECK_ERR(more[i].e, OK);
-    await_callers_gone(more, ARRAY_LEN(more));
+    callers_start(more, ARRAY_LEN(more), b, &req);
+    await_callers_fine(more, ARRAY_LEN(more));
     h2_script_open(s);
     await_callers_gone(c, ARRAY_LEN(c));
     CHECK(atomic_load(&s->most) == 2);
@@ -107,8 +94,7 @@ static void in_line_body(struct bed *b)
     struct caller c[10];
 
     CHECK_ERR(await_get(b, "/"), OK);
-    for (unsigned i = 0; i < ARRAY_LEN(c); i++)
-        caller_start(&c[i], b, &req);
+    callers_start(c, ARRAY_LEN(c), b, &req);
     await_callers(c, ARRAY_LEN(c));
     for (unsigned i = 0; i < ARRAY_LEN(c); i++)
         CHECK(c[i].e == OK && c[i].reply.reused && (s->streams_max > 1 || c[i].order == c[0].order + i));
@@ -151,8 +137,7 @@ static void http1_body(struct bed *b)
     struct fetch_request req = bed_request(b, "POST", "/");
     struct caller c[20];
 
-    for (unsigned i = 0; i < ARRAY_LEN(c); i++)
-        caller_start(&c[i], b, &req);
+    callers_start(c, ARRAY_LEN(c), b, &req);
     AWAIT(atomic_load(&b->up->requests) == ARRAY_LEN(c));
     for (unsigned i = 0; i < ARRAY_LEN(c); i++)
         sem_post(b->arg);
@@ -203,8 +188,7 @@ static void first_http1_body(struct bed *b)
     struct caller c[30];
     unsigned n = 0;
 
-    for (unsigned i = 0; i < ARRAY_LEN(c); i++)
-        caller_start(&c[i], b, &req);
+    callers_start(c, ARRAY_LEN(c), b, &req);
     AWAIT(atomic_load(&b->up->requests) == ARRAY_LEN(c));
     h2_script_open(s);
     await_callers(c, ARRAY_LEN(c));
@@ -268,8 +252,7 @@ static void drain_body(struct bed *b)
     struct caller c[3], line;
 
     CHECK_ERR(await_get(b, "/"), OK);
-    for (unsigned i = 0; i < ARRAY_LEN(c); i++)
-        caller_start(&c[i], b, &hold);
+    callers_start(c, ARRAY_LEN(c), b, &hold);
     AWAIT(atomic_load(&b->up->requests) == 4);
     caller_start(&line, b, &hold);
     await_turn();

@@ -130,6 +130,22 @@ bool str_to_u64(struct str s, uint64_t *ret)
     return true;
 }
 
+struct str str_of_u64(char room[U64_DIGITS], uint64_t v)
+{
+    static const char pairs[] =
+        "0001020304050607080910111213141516171819202122232425262728293031323334353637383940414243444546474849"
+        "5051525354555657585960616263646566676869707172737475767778798081828384858687888990919293949596979899";
+    char *end = room + U64_DIGITS, *d = end;
+
+    for (; v >= 10; v /= 100) {
+        d -= 2;
+        memcpy(d, pairs + v % 100 * 2, 2);
+    }
+    if (v > 0 || d == end)
+        *--d = (char)('0' + v);
+    return str_n(d, (size_t)(end - d));
+}
+
 /* Length of the well-formed sequence of two to four bytes at p (n bytes are there), or 0. RFC 3629 section 4. */
 static size_t utf8_sequence(const unsigned char *p, size_t n)
 {
@@ -233,32 +249,18 @@ char *buf_grow(struct buf *b, size_t n)
     return b->p + b->len;
 }
 
-static void add_decimal(struct buf *b, bool negative, uint64_t v)
-{
-    static const char pairs[] =
-        "0001020304050607080910111213141516171819202122232425262728293031323334353637383940414243444546474849"
-        "5051525354555657585960616263646566676869707172737475767778798081828384858687888990919293949596979899";
-    char digits[21], *d = digits + sizeof(digits);
-
-    for (; v >= 10; v /= 100) {
-        d -= 2;
-        memcpy(d, pairs + v % 100 * 2, 2);
-    }
-    if (v > 0 || d == digits + sizeof(digits))
-        *--d = (char)('0' + v);
-    if (negative)
-        *--d = '-';
-    buf_add(b, d, (size_t)(digits + sizeof(digits) - d));
-}
-
 void buf_add_u64(struct buf *b, uint64_t v)
 {
-    add_decimal(b, false, v);
+    char room[U64_DIGITS];
+
+    buf_add_str(b, str_of_u64(room, v));
 }
 
 void buf_add_i64(struct buf *b, int64_t v)
 {
-    add_decimal(b, v < 0, v < 0 ? 0 - (uint64_t)v : (uint64_t)v);
+    if (v < 0)
+        buf_add_str(b, STR("-"));
+    buf_add_u64(b, v < 0 ? 0 - (uint64_t)v : (uint64_t)v);
 }
 
 void buf_addf(struct buf *b, const char *fmt, ...)

@@ -51,6 +51,8 @@ struct str str_from(struct str s, size_t off);              /* the rest from off
 bool str_cut(struct str s, char c, struct str *head, struct str *rest);
 /* Decimal digits only, no sign, no overflow: false otherwise. */
 bool str_to_u64(struct str s, uint64_t *ret);
+enum { U64_DIGITS = 20 };
+struct str str_of_u64(char room[U64_DIGITS], uint64_t v);   /* decimal digits, in room */
 bool str_utf8_valid(struct str s);                          /* RFC 3629: no surrogates, no overlong forms */
 
 struct buf {

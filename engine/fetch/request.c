@@ -348,13 +348,9 @@ static void out_fields(struct out *o, const struct fetch_request *req, struct st
 
 static void out_number(struct out *o, uint64_t v)
 {
-    char digits[20];
-    size_t n = sizeof(digits);
+    char room[U64_DIGITS];
 
-    do
-        digits[--n] = (char)('0' + v % 10);
-    while (v /= 10);
-    out_raw(o, digits + n, sizeof(digits) - n);
+    out_str(o, str_of_u64(room, v));
 }
 
 static void out_request(struct out *o, const struct fetch_request *req, size_t body_len)

@@ -10,8 +10,6 @@
  * Only fields that say the same in every request go into the compression's memory: a credential, or what somebody's
  * arguments say, is marked as never to be indexed (RFC 7541 7.1.3), here and on its way.
  */
-#include <stdio.h>
-
 #include "base/check.h"
 #include "base/metric.h"
 #include "fetch/session.h"
@@ -104,7 +102,7 @@ void stream_submit(void *arg)
     const struct fetch_request *req = x->req;
     bool always = str_is(req->method, "POST") || str_is(req->method, "PUT") || str_is(req->method, "PATCH");
     nghttp2_data_provider body = { .read_callback = read_body };
-    char length[24];
+    char length[U64_DIGITS];
     UNSET nghttp2_nv nva[NV_MAX];
     size_t n = 0;
 
@@ -113,10 +111,9 @@ void stream_submit(void *arg)
     nva[n++] = nv(STR(":authority"), str_of(s->authority), KEEP);
     nva[n++] = nv(STR(":path"), req->path, KEEP | NGHTTP2_NV_FLAG_NO_INDEX);
     n += add_fields(nva + n, NV_MAX - 1 - n, &x->fields);
-    if (x->body_len > 0 || always) {
-        snprintf(length, sizeof(length), "%zu", x->body_len);
-        nva[n++] = nv(STR("content-length"), str_of(length), NGHTTP2_NV_FLAG_NO_COPY_NAME | NGHTTP2_NV_FLAG_NO_INDEX);
-    }
+    if (x->body_len > 0 || always)
+        nva[n++] = nv(STR("content-length"), str_of_u64(length, x->body_len),
+                      NGHTTP2_NV_FLAG_NO_COPY_NAME | NGHTTP2_NV_FLAG_NO_INDEX);
     x->id = nghttp2_submit_request(s->h2, NULL, nva, n, x->body_len > 0 ? &body : NULL, x);
     if (x->id < 0) {                    /* out of numbers, or of memory */
         session_leave(x->c);
@@ -401,13 +398,19 @@ static enum err await_submitted(struct stream *x)
 }
 
 /* Nobody waits for it any more. A peer that has said nothing at all since it was sent may be gone, and what stands
- * between has not told: nothing more is sent there. */
+ * between has not told: nothing more is sent there. The place it leaves is not for one that is too late as well. */
 static void give_up(struct stream *x, enum err e)
 {
     struct session *s = x->c->session;
+    struct stream *y, *next;
 
-    unlink_stream(x);
-    nghttp2_submit_rst_stream(s->h2, NGHTTP2_FLAG_NONE, x->id, NGHTTP2_CANCEL);
+    if (x->linked)
+        stream_fail(x, e, "");
+    for (y = TAILQ_FIRST(&s->streams); y; y = next) {
+        next = TAILQ_NEXT(y, link);
+        if (y->sent == FETCH_NOT_SENT && y->req->deadline <= loop_now())
+            stream_fail(y, E_TIMEOUT, "");
+    }
     if (e == E_TIMEOUT && x->sent != FETCH_NOT_SENT && s->heard_at <= x->sent_at)
         session_leave(x->c);
     task_deep(turn, x->c);

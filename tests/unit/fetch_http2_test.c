@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "base/crypto.h"
 #include "fetch_bed.h"
@@ -292,8 +293,70 @@ static void cancel_body(struct bed *b)
     CHECK(atomic_load(&s->resets) == 3 && atomic_load(&b->up->requests) == 5 && atomic_load(&b->up->accepted) == 1);
 }
 
+struct stingy {
+    sem_t ask, said;
+};
+
+/* Says, once told to, that it takes one request at a time, and answers none from then on. */
+static void serve_stingy(struct peer *p)
+{
+    struct stingy *s = p->up->arg;
+    struct h2_request *rq;
+    struct h2 h;
+    bool open = h2_open(&h, p, 0, 0);
+
+    CHECK(open && (rq = h2_next(&h)));
+    h2_answer(&h, rq, STR(""));
+    sem_wait(&s->ask);
+    h2_setting(&h, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, 1);
+    sem_post(&s->said);
+    h2_until_closed(&h);
+    CHECK(h.n_resets == 1);
+    h2_close(&h);
+}
+
+/* Its deadline passes while the loop is stalled, and theirs who are held back because of it: they do not take its place
+ * then. */
+static void held_back_body(struct bed *b)
+{
+    struct fetch_request req = bed_request(b, "POST", "/");
+    struct stingy *s = b->arg;
+    struct caller c[4];
+    unsigned sent = 0;
+
+    CHECK_ERR(await_get(b, "/"), OK);
+    for (unsigned i = 0; i < ARRAY_LEN(c); i++) {
+        req.deadline = loop_now() + (i == 0 ? 1000 : 1100) * NS_PER_MS;
+        caller_start(&c[i], b, &req);
+    }
+    await_turn();                       /* now they have the connection, and wait for each other */
+    sem_post(&s->ask);
+    sem_wait(&s->said);
+    AWAIT(atomic_load(&b->up->requests) == 2);
+    usleep(1200 * 1000);
+    await_callers(c, ARRAY_LEN(c));
+    for (unsigned i = 0; i < ARRAY_LEN(c); i++) {
+        CHECK(c[i].e == (c[i].sent == FETCH_SENT ? E_OUTCOME_UNKNOWN : E_DEADLINE));
+        sent += c[i].sent == FETCH_SENT;
+    }
+    CHECK(sent == 1 && atomic_load(&b->up->requests) == 2);
+    await_callers_gone(c, ARRAY_LEN(c));
+}
+
+static void run_held_back(void)
+{
+    struct stingy s;
+
+    sem_init(&s.ask, 0, 0);
+    sem_init(&s.said, 0, 0);
+    bed_run(PEER_HTTP2, serve_stingy, &s, NULL, held_back_body);
+    sem_destroy(&s.ask);
+    sem_destroy(&s.said);
+}
+
 static void test_giving_up(void **state)
 {
+    run_held_back();
     h2_run(0, NULL, silence_body);
     h2_run(0, NULL, slow_body);
     h2_run(0, NULL, cancel_body);

@@ -53,7 +53,7 @@ static enum err check_times(const struct issuer_set *set, const struct issuer *i
     if (iat * 1000 > now + leeway || begin * 1000 > now + leeway)
         return err_set(info, E_TOKEN_EXPIRED, "the token is not valid yet");
     d->issued = iat * 1000;
-    d->expires = exp * 1000;
+    d->expires = exp * 1000 + leeway;
     return OK;
 }
 

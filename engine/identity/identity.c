@@ -278,8 +278,7 @@ static enum err parse_and_check(struct check *k, wall_ms_t now, ns_t mono, struc
     }
     arena_release(&a);
     if (!e)
-        cache_put(k->id->cache, k->digest, k->epoch, *ret, (*ret)->expires + k->set->leeway / NS_PER_MS,
-            mono + k->set->cache_ttl);
+        cache_put(k->id->cache, k->digest, k->epoch, *ret, (*ret)->expires, mono + k->set->cache_ttl);
     return e;
 }
 

@@ -56,7 +56,7 @@ struct caller {
     const struct str *groups;   /* the user's, as the token says them */
     unsigned n_groups;          /* 0 to CALLER_GROUPS_MAX */
     wall_ms_t issued;           /* iat; 0 without a token */
-    wall_ms_t expires;          /* exp; INT64_MAX without a token */
+    wall_ms_t expires;          /* when it is no longer taken, exp and the leeway; INT64_MAX without a token */
     uint64_t tenant_hash, user_hash, agent_hash;        /* hash_bytes() of the names */
     struct str owner;                   /* tenant NUL user: who has what is recorded of users */
     uint64_t owner_hash;

@@ -218,14 +218,6 @@ static void await_farewell(struct turn *t)
     await_out(t, &b);
 }
 
-static bool over(const struct call *c, struct turn *t)
-{
-    struct mcp *m = t->wire->mcp;
-
-    return atomic_load(&m->draining) || c->caller->expires <= loop_wall_ms() ||
-           (t->session && session_ended(m->sessions, t->session));
-}
-
 /* When the token's life is over, on the loop's clock. */
 static ns_t token_end(const struct call *c)
 {
@@ -234,12 +226,21 @@ static ns_t token_end(const struct call *c)
     return loop_now() + (c->caller->expires - loop_wall_ms()) * NS_PER_MS;
 }
 
+/* Either clock ends the token's life: the wall may be set forward, and back. */
+static bool over(const struct call *c, struct turn *t, ns_t end)
+{
+    struct mcp *m = t->wire->mcp;
+
+    return atomic_load(&m->draining) || loop_now() >= end || c->caller->expires <= loop_wall_ms() ||
+           (t->session && session_ended(m->sessions, t->session));
+}
+
 static void await_stream(struct call *c, struct turn *t, struct listener *l)
 {
     ns_t patience = t->wire->mcp->opt.keepalive_ms * NS_PER_MS, end = token_end(c);
     enum err e = await_acknowledge(t);
 
-    while (!e && !over(c, t)) {
+    while (!e && !over(c, t, end)) {
         ns_t until = t->wire->last + patience;
         unsigned pending;
 

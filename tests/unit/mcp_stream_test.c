@@ -422,6 +422,30 @@ static void listening_ends_with_the_token(void **state)
     bed_stop(&b);
 }
 
+/* The wall clock steps back while the stream waits: it ends when the token's time has passed, and holds nobody up. */
+static void a_wall_clock_set_back_stops_nobody(void **state)
+{
+    struct mcp_options opt = { .keepalive_ms = 20 };
+    struct stream s;
+    struct reply r;
+    struct bed b;
+    const char *token;
+
+    bed_start(&b, &opt, NULL, true);
+    token = bed_token(&b, "alice", "shell", "");
+    atomic_store(&bed_wall_offset, (3600 + 28) * 1000);     /* an hour, and 2 s before the end of the leeway */
+    listen_to(&b, &s, 0, "\"notifications\":{\"toolsListChanged\":true}", token);
+    assert_string_equal(json_z(stream_next(&s), "method"), "notifications/subscriptions/acknowledged");
+    atomic_store(&bed_wall_offset, 3600 * 1000);
+    assert_string_equal(json_z(stream_next(&s), "result resultType"), "complete");
+    assert_null(stream_next(&s));
+    stream_close(&s);
+    modern(&b, &(struct modern){ .method = "tools/list", .headers = token }, &r);
+    assert_int_equal(r.status, 200);
+    reply_release(&r);
+    bed_stop(&b);
+}
+
 static void listeners_are_bounded(void **state)
 {
     struct mcp_options opt = { .streams_max = 2 };
@@ -466,6 +490,7 @@ int main(void)
         cmocka_unit_test(a_lost_connection_cancels),
         cmocka_unit_test(listeners_hear_what_they_asked_for),
         cmocka_unit_test(listening_ends_with_the_token),
+        cmocka_unit_test(a_wall_clock_set_back_stops_nobody),
         cmocka_unit_test(listeners_are_bounded),
     };
 

@@ -9,6 +9,10 @@
  *   legacy    Mcp-Session-Id and MCP-Protocol-Version once initialize was answered; a GET stream for what the server
  *             says by itself; answers to the server's own requests are POSTs, too
  *
+ * A session ends when nobody has used it for an hour, and with the engine.  The client, which has never heard of it,
+ * cannot begin another: the bridge does, with what the client began with, and sends again what was refused for want of
+ * one (HTTP 404: nothing of it has happened).
+ *
  * Nothing is sent before the client has said something.  At the end of stdin what is in flight gets a moment, then the
  * connections are closed.  An engine that does not answer becomes a JSON-RPC error, and a line on stderr.
  */
@@ -25,7 +29,7 @@
 #include "loop/world.h"
 
 enum { FLIGHTS_MAX = 256, FLIGHT_ARENA = 64 << 20, TOOLS_ARENA = 64 << 20 };
-enum { AFTER_EOF_MS = 1000, GOODBYE_MS = 500, REOPEN_MS = 1000 };
+enum { AFTER_EOF_MS = 1000, GOODBYE_MS = 500, REOPEN_MS = 1000, REOPEN_MOST_MS = 60000 };
 
 static const char help[] =
     "Usage: sluice stdio [--url URL] [OPTIONS]\n\n"
@@ -43,10 +47,14 @@ struct flight {
     struct flight *prev, *next;
     struct transfer *transfer;
     struct arena a;
+    struct str line;                    /* as it is sent */
     struct json *message;
     struct sse sse;
     struct buf body;
-    bool modern, waits, answered, is_stream;
+    unsigned session;                   /* the how manieth it was sent in */
+    bool modern, answered, is_stream;
+    bool own;                           /* the bridge's: nobody else wants to know what is said to it */
+    bool again;                         /* it met a session that had ended, and goes into the next one */
 };
 
 struct bridge {
@@ -58,8 +66,12 @@ struct bridge {
     struct buf in;
     bool eof, broken;                   /* stdin ended; stdout takes nothing more */
     char session[256], version[64];
+    unsigned sessions;                  /* how many there were */
+    struct buf opening;                 /* the client's initialize */
+    bool renewing;
     struct flight *stream;              /* GET */
     ns_t reopen_at;                     /* 0: no stream is wanted */
+    int64_t reopen_ms;                  /* how long the next one waits when this one fails */
     struct arena tools_arena;
     struct json *tools;                 /* what lists have shown; NULL: none yet */
 };
@@ -86,7 +98,7 @@ static void put_error(struct flight *f, int code, const char *text)
     struct buf line = BUF_INIT(1 << 20);
 
     fprintf(stderr, "sluice stdio: %s\n", text);
-    if (f->answered || f->is_stream || bridge_kind(f->message) == BRIDGE_NOTIFICATION ||
+    if (f->answered || f->is_stream || f->own || bridge_kind(f->message) == BRIDGE_NOTIFICATION ||
         bridge_kind(f->message) == BRIDGE_RESPONSE)
         return;
     f->answered = true;
@@ -119,6 +131,11 @@ static void learn(struct flight *f, const struct json *answer)
     if (str_is(method, "initialize") && version.len && version.len < sizeof(b->version)) {
         snprintf(b->version, sizeof(b->version), "%.*s", STR_ARG(version));
         snprintf(b->session, sizeof(b->session), "%s", transfer_reply(f->transfer)->session);
+        b->sessions++;
+        if (!f->own) {
+            buf_clear(&b->opening);
+            buf_add_str(&b->opening, f->line);
+        }
     }
 }
 
@@ -139,6 +156,8 @@ static bool on_message(struct str text, void *arg)
         json_set(&f->a, m, "id", id);   /* refused before the id was looked at: the client must know what was */
     if (!json_get(m, "method") && json_equal(json_get(m, "id"), id))
         learn(f, m);
+    if (f->own)
+        return true;
     bridge_write(&line, m);
     put(f->b, &line);
     return !f->b->broken;
@@ -175,43 +194,6 @@ static void flight_end(struct flight *f)
     free(f);
 }
 
-static void end_stream(struct flight *f, int status)
-{
-    /* 405: there is none to be had; 404: the session is over */
-    f->b->reopen_at = status == 200 ? world->now() + REOPEN_MS * NS_PER_MS : 0;
-}
-
-static void on_done(struct transfer *t, enum err e, const struct errinfo *info, void *arg)
-{
-    struct flight *f = arg;
-    int status = transfer_reply(t)->status;
-    enum bridge_kind kind = bridge_kind(f->message);
-    char text[600];
-
-    /* an error about a notification has nobody to go to but stderr */
-    if (!f->is_stream && f->body.len && (kind == BRIDGE_REQUEST || kind == BRIDGE_OTHER) &&
-        memchr("{[", f->body.p[0], 2))
-        on_message(buf_str(&f->body), f);
-    if (f->is_stream) {
-        end_stream(f, e ? 0 : status);
-    } else if (e) {
-        snprintf(text, sizeof(text),
-                 transfer_reply(t)->unsent ? "the engine cannot be reached: %s"
-                                           : "no answer came, it may have happened: %s",
-                 info->text);
-        put_error(f, -32000, text);
-    } else if (!f->answered && status >= 300 && !(kind == BRIDGE_OTHER && f->body.len)) {
-        snprintf(text, sizeof(text), "the engine answered with HTTP status %d", status);
-        put_error(f, -32000, text);
-    } else if (!f->answered && kind == BRIDGE_REQUEST) {
-        put_error(f, -32000, "the engine ended its answer before it was complete: it may have happened");
-    }
-    if (!e && status < 300 && str_is(json_str(json_get(f->message, "method")), "notifications/initialized") &&
-        f->b->session[0])
-        f->b->reopen_at = 1;
-    flight_end(f);
-}
-
 /* ---- what goes out ----------------------------------------------------------------------------------------------- */
 
 static struct flight *flight_new(struct bridge *b)
@@ -219,6 +201,7 @@ static struct flight *flight_new(struct bridge *b)
     struct flight *f = calloc(1, sizeof(*f));
 
     ASSERT(f != NULL);
+    link_renew(&verb_stdio, &b->options, &b->link);
     *f = (struct flight){ .b = b, .next = b->flights, .body = BUF_INIT(CLIENT_REPLY_MAX) };
     if (b->flights)
         b->flights->prev = f;
@@ -251,19 +234,22 @@ static size_t headers_of(struct flight *f, const struct json *schema, const char
     return n;
 }
 
-static void launch(struct flight *f, const char *method, struct str body, const struct json *schema)
+static void on_done(struct transfer *t, enum err e, const struct errinfo *info, void *arg);
+
+static void launch(struct flight *f, const char *method, const struct json *schema)
 {
     const char *headers[CLIENT_HEADERS_MAX];
     struct client_spec spec = { .method = method,
                                 .url = f->b->link.url,
                                 .headers = headers,
-                                .body = body,
+                                .body = f->line,
                                 .timeout_ms = -1,
                                 .on_bytes = on_bytes,
                                 .on_done = on_done,
                                 .arg = f };
 
     spec.n_headers = headers_of(f, schema, headers);
+    f->session = f->b->sessions;
     spec.once = str_is(json_str(json_get(f->message, "method")), "tools/call");
     f->transfer = client_begin(f->b->link.client, &spec);
 }
@@ -277,7 +263,6 @@ static const struct json *schema_of(struct bridge *b, const struct json *message
         return NULL;
     if (!b->tools) {                    /* a client that never listed them */
         arena_init(&a, TOOLS_ARENA);
-        b->tools = json_array(&b->tools_arena);
         if (link_tools(&verb_stdio, &b->link, &a, &asked) == 0)
             b->tools = json_copy(&b->tools_arena, asked);
         arena_release(&a);
@@ -310,10 +295,9 @@ static void on_line(struct bridge *b, struct str line)
 
     if (str_trim(line).len == 0)
         return;
-    link_renew(&verb_stdio, &b->options, &b->link);
     f = flight_new(b);
-    line = arena_str(&f->a, line);
-    if (json_parse(&f->a, line, NULL, &f->message, &where))
+    f->line = arena_str(&f->a, line);
+    if (json_parse(&f->a, f->line, NULL, &f->message, &where))
         f->message = NULL;              /* the engine says what is wrong with it, and keeps a record */
     if (cancel(b, f->message)) {
         flight_end(f);
@@ -323,7 +307,7 @@ static void on_line(struct bridge *b, struct str line)
     if (bridge_waits(f->message))
         b->holding = f;
     schema = schema_of(b, f->message);
-    launch(f, "POST", line, schema);
+    launch(f, "POST", schema);
 }
 
 static void open_stream(struct bridge *b)
@@ -333,7 +317,133 @@ static void open_stream(struct bridge *b)
     b->reopen_at = 0;
     b->stream = f;
     f->is_stream = true;
-    launch(f, "GET", STR_NULL, NULL);
+    launch(f, "GET", NULL);
+}
+
+/* ---- what is over ------------------------------------------------------------------------------------------------ */
+
+/* A message of the bridge's own; what the client says waits for it. */
+static void say(struct bridge *b, struct str line)
+{
+    struct flight *f = flight_new(b);
+    struct json_error where;
+
+    f->own = true;
+    f->line = arena_str(&f->a, line);
+    ASSERT(json_parse(&f->a, f->line, NULL, &f->message, &where) == OK);
+    b->holding = f;
+    launch(f, "POST", NULL);
+}
+
+static void session_renew(struct bridge *b)
+{
+    if (b->renewing)
+        return;
+    b->renewing = true;
+    say(b, buf_str(&b->opening));
+}
+
+/* Those that wait for a session have one now, or hear that there is none. */
+static void session_renewed(struct bridge *b, bool well)
+{
+    struct flight *f, *next;
+
+    b->renewing = false;
+    b->reopen_at = well ? 1 : world->now() + REOPEN_MOST_MS * NS_PER_MS;
+    for (f = b->flights; f; f = next) {
+        next = f->next;
+        if (!f->again || f->transfer)
+            continue;
+        if (well) {
+            launch(f, "POST", NULL);
+        } else {
+            put_error(f, -32000, "the engine has ended the session, and no other could be begun: nothing was done");
+            flight_end(f);
+        }
+    }
+}
+
+static void renew_next(struct flight *f, int status)
+{
+    struct bridge *b = f->b;
+
+    if (!str_is(json_str(json_get(f->message, "method")), "initialize"))
+        session_renewed(b, status == 200 || status == 202);
+    else if (f->answered && f->session != b->sessions)
+        say(b, STR("{\"jsonrpc\":\"2.0\",\"method\":\"notifications/initialized\"}"));
+    else
+        session_renewed(b, false);
+}
+
+/* It was sent in a session that is no more: true if it is kept for another one. */
+static bool met_no_session(struct flight *f, int status)
+{
+    struct bridge *b = f->b;
+
+    if (status != 404 || f->modern || f->own || f->again || !b->session[0] || b->opening.len == 0)
+        return false;
+    if (f->session == b->sessions)
+        session_renew(b);
+    if (f->is_stream || bridge_kind(f->message) == BRIDGE_NOTIFICATION || bridge_kind(f->message) == BRIDGE_RESPONSE)
+        return false;                   /* of what was said there the next one knows nothing */
+    f->again = true;
+    f->transfer = NULL;
+    buf_clear(&f->body);
+    if (!b->renewing)
+        launch(f, "POST", NULL);
+    return true;
+}
+
+/* The server's own messages are wanted for as long as there is a session. 405: there are none to be had; 404: the next
+ * session will ask for them. */
+static void stream_over(struct bridge *b, int status)
+{
+    if (status == 200 || !b->reopen_ms)
+        b->reopen_ms = REOPEN_MS;
+    b->reopen_at = status == 405 || status == 404 ? 0 : world->now() + b->reopen_ms * NS_PER_MS;
+    if (status != 200)
+        b->reopen_ms = b->reopen_ms * 2 < REOPEN_MOST_MS ? b->reopen_ms * 2 : REOPEN_MOST_MS;
+}
+
+static void answer_over(struct flight *f, enum err e, int status, const struct errinfo *info)
+{
+    enum bridge_kind kind = bridge_kind(f->message);
+    char text[600];
+
+    /* an error about a notification has nobody to go to but stderr */
+    if (f->body.len && (kind == BRIDGE_REQUEST || kind == BRIDGE_OTHER) && memchr("{[", f->body.p[0], 2))
+        on_message(buf_str(&f->body), f);
+    if (e) {
+        snprintf(text, sizeof(text),
+                 transfer_reply(f->transfer)->unsent ? "the engine cannot be reached: %s"
+                                                     : "no answer came, it may have happened: %s",
+                 info->text);
+        put_error(f, -32000, text);
+    } else if (!f->answered && status >= 300 && !(kind == BRIDGE_OTHER && f->body.len)) {
+        snprintf(text, sizeof(text), "the engine answered with HTTP status %d", status);
+        put_error(f, -32000, text);
+    } else if (!f->answered && kind == BRIDGE_REQUEST) {
+        put_error(f, -32000, "the engine ended its answer before it was complete: it may have happened");
+    }
+    if (!e && status < 300 && str_is(json_str(json_get(f->message, "method")), "notifications/initialized") &&
+        f->b->session[0])
+        f->b->reopen_at = 1;
+}
+
+static void on_done(struct transfer *t, enum err e, const struct errinfo *info, void *arg)
+{
+    struct flight *f = arg;
+    int status = transfer_reply(t)->status;
+
+    if (!e && met_no_session(f, status))
+        return;
+    if (f->is_stream)
+        stream_over(f->b, status);
+    else
+        answer_over(f, e, status, info);
+    if (f->own)
+        renew_next(f, e ? 0 : status);
+    flight_end(f);
 }
 
 /* ---- in ---------------------------------------------------------------------------------------------------------- */
@@ -429,7 +539,7 @@ static void bridge_run(struct bridge *b)
 
 static int run(int argc, char **argv)
 {
-    struct bridge b = { .in = BUF_INIT(BRIDGE_LINE_MAX) };
+    struct bridge b = { .in = BUF_INIT(BRIDGE_LINE_MAX), .opening = BUF_INIT(BRIDGE_LINE_MAX) };
     const struct option_spec specs[] = { LINK_OPTIONS(b.options), { 0 } };
     int words, rc = options_read(&verb_stdio, argc, argv, specs, NULL, 0, &words);
 
@@ -442,6 +552,7 @@ static int run(int argc, char **argv)
     link_close(&b.link);
     arena_release(&b.tools_arena);
     buf_release(&b.in);
+    buf_release(&b.opening);
     return rc;
 }
 

@@ -617,6 +617,38 @@ class WithFixtures(unittest.TestCase):
         self.assertIn("u@x.example", json.dumps(answer["result"]["content"]))
         self.assertEqual(b.end(), 0)
 
+    def test_a_legacy_client_outlives_its_session(self):
+        """The engine is started anew: what the client says goes on in a session that the bridge begins."""
+        config = os.path.join(ROOT, "tests", "conformance", "sluice.yaml")
+        first = Engine(config)
+        b = Bridge([harness.SLUICE, "stdio", "--url", first.url], env=dict(os.environ, SLUICE_TOKEN=""))
+        b.ask(0, "initialize", {"protocolVersion": "2025-11-25", "capabilities": {},
+                                "clientInfo": {"name": "t", "version": "1"}})
+        b.send({"jsonrpc": "2.0", "method": "notifications/initialized"})
+        b.ask(1, "ping")
+        self.assertEqual([b.take()["id"], b.take()["id"]], [0, 1])
+        self.assertEqual(first.stop(), 0)
+        b.ask(2, "ping")
+        self.assertIn("cannot be reached", b.take()["error"]["message"])
+        second = Engine(config, data=first.data, args=["--listen", first.address])
+        for i in range(3, 8):
+            b.ask(i, "ping")
+        answers = [b.take() for _ in range(3, 8)]
+        self.assertEqual(sorted(m["id"] for m in answers), [3, 4, 5, 6, 7])
+        self.assertTrue(all(m["result"] == {} for m in answers), answers)
+        heard = False                       # the stream of the server's own messages is there again
+        for i in range(1000):
+            b.ask("a%d" % i, "tools/call", {"name": "test_trigger_tool_change", "arguments": {}})
+            m = b.take()
+            while m.get("id") != "a%d" % i:
+                heard |= m["method"] == "notifications/tools/list_changed"
+                m = b.take()
+            if heard:
+                break
+        self.assertTrue(heard)
+        self.assertEqual(b.end(), 0)
+        self.assertEqual(second.stop(), 0)
+
     def test_progress(self):
         b = self.bridge()
         meta = dict(META, progressToken="pt")
@@ -637,6 +669,20 @@ class WithFixtures(unittest.TestCase):
             p = sluice("call", "test_x_mcp_header", "--arg", "region=" + region, "--url", self.engine.url,
                        env={"SLUICE_TOKEN": ""})
             self.assertEqual(p.returncode, 0, p.stderr)
+
+    def test_a_mirrored_argument_of_an_engine_that_comes_later(self):
+        config = os.path.join(ROOT, "tests", "conformance", "sluice.yaml")
+        first = Engine(config)
+        self.assertEqual(first.stop(), 0)
+        b = Bridge([harness.SLUICE, "stdio", "--url", first.url], env=dict(os.environ, SLUICE_TOKEN=""))
+        call = {"name": "test_x_mcp_header", "arguments": {"region": "eu"}, "_meta": META}
+        b.ask(1, "tools/call", call)
+        self.assertIn("cannot be reached", b.take()["error"]["message"])
+        second = Engine(config, data=first.data, args=["--listen", first.address])
+        b.ask(2, "tools/call", call)
+        self.assertNotIn("error", b.take())
+        self.assertEqual(b.end(), 0)
+        self.assertEqual(second.stop(), 0)
 
 
 class Bridge:

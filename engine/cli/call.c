@@ -84,11 +84,7 @@ static int tell(const struct options *o, struct arena *a, const struct rpc_reply
     enum outcome outcome = rpc_outcome(a, r, &why);
 
     if (o->json) {
-        struct buf b = BUF_INIT(CLIENT_REPLY_MAX);
-
-        json_write(&b, r->result ? r->result : r->error);
-        printf("%.*s\n", STR_ARG(buf_str(&b)));
-        buf_release(&b);
+        print_compact(stdout, r->result ? r->result : r->error);
     } else if (outcome == OUTCOME_DONE) {
         print_result(r->result);
     }
@@ -97,8 +93,13 @@ static int tell(const struct options *o, struct arena *a, const struct rpc_reply
         fputs(": ", stderr);
         print_line(stderr, why);
     }
-    if (id.len)
-        fprintf(stderr, "  (%.*s%s%.*s)", STR_ARG(id), of.len ? ", the recorded outcome of " : "", STR_ARG(of));
+    if (id.len) {
+        fputs("  (", stderr);
+        print_line(stderr, id);
+        fputs(of.len ? ", the recorded outcome of " : "", stderr);
+        print_line(stderr, of);
+        fputc(')', stderr);
+    }
     fputc('\n', stderr);
     return exit_code_of(outcome);
 }

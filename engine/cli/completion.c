@@ -30,7 +30,7 @@ static bool next_option(struct str *rest, struct str *ret_name, struct str *ret_
         *ret_name = line;
         *ret_what = STR("");
         for (size_t i = 0; i < line.len; i++) {
-            if (line.p[i] == ' ' && ret_name->len == line.len)
+            if ((line.p[i] == ' ' || line.p[i] == ',') && ret_name->len == line.len)
                 ret_name->len = i;
             if (line.p[i] == ' ' && i + 1 < line.len && line.p[i + 1] == ' ') {
                 *ret_what = str_trim(str_from(line, i));
@@ -47,7 +47,9 @@ static const char *subverbs(const struct verb *v)
     if (v == &verb_audit)
         return "verify tail show checkpoint";
     if (v == &verb_policy)
-        return "check test authorize";
+        return "check test authorize explain schema replay flips";
+    if (v == &verb_limits)
+        return "show top";
     return v == &verb_completion ? "bash zsh" : "";
 }
 

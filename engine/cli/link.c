@@ -153,6 +153,8 @@ static int authorize(const struct verb *v, const struct link_options *o, struct 
         authorize_with(l, str_of(token));
         return 0;
     }
+    if (o->token && !*o->token)
+        return complain(v, EXIT_USAGE, "--token is empty");
     if (o->token)
         return complain(v, EXIT_USAGE, "--token already says who asks: leave out --as");
     if (!o->user)

@@ -1,7 +1,9 @@
 /* main.c -- finds the verb */
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/check.h"
 #include "base/secret.h"
@@ -18,6 +20,22 @@ static void help(FILE *to)
         to,
         "\n`sluice VERB --help` teaches a verb. A first look: `sluice tour`, which needs nothing but itself; then, in\n"
         "another terminal, `sluice tools --tenant demo --as alice@demo.example --agent demo-agent`.\n");
+}
+
+static bool nobody_reads(void)
+{
+    struct pollfd out = { .fd = STDOUT_FILENO };
+
+    return poll(&out, 1, 0) == 1 && (out.revents & POLLERR);
+}
+
+/* Half of what was to be said is no success, unless the reader has seen enough. */
+static int said(const char *verb, int code)
+{
+    if ((fflush(stdout) == 0 && !ferror(stdout)) || nobody_reads())
+        return code;
+    fprintf(stderr, "sluice %s: not everything could be written to the standard output\n", verb);
+    return code ? code : EXIT_UNABLE;
 }
 
 int main(int argc, char **argv)
@@ -38,7 +56,7 @@ int main(int argc, char **argv)
         argv[1] = (char *)"version";
     for (const struct verb *const *v = cli_verbs; *v; v++)
         if (strcmp(argv[1], (*v)->name) == 0)
-            return (*v)->run(argc - 1, argv + 1);
+            return said((*v)->name, (*v)->run(argc - 1, argv + 1));
     fprintf(stderr, "sluice: there is no verb \"%s\"; see sluice --help\n", argv[1]);
     return 2;
 }

@@ -2,19 +2,26 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "base/check.h"
 #include "cli/cli.h"
+#include "cli/print.h"
 
+/* What went wrong may have been said by somebody else. */
 int complain(const struct verb *v, int code, const char *fmt, ...)
 {
+    char *text = NULL;
     va_list ap;
 
-    fprintf(stderr, "sluice %s: ", v->name);
     va_start(ap, fmt);
-    vfprintf(stderr, fmt, ap);
+    ASSERT(vasprintf(&text, fmt, ap) >= 0);
     va_end(ap);
+    fprintf(stderr, "sluice %s: ", v->name);
+    print_line(stderr, str_of(text));
     fputc('\n', stderr);
+    free(text);
     return code;
 }
 

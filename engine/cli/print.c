@@ -3,6 +3,7 @@
 
 #include "base/check.h"
 #include "base/escape.h"
+#include "cli/client.h"
 #include "cli/print.h"
 
 enum { CELL_MAX = 60 };
@@ -110,9 +111,13 @@ static bool is_table(const struct json *list)
     if (!json_is(list, JSON_ARRAY) || !json_len(first) || !json_is(first, JSON_OBJECT) ||
         json_len(first) > TABLE_COLUMNS)
         return false;
-    for (const struct json *row = first; row; row = json_next(row))
+    for (const struct json *row = first; row; row = json_next(row)) {
         if (!json_is(row, JSON_OBJECT) || json_len(row) != json_len(first))
             return false;
+        for (const struct json *m = json_first(first); m; m = json_next(m))
+            if (!json_get_str(row, json_key(m)))
+                return false;
+    }
     return true;
 }
 
@@ -174,11 +179,25 @@ void print_json(FILE *to, const struct json *j)
     }
 }
 
+/* What hides stands within strings: JSON has no such character elsewhere. */
 void print_compact(FILE *to, const struct json *j)
 {
-    struct buf b = BUF_INIT(16 << 20);
+    struct buf b = BUF_INIT(2 * CLIENT_REPLY_MAX);
+    struct str s;
 
     json_write(&b, j);
-    fprintf(to, "%.*s\n", STR_ARG(buf_str(&b)));
+    for (s = buf_str(&b); s.len; ) {
+        uint32_t c = 0;
+        size_t len = utf8_first(s, &c);
+
+        if (!char_hides(c))
+            fwrite(s.p, 1, len, to);
+        else if (c <= 0xffff)
+            fprintf(to, "\\u%04x", (unsigned)c);
+        else
+            fprintf(to, "\\u%04x\\u%04x", 0xd7c0 + (unsigned)(c >> 10), 0xdc00 + (unsigned)(c & 0x3ff));
+        s = str_from(s, len);
+    }
+    fputc('\n', to);
     buf_release(&b);
 }

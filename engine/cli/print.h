@@ -13,7 +13,7 @@
 
 void print_line(FILE *to, struct str s);            /* one line: line ends are escaped too; adds none */
 void print_text(FILE *to, struct str s);            /* keeps line ends and tabs */
-void print_compact(FILE *to, const struct json *j);  /* one line of JSON */
+void print_compact(FILE *to, const struct json *j);  /* one line of JSON, its escapes those of JSON */
 /* An object as "key  value" lines, a list of objects as a table, anything else as indented JSON. */
 void print_json(FILE *to, const struct json *j);
 

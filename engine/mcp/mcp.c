@@ -113,26 +113,43 @@ static struct str host_part(struct str authority)
     return authority;
 }
 
-static enum err hosts_make(struct mcp *m, struct errinfo *info)
+static enum err authority_of(const char *public_url, struct str *ret, struct errinfo *info)
 {
-    struct str url = str_of(m->opt.public_url), rest;
+    struct str url = str_of(public_url), rest;
 
-    m->listen_host = host_part(str_of(m->opt.listen));
-    m->loopback = m->opt.listen == NULL || net_is_loopback(m->opt.listen);
-    if (!url.p)
-        return OK;
     if (str_starts(url, STR("https://")))
         rest = str_from(url, 8);
     else if (str_starts(url, STR("http://")))
         rest = str_from(url, 7);
     else
-        return err_set(info, E_CONFIG, "public_url \"%s\" must begin with https:// (or http:// for tests)",
-                       m->opt.public_url);
+        return err_set(info, E_CONFIG, "public_url \"%s\" must begin with https:// (or http:// for tests)", public_url);
     if (rest.len == 0 || memchr(rest.p, '/', rest.len) || memchr(rest.p, '@', rest.len))
         return err_set(info, E_CONFIG, "public_url \"%s\" must be scheme and host only, like https://mcp.example.com",
-                       m->opt.public_url);
-    m->public_host = host_part(rest);
+                       public_url);
+    *ret = rest;
     return OK;
+}
+
+enum err mcp_public_url_check(const char *public_url, struct errinfo *info)
+{
+    struct str authority;
+
+    return authority_of(public_url, &authority, info);
+}
+
+static enum err hosts_make(struct mcp *m, struct errinfo *info)
+{
+    struct str authority;
+    enum err e;
+
+    m->listen_host = host_part(str_of(m->opt.listen));
+    m->loopback = m->opt.listen == NULL || net_is_loopback(m->opt.listen);
+    if (!m->opt.public_url)
+        return OK;
+    e = authority_of(m->opt.public_url, &authority, info);
+    if (!e)
+        m->public_host = host_part(authority);
+    return e;
 }
 
 static enum err options_take(struct mcp *m, const struct mcp_options *opt, struct errinfo *info)

@@ -52,6 +52,8 @@ struct mcp_options {
 };
 
 /* E_CONFIG with the reason. Before the workers start; engine->workers may still be empty. */
+/* Scheme and host only: E_CONFIG otherwise. */
+enum err mcp_public_url_check(const char *public_url, struct errinfo *info);
 enum err mcp_new(const struct mcp_options *opt, struct mcp **ret, struct errinfo *info);
 /* No handler may be inside (drain, then wait for the workers' calls to end). */
 void mcp_free(struct mcp *m);

@@ -12,10 +12,12 @@
 
 #include "base/check.h"
 #include "loop/world.h"
+#include "mcp/mcp.h"
 #include "runtime/config.h"
+#include "vault/vault.h"
 
 enum { CONNECTIONS_MAX = 1000000, TOKENS_MIN = 100, TOKENS_MAX = 10000000, OVERLOAD_MS_MAX = 30000,
-       IDLE_POLL_US_MAX = 10000 };
+       SEGMENT_MB_MAX = 16384, IDLE_POLL_US_MAX = 10000 };
 enum { CONFIG_ARENA_MAX = 4 << 20, CONFIG_FILE_MAX = 1 << 20, SECRET_FILE_MAX = 8192 };
 
 struct reader {
@@ -628,6 +630,14 @@ enum err config_check(const struct config *c, struct errinfo *info)
         return err_set(info, E_CONFIG, "nobody could be identified: set auth.issuers, or leave auth.local_issuer on");
     if (c->tls_client_required && !c->tls_client_ca)
         return err_set(info, E_CONFIG, "tls.client_required needs tls.client_ca");
+    if (!c->tls_cert != !c->tls_key)
+        return err_set(info, E_CONFIG, "TLS needs both: set tls.cert and tls.key");
+    if (c->public_url && mcp_public_url_check(c->public_url, info))
+        return E_CONFIG;
+    if (c->root_key && vault_root_check(str_of(c->root_key), info))
+        return E_CONFIG;
+    if (c->segment_mb < 1 || c->segment_mb > SEGMENT_MB_MAX)
+        return err_set(info, E_CONFIG, "journal.segment_mb: 1 to %d", SEGMENT_MB_MAX);
     if (c->connections_max < 1 || c->connections_max > CONNECTIONS_MAX)
         return err_set(info, E_CONFIG, "connections: 1 to %d", CONNECTIONS_MAX);
     if (c->tokens_max < TOKENS_MIN || c->tokens_max > TOKENS_MAX)

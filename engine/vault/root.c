@@ -24,21 +24,36 @@ static enum err from_env(const char *name, struct secret **ret, struct errinfo *
     return e;
 }
 
+static enum err root_read(struct str where, struct str *kind, struct str *name, struct errinfo *info)
+{
+    if (!str_cut(where, ':', kind, name) || str_empty(*name) || name->len > NAME_MAX_LEN ||
+        memchr(name->p, 0, name->len) ||
+        (!str_is(*kind, "file") && !str_is(*kind, "env") && !str_is(*kind, "credential")))
+        return err_set(info, E_CONFIG, "a root key is given as file:PATH, env:NAME or credential:NAME");
+    return OK;
+}
+
+enum err vault_root_check(struct str where, struct errinfo *info)
+{
+    struct str kind, name;
+
+    return root_read(where, &kind, &name, info);
+}
+
 enum err vault_root_load(struct str where, bool create, struct secret **ret, struct errinfo *info)
 {
     struct str kind, name;
     char path[2 * NAME_MAX_LEN + 8];
     const char *dir;
+    enum err e = root_read(where, &kind, &name, info);
 
-    if (!str_cut(where, ':', &kind, &name) || str_empty(name) || name.len > NAME_MAX_LEN || memchr(name.p, 0, name.len))
-        return err_set(info, E_CONFIG, "a root key is given as file:PATH, env:NAME or credential:NAME");
+    if (e)
+        return e;
     snprintf(path, sizeof(path), "%.*s", STR_ARG(name));
     if (str_is(kind, "file"))
         return keyfile_load(path, create, ret, info);
     if (str_is(kind, "env"))
         return from_env(path, ret, info);
-    if (!str_is(kind, "credential"))
-        return err_set(info, E_CONFIG, "a root key is given as file:PATH, env:NAME or credential:NAME");
     dir = getenv("CREDENTIALS_DIRECTORY");
     if (!dir || strlen(dir) > NAME_MAX_LEN)
         return err_set(info, E_CONFIG,

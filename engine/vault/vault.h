@@ -103,6 +103,7 @@ struct vault_http {
 /* The root key: "file:PATH" (64 hex digits, mode 0600; made when missing and `create`), "env:NAME" (64 hex digits),
  * "credential:NAME" (a file in $CREDENTIALS_DIRECTORY). E_CONFIG with place and reason. Blocks. */
 enum err vault_root_load(struct str where, bool create, struct secret **ret, struct errinfo *info);
+enum err vault_root_check(struct str where, struct errinfo *info);     /* is it one of these? Reads nothing. */
 
 struct vault_config {
     struct store *store;                /* must outlive the vault */

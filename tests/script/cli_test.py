@@ -2,6 +2,7 @@
 """The command line as people and clients use it: every verb, against a real engine and sandbox."""
 import base64
 import glob
+import http.server
 import json
 import os
 import re
@@ -83,6 +84,7 @@ class WithoutAnEngine(unittest.TestCase):
                            ("token", "--as USER"),
                            ("token --as a --ttl 25h", "--ttl"),
                            ("tools --agent a", "--as USER"),
+                           ("tools --token=", "--token is empty"),
                            ("tools --url ftp://x", "no URL"),
                            ("policy", "policy check"),
                            ("audit burn", "audit verify"),
@@ -108,10 +110,69 @@ class WithoutAnEngine(unittest.TestCase):
                                     ("to", 1, "tour tools token"),
                                     ("call --a", 2, "--arg --args --as --agent"),
                                     ("audit ver", 2, "verify"),
+                                    ("policy e", 2, "explain"),
+                                    ("policy --dat", 2, "--data"),
+                                    ("limits t", 2, "top"),
                                     ("serve --no", 2, "--no-auth")):
             p = subprocess.run(["bash", "-c", ask % (words, at)], capture_output=True, text=True, cwd=scratch())
             self.assertEqual(sorted(p.stdout.split()), sorted(expected.split()), words)
         self.assertIn("#compdef sluice", run("completion", "zsh"))
+
+    def test_output_that_is_not_taken(self):
+        """Nothing is said to be done whose result went nowhere; a reader who has seen enough is another matter."""
+        for verb in ("version", "completion bash", "policy schema"):
+            with open("/dev/full", "w") as full:
+                p = subprocess.run([harness.SLUICE, *verb.split()], stdout=full, stderr=subprocess.PIPE, text=True)
+            self.assertEqual(p.returncode, 1, verb)
+            self.assertIn("not everything could be written", p.stderr)
+            p = subprocess.Popen([harness.SLUICE, *verb.split()], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                 text=True)
+            p.stdout.close()
+            self.assertEqual(p.stderr.read(), "")
+            p.stderr.close()
+            self.assertEqual(p.wait(), 0, verb)
+
+    def test_what_a_server_says_is_not_typed_into_the_terminal(self):
+        class Evil(http.server.BaseHTTPRequestHandler):
+            def do_POST(self):
+                body = json.dumps({"jsonrpc": "2.0", "id": 1, "message": "\x1b[2Jgone",
+                                   "error": {"code": -32000, "message": "\x1b]0;title\x07\x9b2Jgone"}},
+                                  ensure_ascii=False).encode()
+                self.send_response(400)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            do_GET = do_POST
+
+            def log_message(self, *args):
+                pass
+
+        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Evil) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            at = ["--url", "http://127.0.0.1:%d/mcp" % server.server_port, "--token", "t"]
+            for verb in (["tools"], ["call", "x.y"], ["call", "x.y", "--json"], ["connect", "--list"],
+                         ["delegate", "--list"], ["limits", "top", "--once"]):
+                p = sluice(*verb, *at)
+                self.assertNotEqual(p.returncode, 0, verb)
+                self.assertIn("gone", p.stdout + p.stderr, verb)
+                for c in "\x1b\x07\x9b":
+                    self.assertNotIn(c, p.stdout + p.stderr, verb)
+            server.shutdown()
+
+    def test_check_refuses_what_a_start_refuses(self):
+        path = os.path.join(scratch(), "sluice.yaml")
+        for text, says in (("public_url: http://x/y", "scheme and host only"),
+                           ("public_url: mcp.example.com", "https://"),
+                           ("vault: {root_key: abc}", "env:NAME"),
+                           ("journal: {segment_mb: 1000000}", "segment_mb"),
+                           ("tls: {cert: a.pem}", "tls.key")):
+            with open(path, "w") as f:
+                f.write(text + "\n")
+            p = sluice("serve", "--check", "--config", path)
+            self.assertEqual((p.returncode, p.stdout), (1, ""), text)
+            self.assertIn(says, p.stderr, text)
 
     def test_policy_check(self):
         self.assertRegex(run("policy", "check", DEMO), r"^7 policies: 6 permit, 1 forbid; version [0-9a-f]{12}\n$")

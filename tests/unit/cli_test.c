@@ -453,6 +453,21 @@ static void nothing_plays_with_the_terminal(void **state)
     assert_string_equal(out, "\\u202eright \xc3\xa9 \\xff \\u{e0041}");
 }
 
+static void print_one_line(FILE *to, struct str s)
+{
+    print_compact(to, parse(arena_z(&arena, s)));
+}
+
+/* What is read by programs stays what it is. */
+static void compact_json_is_json(void **state)
+{
+    char out[200];
+
+    (void)state;
+    printed(out, sizeof(out), print_one_line, STR("{\"a\":\"\\u001b\xe2\x80\xae\xc3\xa9\xf3\xa0\x81\x81\x7f\"}"));
+    assert_string_equal(out, "{\"a\":\"\\u001b\\u202e\xc3\xa9\\udb40\\udc41\\u007f\"}\n");
+}
+
 static void print_parsed(FILE *to, struct str s)
 {
     print_json(to, parse(arena_z(&arena, s)));
@@ -466,6 +481,8 @@ static void results_are_laid_out(void **state)
     printed(out, sizeof(out), print_parsed,
             STR("{\"id\":\"x\\u001b\",\"n\":3,\"rows\":[{\"a\":\"one\",\"b\":1},{\"b\":22,\"a\":\"z\"}],\"none\":[]}"));
     assert_string_equal(out, "id: x\\u001b\nn: 3\nrows:\na    b\none  1\nz    22\nnone: []\n");
+    printed(out, sizeof(out), print_parsed, STR("{\"rows\":[{\"id\":1,\"cc\":2},{\"id\":1,\"bcc\":2}]}"));
+    assert_non_null(strstr(out, "bcc"));
     printed(out, sizeof(out), print_parsed, STR("[1,2]"));
     assert_string_equal(out, "[\n  1,\n  2\n]\n");
 }
@@ -511,6 +528,7 @@ int main(void)
         cmocka_unit_test(fields_mirror_the_message),
         cmocka_unit_test(forms_are_filled_in),
         cmocka_unit_test(nothing_plays_with_the_terminal),
+        cmocka_unit_test(compact_json_is_json),
         cmocka_unit_test(results_are_laid_out),
         cmocka_unit_test(demo_policies_are_the_files),
     };

@@ -101,13 +101,17 @@ enum err store_account_describe(struct store *s, struct str tenant, struct str i
     return e ? e : changed ? OK : E_NOT_FOUND;
 }
 
-enum err store_account_delete(struct store *s, struct str tenant, struct str id, struct errinfo *info)
+enum err store_account_delete(struct store *s, struct str tenant, struct str id, uint64_t generation,
+    struct errinfo *info)
 {
     int changed = 0;
     enum err e;
 
     sql_enter(s);
-    e = sql_run(s, info, &changed, "DELETE FROM accounts WHERE tenant = ? AND id = ?", "tt", tenant, id);
+    e = sql_run(s, info, &changed,
+        "DELETE FROM accounts WHERE tenant = ? AND id = ? AND (? = 0 OR EXISTS (SELECT 1 FROM grants g"
+        " WHERE g.tenant = accounts.tenant AND g.account = accounts.id AND g.generation = ?))",
+        "ttii", tenant, id, (int64_t)generation, (int64_t)generation);
     sql_leave(s);
     return e ? e : changed ? OK : E_NOT_FOUND;
 }

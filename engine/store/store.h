@@ -69,8 +69,9 @@ enum err store_account_dead(struct store *s, struct str tenant, struct str id, u
     struct errinfo *info);
 enum err store_account_describe(struct store *s, struct str tenant, struct str id, struct str external_id,
     struct errinfo *info);              /* E_NOT_FOUND */
-/* Account and grant. E_NOT_FOUND. */
-enum err store_account_delete(struct store *s, struct str tenant, struct str id, struct errinfo *info);
+/* Account and grant, if `generation` is still the current one; 0: whichever is. E_NOT_FOUND otherwise. */
+enum err store_account_delete(struct store *s, struct str tenant, struct str id, uint64_t generation,
+    struct errinfo *info);
 /* Calls fn for each account with its grant (without the sealed bytes), ordered by creation; fn copies what it keeps
  * and must not call the store. Stops at the first error fn returns, and returns it. */
 enum err store_accounts_each(struct store *s,

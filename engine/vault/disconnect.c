@@ -1,8 +1,9 @@
 /*
  * disconnect.c -- ending an account: tokens are revoked at the provider (RFC 7009), then forgotten here
  *
- * Leads the account's flight meanwhile, so that no refresh makes new tokens behind the revocation's back.  The
- * provider may be unreachable; what is ours to forget is forgotten regardless, and the caller is told.
+ * Leads the account's flight meanwhile, so that no refresh makes new tokens behind the revocation's back.  Connecting
+ * again does not wait for it, and nor does another process: only the generation whose tokens were revoked is deleted.
+ * The provider may be unreachable; what is ours to forget is forgotten regardless, and the caller is told.
  */
 #include "vault/internal.h"
 
@@ -10,19 +11,23 @@
 #include "base/log.h"
 #include "loop/task.h"
 
-enum { REPLY_MAX = 64 * 1024, GRANT_ARENA = 64 * 1024 };
+enum { REPLY_MAX = 64 * 1024, GRANT_ARENA = 64 * 1024, ROUNDS = 3 };
 
 struct end_job {
     struct vault *v;
     struct vault_slot *s;
     struct grant grant;
+    uint64_t generation;                /* what is revoked, and alone may be deleted; 0: whatever is there */
     struct errinfo *info;
     enum err e;
 };
 
+/* The newest tokens: the store's, or those that replace them and could not be stored yet, which whoever leads the
+ * flight has to itself. */
 static void load_blocking(void *arg)
 {
     struct end_job *j = arg;
+    const struct unsaved *u = j->s->unsaved;
     struct store_grant g;
     struct arena a;
 
@@ -30,8 +35,11 @@ static void load_blocking(void *arg)
     j->e = vault_tenant_load(j->v, j->s->tenant, j->info);
     if (!j->e)
         j->e = store_grant_get(j->v->store, j->s->tenant, j->s->id, &a, &g, j->info);
+    if (!j->e && u && u->from == g.generation)
+        g.sealed = str_n(u->sealed, u->len);
     if (!j->e)
         j->e = grant_open(j->v, j->s->tenant, j->s->id, g.sealed, &j->grant);
+    j->generation = j->e ? 0 : g.generation;
     arena_release(&a);
 }
 
@@ -40,8 +48,8 @@ static void delete_blocking(void *arg)
     struct end_job *j = arg;
 
     pthread_mutex_lock(&j->v->accounts_lock);
-    j->e = store_account_delete(j->v->store, j->s->tenant, j->s->id, j->info);
-    if (!j->e || j->e == E_NOT_FOUND)
+    j->e = store_account_delete(j->v->store, j->s->tenant, j->s->id, j->generation, j->info);
+    if (!j->e || (j->e == E_NOT_FOUND && !j->generation))
         slot_remove(j->v, j->s);
     pthread_mutex_unlock(&j->v->accounts_lock);
 }
@@ -82,6 +90,23 @@ static bool await_revoke(struct end_job *j, const struct vault_provider *p, ns_t
     return done;
 }
 
+/* Revoking may take as long as the provider likes. Tokens that were stored meanwhile are revoked too, before they are
+ * deleted; but whoever never stops storing some does not keep the account. */
+static bool await_end(struct end_job *j, const struct vault_provider *p, ns_t deadline)
+{
+    bool tell = p && !str_empty(p->revoke_url), revoked = true;
+
+    for (int i = 0; i <= ROUNDS; i++) {
+        j->generation = 0;
+        if (!tell || i == ROUNDS || !await_revoke(j, p, deadline))
+            revoked = false;
+        await_blocking(delete_blocking, j);
+        if (!j->generation || j->e != E_NOT_FOUND)
+            break;
+    }
+    return revoked;
+}
+
 /* Until nobody refreshes: then nobody can begin to. */
 static enum err await_lead(struct vault *v, struct vault_slot *s, ns_t deadline, struct errinfo *info)
 {
@@ -118,9 +143,7 @@ enum err await_vault_disconnect(struct vault *v, struct str tenant, struct str i
         e = await_lead(v, j.s, deadline, info);
     if (!e) {
         task_shield(+1);                /* half a disconnection helps nobody */
-        if (p && !str_empty(p->revoke_url))
-            revoked = await_revoke(&j, p, deadline);
-        await_blocking(delete_blocking, &j);
+        revoked = await_end(&j, p, deadline);
         task_shield(-1);
         e = j.e == E_NOT_FOUND ? OK : j.e;
         pthread_mutex_lock(slot_lock(v, j.s));

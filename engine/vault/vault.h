@@ -198,9 +198,10 @@ enum err vault_account_put(struct vault *v, const struct vault_static *s, struct
 enum err await_vault_account_describe(struct vault *v, struct str tenant, struct str id, struct str external_id,
     struct errinfo *info);
 
-/* Revokes the tokens at the provider (when `p` is given and has a revoke_url), then forgets the account. The account
- * is gone locally even when the provider could not be told: then the result is still OK and *ret_revoked (may be
- * NULL) is false. */
+/* Revokes the newest tokens at the provider (when `p` is given and has a revoke_url), then forgets the account. Who
+ * connects it again while the provider is being told is disconnected with it: those tokens are revoked, too. The
+ * account is gone locally even when the provider could not be told of all: then the result is still OK and *ret_revoked
+ * (may be NULL) is false. */
 enum err await_vault_disconnect(struct vault *v, struct str tenant, struct str id, const struct vault_provider *p,
     ns_t deadline, bool *ret_revoked, struct errinfo *info);
 

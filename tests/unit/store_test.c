@@ -119,10 +119,14 @@ static void keeps_accounts_over_a_restart(void **state)
         "acme/acct_2/ann/github/work/ann@x/repo user status=0 gen=1 exp=500;");
     assert_string_equal(grant_of(s, "acme", "acct_1"), "1:one:0");
     assert_string_equal(grant_of(s, "other", "acct_1"), "-");
-    assert_int_equal(store_account_delete(s, STR("other"), STR("acct_1"), NULL), E_NOT_FOUND);
-    assert_int_equal(store_account_delete(s, STR("acme"), STR("acct_1"), NULL), OK);
+    assert_int_equal(store_account_delete(s, STR("other"), STR("acct_1"), 0, NULL), E_NOT_FOUND);
+    assert_int_equal(store_account_delete(s, STR("acme"), STR("acct_1"), 2, NULL), E_NOT_FOUND);
+    assert_string_equal(grant_of(s, "acme", "acct_1"), "1:one:0");
+    assert_int_equal(store_account_delete(s, STR("acme"), STR("acct_1"), 1, NULL), OK);
     assert_string_equal(grant_of(s, "acme", "acct_1"), "-");
-    assert_int_equal(store_account_delete(s, STR("acme"), STR("acct_1"), NULL), E_NOT_FOUND);
+    assert_int_equal(store_account_delete(s, STR("acme"), STR("acct_1"), 0, NULL), E_NOT_FOUND);
+    assert_int_equal(store_account_delete(s, STR("acme"), STR("acct_2"), 0, NULL), OK);
+    assert_string_equal(grant_of(s, "acme", "acct_2"), "-");
     assert_int_equal(store_check(s, NULL), OK);
     store_close(s);
 }

@@ -145,10 +145,15 @@ static void serve(const struct vault_post *post, struct vault_reply *r)
 
 static enum err await_fake(void *ctx, const struct vault_post *post, struct vault_reply *r, struct errinfo *info)
 {
+    void (*await_meanwhile)(void) = fake.await_meanwhile;
     enum fake_mood mood;
     enum err e = OK;
 
     (void)await_sleep(loop_now() + fake.delay);         /* on the vault's own task: not cancelled */
+    if (await_meanwhile && str_ends(post->url, STR("/revoke"))) {
+        fake.await_meanwhile = NULL;
+        await_meanwhile();
+    }
     pthread_mutex_lock(&fake.lock);
     mood = fake.mood;
     if (fake.mood_left && --fake.mood_left == 0)

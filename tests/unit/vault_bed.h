@@ -50,6 +50,7 @@ struct fake {
     int serial;             /* tokens are at-<serial>, rt-<serial> */
     int expires_in;
     ns_t delay;
+    void (*await_meanwhile)(void);      /* called once, on the asker's task, while the next revocation is under way */
     char code[64], verifier[64];
     char last_form[4096];   /* "name=value&" of the last request; secrets as they are */
 

@@ -305,6 +305,47 @@ static void disconnecting_waits_for_a_refresh(void **state)
     tear_down();
 }
 
+/* The user connects again while the provider is told. */
+static void await_connect_again(void)
+{
+    struct str first = account;
+
+    begin_task(NULL, 0);
+    callback = (struct vault_callback){ .state = state_text, .code = STR("code-1") };
+    finish_task(NULL, 0);
+    CHECK(finish_result == OK && str_eq(account, first));
+}
+
+static void await_connect_again_and_again(void)
+{
+    await_connect_again();
+    fake.await_meanwhile = await_connect_again_and_again;
+}
+
+static void connecting_again_meanwhile_leaves_no_tokens_behind(void **state)
+{
+    struct vault_account a;
+
+    set_up();
+    provider.revoke_url = STR("https://fake/revoke");
+    assert_int_equal(finish(state_text, "code-1", "", ""), OK);
+    fake.await_meanwhile = await_connect_again;
+    bed_run(1, 1, disconnect_task, NULL);
+    assert_true(revoked);
+    assert_int_equal(fake.revokes, 4);
+    assert_non_null(strstr(fake.last_form, "token=at-3&"));
+    assert_int_equal(vault_account_get(bed_vault, STR("acme"), account, &arena, &a), E_ACCOUNT_MISSING);
+
+    /* for ever: then the account goes all the same, and the answer tells of the tokens that are left */
+    bed_run(1, 1, begin_task, NULL);
+    assert_int_equal(finish(state_text, "code-1", "", ""), OK);
+    fake.await_meanwhile = await_connect_again_and_again;
+    bed_run(1, 1, disconnect_task, NULL);
+    assert_false(revoked);
+    assert_int_equal(vault_account_get(bed_vault, STR("acme"), account, &arena, &a), E_ACCOUNT_MISSING);
+    tear_down();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -318,6 +359,7 @@ int main(void)
         cmocka_unit_test(an_unreachable_provider_does_not_keep_the_account),
         cmocka_unit_test(an_account_that_is_held_keeps_its_strings_and_lends_nothing_once_it_is_gone),
         cmocka_unit_test(disconnecting_waits_for_a_refresh),
+        cmocka_unit_test(connecting_again_meanwhile_leaves_no_tokens_behind),
     };
 
     return cmocka_run_group_tests(tests, bed_make_dir, bed_remove_dir);

@@ -504,22 +504,47 @@ static void block_store(const char *where)
     CHECK(sqlite3_exec(blocker, "BEGIN IMMEDIATE", NULL, NULL, NULL) == SQLITE_OK);
 }
 
-static void tokens_that_cannot_be_stored_are_not_used_and_not_lost(void **state)
+/* The provider has given at-2 and rt-2; the store was locked, and no longer is. */
+static void refreshed_and_not_stored(void)
 {
     bed_crash_point = block_store;
     expired_account(VAULT_ROTATES_ONCE);
+    bed_crash_point = NULL;
     wait_s(60);                         /* the old token is of no use any more */
     assert_int_equal(ask(), E_STORE_UNAVAILABLE);
     assert_int_equal(fake.refreshes, 1);
     assert_int_equal(sqlite3_exec(blocker, "ROLLBACK", NULL, NULL, NULL), SQLITE_OK);
+    sqlite3_close(blocker);
+    blocker = NULL;
+}
+
+static void tokens_that_cannot_be_stored_are_not_used_and_not_lost(void **state)
+{
+    refreshed_and_not_stored();
     wait_s(10);
     expect_token("at-2");
     assert_int_equal(fake.refreshes, 1);
-    bed_crash_point = NULL;
     bed_reopen();
     expect_token("at-2");
-    sqlite3_close(blocker);
-    blocker = NULL;
+    bed_close();
+}
+
+static void disconnect_task(void *arg, unsigned i)
+{
+    bool revoked = false;
+
+    CHECK(await_vault_disconnect(bed_vault, STR("acme"), account, &provider, NS_NEVER, &revoked, NULL) == OK);
+    CHECK(revoked);
+}
+
+static void tokens_that_could_not_be_stored_are_revoked_with_their_account(void **state)
+{
+    refreshed_and_not_stored();
+    provider.revoke_url = STR("https://fake/revoke");
+    bed_run(1, 1, disconnect_task, NULL);
+    assert_int_equal(fake.revokes, 2);
+    assert_non_null(strstr(fake.last_form, "token=at-2&"));
+    assert_int_equal(status_now(), ACCOUNT_DISCONNECTED);
     bed_close();
 }
 
@@ -595,6 +620,7 @@ int main(void)
         cmocka_unit_test(without_a_refresh_token_the_end_is_the_end),
         cmocka_unit_test(a_faster_writer_wins),
         cmocka_unit_test(tokens_that_cannot_be_stored_are_not_used_and_not_lost),
+        cmocka_unit_test(tokens_that_could_not_be_stored_are_revoked_with_their_account),
         cmocka_unit_test(a_waiters_deadline_is_its_own),
         cmocka_unit_test(an_early_refresh_makes_nobody_wait),
         cmocka_unit_test(a_provider_must_be_the_accounts),

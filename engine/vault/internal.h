@@ -30,7 +30,7 @@ enum {
 
 #define USABLE_MIN_MS   5000            /* a token with less life left is not handed out at all */
 #define REJECT_PAUSE    (30 * NS_PER_S) /* a token refused so soon after its refresh is not refreshed again */
-#define STATIC_PAUSE    (60 * NS_PER_S) /* how long a refused static token is held back */
+#define STATIC_PAUSE    (60 * NS_PER_S) /* how long a refused token is held back that nothing can refresh */
 #define BACKOFF_MAX     (300 * NS_PER_S)
 #define CLIENT_PAUSE    (60 * NS_PER_S)
 #define CONNECT_MS      (600 * 1000)    /* how long a state works */

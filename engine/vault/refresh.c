@@ -435,8 +435,8 @@ static enum err await_refresh(struct refresh *r)
     enum err e;
 
     pthread_mutex_lock(slot_lock(r->v, s));
-    if (!r->grant.refresh && s->rejected == s->generation && s->expires == INT64_MAX)
-        s->rejected = 0;                /* a static token that was held back long enough */
+    if (!r->grant.refresh && s->rejected == s->generation)
+        s->rejected = 0;                /* it was held back long enough; its expiry ends it, if it has one */
     needs = slot_needs_refresh(r->v, s, now) || r->early;
     usable = slot_usable(s, now);
     void_mark = s->mark_void == r->stored.generation;

@@ -295,8 +295,9 @@ void vault_lease_release(struct vault *v, struct vault_lease *lease);  /* accept
 void vault_lease_ahead(const struct vault_lease *lease);       /* base/ahead.h: it is about to be released */
 /*
  * Upstream answered 401 to this token. If its generation is still the current one the next await_vault_token
- * refreshes (once). True: it is worth asking for a token again; false: it is not (a static token, or a generation so
- * young that another refresh would not help). The lease stays held.
+ * refreshes (once). True: it is worth asking for a token again; false: it is not (nothing can refresh it: then it is
+ * held back for a minute and lent again; or the generation is so young that another refresh would not help). The lease
+ * stays held.
  */
 bool vault_token_rejected(struct vault *v, const struct vault_lease *lease);
 

@@ -425,6 +425,28 @@ static void a_refused_static_token_is_held_back(void **state)
     bed_close();
 }
 
+static void a_refused_token_without_a_refresh_token_is_held_back_until_its_end(void **state)
+{
+    fake_reset(true);
+    provider = fake_provider(VAULT_ROTATES_NO);
+    bed_open();
+    account = bed_account(3600, false);
+    for (int i = 0; i < 2; i++) {
+        bed_run(1, 1, reject_task, NULL);
+        assert_false(retry_answer);
+        assert_int_equal(ask(), E_RECONNECT_NEEDED);
+        wait_s(61);
+        expect_token("at-1");
+        assert_int_equal(status_now(), ACCOUNT_CONNECTED);
+    }
+    bed_run(1, 1, reject_task, NULL);
+    wait_s(3600);
+    assert_int_equal(ask(), E_RECONNECT_NEEDED);
+    assert_int_equal(status_now(), ACCOUNT_RECONNECT_NEEDED);
+    assert_int_equal(fake.requests, 0);
+    bed_close();
+}
+
 static void without_a_refresh_token_the_end_is_the_end(void **state)
 {
     fake_reset(true);
@@ -617,6 +639,7 @@ int main(void)
         cmocka_unit_test(a_refused_token_is_not_lent_again_while_refreshing_fails),
         cmocka_unit_test(many_refusals_cause_one_refresh),
         cmocka_unit_test(a_refused_static_token_is_held_back),
+        cmocka_unit_test(a_refused_token_without_a_refresh_token_is_held_back_until_its_end),
         cmocka_unit_test(without_a_refresh_token_the_end_is_the_end),
         cmocka_unit_test(a_faster_writer_wins),
         cmocka_unit_test(tokens_that_cannot_be_stored_are_not_used_and_not_lost),

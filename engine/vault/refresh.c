@@ -16,8 +16,9 @@
  *   single use otherwise                                  never again: the access token is used up to its end, then the
  *                                                         user must reconnect
  *
- * The mark is taken back when the answer, or the way the sending failed, says that nothing was done.  Tokens that
- * arrived but cannot be stored are held in memory and stored first thing in the next attempt; they are not used before.
+ * The mark is taken back when the answer, or the way the sending failed, says that nothing was done; but not that of a
+ * single-use token of which an earlier sending was lost: nobody has said what became of that one.  Tokens that arrived
+ * but cannot be stored are held in memory and stored first thing in the next attempt; they are not used before.
  */
 #include "vault/internal.h"
 
@@ -51,6 +52,7 @@ struct refresh {
     uint64_t from;
 
     wall_ms_t since;                    /* when the refresh token first left */
+    bool in_doubt;                      /* it has left, and nobody knows what came of it */
     unsigned label;
     struct errinfo info;
 };
@@ -116,6 +118,11 @@ static void crash_point(const struct refresh *r, const char *where)
 
 /* ---- the ends of an attempt -------------------------------------------------------------------------------------- */
 
+static bool single_use(const struct refresh *r)
+{
+    return r->p->rotation == VAULT_ROTATES_ONCE;
+}
+
 /* Later: 1, 2, 4 ... 300 s, a quarter of it random, or as long as the provider asks. */
 static void back_off(struct refresh *r, enum err e, int64_t least_s)
 {
@@ -139,12 +146,17 @@ static void back_off(struct refresh *r, enum err e, int64_t least_s)
     pthread_mutex_unlock(slot_lock(r->v, s));
 }
 
-/* Nothing was done with the refresh token. */
+/* Nothing was done with the refresh token by this sending, or it does not matter. The mark of one that works once stays
+ * if a lost sending may have used it. */
 static void await_undo(struct refresh *r)
 {
     struct errinfo kept = r->info;
 
-    if (await_store(r, DO_UNDO)) {
+    if (r->in_doubt && single_use(r)) {
+        pthread_mutex_lock(slot_lock(r->v, r->s));
+        r->s->lost = true;
+        pthread_mutex_unlock(slot_lock(r->v, r->s));
+    } else if (await_store(r, DO_UNDO)) {
         /* This process knows; only if it ends now is the mark believed. */
         pthread_mutex_lock(slot_lock(r->v, r->s));
         r->s->mark_void = r->stored.generation;
@@ -350,11 +362,6 @@ static enum oauth_verdict await_exchange(struct refresh *r, struct oauth_answer 
     return oauth_unsent(e) ? OAUTH_LATER : OAUTH_LOST;
 }
 
-static bool single_use(const struct refresh *r)
-{
-    return r->p->rotation == VAULT_ROTATES_ONCE;
-}
-
 /* May a refresh token that was announced at `since` be sent again? */
 static bool may_send_again(const struct refresh *r, wall_ms_t since, wall_ms_t now)
 {
@@ -378,14 +385,8 @@ static enum err await_tokens(struct refresh *r, struct oauth_answer *answer)
 
 static enum err await_lost(struct refresh *r)
 {
-    r->label = r->v->label_lost;
-    if (!single_use(r)) {
-        await_undo(r);
-    } else {
-        pthread_mutex_lock(slot_lock(r->v, r->s));
-        r->s->lost = true;
-        pthread_mutex_unlock(slot_lock(r->v, r->s));
-    }
+    r->in_doubt = true;
+    await_undo(r);
     err_set(&r->info, E_UPSTREAM_DOWN, "the answer to the refresh was lost");
     return later(r, E_UPSTREAM_DOWN, r->v->label_lost, 0);
 }
@@ -398,8 +399,10 @@ static enum err await_send(struct refresh *r)
     enum oauth_verdict verdict = await_exchange(r, &answer, &retry_after);
     enum err e = E_INTERNAL;
 
-    if (verdict == OAUTH_LOST && single_use(r) && may_send_again(r, r->since, loop_wall_ms()))
+    if (verdict == OAUTH_LOST && single_use(r) && may_send_again(r, r->since, loop_wall_ms())) {
+        r->in_doubt = true;
         verdict = await_exchange(r, &answer, &retry_after);
+    }
     crash_point(r, "answered");
     switch (verdict) {
     case OAUTH_TOKENS:
@@ -465,7 +468,8 @@ static enum err await_refresh(struct refresh *r)
     pthread_mutex_lock(slot_lock(r->v, s));
     s->mark_void = 0;                   /* from here on the mark means what it says */
     pthread_mutex_unlock(slot_lock(r->v, s));
-    r->since = r->stored.refreshing && !void_mark ? r->stored.refreshing : now;
+    r->in_doubt = r->stored.refreshing && !void_mark;
+    r->since = r->in_doubt ? r->stored.refreshing : now;
     crash_point(r, "announced");
     return await_send(r);
 }

@@ -157,7 +157,7 @@ static enum err await_fake(void *ctx, const struct vault_post *post, struct vaul
     pthread_mutex_lock(&fake.lock);
     mood = fake.mood;
     if (fake.mood_left && --fake.mood_left == 0)
-        fake.mood = FAKE_GOOD;
+        fake.mood = fake.then;
     write_form(post);
     switch (mood) {
     case FAKE_GOOD:

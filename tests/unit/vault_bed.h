@@ -42,7 +42,8 @@ enum fake_mood {
 struct fake {
     pthread_mutex_t lock;
     enum fake_mood mood;
-    int mood_left;          /* how often the mood holds before FAKE_GOOD; 0: for ever */
+    int mood_left;          /* how often the mood holds before `then`; 0: for ever */
+    enum fake_mood then;
     int status;
     const char *body;
     bool rotates;

@@ -316,6 +316,35 @@ static void a_lost_answer_is_asked_for_again_where_that_is_safe(void **state)
     bed_close();
 }
 
+/* Sent and lost; then the provider is not reached, or will not talk now: neither says what became of the first sending,
+ * from which the grace counts. */
+static void a_grace_counts_from_the_sending_that_was_lost(void **state)
+{
+    static const struct { enum fake_mood then; int status; const char *body; } cases[] = {
+        { FAKE_UNSENT, 0, "" }, { FAKE_ANSWER, 503, "" }, { FAKE_ANSWER, 401, "{\"error\":\"invalid_client\"}" },
+    };
+
+    for (size_t i = 0; i < 2 * sizeof(cases) / sizeof(cases[0]); i++) {
+        bool within_one_attempt = i % 2;
+
+        expired_account(VAULT_ROTATES_ONCE);
+        provider.replay_grace = 30 * NS_PER_S;
+        wait_s(60);
+        fake.status = cases[i / 2].status, fake.body = cases[i / 2].body;
+        fake.mood = FAKE_LOST_BEFORE, fake.mood_left = within_one_attempt ? 1 : 2, fake.then = cases[i / 2].then;
+        assert_int_not_equal(ask(), OK);
+        wait_s(5);
+        if (!within_one_attempt)
+            assert_int_not_equal(ask(), OK);
+        assert_int_equal(fake.mood, cases[i / 2].then);
+        fake.mood = FAKE_GOOD;
+        wait_s(100);
+        assert_int_equal(ask(), E_RECONNECT_NEEDED);
+        assert_int_equal(fake.refreshes, 0);            /* past the grace it is not sent */
+        bed_close();
+    }
+}
+
 /* ---- tokens that upstream refuses
  * --------------------------------------------------------------------------------- */
 
@@ -635,6 +664,7 @@ int main(void)
         cmocka_unit_test(attempts_back_off),
         cmocka_unit_test(a_lost_answer_is_not_asked_for_twice),
         cmocka_unit_test(a_lost_answer_is_asked_for_again_where_that_is_safe),
+        cmocka_unit_test(a_grace_counts_from_the_sending_that_was_lost),
         cmocka_unit_test(a_refused_token_is_refreshed_once),
         cmocka_unit_test(a_refused_token_is_not_lent_again_while_refreshing_fails),
         cmocka_unit_test(many_refusals_cause_one_refresh),

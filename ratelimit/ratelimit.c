@@ -159,6 +159,13 @@ bool rl_rule_set(struct rl *rl, uint16_t id, const struct rl_rule *rule, int64_t
     return true;
 }
 
+bool rl_rule_sound(const struct rl_rule *rule)
+{
+    struct rl_limit limit;
+
+    return rl_limit_make(rule, &limit);
+}
+
 void rl_wall(struct rl *rl, int64_t wall_ns, int64_t now)
 {
     int64_t offset = wall_ns - now, was = rl_wall_offset(rl);

@@ -227,6 +227,9 @@ void rl_wall(struct rl *rl, int64_t wall_ns, int64_t now);
  */
 bool rl_rule_set(struct rl *rl, uint16_t id, const struct rl_rule *rule, int64_t now);
 
+/* Is the rule inside the bounds? They are those above, and a bucket (of a window rule too) fills within 36 years. */
+bool rl_rule_sound(const struct rl_rule *rule);
+
 /*
  * Asks for all keys at once. RL_GRANTED, RL_QUEUED, or a refusal with w->retry_at and w->blocked set.
  * deadline (ns, same clock): RL_FOREVER waits without end; at or before `now` means "now or not at all" (RL_LATE).

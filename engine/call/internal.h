@@ -17,7 +17,7 @@ _Static_assert((int)STAGE_RESULT < (int)STAGE_LAST, "the loop has too few stages
 /* ratelimit.h's bounds */
 #define LIMIT_WINDOW_MS_MAX   (400LL * 24 * 3600 * 1000)
 #define LIMIT_AMOUNT_MAX      (1LL << 40)
-#define LIMIT_AT_ONCE_MAX     ((int64_t)UINT32_MAX)
+#define LIMIT_AT_ONCE_MAX     ((1LL << 23) - 1)
 
 /* check.c: CHECK. Arguments against the schema; the snapshot; the resource; the account's name. */
 enum err call_check(struct call *c);

@@ -72,10 +72,42 @@ static int64_t limit_burst(const struct limit_conf *l, int64_t cost)
     return burst < cost ? cost : burst;
 }
 
+static int64_t margin_ms(int64_t window_ms)
+{
+    int64_t part = (window_ms + WINDOW_MARGIN - 1) / WINDOW_MARGIN;
+
+    return part < WINDOW_MARGIN_MS_MAX ? part : WINDOW_MARGIN_MS_MAX;
+}
+
+static struct rl_rule rule_of(const struct provider_conf *p, const struct limit_conf *l)
+{
+    const struct str name[] = { str_of(p->decl->name), STR("."), str_of(l->name) };
+    struct rl_rule rule = { .rate = RL_RATE_NONE, .concurrency = (uint32_t)l->concurrency,
+                            .tag = limits_tag(name, ARRAY_LEN(name)) };
+
+    if (l->amount) {
+        rule.rate = RL_RATE_WINDOW;
+        rule.amount = (uint64_t)l->amount;
+        rule.window_ns = (l->window_ms + margin_ms(l->window_ms)) * NS_PER_MS;
+        if (rule.window_ns > LIMIT_WINDOW_MS_MAX * NS_PER_MS)
+            rule.window_ns = LIMIT_WINDOW_MS_MAX * NS_PER_MS;
+        rule.burst = (uint64_t)limit_burst(l, dearest(p, l));
+    }
+    if (l->amount) {
+        rule.spacing_ns = l->spacing_ms * NS_PER_MS;
+    } else if (l->spacing_ms) {            /* as a rate, which can be tightened */
+        rule.rate = RL_RATE_BUCKET;
+        rule.amount = rule.burst = 1;
+        rule.window_ns = l->spacing_ms * NS_PER_MS;
+    }
+    return rule;
+}
+
 /* What the limiter would refuse, or what would refuse every call of a tool for good. */
 static enum err limit_sound(const struct provider_conf *p, const struct limit_conf *l, struct errinfo *info)
 {
     int64_t cost = dearest(p, l);
+    struct rl_rule rule;
 
     if (l->amount && (l->window_ms < 1 || l->window_ms > LIMIT_WINDOW_MS_MAX))
         return err_set(info, E_CONFIG, "provider %s: limit %s: an amount needs a window_ms from 1 to %lld (400 days)",
@@ -89,6 +121,12 @@ static enum err limit_sound(const struct provider_conf *p, const struct limit_co
         return err_set(info, E_CONFIG,
                        "provider %s: limit %s: an amount of %lld never lets a request that costs %lld through",
                        p->decl->name, l->name, (long long)l->amount, (long long)cost);
+    rule = rule_of(p, l);
+    if (!rl_rule_sound(&rule))              /* in the bounds above, but a bucket that would take decades to fill */
+        return err_set(info, E_CONFIG,
+                       "provider %s: limit %s: window_ms is too long for an amount of %lld with requests that cost "
+                       "%lld: window_ms * %lld / (amount - %lld + 1) is at most 10^12", p->decl->name, l->name,
+                       (long long)l->amount, (long long)cost, (long long)cost, (long long)cost);
     return OK;
 }
 
@@ -193,37 +231,6 @@ uint64_t limits_tag(const struct str *parts, size_t n)
         for (size_t k = 0; k < parts[i].len; k++)
             h = (h ^ (unsigned char)parts[i].p[k]) * 0x100000001b3ULL;
     return h ? h : 1;
-}
-
-static int64_t margin_ms(int64_t window_ms)
-{
-    int64_t part = (window_ms + WINDOW_MARGIN - 1) / WINDOW_MARGIN;
-
-    return part < WINDOW_MARGIN_MS_MAX ? part : WINDOW_MARGIN_MS_MAX;
-}
-
-static struct rl_rule rule_of(const struct provider_conf *p, const struct limit_conf *l)
-{
-    const struct str name[] = { str_of(p->decl->name), STR("."), str_of(l->name) };
-    struct rl_rule rule = { .rate = RL_RATE_NONE, .concurrency = (uint32_t)l->concurrency,
-                            .tag = limits_tag(name, ARRAY_LEN(name)) };
-
-    if (l->amount) {
-        rule.rate = RL_RATE_WINDOW;
-        rule.amount = (uint64_t)l->amount;
-        rule.window_ns = (l->window_ms + margin_ms(l->window_ms)) * NS_PER_MS;
-        if (rule.window_ns > LIMIT_WINDOW_MS_MAX * NS_PER_MS)
-            rule.window_ns = LIMIT_WINDOW_MS_MAX * NS_PER_MS;
-        rule.burst = (uint64_t)limit_burst(l, dearest(p, l));
-    }
-    if (l->amount) {
-        rule.spacing_ns = l->spacing_ms * NS_PER_MS;
-    } else if (l->spacing_ms) {            /* as a rate, which can be tightened */
-        rule.rate = RL_RATE_BUCKET;
-        rule.amount = rule.burst = 1;
-        rule.window_ns = l->spacing_ms * NS_PER_MS;
-    }
-    return rule;
 }
 
 void registry_apply_limits(struct registry *r, struct rl *rl, ns_t now)

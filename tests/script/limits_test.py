@@ -478,6 +478,14 @@ class Configuration(unittest.TestCase):
         self.refused("  slack: { limits: { channel_posts: { spacing_ms: 99999999999 } } }\n",
                      "spacing_ms at most")
 
+    def test_bounds_of_the_limiter(self):
+        self.refused("  gmail: { limits: { user_units: { amount: 100, window_ms: 15552000000 } } }\n",
+                     "limit user_units: window_ms is too long for an amount of 100 with requests that cost 100: "
+                     "window_ms * 100 / (amount - 100 + 1) is at most 10^12")
+        self.refused("  gmail: { limits: { user_concurrency: { concurrency: 8388608 } } }\n",
+                     "concurrency at most 8388607")
+        self.refused("  gmail: {}\nbudgets: { agent: { at_once: 8388608 } }\n", "at_once at most 8388607")
+
 
 if __name__ == "__main__":
     harness.main()

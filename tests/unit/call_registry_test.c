@@ -77,11 +77,35 @@ static void headers_that_cannot_be_sent_stop_the_start(void **state)
     assert_starts("framing", "a name it may not have");
 }
 
+/* What a snapshot is built of, the limiter takes: the most that is accepted, and one more. */
+static void budgets_are_within_the_limiters_bounds(void **state)
+{
+    const struct admission_rule most = { .per_minute = LIMIT_AMOUNT_MAX / 2, .at_once = LIMIT_AT_ONCE_MAX,
+                                         .writes_per_hour = LIMIT_AMOUNT_MAX / 2,
+                                         .destroys_per_hour = LIMIT_AMOUNT_MAX / 2 };
+    const char *const enabled[] = { "good", NULL };
+    struct registry_options opt = { .enabled = enabled, .budgets = { most, most, most } };
+    struct errinfo info = { "" };
+    struct registry *r;
+    struct rl *rl = rl_new(&(struct rl_config){ 0 });
+
+    assert_int_equal(policy_set_parse(NULL, 0, 0, &opt.policy, &info), OK);
+    assert_int_equal(registry_build(&opt, &r, &info), OK);
+    registry_apply_limits(r, rl, 0);
+    registry_unref(r);
+    opt.budgets[BUDGET_AGENT].at_once++;
+    assert_int_equal(registry_build(&opt, &r, &info), E_CONFIG);
+    assert_non_null(strstr(info.text, "at_once at most 8388607"));
+    policy_set_unref(opt.policy);
+    rl_free(rl);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(plain_providers_are_meant_to_be),
         cmocka_unit_test(headers_that_cannot_be_sent_stop_the_start),
+        cmocka_unit_test(budgets_are_within_the_limiters_bounds),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -402,6 +402,8 @@ static void test_absurd_rules_and_limits(void **state)
         { .rate = RL_RATE_BUCKET, .amount = UINT64_MAX, .window_ns = 1 },
         { .rate = RL_RATE_BUCKET, .amount = 1, .window_ns = 86400 * S, .burst = (uint64_t)1 << 40 },
         { .rate = RL_RATE_WINDOW, .amount = 5, .window_ns = S, .burst = 6 },
+        { .rate = RL_RATE_WINDOW, .amount = 100, .window_ns = 180 * 86400 * S, .burst = 100 },
+        { .concurrency = 1 << 23 },
     };
     struct rl_rule fastest = { .rate = RL_RATE_BUCKET, .amount = (uint64_t)1 << 40, .window_ns = 1 };
     struct rl_rule slowest = { .rate = RL_RATE_BUCKET, .amount = 1, .window_ns = 400 * 86400 * S };
@@ -410,7 +412,8 @@ static void test_absurd_rules_and_limits(void **state)
     struct rl_waiter w, q[4];
 
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
-        assert_false(rl_rule_set(rl, 1, &bad[i], 0));
+        assert_false(rl_rule_sound(&bad[i]) || rl_rule_set(rl, 1, &bad[i], 0));
+    assert_true(rl_rule_sound(&fastest) && rl_rule_sound(&slowest));
     assert_false(rl_rule_set(rl, 8, &fastest, 0));
     assert_true(rl_rule_set(rl, 1, &fastest, 0));
     assert_true(rl_rule_set(rl, 2, &slowest, 0));

@@ -237,14 +237,20 @@ void registry_apply_limits(struct registry *r, struct rl *rl, ns_t now)
 {
     budgets_apply(r, rl, now);
     for (size_t i = 0; i < r->n_providers; i++) {
-        struct str provider = str_of(r->providers[i].decl->name);
-
-        r->providers[i].everybody = key_below(rl_id_of(rl, provider.p, provider.len), STR("provider"));
         for (unsigned k = 0; k < r->providers[i].n_limits; k++) {
             struct rl_rule rule = rule_of(&r->providers[i], &r->providers[i].limits[k]);
 
             ASSERT(rl_rule_set(rl, r->providers[i].limits[k].rule, &rule, now));
         }
+    }
+}
+
+void registry_make_keys(struct registry *r, const struct rl *rl)
+{
+    for (size_t i = 0; i < r->n_providers; i++) {
+        struct str name = str_of(r->providers[i].decl->name);
+
+        r->providers[i].everybody = key_below(rl_id_of(rl, name.p, name.len), STR("provider"));
     }
 }
 

@@ -78,7 +78,7 @@ struct provider_conf {
     const struct fetch_common *fields[REQUEST_BODIES];      /* of its requests */
     struct fetch_guard guard;
     struct vault_provider vault;        /* OAuth as configured; token_url empty: static tokens only */
-    struct rl_id everybody;             /* that keys of limits of its own are under, once they are applied */
+    struct rl_id everybody;             /* that keys of limits of its own are under: registry_make_keys() */
     unsigned n_limits, n_requests;
     unsigned index;                     /* among all that are linked in */
     unsigned metric, metric_retries, metric_unrepeated, metric_opened, metric_refused;      /* label slots */
@@ -182,6 +182,9 @@ const struct tool *registry_tool(const struct registry *r, struct str name);
 const struct provider_conf *registry_provider(const struct registry *r, struct str name);
 /* Sets every rule of the snapshot in the limiter; what was used stays used. */
 void registry_apply_limits(struct registry *r, struct rl *rl, ns_t now);
+/* Makes the ids that the snapshot keeps of keys in the limiter: after rl_load(), which makes those before it void, and
+ * before the first call. */
+void registry_make_keys(struct registry *r, const struct rl *rl);
 /* How many tools the linker put in: compared at start with what the build counted. */
 size_t registry_linked_tools(void);
 

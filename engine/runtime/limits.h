@@ -15,7 +15,8 @@ struct limits_keeper;
 
 enum { LIMITS_SAVE_S = 10 };
 
-/* Loads DATA/limits into a limiter whose rules are set and that knows no keys, and starts the thread. */
+/* Loads DATA/limits into a limiter whose rules are set and that knows no keys, and starts the thread. Ids of keys made
+ * before are void. */
 enum err limits_keep(struct rl *rl, const char *data, struct limits_keeper **ret, struct errinfo *info);
 /* Ends the thread and saves. NULL is fine. */
 void limits_kept(struct limits_keeper *k);

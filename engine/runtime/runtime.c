@@ -447,6 +447,7 @@ enum err runtime_reload(struct runtime *rt, struct config *config, struct errinf
         return e;
     }
     registry_apply_limits(next, rt->engine.limiter, world->now());
+    registry_make_keys(next, rt->engine.limiter);
     pthread_mutex_lock(&rt->lock);
     rt->swaps_done = 0;
     for (unsigned i = 0; i < rt->engine.n_workers; i++) {
@@ -517,6 +518,7 @@ static enum err open_shared(struct runtime *rt, struct errinfo *info)
 static enum err open_limiter(struct runtime *rt, struct errinfo *info)
 {
     struct rl_config config = { .alarm = on_alarm, .alarm_arg = rt };
+    enum err e;
 
     world->random(config.seed, sizeof(config.seed));
     rt->engine.limiter = rl_new(&config);
@@ -525,7 +527,9 @@ static enum err open_limiter(struct runtime *rt, struct errinfo *info)
     rt->engine.breakers = breakers_new((unsigned)rt->config->breaker_least,
                                         (unsigned)rt->config->repeats_percent);
     registry_apply_limits(rt->registry, rt->engine.limiter, world->now());
-    return limits_keep(rt->engine.limiter, rt->config->data, &rt->limits, info);
+    e = limits_keep(rt->engine.limiter, rt->config->data, &rt->limits, info);
+    registry_make_keys(rt->registry, rt->engine.limiter);       /* of the seed that was loaded */
+    return e;
 }
 
 static enum err make_workers(struct runtime *rt, struct errinfo *info)

@@ -352,6 +352,9 @@ class Restarts(WithEngine):
         kept = os.path.join(self.engine.data, "limits")
         self.assertEqual(os.stat(kept).st_mode & 0o777, 0o600)
         self.assertEqual(error_of(self.ask()), "rate_limited")
+        self.engine.signal(signal.SIGHUP)
+        self.engine.wait_line('msg="?reloaded')
+        self.assertEqual(error_of(self.ask()), "rate_limited")
         with open(kept, "r+b") as f:                # damaged: taken as far as it is whole, and the engine starts
             f.truncate(os.path.getsize(kept) - 5)
         self.restart(signal.SIGKILL)
@@ -364,6 +367,11 @@ class Restarts(WithEngine):
         type(self).engine = harness.Engine(config=self.config, data=self.engine.data)
         self.engine.wait_line("limits are of another version")
         self.assertEqual(outcome_of(self.ask()), "done")
+
+
+class RestartsOfAll(Restarts):
+    """The same of a limit that all tenants share: its key is no tenant's, and the snapshot's."""
+    EXTRA = "    limits: { app_requests: { amount: 6, window_ms: 3600000 } }\n"
 
 
 class Looking(WithEngine):

@@ -217,6 +217,7 @@ static void assemble(void)
         e = open_shared(&info);
     if (!e) {
         registry_apply_limits(sim.registry, sim.engine.limiter, world->now());
+        registry_make_keys(sim.registry, sim.engine.limiter);
         e = open_workers(&info);
     }
     if (e)
@@ -390,6 +391,7 @@ static void reload(void)
         return;
     }
     registry_apply_limits(next, sim.engine.limiter, world->now());
+    registry_make_keys(next, sim.engine.limiter);
     for (unsigned i = 0; i < sim.n_workers; i++) {
         registry_leave(sim.workers[i].held);
         sim.workers[i].held = registry_hold(next);

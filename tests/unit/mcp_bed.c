@@ -159,6 +159,7 @@ static void open_registry(struct bed *b, const char *policy)
         fail_msg("%s", info.text);
     policy_set_unref(opt.policy);
     registry_apply_limits(b->registry, b->engine.limiter, world->now());
+    registry_make_keys(b->registry, b->engine.limiter);
 }
 
 void bed_start(struct bed *b, const struct mcp_options *opt, const char *policy, bool auth)

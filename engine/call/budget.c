@@ -77,7 +77,7 @@ static int by_content(const void *a, const void *b)
 
 static struct policy_rule *rule_like(const struct registry *r, const struct policy_budget *b)
 {
-    const struct policy_rule key = { b->window_s, b->amount };
+    const struct policy_rule key = { .window_s = b->window_s, .amount = b->amount };
 
     return bsearch(&key, r->policy_rules, r->n_policy_rules, sizeof(key), by_content);
 }
@@ -98,7 +98,8 @@ static enum err policy_rules_make(struct registry *r, struct errinfo *info)
             if (r->n_policy_rules == POLICY_RULES_MAX)
                 return err_set(info, E_CONFIG, "the policies' budgets name more than %d different amounts",
                                POLICY_RULES_MAX);
-            r->policy_rules[r->n_policy_rules++] = (struct policy_rule){ b[k].window_s, b[k].amount };
+            r->policy_rules[r->n_policy_rules++] = (struct policy_rule){ .window_s = b[k].window_s,
+                                                                         .amount = b[k].amount };
             qsort(r->policy_rules, r->n_policy_rules, sizeof(r->policy_rules[0]), by_content);
         }
     }
@@ -136,6 +137,88 @@ enum err budgets_make(struct registry *r, const struct registry_options *opt, st
 
 /* ---- rules of the limiter ---------------------------------------------------------------------------------------- */
 
+/* Across reloads and restarts a tool's budget is known by the tool's name, a policy's by what it says. */
+static uint64_t tag_of(struct str kind, const void *p, size_t n)
+{
+    const struct str parts[] = { kind, str_n(p, n) };
+
+    return limits_tag(parts, ARRAY_LEN(parts));
+}
+
+static uint64_t tool_tag(const struct tool_budget *b)
+{
+    return tag_of(STR("tool "), b->tool, strlen(b->tool));
+}
+
+static uint64_t policy_tag(const struct policy_rule *p)
+{
+    const int64_t says[] = { p->window_s, p->amount };
+
+    return tag_of(STR("policy "), says, sizeof(says));
+}
+
+/* The one known by the tag, else one that no snapshot uses: of these, in turn, so that what was used under a budget
+ * that is gone for a while is forgotten late. 0: none is left. */
+static uint16_t take_rule(struct budget_rules *rules, uint64_t tag)
+{
+    unsigned at = 0;
+
+    while (at < BUDGET_RULES_MAX && rules->of[at].tag != tag)
+        at++;
+    for (unsigned i = 0; at == BUDGET_RULES_MAX && i < BUDGET_RULES_MAX; i++) {
+        unsigned next = (rules->next + i) % BUDGET_RULES_MAX;
+
+        if (atomic_load(&rules->of[next].users) == 0)
+            at = next;
+    }
+    if (at == BUDGET_RULES_MAX)
+        return 0;
+    if (rules->of[at].tag != tag) {
+        rules->of[at].tag = tag;
+        rules->next = at + 1;
+    }
+    atomic_fetch_add(&rules->of[at].users, 1);
+    return (uint16_t)(RULE_BUDGETS + at);
+}
+
+static void leave_rule(struct budget_rules *rules, uint16_t rule)
+{
+    if (rule)
+        atomic_fetch_sub(&rules->of[rule - RULE_BUDGETS].users, 1);
+}
+
+static enum err none_left(struct errinfo *info)
+{
+    return err_set(info, E_CONFIG,
+                   "budgets: calls that began before the last reloads hold all %d rules: try again later",
+                   BUDGET_RULES_MAX);
+}
+
+enum err budgets_take_rules(struct registry *r, struct budget_rules *rules, struct errinfo *info)
+{
+    _Static_assert((int)BUDGET_RULES_MAX >= 2 * ((int)TOOL_BUDGETS_MAX + (int)POLICY_RULES_MAX), "a reload has room");
+    r->rules = rules;
+    for (size_t i = 0; i < r->n_tool_budgets; i++) {
+        r->tool_budgets[i].rule = take_rule(rules, tool_tag(&r->tool_budgets[i]));
+        if (!r->tool_budgets[i].rule)
+            return none_left(info);
+    }
+    for (size_t i = 0; i < r->n_policy_rules; i++) {
+        r->policy_rules[i].rule = take_rule(rules, policy_tag(&r->policy_rules[i]));
+        if (!r->policy_rules[i].rule)
+            return none_left(info);
+    }
+    return OK;
+}
+
+void budgets_leave_rules(struct registry *r)
+{
+    for (size_t i = 0; r->rules && i < r->n_tool_budgets; i++)
+        leave_rule(r->rules, r->tool_budgets[i].rule);
+    for (size_t i = 0; r->rules && i < r->n_policy_rules; i++)
+        leave_rule(r->rules, r->policy_rules[i].rule);
+}
+
 static struct rl_rule rule_of(int64_t per_minute, int64_t at_once, int64_t calendar, int64_t calendar_s)
 {
     return (struct rl_rule){ .rate = per_minute ? RL_RATE_BUCKET : RL_RATE_NONE,
@@ -152,16 +235,9 @@ static void set(struct rl *rl, unsigned id, struct rl_rule rule, uint64_t tag, n
     ASSERT(rl_rule_set(rl, (uint16_t)id, &rule, now));
 }
 
-/* Across restarts a tool's budget is known by the tool's name, a policy's by what it says. */
-static uint64_t tag_of(struct str kind, const void *p, size_t n)
-{
-    const struct str parts[] = { kind, str_n(p, n) };
-
-    return limits_tag(parts, ARRAY_LEN(parts));
-}
-
 void budgets_apply(const struct registry *r, struct rl *rl, ns_t now)
 {
+    ASSERT(r->rules != NULL);
     for (unsigned i = 0; i < BUDGETS; i++) {
         const struct admission_rule *b = &r->budgets[i];
 
@@ -172,15 +248,13 @@ void budgets_apply(const struct registry *r, struct rl *rl, ns_t now)
     for (size_t i = 0; i < r->n_tool_budgets; i++) {
         const struct tool_budget *b = &r->tool_budgets[i];
 
-        set(rl, RULE_TOOLS + (unsigned)i, rule_of(b->per_minute, b->at_once, b->per_hour, HOUR_S),
-            tag_of(STR("tool "), b->tool, strlen(b->tool)), now);
+        set(rl, b->rule, rule_of(b->per_minute, b->at_once, b->per_hour, HOUR_S), tool_tag(b), now);
     }
     for (size_t i = 0; i < r->n_policy_rules; i++) {
         const struct policy_rule *p = &r->policy_rules[i];
         int64_t per_minute = p->window_s == MINUTE_S ? p->amount : 0;
 
-        set(rl, RULE_POLICIES + (unsigned)i, rule_of(per_minute, 0, p->amount - per_minute, p->window_s),
-            tag_of(STR("policy "), p, sizeof(*p)), now);
+        set(rl, p->rule, rule_of(per_minute, 0, p->amount - per_minute, p->window_s), policy_tag(p), now);
     }
 }
 
@@ -271,8 +345,7 @@ void budgets_of_config(struct call *c, struct budget_lines *ret)
     for (enum budget owner = 0; owner < BUDGETS; owner++)
         lines_of_owner(c, scopes, ret, owner);
     if (b && (b->per_minute || b->per_hour || b->at_once))
-        add_line(ret, (struct budget_line){ .label = "tool calls", .owner = BUDGET_TOOL },
-                 RULE_TOOLS + (unsigned)(b - c->registry->tool_budgets),
+        add_line(ret, (struct budget_line){ .label = "tool calls", .owner = BUDGET_TOOL }, b->rule,
                  key_below(key_below(scopes->budgets, STR("tool calls")), c->tool->name));
 }
 
@@ -310,7 +383,7 @@ static enum err lines_of_policy(struct call *c, struct budget_lines *l, uint32_t
             return E_CALL_TOO_LARGE;
         key = key_below(key_below(key_below(key_below(scope, label), id), c->caller->user), c->caller->agent);
         add_line(l, (struct budget_line){ .label = label.p, .owner = BUDGET_POLICY, .of = &b[i], .policy = number },
-                 RULE_POLICIES + (unsigned)(rule - c->registry->policy_rules), key);
+                 rule->rule, key);
     }
     return OK;
 }

@@ -38,6 +38,9 @@ struct budget_lines {
 
 /* registry_build(): E_CONFIG where an amount is out of bounds, a tool unknown, or policies say too many things. */
 enum err budgets_make(struct registry *r, const struct registry_options *opt, struct errinfo *info);
+/* registry_take_rules(), and what is given back when the snapshot ends. */
+enum err budgets_take_rules(struct registry *r, struct budget_rules *rules, struct errinfo *info);
+void budgets_leave_rules(struct registry *r);
 /* Sets the limiter's rules. */
 void budgets_apply(const struct registry *r, struct rl *rl, ns_t now);
 

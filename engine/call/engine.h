@@ -35,10 +35,26 @@ struct admission_rule {
 struct tool_budget {
     const char *tool;
     int64_t per_minute, per_hour, at_once;
+    uint16_t rule;                          /* of the limiter; 0: none taken yet */
 };
 
 /* Whose budgets: each tenant's, each agent's of it, each user's of it. */
 enum budget { BUDGET_TENANT, BUDGET_AGENT, BUDGET_USER, BUDGETS };
+
+enum { BUDGET_RULES_MAX = 640 };            /* two snapshots that have nothing in common */
+
+/*
+ * Which budget of a tool or of policies has which rule of the limiter.  A budget is known by a tag, not by its place in
+ * a list, so one more of them moves no other to another rule, which would forget what was used.  Rules are taken by
+ * main's thread alone; a snapshot gives its own back on whatever thread it ends.
+ */
+struct budget_rules {
+    struct {
+        uint64_t tag;                       /* 0: none yet; kept when nobody uses it any more */
+        atomic_uint users;                  /* snapshots */
+    } of[BUDGET_RULES_MAX];
+    unsigned next;                          /* where to look first for one that nobody uses */
+};
 
 struct engine_options {
     unsigned calls_max;                     /* in flight per worker; 0: 16,000 */
@@ -58,6 +74,7 @@ struct engine {
     struct journal *journal;
     struct worker *workers;
     unsigned n_workers;
+    struct budget_rules budget_rules;
 };
 
 struct worker {

@@ -63,13 +63,12 @@ struct permit_asked {
 enum err await_permit(struct call *c, const struct permit_asked *p, ns_t deadline, struct rl_permit *ret,
                       unsigned *ret_blocked, int64_t *ret_retry_at);
 
-/* Rule ids of the limiter: for each owner of a budget calls, writes, destroys; tools'; policies'; then those of
- * providers, in the order of the linker. */
+/* Rule ids of the limiter: for each owner of a budget calls, writes, destroys; tools' and policies', as they are taken
+ * (budget_rules); then those of providers, in the order of the linker. */
 enum {
     RULES_PER_BUDGET = 3,
-    RULE_TOOLS = BUDGETS * RULES_PER_BUDGET,
-    RULE_POLICIES = RULE_TOOLS + TOOL_BUDGETS_MAX,
-    RULE_PROVIDERS = RULE_POLICIES + POLICY_RULES_MAX,
+    RULE_BUDGETS = BUDGETS * RULES_PER_BUDGET,
+    RULE_PROVIDERS = RULE_BUDGETS + BUDGET_RULES_MAX,
 };
 
 #endif

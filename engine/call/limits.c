@@ -233,6 +233,11 @@ uint64_t limits_tag(const struct str *parts, size_t n)
     return h ? h : 1;
 }
 
+enum err registry_take_rules(struct registry *r, struct budget_rules *rules, struct errinfo *info)
+{
+    return budgets_take_rules(r, rules, info);
+}
+
 void registry_apply_limits(struct registry *r, struct rl *rl, ns_t now)
 {
     budgets_apply(r, rl, now);

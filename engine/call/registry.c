@@ -543,6 +543,7 @@ static void version_make(struct registry *r)
 
 static void registry_free(struct registry *r)
 {
+    budgets_leave_rules(r);
     for (size_t i = 0; i < r->n_tools; i++) {
         schema_free(r->tools[i].input);
         schema_free(r->tools[i].output);

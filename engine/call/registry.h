@@ -115,6 +115,7 @@ struct tool {
 /* What a budget of policies grants; equal ones share it. */
 struct policy_rule {
     int64_t window_s, amount;
+    uint16_t rule;                      /* of the limiter, as a tool_budget's */
 };
 
 struct registry {
@@ -144,6 +145,7 @@ struct registry {
     size_t n_tool_budgets;
     struct policy_rule *policy_rules;   /* by content */
     size_t n_policy_rules;
+    struct budget_rules *rules;         /* that those of the two above are taken from; NULL: not yet */
 };
 
 struct registry_options {
@@ -180,7 +182,10 @@ void registry_leave(struct registry_hold *h);           /* accepts NULL */
 
 const struct tool *registry_tool(const struct registry *r, struct str name);
 const struct provider_conf *registry_provider(const struct registry *r, struct str name);
-/* Sets every rule of the snapshot in the limiter; what was used stays used. */
+/* Takes rules of the limiter for the snapshot's budgets: those that were theirs before, where they are known. They are
+ * given back when the snapshot ends. E_CONFIG: older snapshots that calls are still in have all that there are. */
+enum err registry_take_rules(struct registry *r, struct budget_rules *rules, struct errinfo *info);
+/* Sets every rule of the snapshot, which has taken them, in the limiter; what was used stays used. */
 void registry_apply_limits(struct registry *r, struct rl *rl, ns_t now);
 /* Makes the ids that the snapshot keeps of keys in the limiter: after rl_load(), which makes those before it void, and
  * before the first call. */

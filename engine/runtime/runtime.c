@@ -440,6 +440,8 @@ enum err runtime_reload(struct runtime *rt, struct config *config, struct errinf
     if (!e)
         e = tls_of(config, &tls, info);
     if (!e)
+        e = registry_take_rules(next, &rt->engine.budget_rules, info);
+    if (!e)
         e = identity_setup(rt, config, true, info);
     if (e) {
         registry_unref(next);
@@ -526,6 +528,9 @@ static enum err open_limiter(struct runtime *rt, struct errinfo *info)
         return err_set(info, E_IO, "no memory for the limiter");
     rt->engine.breakers = breakers_new((unsigned)rt->config->breaker_least,
                                         (unsigned)rt->config->repeats_percent);
+    e = registry_take_rules(rt->registry, &rt->engine.budget_rules, info);
+    if (e)
+        return e;
     registry_apply_limits(rt->registry, rt->engine.limiter, world->now());
     e = limits_keep(rt->engine.limiter, rt->config->data, &rt->limits, info);
     registry_make_keys(rt->registry, rt->engine.limiter);       /* of the seed that was loaded */

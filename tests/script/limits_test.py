@@ -228,6 +228,43 @@ class OfPolicies(WithEngine):
         self.assertEqual(outcome_of(self.ask("add", {"a": 1, "b": 1}, third)), "done", "another tenant's is its own")
 
 
+class Reloads(WithEngine):
+    """A reload that brings other budgets forgets nothing of those that were there."""
+    EXTRA = "budgets: { tools: { add: { per_hour: 1 } } }\n"
+    POLICY = """
+@id("one-a-day") @budget("calls/day=1") permit (principal, action == Action::"outlook.list_mail", resource);
+@id("rest") permit (principal, action in Action::"accounts", resource);
+@id("sums") permit (principal, action == Action::"add", resource);
+"""
+    MORE = """
+@id("other") @budget("calls/min=30, writes/hour=5")
+  permit (principal == Agent::"nobody", action == Action::"outlook.list_mail", resource);
+"""
+
+    def ask(self, tool, args):
+        return self.engine.rpc("tools/call", {"name": tool, "arguments": args}, self.token, tool,
+                               meta={"dev.sluice/timeoutMs": 1000})[1]
+
+    def test_used_up_stays_used_up(self):
+        self.behave(lambda c, r: upstream.answer(c, 200, EMPTY))
+        if time.time() % 3600 > 3580:
+            time.sleep(21)                                      # not over the end of an hour
+        asks = (("outlook.list_mail", {}), ("add", {"a": 1, "b": 2}))
+        for ask in asks:
+            self.assertEqual(outcome_of(self.ask(*ask)), "done")
+            self.assertEqual(error_of(self.ask(*ask)), "rate_limited")
+        with open(os.path.join(os.path.dirname(self.config), "policy.cedar"), "w") as f:
+            f.write(self.MORE + self.POLICY)
+        with open(self.config) as f:
+            text = f.read()
+        with open(self.config, "w") as f:
+            f.write(text.replace("tools: { add:", "tools: { outlook.list_mail: { per_minute: 100 }, add:"))
+        self.engine.signal(signal.SIGHUP)
+        self.engine.wait_line('msg="?reloaded')
+        for ask in asks:
+            self.assertEqual(error_of(self.ask(*ask)), "rate_limited")
+
+
 class Waits(WithEngine):
     """A client that asked for progress is told of a wait, on its stream, in either era; it never holds anything up."""
     EXTRA = ("    limits: { mailbox_requests: { amount: 20, window_ms: 58000 } }\n"

@@ -215,6 +215,8 @@ static void assemble(void)
     e = open_registry(&sim.registry, &info);
     if (!e)
         e = open_shared(&info);
+    if (!e)
+        e = registry_take_rules(sim.registry, &sim.engine.budget_rules, &info);
     if (!e) {
         registry_apply_limits(sim.registry, sim.engine.limiter, world->now());
         registry_make_keys(sim.registry, sim.engine.limiter);
@@ -386,7 +388,7 @@ static void reload(void)
     struct registry *next;
     struct errinfo info = { "" };
 
-    if (open_registry(&next, &info)) {
+    if (open_registry(&next, &info) || registry_take_rules(next, &sim.engine.budget_rules, &info)) {
         sim_violation("no reload: %s", info.text);
         return;
     }

@@ -3,6 +3,7 @@
 
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdlib.h>
 
 #include <cmocka.h>
 
@@ -87,10 +88,12 @@ static void budgets_are_within_the_limiters_bounds(void **state)
     struct registry_options opt = { .enabled = enabled, .budgets = { most, most, most } };
     struct errinfo info = { "" };
     struct registry *r;
+    struct budget_rules rules = { 0 };
     struct rl *rl = rl_new(&(struct rl_config){ 0 });
 
     assert_int_equal(policy_set_parse(NULL, 0, 0, &opt.policy, &info), OK);
     assert_int_equal(registry_build(&opt, &r, &info), OK);
+    assert_int_equal(registry_take_rules(r, &rules, &info), OK);
     registry_apply_limits(r, rl, 0);
     registry_unref(r);
     opt.budgets[BUDGET_AGENT].at_once++;
@@ -100,12 +103,110 @@ static void budgets_are_within_the_limiters_bounds(void **state)
     rl_free(rl);
 }
 
+enum { DAY_S = 86400 };
+
+/* A snapshot whose policies grant `from` to `to` calls a day, and what else is said. */
+static struct registry *granting(int from, int to, const char *more)
+{
+    const char *const enabled[] = { "good", NULL };
+    struct registry_options opt = { .enabled = enabled };
+    struct buf text = BUF_INIT(1 << 20);
+    struct policy_source source = { .name = STR("p") };
+    struct errinfo info = { "" };
+    struct registry *r = NULL;
+
+    for (int i = from; i <= to; i++)
+        buf_addf(&text, "@id(\"p%d\") @budget(\"calls/day=%d\") permit (principal, action, resource);\n", i, i);
+    buf_addf(&text, "%s", more);
+    source.text = buf_str(&text);
+    assert_int_equal(policy_set_parse(&source, 1, 0, &opt.policy, &info), OK);
+    if (registry_build(&opt, &r, &info))
+        fail_msg("%s", info.text);
+    policy_set_unref(opt.policy);
+    buf_release(&text);
+    return r;
+}
+
+/* Of so many calls a day; 0: the snapshot grants nobody that. */
+static uint16_t rule_of(const struct registry *r, int64_t amount)
+{
+    for (size_t i = 0; i < r->n_policy_rules; i++)
+        if (r->policy_rules[i].window_s == DAY_S && r->policy_rules[i].amount == amount)
+            return r->policy_rules[i].rule;
+    return 0;
+}
+
+static void a_budget_keeps_its_rule_whatever_is_beside_it(void **state)
+{
+    const char *const other = "@id(\"o\") @budget(\"calls/min=30, writes/hour=7\") permit (principal, action, "
+                              "resource);";
+    struct budget_rules *rules = calloc(1, sizeof(*rules));
+    struct errinfo info = { "" };
+    struct registry *r = granting(5, 6, "");
+    uint16_t five, six;
+
+    assert_int_equal(registry_take_rules(r, rules, &info), OK);
+    five = rule_of(r, 5);
+    six = rule_of(r, 6);
+    assert_true(five >= RULE_BUDGETS && six >= RULE_BUDGETS && five != six);
+    registry_unref(r);
+    r = granting(1, 6, other);
+    assert_int_equal(registry_take_rules(r, rules, &info), OK);
+    assert_int_equal(rule_of(r, 5), five);
+    assert_int_equal(rule_of(r, 6), six);
+    for (size_t i = 0; i < r->n_policy_rules; i++)
+        for (size_t k = 0; k < i; k++)
+            assert_int_not_equal(r->policy_rules[i].rule, r->policy_rules[k].rule);
+    registry_unref(r);
+    r = granting(6, 6, "");                 /* five are not granted for a while */
+    assert_int_equal(registry_take_rules(r, rules, &info), OK);
+    registry_unref(r);
+    r = granting(1, 6, "");
+    assert_int_equal(registry_take_rules(r, rules, &info), OK);
+    assert_int_equal(rule_of(r, 5), five);
+    registry_unref(r);
+    free(rules);
+}
+
+/* Calls may stay in a snapshot for long: what it has is nobody else's until they have left. */
+static void rules_in_use_are_given_to_nobody_else(void **state)
+{
+    struct budget_rules *rules = calloc(1, sizeof(*rules));
+    struct errinfo info = { "" };
+    struct registry *old = granting(1, POLICY_RULES_MAX, ""), *now, *next;
+
+    assert_int_equal(registry_take_rules(old, rules, &info), OK);
+    now = granting(1001, 1000 + POLICY_RULES_MAX, "");
+    assert_int_equal(registry_take_rules(now, rules, &info), OK);
+    next = granting(2001, 2000 + POLICY_RULES_MAX, "");
+    assert_int_equal(registry_take_rules(next, rules, &info), E_CONFIG);
+    assert_non_null(strstr(info.text, "hold all 640 rules: try again later"));
+    registry_unref(next);
+    for (int round = 2; round < 12; round++) {      /* what was refused holds nothing; each takes another's */
+        next = granting(1000 * round + 1, 1000 * round + POLICY_RULES_MAX, "");
+        registry_unref(old);
+        assert_int_equal(registry_take_rules(next, rules, &info), OK);
+        for (int i = 1; i <= POLICY_RULES_MAX; i++)
+            for (int k = 1; k <= POLICY_RULES_MAX; k++)
+                assert_int_not_equal(rule_of(now, 1000 * (round - 1) + i), rule_of(next, 1000 * round + k));
+        old = now;
+        now = next;
+    }
+    registry_unref(old);
+    registry_unref(now);
+    for (unsigned i = 0; i < BUDGET_RULES_MAX; i++)
+        assert_int_equal(atomic_load(&rules->of[i].users), 0);
+    free(rules);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(plain_providers_are_meant_to_be),
         cmocka_unit_test(headers_that_cannot_be_sent_stop_the_start),
         cmocka_unit_test(budgets_are_within_the_limiters_bounds),
+        cmocka_unit_test(a_budget_keeps_its_rule_whatever_is_beside_it),
+        cmocka_unit_test(rules_in_use_are_given_to_nobody_else),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -158,6 +158,7 @@ static void open_registry(struct bed *b, const char *policy)
     if (registry_build(&opt, &b->registry, &info))
         fail_msg("%s", info.text);
     policy_set_unref(opt.policy);
+    assert_int_equal(registry_take_rules(b->registry, &b->engine.budget_rules, &info), OK);
     registry_apply_limits(b->registry, b->engine.limiter, world->now());
     registry_make_keys(b->registry, b->engine.limiter);
 }

@@ -123,13 +123,15 @@ static struct str text_of_error(struct call *c, struct turn *t, struct buf *b)
     return STR("application/json");
 }
 
+/* same-origin, not no-referrer: under that a browser sends a page's form with "Origin: null", which the guard refuses.
+ * No form-action: browsers hold redirects against it, and the button's ends at the provider. */
 static void await_say(struct call *c)
 {
     struct http_header headers[8] = { { STR("Content-Type"), STR("application/json") },
                                       { STR("Cache-Control"), STR("no-store") },
                                       { STR("Content-Security-Policy"),
                                         STR("default-src 'none'; frame-ancestors 'none'") },
-                                      { STR("Referrer-Policy"), STR("no-referrer") } };
+                                      { STR("Referrer-Policy"), STR("same-origin") } };
     struct turn *t = c->front_data;
     struct buf b = BUF_INIT(1 << 20);
     unsigned n = 4;

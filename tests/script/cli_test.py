@@ -2,6 +2,7 @@
 """The command line as people and clients use it: every verb, against a real engine and sandbox."""
 import base64
 import glob
+import html
 import http.server
 import json
 import os
@@ -11,6 +12,7 @@ import subprocess
 import threading
 import time
 import unittest
+import urllib.parse
 import urllib.request
 
 import harness
@@ -506,6 +508,23 @@ class WithAnEngine(unittest.TestCase):
         p = sluice("connect", "nothing", *who, *self.at)
         self.assertEqual(p.returncode, 3)
         self.assertIn("no provider", p.stderr)
+
+    def test_the_button_works_in_a_browser(self):
+        """Under no-referrer browsers send a page's form with "Origin: null" (Fetch, "append a request Origin header"),
+        and form-action would hold for the provider that the answer leads to."""
+        url = run("connect", "outlook", *ALICE, *self.at).strip()
+        base = self.engine.url[:-len("/mcp")]
+        status, headers, page = self.engine.request("GET", url[len(base):])
+        self.assertEqual((status, headers["referrer-policy"]), (200, "same-origin"))
+        self.assertNotIn("form-action", headers["content-security-policy"])
+        form = urllib.parse.urlencode(re.findall(r'name="([^"]*)" value="([^"]*)"', html.unescape(page.decode())))
+        for origin, status in (("null", 403), ("https://evil.example", 403), (base, 303)):
+            got, headers, _ = self.engine.request("POST", "/connect/start", form,
+                                                  {"Content-Type": "application/x-www-form-urlencoded",
+                                                   "Origin": origin})
+            self.assertEqual(got, status, origin)
+            self.assertEqual("set-cookie" in headers, status == 303)
+        self.assertTrue(headers["location"].startswith(self.sandbox.url))
 
     def test_token_file(self):
         who = ["--tenant", "demo", "--as", "erin@demo.example", "--agent", "cli"]

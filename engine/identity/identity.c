@@ -9,7 +9,8 @@
  * older than jwks_max_age.  A failed fetch keeps the old keys, for KEYS_STALE_MAX at most.
  *
  * Epoch: raised after every change of keys or configuration.  It is read before keys are looked at and stored with a
- * cache entry, so an entry made from old keys is never used after the change.
+ * cache entry, so an entry made from old keys is never used after the change; it is read again after a wait for keys,
+ * while the configuration is still the one that the token is checked against.
  */
 #include "identity/internal.h"
 
@@ -313,6 +314,16 @@ static void check_begin(struct check *k, struct identity *id, struct str token)
     sha256(token.p, token.len, k->digest);
 }
 
+/* Keys came meanwhile: what is said from now on is of a new epoch, unless a reload came too. `k->set` is then of the
+ * past, and so is what it says: it may answer the call that began with it, but nobody later. */
+static void check_anew(struct check *k)
+{
+    pthread_mutex_lock(&k->id->lock);
+    if (k->id->set == k->set)
+        k->epoch = atomic_load(&k->id->epoch);
+    pthread_mutex_unlock(&k->id->lock);
+}
+
 /* True: *ret is the answer. */
 static bool remembered(const struct check *k, struct identity *id, wall_ms_t now, ns_t mono, struct caller **ret)
 {
@@ -386,7 +397,7 @@ enum err await_identify(struct identity *id, struct str authorization, struct ca
     e = check_token(&k, loop_wall_ms(), loop_now(), &c, info);
     if (e == E_NOT_FOUND) {
         e = await_keys(id, k.set, k.is, k.version, info);
-        k.epoch = atomic_load(&id->epoch);
+        check_anew(&k);
         if (!e)
             e = check_token(&k, loop_wall_ms(), loop_now(), &c, info);
         if (e == E_NOT_FOUND)

@@ -48,6 +48,7 @@ static atomic_int fetches;
 static atomic_bool held;                        /* no answer yet */
 static char served[FORGE_MAX];
 static enum err served_error;
+static void (*meanwhile)(void);                 /* done while an answer is on its way */
 
 static enum err serve(void *ctx, struct str url, ns_t deadline, struct buf *body, struct errinfo *info)
 {
@@ -58,24 +59,32 @@ static enum err serve(void *ctx, struct str url, ns_t deadline, struct buf *body
         if (await_sleep(loop_now() + 20 * NS_PER_MS))   /* long enough for everybody to queue up behind it */
             return err_set(info, E_CANCELLED, "cancelled");
     } while (atomic_load(&held));
+    if (meanwhile)
+        meanwhile();
     if (served_error)
         return err_set(info, served_error, "no answer");
     buf_add_z(body, served);
     return OK;
 }
 
-static void create(void)
+/* The first time: made. After that: reloaded. */
+static void configure(size_t n_issuers)
 {
     static const struct str audience = { "us", 2 };
     struct identity_issuer is = {
         .issuer = STR("https://idp"), .alg = IDENTITY_EDDSA, .audiences = &audience, .n_audiences = 1,
         .jwks_url = STR("https://idp/jwks"), .tenant = STR("acme"),
     };
-    struct identity_config config = { .issuers = &is, .n_issuers = 1, .fetcher = { serve, NULL } };
+    struct identity_config config = { .issuers = &is, .n_issuers = n_issuers, .fetcher = { serve, NULL } };
     struct errinfo info = { "" };
 
-    if (identity_create(&config, &id, &info))
-        fail_msg("%s", info.text);
+    CHECK((id ? identity_reload(id, &config, &info) : identity_create(&config, &id, &info)) == OK);
+}
+
+static void create(void)
+{
+    id = NULL;
+    configure(1);
     atomic_store(&fetches, 0);
     served_error = OK;
     snprintf(served, sizeof(served), "{\"keys\":[%s]}", forge_jwk(key_a, "a", ""));
@@ -284,6 +293,27 @@ static void one_waiter_going_away_harms_nobody(void **state)
     identity_destroy(id);
 }
 
+static void take_the_issuer_away(void)
+{
+    configure(0);
+}
+
+static void what_a_reload_took_away_is_not_remembered(void **state)
+{
+    static struct asking a;
+
+    create();
+    a = (struct asking){ .tasks = 1 };
+    make_token(&a, key_a, "a");
+    meanwhile = take_the_issuer_away;
+    run(&a, 1);
+    meanwhile = NULL;
+    assert_int_equal(a.results[OK], 1);                 /* it began before */
+    run(&a, 1);
+    assert_int_equal(a.results[E_TOKEN_UNTRUSTED], 1);
+    identity_destroy(id);
+}
+
 static int set_up(void **state)
 {
     test_world = world_real;
@@ -312,6 +342,7 @@ int main(void)
         cmocka_unit_test(a_key_that_is_taken_back_stops_working),
         cmocka_unit_test(keys_too_old_are_no_keys),
         cmocka_unit_test(one_waiter_going_away_harms_nobody),
+        cmocka_unit_test(what_a_reload_took_away_is_not_remembered),
     };
 
     return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -5,8 +5,9 @@
  * can learn: form, issuer, algorithm, key, signature, and only behind a good signature the claims.
  *
  * Keys from a URL are fetched by a task of their own (no caller's cancellation ends it), one at a time per issuer:
- * when a token names a key that is not known (at most every REFETCH_S), and in the background when the keys are
- * older than jwks_max_age.  A failed fetch keeps the old keys, for KEYS_STALE_MAX at most.
+ * when a token names a key that is not known (at most every REFETCH_PAUSE), and in the background when the keys are
+ * older than jwks_max_age and a token of that issuer comes, good or bad.  A failed fetch keeps the old keys, for
+ * KEYS_STALE_MAX at most.
  *
  * Epoch: raised after every change of keys or configuration.  It is read before keys are looked at and stored with a
  * cache entry, so an entry made from old keys is never used after the change; it is read again after a wait for keys,
@@ -229,7 +230,7 @@ struct check {
     struct str token;
     uint8_t digest[SHA256_LEN];
     uint64_t epoch;
-    struct issuer *is;              /* found on the way; set when E_NOT_FOUND is answered */
+    struct issuer *is;              /* found on the way, or NULL; set when E_NOT_FOUND is answered */
     uint64_t version;               /* of its keys, when they were looked at */
 };
 
@@ -403,7 +404,7 @@ enum err await_identify(struct identity *id, struct str authorization, struct ca
         if (e == E_NOT_FOUND)
             e = err_set(info, E_TOKEN_UNTRUSTED, "the token's key is not one of its issuer's");
     }
-    if (!e)
+    if (k.is)                   /* whatever was said: old keys may be why a good token is refused */
         refresh_when_old(id, k.set, k.is);
     issuer_set_release(k.set);
     if (!e)

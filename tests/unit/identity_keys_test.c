@@ -268,6 +268,20 @@ static void a_key_that_is_taken_back_stops_working(void **state)
     identity_destroy(id);
 }
 
+static void a_key_may_change_under_its_name(void **state)
+{
+    create();
+    assert_int_equal(run_one(key_a, "a"), OK);
+    snprintf(served, sizeof(served), "{\"keys\":[%s]}", forge_jwk(key_b, "a", ""));
+    assert_int_equal(run_one(key_b, "a"), E_TOKEN_SIGNATURE);
+    assert_int_equal(atomic_load(&fetches), 1);         /* bad signatures do not set the pace either */
+    ahead += 601 * NS_PER_S;
+    assert_int_equal(run_one(key_b, "a"), E_TOKEN_SIGNATURE);   /* in the background, as for good tokens */
+    assert_int_equal(run_one(key_b, "a"), OK);
+    assert_int_equal(atomic_load(&fetches), 2);
+    identity_destroy(id);
+}
+
 static void keys_too_old_are_no_keys(void **state)
 {
     create();
@@ -340,6 +354,7 @@ int main(void)
         cmocka_unit_test(strangers_do_not_set_the_pace),
         cmocka_unit_test(an_issuer_that_does_not_answer_is_not_the_tokens_fault),
         cmocka_unit_test(a_key_that_is_taken_back_stops_working),
+        cmocka_unit_test(a_key_may_change_under_its_name),
         cmocka_unit_test(keys_too_old_are_no_keys),
         cmocka_unit_test(one_waiter_going_away_harms_nobody),
         cmocka_unit_test(what_a_reload_took_away_is_not_remembered),

@@ -145,6 +145,7 @@ static void fetch_task(void *arg)
         is->fetched_at = loop_now();
         is->version++;
     }
+    is->doubtful = e != OK;
     is->fetch_after = loop_now() + (e ? FAILURE_PAUSE : REFETCH_PAUSE);
     /* Before anybody verifies with the new keys, what the old ones let in is forgotten. */
     if (changed)
@@ -184,8 +185,8 @@ static enum err await_keys(struct identity *id, struct issuer_set *set, struct i
         return OK;
     }
     if (!is->flight.busy && loop_now() < is->fetch_after) {
-        e = is->keys ? err_set(info, E_TOKEN_UNTRUSTED, "the token's key is not one of its issuer's")
-                     : err_set(info, E_UPSTREAM_DOWN, "the issuer's keys could not be fetched");
+        e = is->doubtful ? err_set(info, E_UPSTREAM_DOWN, "the issuer's keys could not be fetched")
+                         : err_set(info, E_TOKEN_UNTRUSTED, "the token's key is not one of its issuer's");
     } else if (!is->flight.busy) {
         e = start_fetch(id, set, is);
     }

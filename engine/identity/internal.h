@@ -24,6 +24,7 @@ struct issuer {
     pthread_mutex_t lock;               /* guards what follows */
     struct jwks *keys;                  /* NULL: never had any */
     uint64_t version;                   /* of `keys`: raised by each fetch that succeeded */
+    bool doubtful;                      /* the last fetch failed: a key that is not there may be a new one */
     ns_t fetched_at;                    /* last success */
     ns_t fetch_after;                   /* not again before */
     struct flight flight;

@@ -251,6 +251,28 @@ static void an_issuer_that_does_not_answer_is_not_the_tokens_fault(void **state)
     identity_destroy(id);
 }
 
+static void a_key_that_could_not_be_looked_up_is_not_the_tokens_fault(void **state)
+{
+    create();
+    assert_int_equal(run_one(key_a, "a"), OK);
+    served_error = E_UPSTREAM_DOWN;
+    ahead += 31 * NS_PER_S;
+    for (int i = 0; i < 2; i++)                         /* the second does not try: too soon */
+        assert_int_equal(run_one(key_b, "b"), E_UPSTREAM_DOWN);
+    assert_int_equal(run_one(key_a, "a"), OK);          /* the old keys serve */
+    assert_int_equal(atomic_load(&fetches), 2);
+    ahead += 25 * 3600 * NS_PER_S;
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(run_one(key_a, "a"), E_UPSTREAM_DOWN);
+    assert_int_equal(atomic_load(&fetches), 3);
+    served_error = OK;
+    ahead += 6 * NS_PER_S;
+    for (int i = 0; i < 2; i++)                         /* now it is known not to be there */
+        assert_int_equal(run_one(key_b, "b"), E_TOKEN_UNTRUSTED);
+    assert_int_equal(atomic_load(&fetches), 4);
+    identity_destroy(id);
+}
+
 static void a_key_that_is_taken_back_stops_working(void **state)
 {
     create();
@@ -353,6 +375,7 @@ int main(void)
         cmocka_unit_test(one_fetch_serves_everybody),
         cmocka_unit_test(strangers_do_not_set_the_pace),
         cmocka_unit_test(an_issuer_that_does_not_answer_is_not_the_tokens_fault),
+        cmocka_unit_test(a_key_that_could_not_be_looked_up_is_not_the_tokens_fault),
         cmocka_unit_test(a_key_that_is_taken_back_stops_working),
         cmocka_unit_test(a_key_may_change_under_its_name),
         cmocka_unit_test(keys_too_old_are_no_keys),

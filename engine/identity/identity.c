@@ -6,8 +6,8 @@
  *
  * Keys from a URL are fetched by a task of their own (no caller's cancellation ends it), one at a time per issuer:
  * when a token names a key that is not known (at most every REFETCH_PAUSE), and in the background when the keys are
- * older than jwks_max_age and a token of that issuer comes, good or bad.  A failed fetch keeps the old keys, for
- * KEYS_STALE_MAX at most.
+ * older than jwks_max_age, or from before a failure or a reload, and a token of that issuer comes, good or bad.  A
+ * failed fetch keeps the old keys, and so does a reload, for KEYS_STALE_MAX at most.
  *
  * Epoch: raised after every change of keys or configuration.  It is read before keys are looked at and stored with a
  * cache entry, so an entry made from old keys is never used after the change; it is read again after a wait for keys,
@@ -32,7 +32,7 @@ enum { IDENTITY_MAGIC = 0x49644964, CACHE_DEFAULT = 10000 };
 struct identity {
     uint32_t magic;
     _Atomic uint64_t epoch;
-    pthread_mutex_t lock;                       /* guards `set`, the pointer */
+    pthread_mutex_t lock;                       /* guards `set`, the pointer; taken before an issuer's */
     struct issuer_set *set;
     struct token_cache *cache;
 };
@@ -66,6 +66,7 @@ enum err identity_reload(struct identity *id, const struct identity_config *conf
         return e;
     pthread_mutex_lock(&id->lock);
     old = id->set;
+    issuer_set_inherit(set, old);
     id->set = set;
     pthread_mutex_unlock(&id->lock);
     identity_forget(id);
@@ -218,7 +219,8 @@ static void refresh_when_old(struct identity *id, struct issuer_set *set, struct
     if (str_empty(is->c.jwks_url))
         return;
     pthread_mutex_lock(&is->lock);
-    if (!is->flight.busy && loop_now() - is->fetched_at > set->jwks_max_age && loop_now() >= is->fetch_after)
+    if (!is->flight.busy && (is->doubtful || loop_now() - is->fetched_at > set->jwks_max_age)
+        && loop_now() >= is->fetch_after)
         (void)start_fetch(id, set, is);         /* no room for a task now: the next token tries again */
     pthread_mutex_unlock(&is->lock);
 }

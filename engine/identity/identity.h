@@ -163,8 +163,8 @@ struct identity;
  * configured for, and there may be one such issuer. The local issuer may name any tenant: its key is the operator's.
  */
 enum err identity_create(const struct identity_config *config, struct identity **ret, struct errinfo *info);
-/* The same checks, then issuers, keys and audiences are swapped and all remembered tokens forgotten. On error
- * nothing changes. cache_max stays as created. Blocks. */
+/* The same checks, then issuers, keys and audiences are swapped and all remembered tokens forgotten. Keys of a URL
+ * that stays serve until they have been fetched again. On error nothing changes. cache_max stays as created. Blocks. */
 enum err identity_reload(struct identity *id, const struct identity_config *config, struct errinfo *info);
 /* No call may be inside. */
 void identity_destroy(struct identity *id);

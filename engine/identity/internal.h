@@ -24,7 +24,7 @@ struct issuer {
     pthread_mutex_t lock;               /* guards what follows */
     struct jwks *keys;                  /* NULL: never had any */
     uint64_t version;                   /* of `keys`: raised by each fetch that succeeded */
-    bool doubtful;                      /* the last fetch failed: a key that is not there may be a new one */
+    bool doubtful;                      /* the last fetch failed, or was before a reload: others may be there by now */
     ns_t fetched_at;                    /* last success */
     ns_t fetch_after;                   /* not again before */
     struct flight flight;
@@ -43,6 +43,9 @@ struct issuer_set {
 enum err issuer_set_create(const struct identity_config *config, struct issuer_set **ret, struct errinfo *info);
 struct issuer_set *issuer_set_ref(struct issuer_set *set);
 void issuer_set_release(struct issuer_set *set);        /* accepts NULL */
+/* A new `set`, not yet seen by others, takes over the keys of each issuer whose URL and algorithm are those in `old`:
+ * they serve until they have been fetched again, which the next token begins. */
+void issuer_set_inherit(struct issuer_set *set, struct issuer_set *old);
 struct issuer *issuer_find(struct issuer_set *set, struct str name);
 /* May tokens of `is` speak for `tenant`? */
 bool issuer_speaks_for(const struct issuer_set *set, const struct issuer *is, struct str tenant);

@@ -307,6 +307,23 @@ void issuer_set_release(struct issuer_set *set)
     free(set);
 }
 
+void issuer_set_inherit(struct issuer_set *set, struct issuer_set *old)
+{
+    for (unsigned i = 0; i < set->n; i++) {
+        struct issuer *is = &set->list[i], *was = issuer_find(old, is->c.issuer);
+
+        if (str_empty(is->c.jwks_url) || !was || !str_eq(was->c.jwks_url, is->c.jwks_url) || was->c.alg != is->c.alg)
+            continue;
+        pthread_mutex_lock(&was->lock);
+        if (was->keys) {
+            is->keys = jwks_ref(was->keys);
+            is->fetched_at = was->fetched_at;
+            is->doubtful = true;
+        }
+        pthread_mutex_unlock(&was->lock);
+    }
+}
+
 struct issuer *issuer_find(struct issuer_set *set, struct str name)
 {
     for (unsigned i = 0; i < set->n; i++) {

@@ -52,7 +52,7 @@ static void (*meanwhile)(void);                 /* done while an answer is on it
 
 static enum err serve(void *ctx, struct str url, ns_t deadline, struct buf *body, struct errinfo *info)
 {
-    CHECK(str_is(url, "https://idp/jwks"));
+    CHECK(str_starts(url, STR("https://idp/")));
     atomic_fetch_add(&fetches, 1);
     CHECK(deadline > loop_now());
     do {
@@ -68,12 +68,12 @@ static enum err serve(void *ctx, struct str url, ns_t deadline, struct buf *body
 }
 
 /* The first time: made. After that: reloaded. */
-static void configure(size_t n_issuers)
+static void configure(size_t n_issuers, const char *url)
 {
     static const struct str audience = { "us", 2 };
     struct identity_issuer is = {
         .issuer = STR("https://idp"), .alg = IDENTITY_EDDSA, .audiences = &audience, .n_audiences = 1,
-        .jwks_url = STR("https://idp/jwks"), .tenant = STR("acme"),
+        .jwks_url = str_of(url), .tenant = STR("acme"),
     };
     struct identity_config config = { .issuers = &is, .n_issuers = n_issuers, .fetcher = { serve, NULL } };
     struct errinfo info = { "" };
@@ -84,7 +84,7 @@ static void configure(size_t n_issuers)
 static void create(void)
 {
     id = NULL;
-    configure(1);
+    configure(1, "https://idp/jwks");
     atomic_store(&fetches, 0);
     served_error = OK;
     snprintf(served, sizeof(served), "{\"keys\":[%s]}", forge_jwk(key_a, "a", ""));
@@ -331,7 +331,7 @@ static void one_waiter_going_away_harms_nobody(void **state)
 
 static void take_the_issuer_away(void)
 {
-    configure(0);
+    configure(0, "");
 }
 
 static void what_a_reload_took_away_is_not_remembered(void **state)
@@ -347,6 +347,39 @@ static void what_a_reload_took_away_is_not_remembered(void **state)
     assert_int_equal(a.results[OK], 1);                 /* it began before */
     run(&a, 1);
     assert_int_equal(a.results[E_TOKEN_UNTRUSTED], 1);
+    identity_destroy(id);
+}
+
+static void a_reload_keeps_keys_until_there_are_others(void **state)
+{
+    create();
+    assert_int_equal(run_one(key_a, "a"), OK);
+    served_error = E_UPSTREAM_DOWN;
+    configure(1, "https://idp/jwks");
+    assert_int_equal(run_one(key_a, "a"), OK);
+    assert_int_equal(atomic_load(&fetches), 2);         /* at once, though they are not old */
+    served_error = OK;
+    snprintf(served, sizeof(served), "{\"keys\":[%s]}", forge_jwk(key_b, "b", ""));
+    ahead += 6 * NS_PER_S;
+    assert_int_equal(run_one(key_a, "a"), OK);
+    assert_int_equal(run_one(key_a, "a"), E_TOKEN_UNTRUSTED);
+    configure(1, "https://idp/jwks");
+    assert_int_equal(run_one(key_a, "a"), E_TOKEN_UNTRUSTED);
+    assert_int_equal(atomic_load(&fetches), 4);         /* the reload is the operator's, not a stranger's */
+    served_error = E_UPSTREAM_DOWN;
+    configure(1, "https://idp/jwks");
+    ahead += 25 * 3600 * NS_PER_S;
+    assert_int_equal(run_one(key_b, "b"), E_UPSTREAM_DOWN);     /* a reload does not make them younger */
+    identity_destroy(id);
+}
+
+static void a_reload_forgets_keys_of_elsewhere(void **state)
+{
+    create();
+    assert_int_equal(run_one(key_a, "a"), OK);
+    served_error = E_UPSTREAM_DOWN;
+    configure(1, "https://idp/elsewhere");
+    assert_int_equal(run_one(key_a, "a"), E_UPSTREAM_DOWN);
     identity_destroy(id);
 }
 
@@ -381,6 +414,8 @@ int main(void)
         cmocka_unit_test(keys_too_old_are_no_keys),
         cmocka_unit_test(one_waiter_going_away_harms_nobody),
         cmocka_unit_test(what_a_reload_took_away_is_not_remembered),
+        cmocka_unit_test(a_reload_keeps_keys_until_there_are_others),
+        cmocka_unit_test(a_reload_forgets_keys_of_elsewhere),
     };
 
     return cmocka_run_group_tests(tests, set_up, tear_down);

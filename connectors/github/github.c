@@ -12,7 +12,8 @@
  * page and which a lost answer can be settled by: found means done; not found proves nothing, for it may still be on
  * its way.
  *
- * Limits are per user: a quota per hour, and 100 requests at once.  Exceeding them answers 403 or 429.
+ * Limits are per user: a quota per hour, points per minute, 100 requests at once, and what may be written.  Exceeding
+ * them answers 403 or 429; beyond the quota, which header fields tell, often only the message says so.
  */
 #include "connectors/connector.h"
 
@@ -28,7 +29,8 @@ enum {
     LOOK_BACK_MS = 60000,       /* how far the clocks of GitHub and of the engine may be apart */
 };
 
-/* 403 is "limited" when a quota is used up, else a refusal; the body's message is GitHub's own words. */
+/* 403 is "limited" when a quota is used up or GitHub's own words name a rate limit, else a refusal: beside those of the
+ * quota there are limits that come with any X-RateLimit-Remaining and often without Retry-After. */
 static enum answer github_answer(struct answer_info *in)
 {
     const char *left = in->header(in, "x-ratelimit-remaining"), *after = in->header(in, "retry-after");
@@ -36,11 +38,13 @@ static enum answer github_answer(struct answer_info *in)
     bool used_up = left && left[0] == '0' && !left[1];
 
     answer_message(in, in->body, "message");
-    if (in->status == 403 && (after || used_up))
+    if (in->status == 403 && (after || used_up || text_contains(in->message, "rate limit")))
         a = ANSWER_LIMITED;
     if (a != ANSWER_LIMITED)
         return a;
     in->limit = used_up ? "user_requests" : "user_points";
+    if (!used_up && text_contains(in->message, "content creation"))
+        in->limit = "user_content";
     if (!in->retry_after_ms && used_up)
         answer_retry_at(in, in->header(in, "x-ratelimit-reset"));
     if (!in->retry_after_ms)
@@ -60,8 +64,13 @@ PROVIDER(github,
                      { .name = "user_requests", .scope = PER_ACCOUNT, .amount = 5000, .window_ms = 3600000,
                        .told = "X-RateLimit", .source = "documented: 5,000 an hour; 15,000 for enterprise apps" },
                      { .name = "user_points", .scope = PER_ACCOUNT, .amount = 900, .window_ms = 60000,
-                       .unit = "points", .source = "documented: 900 points a minute" }),
-    .requests = REQUESTS({ .request = "GET *", .cost = 1 }, { .request = "* *", .cost = 5 }),
+                       .unit = "points", .source = "documented: 900 points a minute" },
+                     { .name = "user_content", .scope = PER_METHOD, .amount = 80, .window_ms = 60000,
+                       .source = "documented: in general 80 a minute that create content" }),
+    /* All that writes is one row, so that limit has one key an account. The 500 an hour documented beside it are left
+     * to GitHub's word: spread evenly, they would part a comment from the closing that goes with it. */
+    .requests = REQUESTS({ .request = "GET *", .cost = 1 },
+                         { .request = "* *", .cost = 5, .limits = NAMES("user_content") }),
     .classify = github_answer)
 
 #define REPOSITORY { "repository", T_STRING, 3, 140, "owner/name" }

@@ -19,8 +19,8 @@ POLICY = """
 """
 
 
-def config(provider_url, extra="", policy=POLICY, workers=2, segment_mb=4):
-    """A configuration file: Outlook at `provider_url`, the fixtures, the policies above."""
+def config(provider_url, extra="", policy=POLICY, workers=2, segment_mb=4, providers=("outlook",)):
+    """A configuration file: the providers at `provider_url`, the fixtures, the policies above."""
     d = harness.scratch()
     with open(os.path.join(d, "policy.cedar"), "w") as f:
         f.write(policy)
@@ -29,16 +29,17 @@ def config(provider_url, extra="", policy=POLICY, workers=2, segment_mb=4):
         f.write("""
 listen: 127.0.0.1:7411
 workers: %d
-connectors: [outlook, conformance]
+connectors: [%s, conformance]
 policies: ["%s/policy.cedar"]
 journal: { segment_mb: %d }
 drain_seconds: 3
 providers:
-  outlook:
+%s%s""" % (workers, ", ".join(providers), d, segment_mb, "".join("""\
+  %s:
     base_url: "%s"
     allow_loopback: true
     allow_plain_http: true
-%s""" % (workers, d, segment_mb, provider_url, extra))
+""" % (p, provider_url) for p in providers), extra))
     return path
 
 
@@ -53,24 +54,25 @@ def text_of(message):
 class WithEngine(unittest.TestCase):
     """One engine per class, with an upstream whose behaviour each test sets."""
 
-    EXTRA = ""                  # further configuration
+    PROVIDERS = ("outlook",)
+    EXTRA = ""                  # further configuration: of the last provider, then of the engine
     POLICY = POLICY
 
     @classmethod
     def setUpClass(cls):
         cls.upstream = upstream.Upstream()
-        cls.config = config(cls.upstream.url, cls.EXTRA, cls.POLICY)
+        cls.config = config(cls.upstream.url, cls.EXTRA, cls.POLICY, providers=cls.PROVIDERS)
         cls.engine = harness.Engine(config=cls.config)
         cls.token = cls.engine.token()
         cls.connect(cls.token)
 
     @classmethod
     def connect(cls, token, label="alice@demo.example"):
-        status, _, raw = cls.engine.request("POST", "/v1/accounts",
-                                            json.dumps({"provider": "outlook", "label": label,
-                                                        "token": "up-secret-token"}),
-                                            {"Authorization": "Bearer " + token, "Content-Type": "application/json"})
-        assert status == 200, raw
+        for provider in cls.PROVIDERS:
+            status, _, raw = cls.engine.request(
+                "POST", "/v1/accounts", json.dumps({"provider": provider, "label": label, "token": "up-secret-token"}),
+                {"Authorization": "Bearer " + token, "Content-Type": "application/json"})
+            assert status == 200, raw
 
     @classmethod
     def tearDownClass(cls):

@@ -314,6 +314,71 @@ class BadUpstreams(WithEngine):
         self.expect("outlook.list_mail", {}, "failed")
 
 
+class OddAnswers(WithEngine):
+    """Answers that are legal and easily misread: what is told of them has to be so."""
+    PROVIDERS = ("outlook", "github", "gmail", "slack")
+    EXTRA = "    limits: { tier_2: { amount: 6000 } }\n"         # pages of channels come at once
+
+    def of(self, user):
+        """A token of a user whose accounts nothing else uses: pauses are theirs alone."""
+        token = self.engine.token(user=user + "@demo.example")
+        self.connect(token, user + "@demo.example")
+        return token
+
+    def ask(self, tool, args, token=None):
+        """The outcome, the error, the words, how long to wait."""
+        m = self.engine.rpc("tools/call", {"name": tool, "arguments": args}, token or self.token, tool,
+                            meta={"dev.sluice/timeoutMs": 10000})[1]["result"]
+        meta = m["_meta"]
+        return (meta["dev.sluice/outcome"], meta.get("dev.sluice/error"), m["content"][0]["text"],
+                meta.get("dev.sluice/retryAfterMs", 0))
+
+    # ---- GitHub: limits that only the message names ----
+
+    ISSUE = {"repository": "acme/web", "title": "t"}
+    SECONDARY = "You have exceeded a secondary rate limit%s. Please wait a few minutes before you try again."
+    CREATION = " and have been temporarily blocked from content creation"
+
+    def github(self, status, message, head=b""):
+        """Reads go well, writes are answered so."""
+        def behave(c, r):
+            if r.startswith(b"GET "):
+                body = b"[]" if b"/pulls" in r else b'{"full_name":"acme/web","login":"alice"}'
+                return upstream.answer(c, 200, body, b"X-RateLimit-Remaining: 14\r\n")
+            return upstream.answer(c, status, json.dumps({"message": message}).encode(),
+                                   b"X-RateLimit-Remaining: 14\r\n" + head)
+        self.behave(behave)
+
+    def test_a_limit_that_only_the_message_names_is_one(self):
+        for status in (403, 429):
+            token = self.of("secondary%d" % status)
+            self.github(status, self.SECONDARY % "")
+            outcome, error, words, wait = self.ask("github.create_issue", self.ISSUE, token)
+            self.assertEqual((outcome, error), ("failed", "upstream_limited"), words)
+            self.assertIn("secondary rate limit", words)
+            self.assertTrue(50000 < wait <= 60000, wait)
+            self.upstream.requests.clear()
+            for tool, args in (("github.create_issue", self.ISSUE),
+                               ("github.list_review_requests", {"repository": "acme/web"})):
+                outcome, error, words, wait = self.ask(tool, args, token)
+                self.assertEqual((outcome, error), ("refused", "rate_limited"), words)
+                self.assertGreater(wait, 40000)
+            self.assertEqual(self.upstream.requests, [], "nothing more goes out")
+
+    def test_a_limit_of_what_is_created_stops_no_reads(self):
+        token = self.of("creation")
+        self.github(403, self.SECONDARY % self.CREATION)
+        self.assertEqual(self.ask("github.create_issue", self.ISSUE, token)[1], "upstream_limited")
+        self.upstream.requests.clear()
+        self.assertEqual(self.ask("github.create_issue", self.ISSUE, token)[1], "rate_limited")
+        self.assertEqual([r for r in self.upstream.requests if r.startswith(b"POST")], [])
+        self.assertEqual(self.ask("github.list_review_requests", {"repository": "acme/web"}, token)[0], "done")
+
+    def test_what_else_is_forbidden_is_a_refusal(self):
+        self.github(403, "Resource not accessible by integration")
+        self.assertEqual(self.ask("github.create_issue", self.ISSUE)[:2], ("failed", "upstream_refused"))
+
+
 class Keys(WithEngine):
     def test_the_same_key_executes_once_even_at_the_same_time(self):
         def graph(c, r):

@@ -18,7 +18,8 @@
  * The API's version and its changes
  *   1  first version
  *   2  limits: per method and per resource, spacing, units, where answers tell what is left; requests with their costs;
- *      classify says which limit an answer is about; js_copy_str, js_take, js_pick_each, text_int
+ *      classify says which limit an answer is about; js_copy_str, js_take, js_pick_each, text_int,
+ *      answer_retry_said
  */
 #ifndef SLUICE_CONNECTOR_H
 #define SLUICE_CONNECTOR_H
@@ -149,6 +150,8 @@ void answer_message(struct answer_info *in, const struct json *body, const char 
 /* For classify: sets retry_after_ms from a moment in any encoding a provider uses (seconds, a date of HTTP, RFC 3339,
  * seconds or milliseconds since 1970); false, and nothing set, if it is none. NULL is none. */
 bool answer_retry_at(struct answer_info *in, const char *moment);
+/* Likewise from the message, where a moment without blanks follows these words; other words may stand behind it. */
+bool answer_retry_said(struct answer_info *in, const char *words);
 bool answer_text_is(const struct json *string, const char *text);
 
 struct provider {

@@ -31,7 +31,6 @@ static enum answer google_answer(struct answer_info *in)
         const char *reason, *limit;
     } quota[] = { { "rateLimitExceeded", "user_units" }, { "userRateLimitExceeded", "user_units" },
                   { "quotaExceeded", "user_units" }, { "dailyLimitExceeded", "project_units" } };
-    static const char after[] = "Retry after ";         /* and a date, in some messages */
     const struct json *reason = js_get(js_at(js_get(in->body, "error.errors"), 0), "reason");
     enum answer a = answer_by_status(in);
 
@@ -42,9 +41,8 @@ static enum answer google_answer(struct answer_info *in)
             a = ANSWER_LIMITED;
         }
     }
-    for (const char *p = in->message; a == ANSWER_LIMITED && !in->retry_after_ms && *p; p++)
-        if (text_starts(p, after))
-            answer_retry_at(in, p + sizeof(after) - 1);
+    if (a == ANSWER_LIMITED && !in->retry_after_ms)
+        answer_retry_said(in, "Retry after ");          /* in some messages */
     return a;
 }
 

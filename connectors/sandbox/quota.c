@@ -139,7 +139,7 @@ static void await_units(struct turn *t, struct quota_user *u, struct str name)
         q->units.limited++;
         wall_format(loop_wall_ms() + wait / NS_PER_MS + 1, at);
         snprintf(body, sizeof(body),
-                 "{\"error\":{\"code\":403,\"message\":\"User-rate limit exceeded. Retry after %s\","
+                 "{\"error\":{\"code\":403,\"message\":\"User-rate limit exceeded.  Retry after %s (Mail sending)\","
                  "\"errors\":[{\"reason\":\"userRateLimitExceeded\",\"domain\":\"usageLimits\"}]}}", at);
         await_answer(t, q->units.limited % 2 ? 403 : 429, NULL, 0, body);
     }

@@ -12,14 +12,29 @@ static const char *field(void *arg, const char *name)
     return in->header(in, name);
 }
 
-bool answer_retry_at(struct answer_info *in, const char *moment)
+static bool retry_at(struct answer_info *in, struct str moment)
 {
-    int64_t ms = moment ? quota_wait_ms(str_of(moment), quota_clock(field, in, loop_wall_ms())) : -1;
+    int64_t ms = quota_wait_ms(moment, quota_clock(field, in, loop_wall_ms()));
 
     if (ms < 0)
         return false;
     in->retry_after_ms = ms;
     return true;
+}
+
+bool answer_retry_at(struct answer_info *in, const char *moment)
+{
+    return moment && retry_at(in, str_of(moment));
+}
+
+bool answer_retry_said(struct answer_info *in, const char *words)
+{
+    const char *at = strstr(in->message, words);
+
+    if (!at)
+        return false;
+    at += strlen(words);
+    return retry_at(in, str_n(at, strcspn(at, " ")));
 }
 
 enum answer answer_by_status(struct answer_info *in)

@@ -378,6 +378,18 @@ class OddAnswers(WithEngine):
         self.github(403, "Resource not accessible by integration")
         self.assertEqual(self.ask("github.create_issue", self.ISSUE)[:2], ("failed", "upstream_refused"))
 
+    # ---- Gmail: the moment is followed by words ----
+
+    def test_a_moment_with_words_behind_it(self):
+        for tail in ("", " (Mail sending)", " (Forwarding rules)"):
+            at = time.strftime("%Y-%m-%dT%H:%M:%S.247Z", time.gmtime(time.time() + 900))
+            self.behave(lambda c, r: upstream.answer(c, 429, json.dumps({"error": {
+                "code": 429, "message": "User-rate limit exceeded.  Retry after " + at + tail,
+                "errors": [{"domain": "usageLimits", "reason": "rateLimitExceeded"}]}}).encode()))
+            outcome, error, words, wait = self.ask("gmail.search", {"words": "x"}, self.of("mail%d" % len(tail)))
+            self.assertEqual((outcome, error, len(self.upstream.requests)), ("failed", "upstream_limited", 1), words)
+            self.assertGreater(wait, 800000)
+
 
 class Keys(WithEngine):
     def test_the_same_key_executes_once_even_at_the_same_time(self):

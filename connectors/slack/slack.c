@@ -71,21 +71,24 @@ PROVIDER(slack,
                          { .request = "POST /api/*", .limits = NAMES("tier_3") }),
     .classify = slack_answer)
 
-enum { PAGES_MAX = 20 };
+/* Slack wants less than 1,000 on a page, and leaves archived channels out after it has cut the page. Pages are three
+ * seconds apart, by tier_2; a channel takes some 3 KB of the call's memory as text and tree. */
+enum { PAGE = 999, PAGES_MAX = 8, CHANNELS_MAX = 4000 };
 
 /* ---- finding ----------------------------------------------------------------------------------------------------- */
 
 static enum err await_channel(struct call *call, const char **ret_id)
 {
     const char *name = arg_str(call, "channel"), *cursor = "";
+    size_t seen = 0;
 
     if (*name == '#')
         return fail(call, E_ARGS_INVALID, "the channel's name is written without #");
-    for (int i = 0; i < PAGES_MAX; i++) {
+    for (int i = 0; i < PAGES_MAX && seen < CHANNELS_MAX; i++) {
         struct json *fields = js_obj(call), *reply;
         enum err e;
 
-        js_set_str(call, fields, "limit", "200");
+        js_set_str(call, fields, "limit", text_int(call, PAGE));
         js_set_str(call, fields, "exclude_archived", "true");
         js_set_str(call, fields, "types", "public_channel,private_channel");
         if (*cursor)
@@ -101,9 +104,12 @@ static enum err await_channel(struct call *call, const char **ret_id)
         }
         cursor = js_str(call, reply, "response_metadata.next_cursor");
         if (!*cursor)
-            break;
+            return fail(call, E_NO_RESULT, "no channel called \"%s\" that the app can see", name);
+        seen += js_len(js_get(reply, "channels"));
     }
-    return fail(call, E_NO_RESULT, "no channel called \"%s\" that the app can see", name);
+    return fail(call, E_NO_RESULT,
+                "no channel called \"%s\" among the first %zu that the app can see; there are more, which are too many "
+                "to look through", name, seen);
 }
 
 /* The direct message channel with whoever has this address. */

@@ -390,6 +390,43 @@ class OddAnswers(WithEngine):
             self.assertEqual((outcome, error, len(self.upstream.requests)), ("failed", "upstream_limited", 1), words)
             self.assertGreater(wait, 800000)
 
+    # ---- Slack: many channels ----
+
+    def slack(self, channels, live=1):
+        """So many channels, as large as Slack's, ch-0 and so on; of each `live` one, the others are archived."""
+        more = {"is_channel": True, "topic": {"value": "t" * 250, "creator": "U061F7AUR", "last_set": 1678229664},
+                "purpose": {"value": "p" * 250, "creator": "U061F7AUR", "last_set": 1678229664},
+                "shared_team_ids": ["T061EG9RZ"], "previous_names": ["was"], "created": 1449252889,
+                "flags": {"is_%d" % i: False for i in range(25)}}
+
+        def behave(c, r):
+            if b"conversations.list" not in r.split(b"\r\n")[0]:
+                return upstream.answer(c, 200, b'{"ok":true,"channel":"C","ts":"1.2"}')
+            asked = dict(f.split(b"=") for f in r.split(b"\r\n\r\n", 1)[1].split(b"&"))
+            limit, first = int(asked[b"limit"]), int(asked.get(b"cursor", 0))
+            self.assertLess(limit, 1000)
+            page = [dict(more, id="C%d" % i, name="ch-%d" % i) for i in range(first, min(first + limit, channels))
+                    if i % live == 0]
+            return upstream.answer(c, 200, json.dumps({"ok": True, "channels": page, "response_metadata": {
+                "next_cursor": str(first + limit) if first + limit < channels else ""}}).encode())
+        self.behave(behave)
+
+    def test_a_channel_behind_thousands(self):
+        self.slack(4900)
+        outcome, error, words, _ = self.ask("slack.post_message", {"channel": "ch-4899", "text": "hi"})
+        self.assertEqual((outcome, error), ("done", None), words)
+        self.assertIn(b'"channel":"C4899"', self.upstream.requests[-1])
+
+    def test_no_such_channel_is_said_only_where_all_were_seen(self):
+        for channels, live, asked, words in ((4900, 1, 5, 'no channel called "gone" that the app can see'),
+                                             (20000, 1, 5, 'no channel called "gone" among the first 4995 that'),
+                                             (20000, 999, 8, 'no channel called "gone" among the first 8 that')):
+            self.slack(channels, live)
+            outcome, error, said, wait = self.ask("slack.post_message", {"channel": "gone", "text": "hi"})
+            self.assertEqual((outcome, error, wait), ("refused", "no_result", 0), said)
+            self.assertIn(words, said)
+            self.assertEqual(len(self.upstream.requests), asked)
+
 
 class Keys(WithEngine):
     def test_the_same_key_executes_once_even_at_the_same_time(self):

@@ -214,6 +214,17 @@ static bool all_free(struct call *call, struct json *schedules, size_t from, siz
     return true;
 }
 
+/* Status 200 says nothing of a single calendar: one that cannot be looked up has an error in place of its view. */
+static enum err all_seen(struct call *call, struct json *schedules, size_t asked)
+{
+    if (js_len(schedules) < asked)
+        return fail(call, E_UPSTREAM_GARBLED, "the answer has %zu of %zu calendars", js_len(schedules), asked);
+    for (struct json *s = js_first(schedules); s; s = js_next(s))
+        if (js_len(js_get(s, "error")) || !*js_str(call, s, "availabilityView"))
+            return fail(call, E_NO_RESULT, "the calendar of %s cannot be seen", js_str(call, s, "scheduleId"));
+    return OK;
+}
+
 static int64_t search_from(struct call *call)
 {
     int64_t at = arg_has(call, "after") ? arg_time(call, "after") : call_time(call);
@@ -231,7 +242,8 @@ static enum err find_slot(struct call *call, int64_t *ret_start)
 
     js_push_str(call, who, call_account(call));
     for (size_t i = 0; i < arg_count(call, "attendees"); i++)
-        js_push_str(call, who, arg_item(call, "attendees", i));
+        if (!text_equal_folded(arg_item(call, "attendees", i), call_account(call)))
+            js_push_str(call, who, arg_item(call, "attendees", i));
     js_set(call, ask, "schedules", who);
     js_set(call, ask, "startTime", moment(call, start));
     js_set(call, ask, "endTime", moment(call, start + (int64_t)slots * SLOT_MS));
@@ -240,7 +252,10 @@ static enum err find_slot(struct call *call, int64_t *ret_start)
     if (e)
         return e;
     schedules = js_get(reply, "value");
-    for (size_t i = 0; i + n <= slots && js_len(schedules); i++) {
+    e = all_seen(call, schedules, js_len(who));
+    if (e)
+        return e;
+    for (size_t i = 0; i + n <= slots; i++) {
         if (all_free(call, schedules, i, n)) {
             *ret_start = start + (int64_t)i * SLOT_MS;
             return OK;

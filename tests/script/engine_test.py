@@ -427,6 +427,30 @@ class OddAnswers(WithEngine):
             self.assertIn(words, said)
             self.assertEqual(len(self.upstream.requests), asked)
 
+    # ---- Outlook: calendars that cannot be seen ----
+
+    def schedule(self, *schedules):
+        body = json.dumps({"value": schedules} if schedules else {}).encode()
+        self.behave(lambda c, r: upstream.answer(c, 200, body))
+
+    def test_a_calendar_that_cannot_be_seen_is_not_busy(self):
+        me = {"scheduleId": "alice@demo.example", "availabilityView": "0" * 336, "error": None}
+        wrong = {"message": "unable to resolve e-mail address", "responseCode": "ErrorMailRecipientNotFound"}
+        args = {"attendees": ["carol@partner.example"], "minutes": 30}
+        for her in ({"error": wrong}, {}, {"availabilityView": ""}, {"availabilityView": "0" * 336, "error": wrong}):
+            self.schedule(me, dict(her, scheduleId="carol@partner.example"))
+            for tool, more in (("outlook.find_free_slot", {}), ("outlook.book_meeting", {"subject": "s"})):
+                self.assertEqual(self.ask(tool, dict(args, **more))[:3],
+                                 ("refused", "no_result", "the calendar of carol@partner.example cannot be seen"))
+        for schedules in ((), (me,)):
+            self.schedule(*schedules)
+            self.assertEqual(self.ask("outlook.find_free_slot", args)[:2], ("failed", "upstream_garbled"))
+        self.schedule(me, dict(me, scheduleId="carol@partner.example"))
+        self.assertEqual(self.ask("outlook.find_free_slot", args)[0], "done")
+        self.schedule(me)
+        self.assertEqual(self.ask("outlook.find_free_slot", dict(args, attendees=["alice@demo.example"]))[0], "done",
+                         "the user is asked about once")
+
 
 class Keys(WithEngine):
     def test_the_same_key_executes_once_even_at_the_same_time(self):

@@ -60,6 +60,9 @@ static struct json *summaries(struct call *call, const struct json *reply)
                               { "preview", "bodyPreview", T_STRING }, { "read", "isRead", T_BOOL }));
 }
 
+/* Graph refuses a filter beside $orderby that does not begin with what is ordered by. */
+#define UNREAD "receivedDateTime ge 1900-01-01T00:00:00Z and isRead eq false"
+
 TOOL(outlook_list_mail,
     .provider = &outlook_provider,
     .name = "outlook.list_mail",
@@ -74,7 +77,7 @@ TOOL(outlook_list_mail,
     int64_t count = arg_has(call, "count") ? arg_int(call, "count") : 10;
     enum err e = await_get(call, &reply,
                            query(call, MESSAGES "&$orderby=receivedDateTime%20desc", "$top", text_int(call, count),
-                                 "$filter", arg_bool(call, "unread_only") ? "isRead eq false" : "", NULL));
+                                 "$filter", arg_bool(call, "unread_only") ? UNREAD : "", NULL));
 
     if (e)
         return e;

@@ -112,15 +112,31 @@ static bool message_matches(const struct message *x, struct str search, bool unr
     return contains_folded(x->subject, search) || contains_folded(x->body, search) || contains_folded(x->from, search);
 }
 
+/* What a list is ordered by has to come first in a filter beside it. */
+static bool filter_fits(struct str filter, struct str order)
+{
+    struct str by, way;
+
+    if (!str_cut(order, ' ', &by, &way))
+        by = order;
+    return filter.len == 0 || str_starts(filter, by);
+}
+
 static void await_list(struct turn *t)
 {
     struct json *body = json_object(&t->arena), *value = json_array(&t->arena);
     struct str top = query_value(t, "$top"), search = query_value(t, "$search");
-    bool unread = str_is(query_value(t, "$filter"), "isRead eq false");
+    struct str filter = query_value(t, "$filter");
+    bool unread = str_ends(filter, STR("isRead eq false"));
     uint64_t n = 10;
 
     if (top.len && (!str_to_u64(top, &n) || n == 0 || n > 1000)) {
         await_graph_error(t, 400, "ErrorInvalidRequest", "$top must be 1 to 1000");
+        return;
+    }
+    if (!filter_fits(filter, query_value(t, "$orderby"))) {
+        await_graph_error(t, 400, "InefficientFilter",
+                          "The restriction or sort order is too complex for this operation.");
         return;
     }
     if (search.len >= 2 && search.p[0] == '"' && search.p[search.len - 1] == '"')

@@ -10,7 +10,8 @@
  *   POST /oauth2/v2.0/login        what its form sends: 302 to the redirect URI
  *   POST /oauth2/v2.0/token        authorization_code, refresh_token
  *   POST /oauth2/v2.0/revoke       RFC 7009
- *   GET  /v1.0/me/messages[/ID]    $top, $search, $filter=isRead eq false, $select
+ *   GET  /v1.0/me/messages[/ID]    $top, $search, $select, $filter=[... and ]isRead eq false: refused beside an
+ *                                  $orderby of something that does not come first in it
  *   POST /v1.0/me/messages         a draft; /v1.0/me/messages/ID/send sends it
  *   POST /v1.0/me/calendar/getSchedule, POST /v1.0/me/events (transactionId absorbs repeats), GET /v1.0/me/calendarView
  *   GET  /sandbox/stats            what has happened, for tests: JSON

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import unittest
+import urllib.parse
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import harness
@@ -450,6 +451,13 @@ class OddAnswers(WithEngine):
         self.schedule(me)
         self.assertEqual(self.ask("outlook.find_free_slot", dict(args, attendees=["alice@demo.example"]))[0], "done",
                          "the user is asked about once")
+
+    def test_unread_mail_is_asked_for_as_graph_takes_it(self):
+        self.behave(lambda c, r: upstream.answer(c, 200, b'{"value":[]}'))
+        self.assertEqual(self.ask("outlook.list_mail", {"unread_only": True})[0], "done")
+        query = urllib.parse.parse_qs(urllib.parse.urlsplit(self.upstream.requests[-1].split(b" ")[1].decode()).query)
+        self.assertEqual(query["$orderby"], ["receivedDateTime desc"])
+        self.assertEqual(query["$filter"], ["receivedDateTime ge 1900-01-01T00:00:00Z and isRead eq false"])
 
 
 class Keys(WithEngine):

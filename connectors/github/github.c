@@ -136,10 +136,10 @@ static enum err await_labels(struct call *call, const char *owner, const char *n
 {
     struct json *found = js_arr(call), *page;
     size_t want = arg_count(call, "labels");
-    bool *seen = want ? call_memory(call, want) : NULL;
+    bool *seen = want ? call_memory(call, want) : NULL, all = false;
     enum err e;
 
-    for (int n = 1; want && n <= LABEL_PAGES_MAX; n++) {
+    for (int n = 1; want && !all && n <= LABEL_PAGES_MAX; n++) {
         e = await_get(call, &page, query(call, path(call, "/repos/{}/{}/labels", owner, name, NULL),
                                          "per_page", text(call, "%d", PAGE), "page", text(call, "%d", n), NULL));
         if (e)
@@ -154,12 +154,12 @@ static enum err await_labels(struct call *call, const char *owner, const char *n
             if (wanted)
                 js_push_str(call, found, js_str(call, label, "name"));
         }
-        if (js_len(page) < PAGE)
-            break;
+        all = js_len(page) < PAGE;
     }
     for (size_t i = 0; seen && i < want; i++)
         if (!seen[i])
-            return fail(call, E_NO_RESULT, "%s/%s has no label \"%s\"", owner, name, arg_item(call, "labels", i));
+            return fail(call, E_NO_RESULT, "%s/%s has no label \"%s\"%s", owner, name, arg_item(call, "labels", i),
+                        all ? "" : text(call, " among its first %d", PAGE * LABEL_PAGES_MAX));
     *ret = found;
     return OK;
 }

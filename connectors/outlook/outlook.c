@@ -157,7 +157,7 @@ static enum settled was_sent(struct call *call)
     if (await_get(call, &message,
                   query(call, path(call, "/v1.0/me/messages/{}", id, NULL), "$select", "isDraft", NULL)))
         return SETTLED_UNKNOWN;
-    if (js_bool(message, "isDraft"))
+    if (!js_get(message, "isDraft") || js_bool(message, "isDraft"))
         return SETTLED_UNKNOWN;
     result_str(call, "message_id", id);
     return SETTLED_DONE;
@@ -264,7 +264,8 @@ static enum err find_slot(struct call *call, int64_t *ret_start)
             return OK;
         }
     }
-    return fail(call, E_NO_RESULT, "no time in the next %d days is free for everybody", SEARCH_DAYS);
+    return fail(call, E_NO_RESULT, "no time in the %d days from %s is free for everybody", SEARCH_DAYS,
+                text_time(call, start));
 }
 
 #define MEETING_ARGS                                                                                                   \

@@ -126,7 +126,7 @@ static enum err await_person(struct call *call, const char **ret_channel)
     if (e)
         return e;
     if (!text_equal_folded(js_str(call, reply, "user.profile.email"), email))
-        return fail(call, E_NO_RESULT, "the workspace answered somebody else's address for %s", email);
+        return fail(call, E_NO_RESULT, "the workspace does not confirm that %s is the address of whom it found", email);
     user = js_str(call, reply, "user.id");
     js_set_str(call, open, "users", user);
     /* opening a conversation that exists answers it: nothing anybody would notice */

@@ -379,6 +379,17 @@ class OddAnswers(WithEngine):
         self.github(403, "Resource not accessible by integration")
         self.assertEqual(self.ask("github.create_issue", self.ISSUE)[:2], ("failed", "upstream_refused"))
 
+    def test_labels_that_were_not_all_seen(self):
+        def behave(c, r):
+            if b"/labels" in r:
+                return upstream.answer(c, 200, json.dumps([{"name": "label"}] * size).encode())
+            return upstream.answer(c, 200, b'{"full_name":"acme/web"}')
+        for size, words in ((99, 'acme/web has no label "gone"'),
+                            (100, 'acme/web has no label "gone" among its first 1000')):
+            self.behave(behave)
+            self.assertEqual(self.ask("github.create_issue", dict(self.ISSUE, labels=["gone"]))[:3],
+                             ("refused", "no_result", words))
+
     # ---- Gmail: the moment is followed by words ----
 
     def test_a_moment_with_words_behind_it(self):
@@ -428,6 +439,12 @@ class OddAnswers(WithEngine):
             self.assertIn(words, said)
             self.assertEqual(len(self.upstream.requests), asked)
 
+    def test_a_person_without_an_address_is_not_somebody_elses(self):
+        self.behave(lambda c, r: upstream.answer(c, 200, b'{"ok":true,"user":{"id":"U1","profile":{}}}'))
+        self.assertEqual(self.ask("slack.message_user", {"email": "bob@demo.example", "text": "hi"})[:3],
+                         ("refused", "no_result",
+                          "the workspace does not confirm that bob@demo.example is the address of whom it found"))
+
     # ---- Outlook: calendars that cannot be seen ----
 
     def schedule(self, *schedules):
@@ -451,6 +468,24 @@ class OddAnswers(WithEngine):
         self.schedule(me)
         self.assertEqual(self.ask("outlook.find_free_slot", dict(args, attendees=["alice@demo.example"]))[0], "done",
                          "the user is asked about once")
+
+    def test_when_nobody_is_free_it_says_from_when(self):
+        self.schedule({"scheduleId": "alice@demo.example", "availabilityView": "0" * 336},
+                      {"scheduleId": "bob@demo.example", "availabilityView": "2" * 336})
+        self.assertEqual(self.ask("outlook.find_free_slot", {"attendees": ["bob@demo.example"], "minutes": 30,
+                                                             "after": "2030-01-07T09:10:00Z"})[1:3],
+                         ("no_result", "no time in the 7 days from 2030-01-07T09:30:00Z is free for everybody"))
+
+    def test_only_a_message_that_is_said_to_be_no_draft_was_sent(self):
+        for found, outcome in ((b"{}", "unknown"), (b'{"isDraft":true}', "unknown"), (b'{"isDraft":false}', "done")):
+            def behave(c, r):
+                if b"/send " in r:
+                    return "close"
+                return upstream.answer(c, 201 if r.startswith(b"POST") else 200,
+                                       b'{"id":"d1"}' if r.startswith(b"POST") else found)
+            self.behave(behave)
+            self.assertEqual(self.ask("outlook.send_mail", {"to": ["b@demo.example"], "subject": "s", "body": "b"})[0],
+                             outcome, found)
 
     def test_unread_mail_is_asked_for_as_graph_takes_it(self):
         self.behave(lambda c, r: upstream.answer(c, 200, b'{"value":[]}'))

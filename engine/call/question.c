@@ -28,35 +28,101 @@ struct question_side question_side(const struct question *q, unsigned i)
 static struct policy_type type_user = { .name = { "User", 4 } }, type_agent = { .name = { "Agent", 5 } },
                           type_tenant = { .name = { "Tenant", 6 } }, type_group = { .name = { "Group", 5 } };
 
-/* ---- entities ---------------------------------------------------------------------------------------------------- */
+/* ---- what the operator says -------------------------------------------------------------------------------------- */
 
-/* What the operator says of the entity: nothing, where that names tenants and not this one. */
-static NOINLINE const struct policy_entity *known_to(const struct policy_entities *base, const struct policy_uid *uid,
-                                                     const struct policy_uid *tenant)
+enum counting { COUNTS_NOT, COUNTS_IN_PART, COUNTS };
+
+static inline bool is_tenant(const struct policy_uid *uid, const struct policy_uid *tenant)
 {
-    const struct policy_entity *e = policy_entities_find(base, uid);
-    bool others = false;
+    return uid->type_hash == tenant->type_hash && policy_text_eq(uid->type, tenant->type);
+}
 
-    for (uint32_t i = 0; e && i < e->n_ancestors; i++) {
+/* An entry that is in tenants counts in those. Where this is one of several, not all that it is in is this one's. */
+static enum counting counting(const struct policy_entity *e, const struct policy_uid *tenant)
+{
+    bool here = false, elsewhere = false;
+
+    for (uint32_t i = 0; i < e->n_ancestors; i++) {
         const struct policy_uid *up = e->ancestors[i].uid;
 
+        if (!is_tenant(up, tenant))
+            continue;
         if (policy_uid_eq(up, tenant))
-            return e;
-        others |= up->type_hash == tenant->type_hash && str_eq(up->type, tenant->type);
+            here = true;
+        else
+            elsewhere = true;
     }
-    return others ? NULL : e;
+    return !elsewhere ? COUNTS : here ? COUNTS_IN_PART : COUNTS_NOT;
 }
 
-static inline const struct policy_entity *known(const struct asked *x, const struct policy_uid *uid)
+/* Adds what the entry is in by its own words, but for other tenants and what is there already. Answers how many are. */
+static uint32_t add_above(struct policy_ancestor *v, uint32_t n, const struct policy_entity *e,
+                          const struct policy_uid *tenant)
 {
-    return x->layer.base ? known_to(x->layer.base, uid, &x->tenant) : NULL;
+    size_t n_parents;
+    const struct policy_uid *parents = policy_entities_parents(e, &n_parents);
+
+    for (size_t i = 0; i < n_parents; i++) {
+        const struct policy_uid *up = &parents[i];
+        uint32_t k = 0;
+
+        if (is_tenant(up, tenant) && !policy_uid_eq(up, tenant))
+            continue;
+        while (k < n && !policy_uid_eq(v[k].uid, up))
+            k++;
+        if (k == n)
+            v[n++] = (struct policy_ancestor){ up->hash, up };
+    }
+    return n;
 }
 
-/* The tenant. Mostly nobody says more of it: then what is in it is in nothing else. */
+/* The entry as this tenant sees it: in what entries say that count here. NULL: memory is out. */
+static NOINLINE const struct policy_entity *part_of(const struct asked *x, struct arena *a,
+                                                    const struct policy_entity *e)
+{
+    struct policy_ancestor *v = arena_alloc(a, e->n_ancestors * sizeof(*v));
+    struct policy_entity *part = arena_alloc(a, sizeof(*part));
+    uint32_t n;
+
+    if (!v || !part)
+        return NULL;
+    n = add_above(v, 0, e, &x->tenant);
+    for (uint32_t i = 0; i < n; i++) {
+        const struct policy_entity *up = policy_entities_find(x->layer.base, v[i].uid);
+
+        if (up && counting(up, &x->tenant) != COUNTS_NOT)
+            n = add_above(v, n, up, &x->tenant);
+    }
+    *part = *e;
+    part->ancestors = v;                    /* in no order: what is made of it sorts */
+    part->n_ancestors = n;
+    return part;
+}
+
+static NOINLINE const struct policy_entity *known_to(const struct asked *x, struct arena *a,
+                                                     const struct policy_uid *uid)
+{
+    const struct policy_entity *e = policy_entities_find(x->layer.base, uid);
+    enum counting c = e ? counting(e, &x->tenant) : COUNTS_NOT;
+
+    if (c == COUNTS_IN_PART)
+        return part_of(x, a, e);
+    return c == COUNTS ? e : NULL;
+}
+
+/* What the operator says of an entity in this tenant. NULL: nothing; or memory is out, which question_ask() sees. */
+static inline const struct policy_entity *known(const struct asked *x, struct arena *a, const struct policy_uid *uid)
+{
+    return x->layer.base ? known_to(x, a, uid) : NULL;
+}
+
+/* ---- entities ---------------------------------------------------------------------------------------------------- */
+
+/* The tenant, the first of the layer. Mostly nobody says more of it: then what is in it is in nothing else. */
 static enum err add_tenant(struct asked *x, struct arena *a)
 {
     static const struct policy_entity nothing_known;
-    const struct policy_entity *k = known(x, &x->tenant);
+    const struct policy_entity *k = known(x, a, &x->tenant);
 
     if (k)
         return policy_layer_merge(&x->layer, a, &x->tenant, k, NULL, 0);
@@ -69,13 +135,13 @@ static enum err add_tenant(struct asked *x, struct arena *a)
 /* An entity in the tenant and, where the operator knows it, in what he says. */
 static enum err add(struct asked *x, struct arena *a, const struct policy_uid *uid)
 {
-    const struct policy_uid *above = &x->tenant;
+    const struct policy_above above = { &x->tenant, x->layer.items[0] };
     const struct policy_entity *k;
     enum err e;
 
     if (policy_layer_own(&x->layer, uid))
         return OK;                      /* an agent that acts twice; a resource that is the tenant, or the agent */
-    k = known(x, uid);
+    k = known(x, a, uid);
     if (!k && x->plain)
         return policy_layer_like(&x->layer, a, uid, x->plain);
     e = policy_layer_merge(&x->layer, a, uid, k, &above, 1);
@@ -87,17 +153,17 @@ static enum err add(struct asked *x, struct arena *a, const struct policy_uid *u
 /* A user of groups. */
 static NOINLINE enum err add_member(const struct question *q, struct arena *a, struct asked *x)
 {
-    const struct policy_uid **parents = arena_alloc(a, (1 + q->n_groups) * sizeof(struct policy_uid *));
+    struct policy_above *above = arena_alloc(a, (1 + q->n_groups) * sizeof(*above));
     struct policy_uid *groups = arena_alloc(a, q->n_groups * sizeof(*groups)), *user = &x->principals[0];
 
-    if (!parents || !groups)
+    if (!above || !groups)
         return E_CALL_TOO_LARGE;
-    parents[0] = &x->tenant;
+    above[0] = (struct policy_above){ &x->tenant, x->layer.items[0] };
     for (unsigned i = 0; i < q->n_groups; i++) {
         groups[i] = policy_uid_typed(&type_group, q->groups[i], 0);
-        parents[1 + i] = &groups[i];
+        above[1 + i] = (struct policy_above){ &groups[i], known(x, a, &groups[i]) };
     }
-    return policy_layer_merge(&x->layer, a, user, known(x, user), parents, 1 + q->n_groups);
+    return policy_layer_merge(&x->layer, a, user, known(x, a, user), above, 1 + q->n_groups);
 }
 
 static enum err add_entities(const struct question *q, struct arena *a, struct asked *x)
@@ -119,8 +185,9 @@ enum err question_action(const struct policy_entities *base, struct arena *a, st
                          enum effect effect, struct policy_entity *ret)
 {
     struct policy_uid *uids = ARENA_ARRAY(a, struct policy_uid, 3);
-    const struct policy_uid *above[2];
+    const struct policy_entity *known[3] = { 0 };
     struct policy_layer *l = ARENA_NEW(a, struct policy_layer);
+    unsigned n = effect ? 3 : 2;
     enum err e;
 
     if (!uids || !l)
@@ -129,10 +196,11 @@ enum err question_action(const struct policy_entities *base, struct arena *a, st
     uids[1] = policy_uid(STR("Action"), group);
     if (effect)
         uids[2] = policy_uid(STR("Action"), str_of(effect_name(effect)));
-    above[0] = &uids[1];
-    above[1] = &uids[2];
+    for (unsigned i = 0; base && i < n; i++)
+        known[i] = policy_entities_find(base, &uids[i]);
     policy_layer_init(l, base);
-    e = policy_layer_merge(l, a, &uids[0], base ? policy_entities_find(base, &uids[0]) : NULL, above, effect ? 2 : 1);
+    e = policy_layer_merge(l, a, &uids[0], known[0],
+                           (struct policy_above[]){ { &uids[1], known[1] }, { &uids[2], known[2] } }, n - 1);
     if (!e)
         *ret = *l->items[0];
     return e;

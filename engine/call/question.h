@@ -13,8 +13,9 @@
  *               actor (the entities of user and agent), auth, scopes, time; and delegation, if the user has recorded
  *               one for the agent at hand
  *
- * What the operator's entities file says of one of these (attributes, groups) is added to it, unless it says that the
- * entity is in another tenant.
+ * What the operator's entities file says of one of these, or of a group of the token (attributes, groups), is added to
+ * it, unless it says that the entity is in another tenant, itself or by what it is in.  Of an entity that is in several
+ * tenants, it counts in each, but for the others and what it is in through entries that count in those only.
  */
 #ifndef CALL_QUESTION_H
 #define CALL_QUESTION_H

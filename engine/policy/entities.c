@@ -101,6 +101,15 @@ const struct policy_entity *policy_entities_find(const struct policy_entities *s
     return n ? &n->entity : NULL;
 }
 
+const struct policy_uid *policy_entities_parents(const struct policy_entity *e, size_t *ret_n)
+{
+    const struct node *n = (const struct node *)e;
+
+    ASSERT(n->state == CLOSED);
+    *ret_n = n->n_parents;
+    return n->parents;
+}
+
 /* --- adding ------------------------------------------------------------------------------------------------------- */
 
 static struct policy_uid copy_uid(struct arena *a, const struct policy_uid *uid)
@@ -379,33 +388,27 @@ enum err policy_entities_freeze(struct policy_entities *s, struct errinfo *info)
 
 /* The entity's place in the layer, with its uid and ancestors set; NULL: there is one already, or memory is out. */
 static struct policy_entity *layer_put(struct policy_layer *l, struct arena *a, const struct policy_uid *uid,
-    const struct policy_entity *known, const struct policy_uid *const *parents, size_t n_parents)
+    const struct policy_entity *known, const struct policy_above *above, size_t n_above)
 {
-    UNSET const struct policy_entity *up[POLICY_LAYER_MAX];
     size_t total = known ? known->n_ancestors : 0, at = 0;
     struct policy_ancestor *v;
     struct policy_entity *out;
 
     if (l->n == POLICY_LAYER_MAX || policy_layer_own(l, uid))
         return NULL;
-    for (size_t i = 0; i < n_parents; i++) {
-        const struct policy_entity *found = policy_layer_find(l, parents[i]);
-
-        if (i < POLICY_LAYER_MAX)
-            up[i] = found;
-        total += 1 + (found ? found->n_ancestors : 0);
-    }
+    for (size_t i = 0; i < n_above; i++)
+        total += 1 + (above[i].known ? above[i].known->n_ancestors : 0);
     out = arena_alloc(a, sizeof(*out));
     v = total == 0 || total > UINT32_MAX ? NULL : arena_alloc(a, total * sizeof(*v));
     if (!out || (!v && total))
         return NULL;
-    for (size_t i = 0; i < n_parents; i++) {
-        const struct policy_entity *found = i < POLICY_LAYER_MAX ? up[i] : policy_layer_find(l, parents[i]);
+    for (size_t i = 0; i < n_above; i++) {
+        const struct policy_entity *up = above[i].known;
 
-        v[at++] = (struct policy_ancestor){ parents[i]->hash, parents[i] };
-        if (found && found->n_ancestors) {
-            memcpy(v + at, found->ancestors, found->n_ancestors * sizeof(*v));
-            at += found->n_ancestors;
+        v[at++] = (struct policy_ancestor){ above[i].uid->hash, above[i].uid };
+        if (up && up->n_ancestors) {
+            memcpy(v + at, up->ancestors, up->n_ancestors * sizeof(*v));
+            at += up->n_ancestors;
         }
     }
     if (known && known->n_ancestors)
@@ -419,10 +422,15 @@ static struct policy_entity *layer_put(struct policy_layer *l, struct arena *a, 
 enum err policy_layer_add(struct policy_layer *l, struct arena *a, struct policy_uid uid, struct policy_value attrs,
     const struct policy_uid *const *parents, size_t n_parents)
 {
+    struct policy_above *above = ARENA_ARRAY(a, struct policy_above, n_parents);
     struct policy_entity *out;
 
     ASSERT(attrs.kind == POLICY_RECORD || attrs.kind == POLICY_NONE);
-    out = layer_put(l, a, &uid, NULL, parents, n_parents);
+    if (!above && n_parents)
+        return E_CALL_TOO_LARGE;
+    for (size_t i = 0; i < n_parents; i++)
+        above[i] = (struct policy_above){ parents[i], policy_layer_find(l, parents[i]) };
+    out = layer_put(l, a, &uid, NULL, above, n_parents);
     if (out && attrs.kind == POLICY_RECORD) {
         out->attrs = attrs.u.attrs;
         out->n_attrs = attrs.len;
@@ -431,9 +439,9 @@ enum err policy_layer_add(struct policy_layer *l, struct arena *a, struct policy
 }
 
 enum err policy_layer_merge(struct policy_layer *l, struct arena *a, const struct policy_uid *uid,
-    const struct policy_entity *known, const struct policy_uid *const *parents, size_t n_parents)
+    const struct policy_entity *known, const struct policy_above *above, size_t n_above)
 {
-    struct policy_entity *out = layer_put(l, a, uid, known, parents, n_parents);
+    struct policy_entity *out = layer_put(l, a, uid, known, above, n_above);
 
     if (out && known) {
         out->attrs = known->attrs;

@@ -51,6 +51,8 @@ void policy_entities_each(const struct policy_entities *store, void (*fn)(const 
     void *arg);
 /* NULL if there is none. The store must be frozen. */
 const struct policy_entity *policy_entities_find(const struct policy_entities *store, const struct policy_uid *uid);
+/* What an entity of a store was said to be in, *ret_n of them: its ancestors are these and theirs. */
+const struct policy_uid *policy_entities_parents(const struct policy_entity *e, size_t *ret_n);
 
 /* --- layers ----------------------------------------------------------------------------------------------------- */
 
@@ -80,12 +82,19 @@ static inline void policy_layer_init(struct policy_layer *l, const struct policy
 enum err policy_layer_add(struct policy_layer *l, struct arena *a, struct policy_uid uid, struct policy_value attrs,
     const struct policy_uid *const *parents, size_t n_parents);
 
+/* A parent, and what is known of it: what that is in counts as well. NULL: nothing. */
+struct policy_above {
+    const struct policy_uid *uid;
+    const struct policy_entity *known;
+};
+
 /*
  * The same for an entity that the base, or whoever, knows already: `known` (may be NULL) gives its attributes and tags,
- * and what it is in is added to the parents. It must outlive the layer.
+ * and what it is in is added to the parents. It must outlive the layer. Nothing is looked up: the caller says what
+ * counts.
  */
 enum err policy_layer_merge(struct policy_layer *l, struct arena *a, const struct policy_uid *uid,
-    const struct policy_entity *known, const struct policy_uid *const *parents, size_t n_parents);
+    const struct policy_entity *known, const struct policy_above *above, size_t n_above);
 
 /*
  * The same for one that is whole: its ancestors are all that is above it, whatever the layer says. It must outlive the

@@ -139,6 +139,53 @@ class Facts(WithPolicies):
         self.assertFalse(allowed(self.add(user="bob")), "the file speaks of another tenant's bob")
         self.assertTrue(allowed(self.add(user="bob", tenant="other")))
 
+    def test_nobody_gets_into_another_tenant_by_a_group(self):
+        groups = ["finance", "acme-staff", "companies", "payroll", "crew", "night", "all", "both"]
+        above = [("Tenant", "demo"), ("Tenant", "acme")] + [("Group", g) for g in groups]
+        self.reload("".join('@id("%s") permit (principal in %s::"%s", action, resource);' % (name, kind, name)
+                            for kind, name in above),
+                    [entity("Tenant", "acme", parents=[("Group", "companies")]),
+                     entity("Group", "finance", parents=[("Tenant", "acme"), ("Group", "acme-staff")]),
+                     entity("Group", "payroll", parents=[("Group", "finance")]),
+                     entity("Group", "night", parents=[("Group", "all")]),
+                     entity("Group", "crew", parents=[("Tenant", "demo"), ("Group", "night")]),
+                     entity("Group", "both", parents=[("Tenant", t) for t in ("demo", "acme")] +
+                                                     [("Group", g) for g in ("finance", "night")]),
+                     entity("User", "carol", parents=[("Group", "both"), ("Group", "finance")]),
+                     entity("Agent", "desk", parents=[("Group", "finance")]),
+                     entity("Agent", "front", parents=[("Tenant", "demo"), ("Tenant", "acme")])])
+
+        def sides(tenant, *groups, **who):
+            r = self.record_of(self.add(tenant=tenant, extra=sum((("--group", g) for g in groups), ()), **who))
+            self.assertEqual([d["policies"][0] for d in r["decisions"]], [tenant] * 2)
+            return [set(d["policies"][1:]) for d in r["decisions"]]
+
+        acme = {"finance", "acme-staff", "companies"}
+        self.assertEqual(sides("demo", "finance"), [{"finance"}, set()])
+        self.assertEqual(sides("demo", "payroll"), [{"payroll"}, set()])
+        self.assertEqual(sides("demo", "crew"), [{"crew", "night", "all"}, set()])
+        self.assertEqual(sides("demo", "both"), [{"both", "finance", "night", "all"}, set()])
+        self.assertEqual(sides("demo", user="carol", agent="desk"), [{"both", "finance", "night", "all"}, set()])
+        self.assertEqual(sides("demo", "finance", "crew", user="carol", agent="front"),
+                         [{"both", "finance", "crew", "night", "all"}, set()])
+        self.assertEqual(sides("acme", "finance"), [acme, {"companies"}])
+        self.assertEqual(sides("acme", "payroll"), [acme | {"payroll"}, {"companies"}])
+        self.assertEqual(sides("acme", "crew"), [{"crew", "companies"}, {"companies"}])
+        self.assertEqual(sides("acme", user="carol", agent="desk"), [acme | {"both", "night", "all"}, acme])
+        self.assertEqual(sides("acme", "both", agent="front"), [acme | {"both", "night", "all"}, {"companies"}])
+
+        self.reload("""
+            @id("acme-people") permit (principal is User in Tenant::"acme", action, resource);
+            @id("agents") permit (principal is Agent, action, resource);
+            """)
+        stranger = {"extra": ("--group", "finance", "--group", "both")}
+        m = self.add(**stranger)
+        self.assertFalse(allowed(m))
+        self.assertEqual(self.tools(**stranger), set())
+        self.assertIn(": DENY\nno policy", harness.run("policy", "explain", "--call", self.record_of(m)["call"],
+                                                       "--config", self.files.config, "--data", self.engine.data))
+        self.assertTrue(allowed(self.add(tenant="acme")))
+
     def test_a_group_of_tools_is_made_in_the_entities_file(self):
         self.reload('permit (principal, action in Action::"harmless", resource);',
                     [entity("Action", "add", parents=[("Action", "harmless")])])

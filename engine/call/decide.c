@@ -74,17 +74,6 @@ static enum err ask_about(struct call *c, struct question *q, const struct json 
 
 /* ---- the answer -------------------------------------------------------------------------------------------------- */
 
-static struct str failed_forbid(struct call *c, const struct policy_decision *d)
-{
-    for (uint32_t i = 0; i < d->n_errors && i < POLICY_NAMED_MAX; i++) {
-        struct policy_info p = policy_set_info(c->registry->policy, d->errors[i].policy);
-
-        if (p.forbid)
-            return p.id;
-    }
-    return STR("(unnamed)");
-}
-
 /* Who was refused, and by which policy: the model may read it, so it names policies of this tenant only. */
 static enum err denied(struct call *c, struct question_side side, const struct policy_decision *d)
 {
@@ -94,7 +83,7 @@ static enum err denied(struct call *c, struct question_side side, const struct p
         return call_why(
             c, E_POLICY_DENIED,
             "not permitted: policy \"%.*s\" could not be evaluated on these arguments, and it is one that forbids",
-            STR_ARG(failed_forbid(c, d)));
+            STR_ARG(policy_set_id(c->registry->policy, d->errors[0].policy)));     /* forbids are first */
     if (d->n_reasons == 0)
         return call_why(c, E_POLICY_DENIED, "not permitted: no policy lets the %s %.*s do this (default deny)",
                         side.name, STR_ARG(side.who));

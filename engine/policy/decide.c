@@ -2,7 +2,8 @@
  * decide.c -- a request through the index, the heads and the conditions to a decision
  *
  * Every policy whose head matches is evaluated, also after a forbid was found: the decision names all that decided and
- * all that failed, in an order that depends on the set alone.
+ * all that failed, in an order that depends on the set alone.  That of the walk is the index's and differs from process
+ * to process, so what is named is sorted as it is found: the first few are the same everywhere.
  */
 #include "policy/program.h"
 
@@ -133,14 +134,16 @@ static enum match match_head(const struct walk *w, const struct program_policy *
 
 /* --- one policy --------------------------------------------------------------------------------------------------- */
 
-static NOINLINE void add_role(struct policy_decision *d, struct str role)
+/* The `max` lowest of n numbers so far are kept, ascending, whatever order they come in: here comes one more. */
+static inline void keep_lowest(uint32_t *v, uint32_t n, uint32_t max, uint32_t number)
 {
-    for (uint32_t i = 0; i < d->n_roles && i < POLICY_ROLES_MAX; i++)
-        if (str_eq(d->roles[i], role))
-            return;
-    if (d->n_roles < POLICY_ROLES_MAX)
-        d->roles[d->n_roles] = role;
-    d->n_roles++;
+    uint32_t j = n < max ? n : max - 1;
+
+    if (n >= max && v[j] < number)
+        return;
+    for (; j > 0 && v[j - 1] > number; j--)
+        v[j] = v[j - 1];
+    v[j] = number;
 }
 
 /* A permit that holds and needs no approval. */
@@ -153,22 +156,32 @@ static void note_plain(struct walk *w, uint32_t number, const struct program_pol
         w->n_free++;
         return;
     }
-    if (d->n_budgets < POLICY_BUDGETS_MAX)
-        d->budgets[d->n_budgets] = number;
-    d->n_budgets++;
+    keep_lowest(d->budgets, d->n_budgets++, POLICY_BUDGETS_MAX, number);
+}
+
+/* A forbid that failed refuses the call and must be named, however many permits failed before it. */
+static bool error_before(const struct policy_set *set, uint32_t a, uint32_t b)
+{
+    bool forbid = set->policies[a].forbid;
+
+    return forbid != set->policies[b].forbid ? forbid : a < b;
 }
 
 static NOINLINE void note_error(struct walk *w, uint32_t number, const struct program_policy *p)
 {
     struct policy_decision *d = w->decision;
+    const struct place *at = &w->eval.set->places[w->eval.fault_at];
+    uint32_t j = d->n_errors++;
 
     d->n_forbid_errors += p->forbid;
-    if (d->n_errors < POLICY_NAMED_MAX) {
-        const struct place *at = &w->eval.set->places[w->eval.fault_at];
-
-        d->errors[d->n_errors] = (struct policy_error){ number, w->eval.fault, at->line, at->column };
+    if (j >= POLICY_NAMED_MAX) {
+        j = POLICY_NAMED_MAX - 1;
+        if (error_before(w->eval.set, d->errors[j].policy, number))
+            return;
     }
-    d->n_errors++;
+    for (; j > 0 && error_before(w->eval.set, number, d->errors[j - 1].policy); j--)
+        d->errors[j] = d->errors[j - 1];
+    d->errors[j] = (struct policy_error){ number, w->eval.fault, at->line, at->column };
 }
 
 static void note_reason(struct walk *w, uint32_t number, const struct program_policy *p)
@@ -181,17 +194,10 @@ static void note_reason(struct walk *w, uint32_t number, const struct program_po
             return;
         d->effect = POLICY_DENY;
         d->n_reasons = 0;
-        d->n_roles = 0;
         d->n_budgets = 0;
     }
-    if (d->n_reasons < POLICY_NAMED_MAX)
-        d->reasons[d->n_reasons] = number;
-    d->n_reasons++;
-    if (p->forbid)
-        return;
-    if (p->approval)
-        add_role(d, w->eval.set->names[number].role);
-    else
+    keep_lowest(d->reasons, d->n_reasons++, POLICY_NAMED_MAX, number);
+    if (!p->forbid && !p->approval)
         note_plain(w, number, p);
 }
 
@@ -377,17 +383,17 @@ static void start(struct walk *w, const struct policy_set *set, const struct pol
     }
 }
 
-/* The walk's order is the index's; what is reported is in the order of the policies. */
-static void sort_numbers(uint32_t *v, uint32_t n, uint32_t max)
+/* Whose approval is enough, in the order of the permits. */
+static NOINLINE void find_roles(const struct policy_set *set, struct policy_decision *d)
 {
-    if (n > max)
-        n = max;
-    for (uint32_t i = 1; i < n; i++) {
-        uint32_t t = v[i], j = i;
+    for (uint32_t i = 0; i < d->n_reasons && i < POLICY_NAMED_MAX && d->n_roles < POLICY_ROLES_MAX; i++) {
+        struct str role = set->names[d->reasons[i]].role;
+        uint32_t k = 0;
 
-        for (; j > 0 && v[j - 1] > t; j--)
-            v[j] = v[j - 1];
-        v[j] = t;
+        while (k < d->n_roles && !str_eq(d->roles[k], role))
+            k++;
+        if (k == d->n_roles)
+            d->roles[d->n_roles++] = role;
     }
 }
 
@@ -409,12 +415,10 @@ static enum err decide_side(struct walk *w, const struct policy_request *request
         ret->effect = POLICY_DENY;
     else if (ret->effect == POLICY_ALLOW && w->n_plain == 0)
         ret->effect = POLICY_NEEDS_APPROVAL;
-    if (ret->effect != POLICY_NEEDS_APPROVAL)
-        ret->n_roles = 0;
+    if (ret->effect == POLICY_NEEDS_APPROVAL)
+        find_roles(w->eval.set, ret);
     if (w->n_free || ret->effect != POLICY_ALLOW)
         ret->n_budgets = 0;
-    sort_numbers(ret->reasons, ret->n_reasons, POLICY_NAMED_MAX);
-    sort_numbers(ret->budgets, ret->n_budgets, POLICY_BUDGETS_MAX);
     return OK;
 }
 

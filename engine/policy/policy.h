@@ -116,13 +116,14 @@ struct policy_decision {
     enum { POLICY_DENY, POLICY_ALLOW, POLICY_NEEDS_APPROVAL } effect;
     /*
      * The policies that decided, by number: for ALLOW and NEEDS_APPROVAL the permits that hold, for DENY the forbids
-     * that hold (none: no permit did). n_reasons counts all of them, reasons[] holds the first POLICY_NAMED_MAX.
+     * that hold (none: no permit did). n_reasons counts all of them, reasons[] holds the lowest POLICY_NAMED_MAX,
+     * ascending.
      */
     uint32_t n_reasons;
     uint32_t reasons[POLICY_NAMED_MAX];
     /*
-     * The policies that failed to evaluate, likewise, and how many of them are forbids: one that errs does not
-     * forbid.
+     * The policies that failed to evaluate, likewise, but forbids before permits, and how many of them are forbids:
+     * one that errs does not forbid.
      */
     uint32_t n_errors, n_forbid_errors;
     struct policy_error {
@@ -131,15 +132,15 @@ struct policy_decision {
         uint32_t line, column;
     } errors[POLICY_NAMED_MAX];
     /*
-     * NEEDS_APPROVAL: only permits with @approval hold; the approval of any one of these roles is enough. Distinct;
-     * n_roles counts all, roles[] holds the first POLICY_ROLES_MAX. They live as long as the set.
+     * NEEDS_APPROVAL: only permits with @approval hold; the approval of any one of these roles is enough. The first
+     * distinct ones of reasons[]. They live as long as the set.
      */
     uint32_t n_roles;
     struct str roles[POLICY_ROLES_MAX];
     /*
      * ALLOW: only permits with @budget hold (beside such as need an approval): the call counts in the budget of each.
-     * A permit without one that also holds sets it free: 0. n_budgets counts all, budgets[] holds the first
-     * POLICY_BUDGETS_MAX.
+     * A permit without one that also holds sets it free: 0. n_budgets counts all, budgets[] holds the lowest
+     * POLICY_BUDGETS_MAX, ascending.
      */
     uint32_t n_budgets;
     uint32_t budgets[POLICY_BUDGETS_MAX];

@@ -214,6 +214,18 @@ class Facts(WithPolicies):
             self.assertIn(word, shown)
 
 
+    def test_a_forbid_that_failed_is_named_among_many_failures(self):
+        self.reload(BOTH + "".join('@id("p%d") permit (principal, action, resource) when { principal.nothing };\n' % i
+                                   for i in range(20)) +
+                    '@id("guard") forbid (principal is User, action, resource) when { principal.nothing };')
+        m = self.add()
+        self.assertIn('policy "guard" could not be evaluated', why(m))
+        user, agent = self.record_of(m)["decisions"]
+        self.assertEqual([e["policy"] for e in user["errors"]], ["guard"] + ["p%d" % i for i in range(15)])
+        self.assertEqual([e["policy"] for e in agent["errors"]], ["p%d" % i for i in range(16)])
+        self.assertEqual((user["errors_more"], agent["errors_more"]), (5, 4))
+
+
 class Replay(WithPolicies):
     """Recorded calls are decided again beside the running engine, from its journal."""
     SOME = BOTH + """

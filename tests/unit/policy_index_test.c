@@ -1,5 +1,6 @@
 /*
- * policy_index_test.c -- what the index leaves out decides nothing: whole sets against each policy alone, at random
+ * policy_index_test.c -- what the index leaves out decides nothing: whole sets against each policy alone, at random;
+ * and its order does not show in what a decision names
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -408,12 +409,95 @@ static void test_conditions_are_indexed(void **state)
     buf_release(&text);
 }
 
+/* --- what is named ------------------------------------------------------------------------------------------------ */
+
+/*
+ * What User::"a" gets of 40 policies, of which those that ask nothing of the principal are met first and have the
+ * highest numbers; others that do not match (40 to 79) make it worth while to index them; `last` follows.
+ */
+static struct policy_set *decide_many(const char *annotation, const char *condition, const char *last,
+                                      struct policy_decision *ret)
+{
+    struct policy_uid u = policy_uid(STR("User"), STR("a")), act = policy_uid(STR("Action"), STR("send")),
+                      box = policy_uid(STR("Box"), STR("b"));
+    struct policy_request r = { .principal = &u, .action = &act, .resource = &box, .scratch = &arena,
+                                .context = policy_record_of(NULL, 0) };
+    struct buf text = BUF_INIT(1 << 16);
+    struct policy_source source = { STR("p"), STR_NULL };
+    struct policy_set *set;
+
+    for (int i = 0; i < 40; i++)
+        buf_addf(&text, "@%s(\"%s\") permit(principal%s, action, resource)%s;", annotation,
+                 strcmp(annotation, "budget") == 0 ? "calls/min=1" : i % 2 ? "odd" : i < 20 ? "even" : "late",
+                 i < 20 ? " is User" : "", condition);
+    for (int i = 40; i < 80; i++)
+        buf_addf(&text, "permit(principal == User::\"%d\", action, resource);", i);
+    buf_add_z(&text, last);
+    source.text = buf_str(&text);
+    assert_int_equal(policy_set_parse(&source, 1, 0, &set, NULL), OK);
+    assert_int_equal(policy_decide(set, &r, ret), OK);
+    buf_release(&text);
+    return set;
+}
+
+static void expect_lowest(const uint32_t *v, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        assert_int_equal(v[i], i);
+}
+
+static void test_the_lowest_are_named(void **state)
+{
+    struct policy_decision d;
+
+    policy_set_unref(decide_many("note", "", "", &d));
+    assert_int_equal(d.n_reasons, 40);
+    expect_lowest(d.reasons, POLICY_NAMED_MAX);
+    policy_set_unref(decide_many("budget", "", "", &d));
+    assert_int_equal(d.n_budgets, 40);
+    expect_lowest(d.budgets, POLICY_BUDGETS_MAX);
+}
+
+static void test_roles_are_those_of_the_permits_named(void **state)
+{
+    struct policy_decision d;
+    struct policy_set *set = decide_many("approval", "", "", &d);
+
+    assert_int_equal(d.effect, POLICY_NEEDS_APPROVAL);
+    expect_lowest(d.reasons, POLICY_NAMED_MAX);
+    assert_int_equal(d.n_roles, 2);
+    assert_true(str_is(d.roles[0], "even") && str_is(d.roles[1], "odd"));
+    policy_set_unref(set);
+}
+
+/* A forbid that failed refuses: it is named, whatever else failed. */
+static void test_errors_of_forbids_are_named_first(void **state)
+{
+    struct policy_decision d;
+
+    policy_set_unref(decide_many("note", " when { context.zz }",
+        "forbid(principal is User, action, resource) when { context.zz }; permit(principal, action, resource);"
+        "forbid(principal, action, resource) when { 1 < context.zz };", &d));
+    assert_int_equal(d.effect, POLICY_ALLOW);       /* by 81 */
+    assert_int_equal(d.n_errors, 42);
+    assert_int_equal(d.n_forbid_errors, 2);
+    assert_int_equal(d.errors[0].policy, 80);
+    assert_int_equal(d.errors[1].policy, 82);
+    for (uint32_t i = 2; i < POLICY_NAMED_MAX; i++) {
+        assert_int_equal(d.errors[i].policy, i - 2);
+        assert_int_equal(d.errors[i].fault, POLICY_FAULT_NO_ATTR);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_index, setup, teardown),
         cmocka_unit_test_setup_teardown(test_conditions, setup, teardown),
         cmocka_unit_test_setup_teardown(test_conditions_are_indexed, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_the_lowest_are_named, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_roles_are_those_of_the_permits_named, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_errors_of_forbids_are_named_first, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -99,6 +99,11 @@ static inline bool ast_is_template(const struct ast_policy *p)
 /* Deeper expressions are refused: parser and compiler recurse, and must fit a thread's stack with sanitizers on. */
 enum { POLICY_NEST_MAX = 200, POLICY_DEPTH_MAX = 1000 };
 
+enum {
+    POLICY_RECORD_MAX = 1000,   /* attributes of one record literal: duplicates are found by comparing all pairs */
+    POLICY_HAS_PATH_MAX = 64,
+};
+
 /* What a template is linked to. */
 struct ast_link {
     struct str template, id;

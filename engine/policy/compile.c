@@ -272,6 +272,7 @@ static void compile_record(struct compiler *c, const struct ast *n)
         fold(c, n, start, n->n, policy_record_of(attrs, n->n));
         return;
     }
+    ASSERT(n->n <= UINT16_MAX);             /* the parsers bound it (POLICY_RECORD_MAX), as the path of a `has` */
     emit(c, n, (struct insn){ .op = OP_RECORD, .b = (uint16_t)n->n, .c = (uint32_t)c->keys.n }, 1 - (int)n->n);
     keys = grow(c, &c->keys, n->n);
     for (const struct ast *k = n->first; keys && k; k = k->next)
@@ -388,6 +389,7 @@ static void compile(struct compiler *c, const struct ast *n)
         compile_if(c, n);
         break;
     case AST_HAS:
+        ASSERT(n->u.pieces.n <= UINT16_MAX);
         compile(c, n->first);
         emit(c, n, (struct insn){ .op = OP_HAS, .b = (uint16_t)n->u.pieces.n,
             .c = add_keys(c, n->u.pieces.p, n->u.pieces.n) }, 0);

@@ -27,11 +27,6 @@
 #include "base/check.h"
 #include "policy/ext.h"
 
-enum {
-    RECORD_MAX = 1000,          /* attributes of one record literal: duplicates are found by comparing all pairs */
-    HAS_PATH_MAX = 64,
-};
-
 static struct ast *node(struct parser *p, enum ast_op op, const struct token *where)
 {
     struct ast *n = ast_new(p->arena, op, where->line, where->column);
@@ -112,8 +107,8 @@ static struct ast *parse_record(struct parser *p, struct ast *n)
         for (struct ast *o = n->first; o; o = o->next)
             if (str_eq(o->key, key))
                 return parse_fail(p, &where, "this record has the attribute `%.*s` already", STR_ARG(key));
-        if (n->n == RECORD_MAX)
-            return parse_fail(p, &where, "a record literal has at most %d attributes", RECORD_MAX);
+        if (n->n == POLICY_RECORD_MAX)
+            return parse_fail(p, &where, "a record literal has at most %d attributes", POLICY_RECORD_MAX);
         if (!parse_expect(p, TOK_COLON, "`:`") || !(value = parse_expr(p)))
             return NULL;
         value->key = key;
@@ -328,7 +323,7 @@ static struct ast *parse_sum(struct parser *p)
 /* Kept out of line: its array must not weigh on every level of the descent. */
 __attribute__((noinline)) static struct ast *parse_has(struct parser *p, struct ast *n)
 {
-    struct str parts[HAS_PATH_MAX];
+    struct str parts[POLICY_HAS_PATH_MAX];
     size_t count = 0;
 
     if (!n)
@@ -339,7 +334,7 @@ __attribute__((noinline)) static struct ast *parse_has(struct parser *p, struct 
     } else {
         do {
             if (count == ARRAY_LEN(parts))
-                return parse_fail(p, &p->tok, "a path has at most %d names", HAS_PATH_MAX);
+                return parse_fail(p, &p->tok, "a path has at most %d names", POLICY_HAS_PATH_MAX);
             if (!parse_ident(p, count ? "an attribute's name" : "an attribute's name or a string", &parts[count]))
                 return NULL;
             count++;

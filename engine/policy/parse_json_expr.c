@@ -111,8 +111,11 @@ static struct ast *elements(struct est *r, struct ast *n, const struct json *j, 
 
     for (const struct json *k = json_first(j); n && k; k = json_next(k)) {
         struct est_at inner = { .up = at, .key = json_key(k), .index = i++ };
-        struct ast *kid = one(r, k, &inner);
+        struct ast *kid;
 
+        if (n->op == AST_RECORD && n->n == POLICY_RECORD_MAX)
+            return est_fail(r, at, "a record literal has at most %d attributes", POLICY_RECORD_MAX);
+        kid = one(r, k, &inner);
         if (kid)
             kid->key = json_key(k);
         n = add(r, at, n, kid);
@@ -220,6 +223,8 @@ static struct ast *has(struct est *r, const struct json *j, const struct est_at 
         return NULL;
     if (!attr || count == 0 || (!json_is(attr, JSON_ARRAY) && !json_is(attr, JSON_STRING)))
         return est_fail(r, at, "expected \"attr\" to be a string or an array of strings");
+    if (count > POLICY_HAS_PATH_MAX)
+        return est_fail(r, at, "a path has at most %d names", POLICY_HAS_PATH_MAX);
     n->u.pieces.p = ARENA_ARRAY(r->arena, struct str, count);
     n->u.pieces.n = count;
     if (!n->u.pieces.p)

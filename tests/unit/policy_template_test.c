@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "base/check.h"
 #include "policy/policy.h"
@@ -213,6 +214,51 @@ static void test_forms(void **state)
     }
 }
 
+/* A condition with "k0", "k1" and so on between `before` and `after`, each followed by `unit`. */
+static char *long_json(const char *before, const char *unit, unsigned n, const char *after)
+{
+    struct buf b = BUF_INIT(16 << 20);
+    size_t len;
+
+    buf_addf(&b, "{\"effect\": \"permit\", " HEAD ", \"conditions\": [{\"kind\": \"when\", \"body\": %s", before);
+    for (unsigned i = 0; i < n; i++)
+        buf_addf(&b, "%s\"k%u\"%s", i ? ", " : "", i, unit);
+    buf_addf(&b, "%s}]}", after);
+    buf_add_c(&b, '\0');
+    return buf_take(&b, &len);
+}
+
+/* What the syntax bounds is bounded here, too: code has 16 bits for it. */
+static void test_bounds(void **state)
+{
+    static const struct {
+        const char *before, *unit, *after, *words;
+        unsigned max;
+    } cases[] = {
+        { "{\"has\": {\"left\": {\"Record\": {", ": {\"Var\": \"context\"}", "}}, \"attr\": \"k7\"}}",
+          "set.json: conditions[0].body.has.left.Record: a record literal has at most 1000 attributes", 1000 },
+        { "{\"has\": {\"left\": {\"Value\": {", ": 1", "}}, \"attr\": \"k7\"}}",
+          "set.json: conditions[0].body.has.left.Value: a record literal has at most 1000 attributes", 1000 },
+        { "{\"!\": {\"arg\": {\"has\": {\"left\": {\"Var\": \"context\"}, \"attr\": [", "", "]}}}}",
+          "set.json: conditions[0].body.!.arg.has: a path has at most 64 names", 64 },
+    };
+
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        char *most = long_json(cases[i].before, cases[i].unit, cases[i].max, cases[i].after);
+        char *more = long_json(cases[i].before, cases[i].unit, cases[i].max + 1, cases[i].after);
+        char *many = long_json(cases[i].before, cases[i].unit, 65536, cases[i].after);
+        struct policy_set *set = parsed_json(most);
+
+        assert_true(allows(set, "alice", 3, NULL));
+        refused(more, cases[i].words);
+        refused(many, cases[i].words);
+        policy_set_unref(set);
+        free(most);
+        free(more);
+        free(many);
+    }
+}
+
 static void test_annotations_and_scopes(void **state)
 {
     struct policy_set *set = parsed_json(
@@ -260,6 +306,7 @@ int main(void)
         cmocka_unit_test(test_many_links),
         cmocka_unit_test(test_bad_links),
         cmocka_unit_test(test_forms),
+        cmocka_unit_test(test_bounds),
         cmocka_unit_test(test_annotations_and_scopes),
         cmocka_unit_test(test_bad_json),
     };

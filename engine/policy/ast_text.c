@@ -123,7 +123,7 @@ static void write_has(struct buf *out, const struct ast *e)
 static void write_call(struct buf *out, const struct ast *e)
 {
     const struct ext_row *row = e->op == AST_EXT ? &ext_rows[e->u.number] : NULL;
-    bool method = !row || row->method;
+    bool method = (!row || row->method) && e->first;        /* JSON can leave out what a method is called on */
 
     if (method) {
         operand(out, e->first, BIND_MEMBER);

@@ -211,11 +211,11 @@ struct answer validate_ext(struct validator *v, const struct ast *e)
     int fn = (int)e->u.number;
     const struct ext_row *row = &ext_rows[fn];
     const struct ast *kid = e->first;
-    bool ok = e->n == row->n_args;
+    bool ok = e->n == row->n_args, method = row->method && kid;     /* as it is written: ast_text.c */
 
     if (!ok)
         validate_report(v, e, POLICY_WRONG_ARITY, "`%s` takes %u argument%s, found %u", row->name,
-            row->n_args - row->method, row->n_args - row->method == 1 ? "" : "s", e->n - row->method);
+            row->n_args - method, row->n_args - method == 1 ? "" : "s", e->n - method);
     if (fn <= EXT_DURATION && !constructor_fits(v, e, fn))
         ok = false;
     if (!ok) {

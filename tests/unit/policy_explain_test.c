@@ -7,7 +7,7 @@
 
 static struct policy_set *parsed(const char *text)
 {
-    struct policy_source source = { STR("p.cedar"), str_of(text) };
+    struct policy_source source = { STR("p.cedar"), str_of(text), text[0] == '{' };
     struct policy_set *set;
     struct errinfo info;
 
@@ -146,6 +146,19 @@ static void test_explanations(void **state)
     expect_text("", 1, 0, "DENY\nno policy permits it (default deny)\n");
 }
 
+/* In JSON a method can be called on nothing; so written it is a function, as the reference writes it. */
+static void test_a_method_of_nothing(void **state)
+{
+    expect_text("{\"effect\": \"permit\", \"principal\": {\"op\": \"All\"}, \"action\": {\"op\": \"All\"}, "
+        "\"resource\": {\"op\": \"All\"}, \"conditions\": [{\"kind\": \"when\", \"body\": {\"||\": {"
+        "\"left\": {\"Value\": true}, \"right\": {\"isIpv4\": []}}}}]}", 1, 0,
+        "ALLOW\ndecided by \"p.cedar#0\"\n"
+        "\npermit \"p.cedar#0\"\n"
+        "    when true || isIpv4()  ->  true\n"
+        "        isIpv4()  ->  (not evaluated)\n"
+        "    => permits\n");
+}
+
 /* ---- lint -------------------------------------------------------------------------------------------------------- */
 
 /* What is found in the policies, each finding as "kind line:column id; ". */
@@ -221,7 +234,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_expressions_come_back), cmocka_unit_test(test_explanations),
-        cmocka_unit_test(test_lint),
+        cmocka_unit_test(test_a_method_of_nothing), cmocka_unit_test(test_lint),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

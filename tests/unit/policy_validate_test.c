@@ -256,10 +256,9 @@ static void test_heads(void **state)
         "may-lack-attribute@1:95");
 }
 
-static void test_messages(void **state)
+static void message(const char *policies, const char *policy, const char *text)
 {
-    struct policy_source source = { STR("p"), STR("@id(\"x\") permit(principal is User, action == Action::\"view\", "
-        "resource) when { principal.home < 1 };") };
+    struct policy_source source = { STR("p"), str_of(policies), policies[0] == '{' };
     struct policy_set *set = NULL;
     struct policy_report report;
 
@@ -267,10 +266,23 @@ static void test_messages(void **state)
     assert_int_equal(policy_set_parse(&source, 1, 0, &set, NULL), OK);
     assert_int_equal(policy_schema_validate(schema, set, &report, NULL), OK);
     assert_int_equal(report.n_errors, 1);
-    assert_true(str_is(report.first->policy, "x") && str_is(report.first->file, "p"));
-    assert_true(str_is(report.first->text, "expected Long, found {zip?: Long, city: String}"));
+    assert_true(str_is(report.first->policy, policy) && str_is(report.first->file, "p"));
+    if (!str_is(report.first->text, text))
+        fail_msg("expected: %s\ngot:      %.*s", text, STR_ARG(report.first->text));
     policy_set_unref(set);
     policy_report_release(&report);
+}
+
+static void test_messages(void **state)
+{
+    message("@id(\"x\") permit(principal is User, action == Action::\"view\", resource) when { principal.home < 1 };",
+        "x", "expected Long, found {zip?: Long, city: String}");
+    message("permit(principal is User, action == Action::\"view\", resource) when { ip(\"::1\").isIpv4(1) };", "p#0",
+        "`isIpv4` takes 0 arguments, found 1");
+    message("{\"effect\": \"permit\", \"principal\": {\"op\": \"is\", \"entity_type\": \"User\"}, \"action\": {"
+        "\"op\": \"==\", \"entity\": {\"type\": \"Action\", \"id\": \"view\"}}, \"resource\": {\"op\": \"All\"}, "
+        "\"conditions\": [{\"kind\": \"when\", \"body\": {\"isIpv4\": []}}]}", "p#0",
+        "`isIpv4` takes 1 argument, found 0");
 }
 
 /* `before` n times, then `middle`, then `after` n times. */

@@ -41,6 +41,7 @@ struct stream {
     struct reader r;
     int status;                         /* of the head that is coming in */
     unsigned n_fields;
+    size_t block;                       /* what the fields that are coming in amount to, trailers as well */
     bool reset;                         /* by the peer */
     enum fetch_sent sent;
     ns_t sent_at;

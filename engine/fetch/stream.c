@@ -14,7 +14,10 @@
 #include "base/metric.h"
 #include "fetch/session.h"
 
-enum { NV_MAX = FETCH_HEADERS_MAX + 8 };        /* the caller's fields, ours, and those that begin with ':' */
+enum {
+    NV_MAX = FETCH_HEADERS_MAX + 8,     /* the caller's fields, ours, and those that begin with ':' */
+    FIELD_OVERHEAD = 32,                /* of a field, where its size counts (RFC 9113 6.5.2) */
+};
 
 /* ---- the request ------------------------------------------------------------------------------------------------- */
 
@@ -142,7 +145,8 @@ static void stream_end(struct stream *x, enum err e, const char *why)
     wake_fire(&x->wake);
 }
 
-/* Within nghttp2's callbacks, which all may return 0: other errors of theirs mean the whole connection. */
+/* Within nghttp2's callbacks, which all may return 0: other errors of theirs mean the whole connection (but see
+ * NO_MORE_FIELDS). */
 static int stream_fail(struct stream *x, enum err e, const char *why)
 {
     int32_t id = x->id;
@@ -161,6 +165,10 @@ void stream_over(struct stream *x, enum err e)
 
 /* ---- the answer -------------------------------------------------------------------------------------------------- */
 
+/* Says of the rest of a block of fields that nghttp2 may forget it: it goes on to decode it, as all that come later
+ * need that, but neither looks at it nor calls for it. */
+#define NO_MORE_FIELDS NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE
+
 struct kept_field {
     uint32_t name_len, value_len;       /* what follows */
 };
@@ -169,6 +177,8 @@ static int on_begin(nghttp2_session *h2, const nghttp2_frame *frame, void *arg)
 {
     struct stream *x = nghttp2_session_get_stream_user_data(h2, frame->hd.stream_id);
 
+    if (x)
+        x->block = 0;
     if (x && !reader_has_head(&x->r)) {
         buf_clear(&x->r.part);
         x->n_fields = 0;
@@ -178,7 +188,14 @@ static int on_begin(nghttp2_session *h2, const nghttp2_frame *frame, void *arg)
     return 0;
 }
 
-/* Fields of a head are kept as they come, one behind the other; nghttp2 has checked their order and their bytes. */
+static int head_too_large(struct stream *x)
+{
+    stream_fail(x, E_UPSTREAM_GARBLED, "the head is too large");
+    return NO_MORE_FIELDS;
+}
+
+/* Fields of a head are kept as they come, one behind the other; nghttp2 has checked their order and their bytes. One
+ * byte on the wire may mean kilobytes of them: no block, trailers or not, is looked at beyond what SETTINGS said. */
 static int on_header(nghttp2_session *h2, const nghttp2_frame *frame, const uint8_t *name, size_t name_len,
                      const uint8_t *value, size_t value_len, uint8_t flags, void *arg)
 {
@@ -187,7 +204,12 @@ static int on_header(nghttp2_session *h2, const nghttp2_frame *frame, const uint
     struct buf *b;
     uint64_t status;
 
-    if (!x || reader_has_head(&x->r))
+    if (!x)
+        return NO_MORE_FIELDS;
+    x->block += name_len + value_len + FIELD_OVERHEAD;
+    if (x->block > HTTP_HEAD_MAX)
+        return head_too_large(x);
+    if (reader_has_head(&x->r))
         return 0;                       /* trailers say nothing to anybody here */
     if (name[0] == ':') {
         if (str_to_u64(str_n(value, value_len), &status) && status >= 100 && status <= 999)
@@ -199,7 +221,7 @@ static int on_header(nghttp2_session *h2, const nghttp2_frame *frame, const uint
     buf_add(b, name, name_len);
     buf_add(b, value, value_len);
     if (b->overflow || ++x->n_fields > HTTP_HEADERS_MAX)
-        return stream_fail(x, E_UPSTREAM_GARBLED, "the head is too large");
+        return head_too_large(x);
     return 0;
 }
 

@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 #include <sys/socket.h>
+#include <time.h>
 
 #include "fetch_bed.h"
 #include "fetch_h2.h"
@@ -48,6 +49,28 @@ static void say_64(struct h2 *h, struct h2_request *rq)         { say_fields(h, 
 static void say_65(struct h2 *h, struct h2_request *rq)         { say_fields(h, rq->id, 65, 1); }
 static void say_large(struct h2 *h, struct h2_request *rq)      { say_fields(h, rq->id, 40, 900); }
 static void say_huge(struct h2 *h, struct h2_request *rq)       { say_fields(h, rq->id, 1000, 900); }
+
+/* One field of 4,000 bytes, and bytes that each mean it again: 127,000 in eight frames. */
+static void say_again(struct h2 *h, struct h2_request *rq)
+{
+    static const char field[] = "\x40\1x\x7f\xa1\x1e";       /* to be indexed; "x"; 127 + 3873 bytes */
+    size_t n = sizeof(field) - 1;
+    uint8_t block[H2_FRAME_MAX];
+
+    memcpy(block, field, n);
+    memset(block + n, 'a', 4000);
+    memset(block + n + 4000, 0xbe, sizeof(block) - n - 4000);
+    h2_frame(h, NGHTTP2_HEADERS, END, rq->id, block, sizeof(block));
+    memset(block, 0xbe, sizeof(block));
+    for (int i = 1; i <= 7; i++)
+        h2_frame(h, NGHTTP2_CONTINUATION, i == 7 ? NGHTTP2_FLAG_END_HEADERS : 0, rq->id, block, sizeof(block));
+}
+
+static void say_again_behind(struct h2 *h, struct h2_request *rq)
+{
+    h2_head(h, rq->id, 0, STR(":status: 200"));
+    say_again(h, rq);
+}
 
 static void say_interim(struct h2 *h, struct h2_request *rq)
 {
@@ -142,6 +165,8 @@ static const struct row rows[] = {
     { "not packed", STR(":status: 200|content-encoding: gzip"), .body = STR("four"), BAD, .answered = true },
     { "65 fields", .say = say_65, BAD },
     { "large head", .say = say_large, BAD },
+    { "large field many times", .say = say_again, BAD },
+    { "large field many times in trailers", .say = say_again_behind, BAD, .answered = true },
     { "interim without end", .say = say_interim, BAD },
     { "more than said", .say = say_too_much, .e = E_UPSTREAM_GARBLED, .answered = true },
     { "large", WHOLE, .body = { zeros, REPLY_MAX + 1 }, .e = E_UPSTREAM_TOO_LARGE, .answered = true },
@@ -309,10 +334,28 @@ static void unfit_body(struct bed *b)
     CHECK(b->reply.reused && atomic_load(&b->up->accepted) == 1);
 }
 
+/* One byte that means 4,000 costs what a byte costs, or the worker stands still for all tenants. */
+static void again_body(struct bed *b)
+{
+    struct timespec from, to;
+    unsigned i = 0;
+    char path[16];
+
+    CHECK_ERR(await_get(b, "/ok"), OK);
+    while (rows[i].say != say_again)
+        i++;
+    snprintf(path, sizeof(path), "/%u", i);
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &from);
+    CHECK_ERR(await_get(b, path), E_UPSTREAM_GARBLED);
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &to);
+    CHECK((to.tv_sec - from.tv_sec) * NS_PER_S + to.tv_nsec - from.tv_nsec < 100 * NS_PER_MS);
+}
+
 static void test_rows(void **state)
 {
     bed_run(PEER_HTTP2, serve_rows, NULL, NULL, rows_body);
     bed_run(PEER_HTTP2, serve_rows, NULL, NULL, unfit_body);
+    bed_run(PEER_HTTP2, serve_rows, NULL, NULL, again_body);
 }
 
 /* ---- not what was agreed on -------------------------------------------------------------------------------------- */

@@ -229,8 +229,8 @@ static void on_session(struct conn *c, int res)
 {
     unsigned events = session_events(c, res);
 
-    if (c->idle && session_closing(c))
-        idle_close(c);
+    if (c->idle && session_room(c) == 0)
+        idle_close(c);                  /* it is closing, or its peer takes nothing any more (RFC 9113 6.5.2) */
     else if (events)
         conn_arm(c, events);
 }
@@ -523,7 +523,7 @@ static void conn_leave(struct conn *c)
     if (c->users > 0)
         return;
     conn_unshare(c);
-    if (!over && !(g->first && g->places >= g->f->opt.per_origin_max)) {
+    if (!over && session_room(c) > 0 && !(g->first && g->places >= g->f->opt.per_origin_max)) {
         idle_add(c);
         return;
     }

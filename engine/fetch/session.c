@@ -7,7 +7,7 @@
  * nghttp2's own frames.
  *
  *   open      exchanges come and go                              conn_release(), pool.c
- *   closing   no new ones: the peer said GOAWAY, or is silent; those under way go on to their end
+ *   closing   no new ones: the peer said GOAWAY, is silent or stuck; those under way go on to their end
  *   over      nothing more will come: every stream has been told
  *
  * A peer's claim that it has not looked at a request (GOAWAY below its number, REFUSED_STREAM: RFC 9113 8.7) is

@@ -6,6 +6,7 @@
 #include <stddef.h>
 
 #include <cmocka.h>
+#include <sys/socket.h>
 
 #include "fetch_bed.h"
 #include "fetch_h2.h"
@@ -295,10 +296,115 @@ static void test_out_of_time(void **state)
     bed_run(PEER_HTTP2, serve_out_of_time, NULL, NULL, out_of_time_body);
 }
 
+/* ---- stuck ------------------------------------------------------------------------------------------------------- */
+
+/* The first connection stops reading within a large request, after a word that it lives. */
+static void serve_stuck(struct peer *p)
+{
+    int size = 64 << 10;
+    struct h2_request *rq;
+    struct h2 h;
+    bool open;
+
+    setsockopt(p->fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
+    open = h2_open(&h, p, 0, 1 << 30);
+    if (open && p->index == 0) {
+        while (!h.first || h.first->body.len == 0)
+            CHECK(h2_read(&h));
+        h2_frame(&h, NGHTTP2_PING, 0, 0, "01234567", 8);
+        atomic_store(&p->up->now, 1);
+        sem_wait(p->up->arg);
+    }
+    while (open && (rq = h2_next(&h)))
+        h2_answer(&h, rq, p->index ? STR("new") : STR("old"));
+    h2_close(&h);
+}
+
+/* Whether the large request or one behind it is given up: what comes next goes elsewhere. */
+static void await_stuck(struct bed *b, ns_t patience)
+{
+    struct fetch_request req = bed_request(b, "POST", "/");
+    size_t n = 16 << 20;
+    struct caller c;
+    enum err e;
+
+    req.body = (struct str){ calloc(1, n), n };
+    req.deadline = loop_now() + patience;
+    caller_start(&c, b, &req);
+    AWAIT(atomic_load(&b->up->now) == 1);
+    if (patience == NS_PER_S) {
+        await_callers(&c, 1);
+        CHECK(c.e == E_OUTCOME_UNKNOWN && c.sent == FETCH_SENT);
+    } else {
+        req = bed_request(b, "GET", "/");
+        req.deadline = loop_now() + 300 * NS_PER_MS;
+        e = await_bed(b, &req);         /* the second: most unlikely, there was still room for it to leave */
+        CHECK(e == E_DEADLINE || e == E_OUTCOME_UNKNOWN);
+    }
+    for (int i = 0; i < 2; i++) {
+        CHECK_ERR(await_get(b, "/"), OK);
+        CHECK(str_is(b->reply.body, "new") && b->reply.reused == i && atomic_load(&b->up->accepted) == 2);
+    }
+    sem_post(b->arg);
+    await_callers(&c, 1);
+    CHECK(patience == NS_PER_S || (c.e == OK && str_is(c.reply.body, "old")));
+    free((void *)(uintptr_t)c.req.body.p);
+    await_callers_gone(&c, 1);
+}
+
+static void stuck_body(struct bed *b)   { await_stuck(b, NS_PER_S); }
+static void behind_body(struct bed *b)  { await_stuck(b, 20 * NS_PER_S); }
+
+/* The first two connections take one request each: the peer says so after its answer, or before it. */
+static void serve_no_more(struct peer *p)
+{
+    struct h2_request *rq;
+    struct h2 h;
+    bool open = h2_open(&h, p, 0, 0);
+
+    while (open && (rq = h2_next(&h))) {
+        if (p->index == 1)
+            h2_setting(&h, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, 0);
+        h2_answer(&h, rq, STR("x"));
+        if (p->index == 0) {
+            sem_wait(p->up->arg);
+            h2_setting(&h, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, 0);
+        }
+    }
+    CHECK(h.goaway && h.goaway_code == NGHTTP2_NO_ERROR);
+    h2_close(&h);
+}
+
+static void no_more_body(struct bed *b)
+{
+    CHECK_ERR(await_post(b, "/", "x"), OK);
+    sem_post(b->arg);
+    AWAIT(metric_sum(M_FETCH_CONNECTIONS) == 0);
+    CHECK_ERR(await_post(b, "/", "x"), OK);
+    CHECK(!b->reply.reused && metric_sum(M_FETCH_CONNECTIONS) == 0);
+    for (int i = 0; i < 2; i++) {
+        CHECK_ERR(await_post(b, "/", "x"), OK);
+        CHECK(b->reply.reused == i);
+    }
+    CHECK(atomic_load(&b->up->accepted) == 3);
+}
+
+static void test_stuck(void **state)
+{
+    sem_t gate;
+
+    sem_init(&gate, 0, 0);
+    bed_run(PEER_HTTP2, serve_stuck, &gate, NULL, stuck_body);
+    bed_run(PEER_HTTP2, serve_stuck, &gate, NULL, behind_body);
+    bed_run(PEER_HTTP2, serve_no_more, &gate, NULL, no_more_body);
+    sem_destroy(&gate);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_goaway), cmocka_unit_test(test_gone), cmocka_unit_test(test_out_of_time),
+        cmocka_unit_test(test_goaway),      cmocka_unit_test(test_gone),
+        cmocka_unit_test(test_out_of_time), cmocka_unit_test(test_stuck),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -172,7 +172,7 @@ struct fetch_options {
     const char *proxy;                  /* "http://host:port"; NULL: none. The environment is never asked. Names are
                                          * then resolved by the proxy, by its egress rules; literals are checked here */
     const char *const *resolve;         /* fixed addresses, "host:port:address[,address]", NULL at the end; or NULL */
-    ns_t connect_timeout;               /* 0: 5 s */
+    ns_t connect_timeout;               /* also of those who wait to share a connection that another opens; 0: 5 s */
     ns_t idle_timeout;                  /* a kept connection is closed after this; 0: 60 s */
     unsigned per_origin_max;            /* connections per tenant and origin; 0: 4096. Who comes later waits in line */
     enum fetch_http2 http2;             /* offered over TLS */

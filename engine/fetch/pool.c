@@ -14,7 +14,7 @@
  * A connection that speaks HTTP/2 (session.c) is shared by exchanges of its group while it has room: among the kept
  * ones it is taken first, and who is in line is given a share of it.  Whether an origin speaks it shows when the first
  * connection is open, and how many share it when its peer has said so: until then only one for SHARE_EXPECTED in line
- * is opened.
+ * is opened.  Nobody counts on that for longer than opening a connection may take: then it opens one of its own.
  *
  * Keys contain the guard as well, so that what a loose guard let through never serves a request under a strict one.
  */
@@ -590,22 +590,44 @@ static bool take(struct group *g, struct waiter *w, struct conn **ret)
     return true;
 }
 
+/* In line until something is given. Who waits there though places are free counts on a connection that another opens:
+ * for as long as opening one may take, then it takes a place for its own. */
+static enum err await_given(struct group *g, struct waiter *w, ns_t deadline)
+{
+    enum err e;
+
+    line_add(g, w);
+    do {
+        ns_t until = loop_now() + g->f->opt.connect_timeout;
+
+        e = await_wake(&w->wake, until < deadline ? until : deadline);
+        if (e == E_TIMEOUT && loop_now() < deadline && g->places < g->f->opt.per_origin_max) {
+            line_remove(g, w);
+            place_grant(g, w);
+            return OK;
+        }
+    } while (e == E_TIMEOUT && loop_now() < deadline);
+    if (e)
+        line_remove(g, w);
+    return e;
+}
+
 /* OK: *ret is a kept connection, or NULL and a place is held. */
 static enum err await_line(struct group *g, const struct fetch_request *req, struct waiter *w, struct conn **ret,
                            struct errinfo *info)
 {
+    bool full;
     enum err e;
 
     if (take(g, w, ret))
         return OK;
-    line_add(g, w);
-    e = await_wake(&w->wake, req->deadline);
+    e = await_given(g, w, req->deadline);
     if (e) {
-        line_remove(g, w);
+        full = g->places >= g->f->opt.per_origin_max;
         group_forget_if_empty(g);
-        return e == E_TIMEOUT
-                   ? err_set(info, E_DEADLINE, "no connection to %s was free before the deadline", req->origin->host)
-                   : e;
+        return e == E_TIMEOUT ? err_set(info, E_DEADLINE, "no connection to %s was %s before the deadline",
+                                        req->origin->host, full ? "free" : "open")
+                              : e;
     }
     if (!w->conn && !w->place)
         return err_set(info, E_DRAINING, "the engine is stopping");

@@ -420,8 +420,9 @@ static enum err await_submitted(struct stream *x)
 }
 
 /* Nobody waits for it any more. A peer that has said nothing at all since it was sent may be gone, and what stands
- * between has not told; one that does not take what is there for it may be stuck: nothing more is sent there. The place
- * it leaves is not for one that is too late as well. */
+ * between has not told; one that does not take what is there for it may be stuck: nothing more is sent there. Nor to
+ * one that has never said a word, whatever x is given up for: who is next in line would wait for that instead. The
+ * place it leaves is not for one that is too late as well. */
 static void give_up(struct stream *x, enum err e)
 {
     struct session *s = x->c->session;
@@ -434,7 +435,8 @@ static void give_up(struct stream *x, enum err e)
         if (y->sent == FETCH_NOT_SENT && y->req->deadline <= loop_now())
             stream_fail(y, E_TIMEOUT, "");
     }
-    if (e == E_TIMEOUT && (s->out.len > 0 || (x->sent != FETCH_NOT_SENT && s->heard_at <= x->sent_at)))
+    if (!s->settled ||
+        (e == E_TIMEOUT && (s->out.len > 0 || (x->sent != FETCH_NOT_SENT && s->heard_at <= x->sent_at))))
         session_leave(x->c);
     task_deep(turn, x->c);
 }

@@ -217,6 +217,81 @@ static void test_http1_first(void **state)
     close(s.gate);
 }
 
+/* ---- connections that do not come about -------------------------------------------------------------------------- */
+
+/* Nobody shakes hands here: they wait for the first of them, and then all at once for their own. */
+static void no_hands_body(struct bed *b)
+{
+    struct fetch_request req;
+    struct caller c[40];
+
+    b->origin.tls = true;
+    req = bed_request(b, "POST", "/");
+    req.deadline = loop_now() + 20 * b->opt.connect_timeout;
+    callers_start(c, ARRAY_LEN(c), b, &req);
+    await_callers(c, ARRAY_LEN(c));
+    for (unsigned i = 0; i < ARRAY_LEN(c); i++)
+        CHECK_ERR(c[i].e, E_UPSTREAM_DOWN);
+    await_callers_gone(c, ARRAY_LEN(c));
+}
+
+/* Says nothing on its first connection, not even SETTINGS. */
+static void serve_mute(struct peer *p)
+{
+    char preface[24], payload[H2_FRAME_MAX];
+    uint8_t head[9];
+    struct h2_request *rq;
+    struct h2 h;
+
+    if (p->index == 0) {
+        CHECK(peer_bytes(p, preface, sizeof(preface)));
+        do
+            CHECK(peer_bytes(p, head, sizeof(head)) && peer_bytes(p, payload, (size_t)head[1] << 8 | head[2]));
+        while (head[3] != NGHTTP2_HEADERS);
+        atomic_store(&p->up->now, 1);
+        peer_until_closed(p);
+        return;
+    }
+    if (h2_open(&h, p, 0, 0))
+        while ((rq = h2_next(&h)))
+            h2_answer(&h, rq, STR("x"));
+    h2_close(&h);
+}
+
+static void await_mute(struct bed *b, bool cancel_first)
+{
+    struct fetch_request req = bed_request(b, "POST", "/");
+    struct caller first, c[10];
+
+    caller_start(&first, b, &req);
+    callers_start(c, ARRAY_LEN(c), b, &req);
+    AWAIT(atomic_load(&b->up->now) == 1);
+    if (cancel_first)
+        task_cancel(task_deref(first.task));
+    await_callers_fine(c, ARRAY_LEN(c));
+    CHECK(first.done.fired == cancel_first);
+    if (!cancel_first)
+        task_cancel(task_deref(first.task));
+    await_caller(&first);
+    CHECK(first.e == E_OUTCOME_UNKNOWN && first.sent == FETCH_SENT);
+    CHECK(atomic_load(&b->up->requests) == ARRAY_LEN(c));
+}
+
+/* The others do not wait for a word any longer than for a connection. */
+static void mute_body(struct bed *b)            { await_mute(b, false); }
+/* Nor is one of them given the connection of who did not want to wait. */
+static void mute_cancel_body(struct bed *b)     { await_mute(b, true); }
+
+static void test_not_coming(void **state)
+{
+    struct fetch_options opt = { .connect_timeout = 300 * NS_PER_MS, .http2 = FETCH_HTTP2_ALWAYS };
+
+    bed_run(PEER_PLAIN, peer_until_closed, NULL, &opt, no_hands_body);
+    opt.connect_timeout = 2 * NS_PER_S; /* those who open their own do so all at once */
+    bed_run(PEER_HTTP2, serve_mute, NULL, &opt, mute_body);
+    bed_run(PEER_HTTP2, serve_mute, NULL, NULL, mute_cancel_body);
+}
+
 /* ---- idle, draining ---------------------------------------------------------------------------------------------- */
 
 static void idle_body(struct bed *b)
@@ -292,6 +367,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_sharing), cmocka_unit_test(test_http1), cmocka_unit_test(test_http1_first),
         cmocka_unit_test(test_idle),    cmocka_unit_test(test_drain), cmocka_unit_test(test_burst),
+        cmocka_unit_test(test_not_coming),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

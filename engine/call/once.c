@@ -131,14 +131,15 @@ void once_free(struct once_table *t)
     free(t);
 }
 
-/* Lengths in front keep ("ab","c") and ("a","bc") apart. Returns 0 if the names are too long. */
+/* Lengths in front keep ("ab","c") and ("a","bc") apart. Returns 0 if the names are too long, or would not be the same
+ * when they come back from the journal: JSON has UTF-8 only. */
 static size_t name_bytes(const struct once_name *n, char out[NAME_MAX_BYTES])
 {
     const struct str parts[] = { n->tenant, n->user, n->agent, n->tool, n->key };
     size_t at = 0;
 
     for (size_t i = 0; i < ARRAY_LEN(parts); i++) {
-        if (parts[i].len > 65535 || at + 2 + parts[i].len > NAME_MAX_BYTES)
+        if (parts[i].len > 65535 || at + 2 + parts[i].len > NAME_MAX_BYTES || !str_utf8_valid(parts[i]))
             return 0;
         out[at++] = (char)(parts[i].len >> 8);
         out[at++] = (char)parts[i].len;

@@ -150,6 +150,8 @@ static int run(int argc, char **argv)
         return rc < 0 ? 0 : rc;
     if (!words)
         return complain(&verb_call, EXIT_USAGE, "which tool? `sluice tools` lists what a caller may use");
+    if (o.key && !str_utf8_valid(str_of(o.key)))        /* JSON has no other: two such keys would be one */
+        return complain(&verb_call, EXIT_USAGE, "--key takes UTF-8");
     arena_init(&a, CALL_ARENA);
     rc = link_open(&verb_call, &o.link, &l);
     if (!rc)

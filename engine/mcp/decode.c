@@ -88,6 +88,8 @@ static enum err take_key(struct call *c, struct turn *t)
         return call_why(c, E_RPC_PARAMS, "in a batch each call names its key in _meta[\"dev.sluice/idempotencyKey\"]");
     if (n > 1 || header.len == 0 || header.len > CALL_KEY_MAX)
         return call_why(c, E_RPC_PARAMS, "Idempotency-Key must be one value of 1 to %d bytes", CALL_KEY_MAX);
+    if (!str_utf8_valid(header))        /* the journal, which the key comes back from after a restart, has no other */
+        return call_why(c, E_RPC_PARAMS, "Idempotency-Key must be UTF-8");
     if (own && !str_eq(key, header))
         return call_why(c, E_RPC_PARAMS, "Idempotency-Key and _meta[\"dev.sluice/idempotencyKey\"] differ");
     c->key = header;

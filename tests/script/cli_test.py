@@ -79,7 +79,7 @@ class WithoutAnEngine(unittest.TestCase):
         for args, says in (("nonsense", 'no verb "nonsense"'),
                            ("", "Usage: sluice VERB"),
                            ("call --nonsense", "unknown option --nonsense"),
-                           ("call", "which tool"),
+                           ("call", "which tool"), ("call x --key caf\udce9", "--key takes UTF-8"),
                            ("call x --as", "--as needs a value"),
                            ("serve --workers many", "--workers"),
                            ("serve word", "unexpected"),

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "base/crypto.h"
 #include "mcp_bed.h"
 
 /* ---- errors ------------------------------------------------------------------------------------------------------ */
@@ -255,6 +256,20 @@ static void results_are_structured_and_text(void **state)
     bed_stop(&b);
 }
 
+/* Of arguments, as calls have it. */
+static const char *digest_of(const char *arguments)
+{
+    static struct buf hex;
+    uint8_t hash[SHA256_LEN];
+
+    buf_release(&hex);
+    hex = BUF_INIT(80);
+    sha256(arguments, strlen(arguments), hash);
+    buf_add_hex(&hex, hash, sizeof(hash));
+    buf_add_c(&hex, '\0');
+    return hex.p;
+}
+
 /* An idempotency key: the write happens once, whichever way the key came, and on whichever worker. */
 static void a_key_makes_a_write_happen_once(void **state)
 {
@@ -287,6 +302,41 @@ static void a_key_makes_a_write_happen_once(void **state)
     assert_str_at(&r, "result _meta dev.sluice/error", "key_reused");
     reply_release(&r);
     assert_int_equal(atomic_load(&tool_writes), 1);
+    bed_stop(&b);
+}
+
+/* A header may have any bytes, the journal has UTF-8: another key would come back from it after a restart. */
+static void a_key_is_utf8(void **state)
+{
+    struct once_name name = { STR("acme"), STR("alice"), STR("tester"), STR("bed.write"), STR("caf\xe9") };
+    struct modern m = { .method = "tools/call", .name = "bed.write", .headers = "Idempotency-Key: caf\xe9\r\n",
+                        .params = "\"name\":\"bed.write\",\"arguments\":{\"what\":\"it\"}" };
+    struct once_entry *claimed;
+    struct once_record replay;
+    struct arena a;
+    struct reply r;
+    struct bed b;
+
+    bed_start(&b, NULL, NULL, false);
+    atomic_store(&tool_writes, 0);
+    modern(&b, &m, &r);
+    assert_int_equal(int_at(&r, "error code"), -32602);
+    assert_str_at(&r, "error message", "Idempotency-Key must be UTF-8");
+    reply_release(&r);
+    for (int i = 0; i < 2; i++) {
+        m.headers = "Idempotency-Key: caf\xc3\xa9\r\n";
+        modern(&b, &m, &r);
+        assert_int_equal(int_at(&r, "result structuredContent n"), 1);
+        reply_release(&r);
+    }
+    m.meta = ",\"dev.sluice/idempotencyKey\":\"caf\\u00e9\"";
+    modern(&b, &m, &r);
+    assert_int_equal(int_at(&r, "result structuredContent n"), 1);
+    reply_release(&r);
+    arena_init(&a, 4096);               /* whoever forgets to look: no name that would change is claimed */
+    assert_int_equal(await_once_claim(b.engine.once, &name, digest_of("{}"), "call_a", 1, NS_NEVER, &a, &claimed,
+                                      &replay), E_ARGS_INVALID);
+    arena_release(&a);
     bed_stop(&b);
 }
 
@@ -451,6 +501,7 @@ int main(void)
         cmocka_unit_test(each_error_is_told_as_the_table_says),
         cmocka_unit_test(results_are_structured_and_text),
         cmocka_unit_test(a_key_makes_a_write_happen_once),
+        cmocka_unit_test(a_key_is_utf8),
         cmocka_unit_test(lists_show_what_policy_could_allow),
         cmocka_unit_test(annotations_come_from_the_effect),
         cmocka_unit_test(prompts_and_resources_answer),

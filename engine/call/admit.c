@@ -314,7 +314,7 @@ void call_unadmit(struct call *c)
     for (unsigned i = 0; c->admission && i < c->admission->n; i++) {
         struct rl_permit *p = &c->admission->held[i];
 
-        if (c->intended)
+        if (c->permitted)
             rl_release(rl, p, loop_now());
         else                            /* a repeat with its key, or a refusal: nothing was begun */
             rl_return(rl, p, loop_now());

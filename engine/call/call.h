@@ -140,7 +140,7 @@ struct call {
     struct admission *admission;
     struct journal_room room;
     struct once_entry *once;            /* claimed key */
-    bool intended;                      /* an intent is on record */
+    bool intended;                      /* an intent is on record, or about to be: how it ended goes behind it */
     bool permitted;                     /* by every side, and that is on record: without it no byte leaves (P1) */
     char key_text[ID_MAX];              /* what call_key() answers */
     char replay_of[ID_MAX];             /* the call whose recorded outcome is answered again */

@@ -329,6 +329,10 @@ void once_restore(struct once_table *t, const struct once_name *name, struct str
     s = stripe_of(t, full);
     pthread_mutex_lock(&s->lock);
     e = map_get(&s->map, full);
+    if (e && e->expires > when + t->ttl_ms) {
+        pthread_mutex_unlock(&s->lock);
+        return;
+    }
     if (e) {
         age_unlink(s, e);
         map_del(&s->map, full);

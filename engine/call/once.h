@@ -52,7 +52,8 @@ enum err await_once_claim(struct once_table *t, const struct once_name *name, co
 void once_settle(struct once_table *t, struct once_entry *e, enum outcome outcome, enum err err,
                  struct str sealed_result);
 
-/* Recovery, before any claim: what the journal says. A key restored twice keeps the later record. */
+/* Recovery, before any claim: what the journal says. A key restored twice keeps the later call, by `when` it was
+ * intended: lanes are read one after the other. */
 void once_restore(struct once_table *t, const struct once_name *name, struct str digest, struct str call_id,
                   wall_ms_t when, wall_ms_t now, enum outcome outcome, enum err err, struct str sealed_result);
 size_t once_count(struct once_table *t);

@@ -429,8 +429,7 @@ enum err await_record_intent(struct call *c)
     if (e || c->tool->decl->effect == EFFECT_READS)
         return e;
     e = await_journal_commit(c->worker->lane, seq, NS_NEVER);
-    if (e == E_CANCELLED)
-        c->intended = true;             /* the record stands: its outcome will say that nothing was sent */
+    c->intended = true;     /* the record stands, or may yet: its outcome, behind it, will say that nothing was sent */
     return e;
 }
 

@@ -8,8 +8,9 @@
  * Lanes are read one after the other, so nothing here may depend on the order of records of different lanes:
  *
  *   - an earlier start settles intents of any lane on its own lane 0, so such an OUTCOME may come before its INTENT
- *   - calls with one key may have run on different lanes; at most one of them is done or unknown, and that one counts:
- *     one that was refused or failed has freed nothing that another one holds
+ *   - calls with one key may have run on different lanes: one that was refused or failed has freed nothing that another
+ *     one holds; of two that are done or unknown the later counts (once_restore). The earlier was told that it was not
+ *     made, for want of a disk, but its intent is there, and open
  */
 #include <stdlib.h>
 

@@ -208,6 +208,14 @@ static void check_intents(const struct stories *all)
     }
 }
 
+/* P6: an end in order leaves nothing that the next start would have to guess. */
+static void check_ended(const struct stories *all)
+{
+    for (size_t i = 0; i < all->n; i++)
+        if (all->list[i].intents > 0 && all->list[i].ends == 0)
+            sim_violation("%s is open, though the engine ended in order", all->list[i].call);
+}
+
 /* Who ends in order has everything on disk, what was said early included. */
 static void expect_all(void)
 {
@@ -228,6 +236,8 @@ void check_life(bool died)
     check_files();
     stories_read(&all);
     check_intents(&all);
+    if (!died && !sim.lane_failed && sim.started)
+        check_ended(&all);
     stories_release(&all);
 }
 

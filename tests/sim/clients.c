@@ -190,6 +190,15 @@ struct sim_who sim_who_here(void)
 
 /* ---- the front --------------------------------------------------------------------------------------------------- */
 
+/* Every fourth mail is long: twice on record, it takes more than the journal's room for a call. */
+static struct str mail_body(const struct errand *o)
+{
+    static char words[9000];
+
+    memset(words, 'w', sizeof(words));
+    return str_n(words, o->number % 4 ? 5 : sizeof(words));
+}
+
 static void arguments(struct call *c, const struct errand *o)
 {
     struct json *list = json_array(&c->arena);
@@ -203,7 +212,7 @@ static void arguments(struct call *c, const struct errand *o)
     } else if (strcmp(o->tool, "outlook.send_mail") == 0) {
         json_set(&c->arena, c->args, "to", list);
         json_set_z(&c->arena, c->args, "subject", subject);
-        json_set_z(&c->arena, c->args, "body", "words");
+        json_set_str(&c->arena, c->args, "body", mail_body(o));
     } else if (strcmp(o->tool, "outlook.list_mail") != 0) {
         json_set(&c->arena, c->args, "attendees", list);
         json_set_int(&c->arena, c->args, "minutes", 30);

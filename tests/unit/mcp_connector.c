@@ -77,7 +77,7 @@ TOOL(bed_shape, .provider = &bed_provider, .name = "bed.shape", .summary = "Shap
 }
 
 TOOL(bed_write, .provider = &bed_provider, .name = "bed.write", .summary = "Changes something", .effect = EFFECT_WRITES,
-     .args = FIELDS({ "what", T_STRING, 1, 50 }), .result = FIELDS({ "n", T_INT, 0, 1000000 }))
+     .args = FIELDS({ "what", T_STRING, 1, 50000 }), .result = FIELDS({ "n", T_INT, 0, 1000000 }))
 {
     result_int(call, "n", atomic_fetch_add(&tool_writes, 1) + 1);
     return OK;

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include "base/crypto.h"
+#include "loop/world.h"
 #include "mcp_bed.h"
 
 /* ---- errors ------------------------------------------------------------------------------------------------------ */
@@ -340,6 +341,38 @@ static void a_key_is_utf8(void **state)
     bed_stop(&b);
 }
 
+/* Lanes are read back one after the other: of two calls that had a key in turn, the later may come first. */
+static void of_two_calls_with_a_restored_key_the_later_counts(void **state)
+{
+    struct modern m = { .method = "tools/call", .name = "bed.write",
+                        .params = "\"name\":\"bed.write\",\"arguments\":{\"what\":\"it\"}" };
+    struct str digest = str_of(digest_of("{\"what\":\"it\"}"));
+    struct reply r;
+    struct bed b;
+
+    bed_start(&b, NULL, NULL, false);
+    for (int first = 0; first < 2; first++) {
+        struct once_name name = { STR("acme"), STR("alice"), STR("tester"), STR("bed.write"), STR("k0") };
+        wall_ms_t now = world->wall_ms();
+
+        if (first)
+            name.key = STR("k1");
+        for (int i = 0; i < 2; i++) {
+            if (i == first)
+                once_restore(b.engine.once, &name, digest, STR("call_later"), now - 1000, now, OUTCOME_DONE, OK,
+                             STR_NULL);
+            else
+                once_restore(b.engine.once, &name, digest, STR("call_open"), now - 2000, now, OUTCOME_UNKNOWN,
+                             E_OUTCOME_UNKNOWN, STR_NULL);
+        }
+        m.headers = first ? "Idempotency-Key: k1\r\n" : "Idempotency-Key: k0\r\n";
+        modern(&b, &m, &r);
+        assert_str_at(&r, "result _meta dev.sluice/replayOf", "call_later");
+        reply_release(&r);
+    }
+    bed_stop(&b);
+}
+
 static const char some_forbidden[] =
     "permit(principal, action, resource);\n"
     "@id(\"no-secrets\") forbid(principal, action == Action::\"bed.secret\", resource);\n"
@@ -491,6 +524,32 @@ static void a_result_that_cannot_be_recorded_is_not_told(void **state)
     bed_stop(&b);                       /* the disk did it after all: one end of it is on record */
 }
 
+/* Its intent was in the file's order when the wait for the disk was given up, and its arguments are on record with it:
+ * how it ended finds room behind them. */
+static void a_write_that_the_disk_was_too_slow_for_has_its_end_on_record(void **state)
+{
+    struct buf args = BUF_INIT(64 * 1024);
+    struct bed b;
+    struct reply r;
+
+    bed_start(&b, NULL, NULL, false);
+    b.engine.opt.record_arguments = true;
+    atomic_store(&tool_writes, 0);
+    buf_add_z(&args, "{\"what\":\"");
+    for (int i = 0; i < 20000; i++)
+        buf_add_c(&args, 'w');
+    buf_add(&args, "\"}", 3);
+    atomic_store(&bed_disk_hangs, true);
+    modern_call(&b, "bed.write", args.p, &r);
+    assert_int_equal(r.status, 503);
+    assert_str_at(&r, "error data dev.sluice/error", "journal_unwritable");
+    reply_release(&r);
+    atomic_store(&bed_disk_hangs, false);
+    assert_int_equal(atomic_load(&tool_writes), 0);
+    bed_stop(&b);
+    buf_release(&args);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -502,11 +561,13 @@ int main(void)
         cmocka_unit_test(results_are_structured_and_text),
         cmocka_unit_test(a_key_makes_a_write_happen_once),
         cmocka_unit_test(a_key_is_utf8),
+        cmocka_unit_test(of_two_calls_with_a_restored_key_the_later_counts),
         cmocka_unit_test(lists_show_what_policy_could_allow),
         cmocka_unit_test(annotations_come_from_the_effect),
         cmocka_unit_test(prompts_and_resources_answer),
         cmocka_unit_test(unknown_resources_are_named),
         cmocka_unit_test(a_result_that_cannot_be_recorded_is_not_told),
+        cmocka_unit_test(a_write_that_the_disk_was_too_slow_for_has_its_end_on_record),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -43,7 +43,7 @@ static struct limit_conf *limit_named(struct provider_conf *p, const char *name)
 static int64_t cost_of(const struct limit_conf *l, const struct request_conf *row, const struct tool_decl *tool)
 {
     if (!l->amount)
-        return 0;
+        return l->spacing_ms ? 1 : 0;
     if (row && row->cost && l->decl->unit)
         return row->cost;
     return tool && tool->cost && (!row || !row->cost) ? tool->cost : 1;
@@ -392,7 +392,7 @@ enum err limits_ask(struct call *c, const struct provider_conf *p, const struct 
         else if (l->scope == PER_METHOD)
             of->narrower = str_of(row->decl->request);
         ret->asks[ret->n++] = (struct rl_ask){ .key = of, .rule = l->rule, .name = limit_name,
-                                               .cost = (uint32_t)(l->spacing_ms ? 1 : cost_of(l, row, c->tool->decl)),
+                                               .cost = (uint32_t)cost_of(l, row, c->tool->decl),
                                                .id = limit_id(&scopes, l->scope, i, of->narrower) };
     }
     return OK;

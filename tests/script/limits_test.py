@@ -411,6 +411,30 @@ class RestartsOfAll(Restarts):
     EXTRA = "    limits: { app_requests: { amount: 6, window_ms: 3600000 } }\n"
 
 
+class Spaced(unittest.TestCase):
+    """An amount of 100 in which a request costs 20: that requests are 1 ms apart, too, makes them no cheaper."""
+
+    def test_a_spacing_beside_an_amount_leaves_the_costs_alone(self):
+        up = upstream.Upstream(lambda c, r: upstream.answer(c, 200, b'{"units":20}'))
+        d = harness.scratch()
+        with open(os.path.join(d, "policy.cedar"), "w") as f:
+            f.write("permit (principal, action, resource);")
+        with open(os.path.join(d, "sluice.yaml"), "w") as f:
+            f.write('workers: 1\nconnectors: [units]\npolicies: ["%s/policy.cedar"]\nproviders:\n  units:\n'
+                    '    base_url: "%s"\n    allow_loopback: true\n    allow_plain_http: true\n'
+                    '    limits: { user_units: { amount: 100, window_ms: 3600000, spacing_ms: 1 } }\n' % (d, up.url))
+        e = harness.Engine(config=os.path.join(d, "sluice.yaml"))
+        token = e.token()
+        e.request("POST", "/v1/accounts", json.dumps({"provider": "units", "token": "x"}),
+                  {"Authorization": "Bearer " + token})
+        ends = [error_of(e.rpc("tools/call", {"name": "units.get", "arguments": {}}, token, "units.get",
+                               meta={"dev.sluice/timeoutMs": 1000})[1]) for _ in range(6)]
+        self.assertIn("rate_limited", ends)
+        self.assertLessEqual(20 * len(up.requests), 100)
+        self.assertEqual(e.stop(), 0)
+        up.close()
+
+
 class Looking(WithEngine):
     POLICY = bed.POLICY + """permit (principal in Tenant::"demo", action == Action::"limits.list", resource);
 permit (principal in Tenant::"other", action, resource);

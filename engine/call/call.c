@@ -256,7 +256,7 @@ static enum outcome outcome_of(const struct call *c)
 
     ASSERT(o != OUTCOME_NONE);
     if (c->replayed)
-        return o;
+        return c->replayed;             /* also where its result is lost: that is no reason to make the call again */
     if (!c->err || c->kind != CALL_TOOL)
         return o == OUTCOME_UNKNOWN ? OUTCOME_REFUSED : o;
     if (c->effects_done > 0 || (c->effects_sent > 0 && o == OUTCOME_REFUSED))

@@ -144,6 +144,7 @@ struct call {
     bool permitted;                     /* by every side, and that is on record: without it no byte leaves (P1) */
     char key_text[ID_MAX];              /* what call_key() answers */
     char replay_of[ID_MAX];             /* the call whose recorded outcome is answered again */
+    enum outcome replayed;              /* what that came to; OUTCOME_NONE: there is none */
     struct str sealed_result;           /* kept with the key, in base64 */
 
     /* RUN */
@@ -158,7 +159,7 @@ struct call {
     struct json *kept;                  /* what the body keeps for its reconcile */
     unsigned exchanges, effects_sent, effects_done;
     int last_status;
-    bool in_reconcile, replayed;
+    bool in_reconcile;
 
     /* ANSWER */
     bool answering;                     /* it came so far */

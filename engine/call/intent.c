@@ -30,7 +30,7 @@ static void name_key(struct call *c)
 static enum err await_key(struct call *c, bool *ret_replay)
 {
     struct once_name name = { c->caller->tenant, c->caller->user, c->caller->agent, c->tool->name, c->key };
-    struct once_record old;
+    struct once_record old = { .outcome = OUTCOME_NONE };
     enum err e;
 
     if (c->key.len == 0)
@@ -42,16 +42,16 @@ static enum err await_key(struct call *c, bool *ret_replay)
                          &c->once, &old);
     if (e == E_KEY_REUSED)
         return call_why(c, e, "the idempotency key was used before with other arguments; use a new key for a new call");
-    if (e || c->once)
+    if (old.outcome == OUTCOME_NONE)
         return e;
     *ret_replay = true;
-    c->replayed = true;
+    c->replayed = old.outcome;
     snprintf(c->replay_of, sizeof(c->replay_of), "%s", old.call_id);
     if (old.outcome == OUTCOME_UNKNOWN)
         return call_why(c, E_OUTCOME_UNKNOWN,
                         "this call was made before (%s) and nobody knows whether it happened; it was not made again",
                         old.call_id);
-    return call_unseal_result(c, old.result);
+    return e ? e : call_unseal_result(c, old.result);
 }
 
 /* What was decided is on record: of it the call keeps that every side permits. */

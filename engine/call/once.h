@@ -43,8 +43,8 @@ struct once_table *once_new(ns_t ttl);
 void once_free(struct once_table *t);
 
 /* Claims, or waits for the one that runs (until deadline: E_DEADLINE; E_CANCELLED), or answers what it settled to. OK
- * with *ret set: claimed; settle it. OK with *ret NULL: *replay is filled. E_KEY_REUSED; E_OVERLOADED: the table, or
- * the tenant's share of it, is full. */
+ * with *ret set: claimed; settle it. OK with *ret NULL: *replay is filled. E_CALL_TOO_LARGE: it is, but for its result.
+ * E_KEY_REUSED; E_OVERLOADED: the table, or the tenant's share of it, is full. */
 enum err await_once_claim(struct once_table *t, const struct once_name *name, const char digest[65],
                           const char *call_id, wall_ms_t now, ns_t deadline, struct arena *a, struct once_entry **ret,
                           struct once_record *replay);

@@ -85,11 +85,11 @@ static int tell(const struct options *o, struct arena *a, const struct rpc_reply
 
     if (o->json) {
         print_compact(stdout, r->result ? r->result : r->error);
-    } else if (outcome == OUTCOME_DONE) {
+    } else if (outcome == OUTCOME_DONE && !why.len) {
         print_result(r->result);
     }
     fprintf(stderr, "%s", outcome_name(outcome));
-    if (why.len && outcome != OUTCOME_DONE) {
+    if (why.len) {      /* of what is done: it was done before, and its result is lost */
         fputs(": ", stderr);
         print_line(stderr, why);
     }

@@ -101,7 +101,7 @@ How a call can end other than well. The name is the one in the journal (`error`)
   read.
 - **Outcome**: *refused*, nothing happened; *failed*, the provider says it did not happen; *unknown*, it may have
   happened. A call that has already changed something ends *unknown* whatever the error; one that sent nothing is never
-  *unknown*.
+  *unknown*. A repeat that is answered from the record has the recorded outcome, whatever the error.
 """]
     group, body, inner = None, [], []
 

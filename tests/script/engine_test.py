@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -573,6 +574,32 @@ class Restarts(unittest.TestCase):
         recovered = [r for k, r in f.journal() if k == "outcome" and r.get("recovered")]
         self.assertEqual([r["outcome"] for r in recovered], ["unknown"])
         up.close()
+
+    def test_what_is_done_stays_done_when_its_result_cannot_be_read_any_more(self):
+        up = upstream.Upstream(lambda c, r: upstream.answer(c, 201, b'{"id":"m1"}'))
+        path, data, metas = config(up.url), None, []
+        args = {"to": ["bob@demo.example"], "subject": "s", "body": "b"}
+        for _ in range(2):
+            e = harness.Engine(config=path, data=data)
+            token, data = e.token(), e.data
+            e.request("POST", "/v1/accounts", json.dumps({"provider": "outlook", "token": "x"}),
+                      {"Authorization": "Bearer " + token})
+            metas.append(e.call("outlook.send_mail", args, token, key="k")["result"]["_meta"])
+            if len(metas) == 1:
+                self.assertEqual(e.stop(), 0)
+                with sqlite3.connect(os.path.join(data, "sluice.db")) as db:
+                    db.execute("DELETE FROM keys")              # its tenant's: a repeat is told so, and that it was done
+        self.assertEqual([m["dev.sluice/outcome"] for m in metas], ["done"] * 2)
+        self.assertEqual(metas[1]["dev.sluice/error"], "no_result")
+        self.assertEqual(metas[1]["dev.sluice/replayOf"], metas[0]["dev.sluice/call"])
+        p = harness.run("call", "outlook.send_mail", "--args", json.dumps(args), "--key", "k", "--url", e.url, "--data",
+                        data, "--tenant", "demo", "--as", "alice@demo.example", "--agent", "test-agent", check=False)
+        self.assertEqual((p.returncode, p.stdout), (0, ""), p.stderr)
+        self.assertIn("done: this call was made before", p.stderr)
+        self.assertEqual(e.stop(), 0)
+        self.assertEqual(len([r for r in up.requests if b"/send " in r]), 1)
+        ends = [(r["outcome"], r["error"]) for k, r in e.journal() if k == "outcome" and "replay_of" in r]
+        self.assertEqual(ends, [("done", "no_result")] * 2)
 
     def test_what_the_limiter_would_refuse_is_an_error_and_no_abort(self):
         path = config("http://127.0.0.1:1")

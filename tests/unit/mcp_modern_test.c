@@ -373,6 +373,30 @@ static void of_two_calls_with_a_restored_key_the_later_counts(void **state)
     bed_stop(&b);
 }
 
+/* Its result was too large to be kept: a repeat is told that it is done, and that is its outcome. */
+static void a_repeat_of_what_is_done_is_done(void **state)
+{
+    static const struct once_name name = { STR("acme"), STR("alice"), STR("tester"), STR("bed.write"), STR("k") };
+    struct modern m = { .method = "tools/call", .name = "bed.write", .headers = "Idempotency-Key: k\r\n",
+                        .params = "\"name\":\"bed.write\",\"arguments\":{\"what\":\"it\"}" };
+    struct str digest = str_of(digest_of("{\"what\":\"it\"}"));
+    struct reply r;
+    struct bed b;
+
+    bed_start(&b, NULL, NULL, false);
+    atomic_store(&tool_writes, 0);
+    once_restore(b.engine.once, &name, digest, STR("call_before"), world->wall_ms(), world->wall_ms(), OUTCOME_DONE, OK,
+                 STR_NULL);
+    modern(&b, &m, &r);
+    assert_str_at(&r, "result _meta dev.sluice/outcome", "done");
+    assert_str_at(&r, "result _meta dev.sluice/error", "no_result");
+    assert_str_at(&r, "result _meta dev.sluice/replayOf", "call_before");
+    assert_non_null(strstr(z_at(&r, "result content 0 text"), "(call_before) and is done"));
+    reply_release(&r);
+    assert_int_equal(atomic_load(&tool_writes), 0);
+    bed_stop(&b);
+}
+
 static const char some_forbidden[] =
     "permit(principal, action, resource);\n"
     "@id(\"no-secrets\") forbid(principal, action == Action::\"bed.secret\", resource);\n"
@@ -562,6 +586,7 @@ int main(void)
         cmocka_unit_test(a_key_makes_a_write_happen_once),
         cmocka_unit_test(a_key_is_utf8),
         cmocka_unit_test(of_two_calls_with_a_restored_key_the_later_counts),
+        cmocka_unit_test(a_repeat_of_what_is_done_is_done),
         cmocka_unit_test(lists_show_what_policy_could_allow),
         cmocka_unit_test(annotations_come_from_the_effect),
         cmocka_unit_test(prompts_and_resources_answer),

@@ -13,6 +13,7 @@
 #include "call/keys.h"
 #include "call/overload.h"
 #include "loop/lag.h"
+#include "loop/loop.h"
 
 struct breakers;
 struct call;
@@ -98,6 +99,7 @@ struct worker {
     struct refusals {                       /* of nobody in particular: recorded one by one only so often */
         ns_t second;
         unsigned recorded, skipped;
+        struct timer end;                   /* of the second, once some are left out */
     } refusals;
     char apart[64];                         /* they stand in a row: no line is written by one and read by another */
 };

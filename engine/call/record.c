@@ -22,6 +22,7 @@
  *
  * REQUEST (everything else: lists, discovery, what could not be decoded or identified)
  *   call, method, outcome, error, why, ms, bytes, transport, peer, and who is asking as far as it is known
+ *   requests, time: how many more of a second that began then (ms) were refused, and have no record of their own
  *
  * `why` is the text the client was given, as long as it cannot quote arguments or the provider; then it is the error's
  * own text, and what was said is in `detail` (sealed, base64).  Arguments and results are sealed under the tenant's key
@@ -511,25 +512,32 @@ enum err call_record_outcome(struct call *c, uint64_t *ret_seq)
 
 /*
  * Whoever reaches the port can make refused requests, and each record takes disk for good; of calls that an overloaded
- * worker puts off there are many, and it has no time for them.  So per worker and second
- * the first REFUSALS_MAX are recorded one by one and the others as one record that counts them: nothing goes
- * unrecorded, and the journal cannot be filled from outside.
+ * worker puts off there are many, and it has no time for them.  So per worker and second the first REFUSALS_MAX are
+ * recorded one by one and the others, when it is over, as one record that counts them: nothing goes unrecorded, and the
+ * journal cannot be filled from outside.
  */
 static void refusals_flush(struct worker *w)
 {
     struct buf b = BUF_INIT(1024);
+    ns_t ago = loop_now() - w->refusals.second * NS_PER_S;
     uint64_t seq;
 
+    timer_clear(&w->refusals.end);
     if (w->refusals.skipped) {
         buf_addf(&b,
-                 "{\"outcome\":\"refused\",\"requests\":%u,\"why\":\"more than %d requests of nobody known, or put "
-                 "off, in one second\"}",
-                 w->refusals.skipped, REFUSALS_MAX);
+                 "{\"outcome\":\"refused\",\"requests\":%u,\"time\":%lld,\"why\":\"more than %d requests of nobody "
+                 "known, or put off, in one second\"}",
+                 w->refusals.skipped, (long long)(loop_wall_ms() - ago / NS_PER_MS), REFUSALS_MAX);
         if (journal_append(w->lane, JOURNAL_REQUEST, buf_str(&b), NULL, &seq))
             LOG_ERROR("refused requests could not be recorded", LOG_I("requests", w->refusals.skipped));
         buf_release(&b);
     }
     w->refusals = (struct refusals){ .second = loop_now() / NS_PER_S };
+}
+
+static void refusals_end(struct timer *t)
+{
+    refusals_flush(CONTAINER_OF(t, struct worker, refusals.end));
 }
 
 static bool refusal_alone(struct worker *w)
@@ -540,7 +548,8 @@ static bool refusal_alone(struct worker *w)
         w->refusals.recorded++;
         return true;
     }
-    w->refusals.skipped++;
+    if (w->refusals.skipped++ == 0)
+        timer_set(&w->refusals.end, (w->refusals.second + 1) * NS_PER_S, refusals_end);
     return false;
 }
 

@@ -6,6 +6,7 @@ import collections
 import json
 import os
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -210,9 +211,8 @@ class Overload(unittest.TestCase):
 
 
 class Floods(unittest.TestCase):
-    def test_refusals_of_nobody_are_counted_and_do_not_fill_the_journal(self):
-        e = harness.Engine(args=["--workers", "1"])
-        n = 1000
+    def flood(self, e, n):
+        """n requests of nobody, each refused."""
         with socket.create_connection(("127.0.0.1", e.port), timeout=20) as c:
             request = (b"POST /mcp HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
                        b"Content-Length: 2\r\n\r\n{}")
@@ -221,6 +221,28 @@ class Floods(unittest.TestCase):
                 got = b""
                 while got.count(b"HTTP/1.1 401") < 50:
                     got += c.recv(1 << 20)
+
+    def test_refusals_of_nobody_are_counted_when_their_second_is_over(self):
+        """Whatever comes after them: nothing here, until the process is killed."""
+        e = harness.Engine(args=["--workers", "1"])
+        began, n = time.time(), 1000
+        self.flood(e, n)
+        over, deadline = time.time(), time.monotonic() + 30
+        while sum(r.get("requests", 1) for k, r in e.journal() if k == "request") < n:
+            self.assertLess(time.monotonic(), deadline, "the count is not on record")
+            self.assertEqual(e.request("GET", "/healthz")[0], 200)      # this is not recorded, and no refusal
+        e.signal(signal.SIGKILL)
+        e.wait()
+        records = [r for kind, r in e.journal() if kind == "request"]
+        self.assertEqual(sum(r.get("requests", 1) for r in records), n)
+        for r in records:
+            if "requests" in r:                 # seconds are the loop's: one of them began before the flood
+                self.assertTrue(began - 1.1 <= r["time"] / 1000 <= over + 0.1, (began, r, over))
+
+    def test_refusals_of_nobody_are_counted_and_do_not_fill_the_journal(self):
+        e = harness.Engine(args=["--workers", "1"])
+        n = 1000
+        self.flood(e, n)
         self.assertEqual(e.stop(), 0)
         records = [r for kind, r in e.journal() if kind == "request"]
         self.assertEqual(sum(r.get("requests", 1) for r in records), n, "every request is accounted for once")

@@ -38,7 +38,8 @@ struct once_entry {
 struct stripe {
     pthread_mutex_t lock;
     struct map map;
-    struct once_entry *oldest, *newest;
+    struct once_entry *oldest, *newest; /* in the order they expire in */
+    struct once_entry *near;            /* where the one before was linked, and so about where the next belongs */
 };
 
 struct tenant_share {
@@ -67,8 +68,8 @@ struct once_table *once_new(ns_t ttl)
     return t;
 }
 
-/* The tenant stands first in the name. Adds to its count; false, adding nothing, when its share is used up. */
-static bool tenant_count(struct once_table *t, const char *name, int delta)
+/* The tenant stands first in the name. Adds to its count; false, adding nothing, if there are `most` already. */
+static bool tenant_count(struct once_table *t, const char *name, int delta, size_t most)
 {
     struct str tenant = str_n(name + 2, (size_t)(unsigned char)name[0] << 8 | (unsigned char)name[1]);
     struct tenant_share *share;
@@ -82,7 +83,7 @@ static bool tenant_count(struct once_table *t, const char *name, int delta)
         memcpy(share->name, tenant.p, tenant.len);
         map_put(&t->tenants, str_n(share->name, tenant.len), share);
     }
-    if (delta > 0 && share->entries >= ONCE_TENANT_MAX)
+    if (delta > 0 && share->entries >= most)
         room = false;
     else
         share->entries = (size_t)((int64_t)share->entries + delta);
@@ -97,7 +98,7 @@ static bool tenant_count(struct once_table *t, const char *name, int delta)
 static void entry_free(struct once_table *t, struct once_entry *e)
 {
     ASSERT(e->waiters == NULL);
-    tenant_count(t, e->name, -1);
+    tenant_count(t, e->name, -1, 0);
     atomic_fetch_sub(&t->result_bytes, e->result.len);
     buf_release(&e->result);
     free(e);
@@ -157,17 +158,31 @@ static struct stripe *stripe_of(struct once_table *t, struct str name)
 
 static void age_unlink(struct stripe *s, struct once_entry *e)
 {
+    if (s->near == e)
+        s->near = e->older ? e->older : e->newer;
     *(e->older ? &e->older->newer : &s->oldest) = e->newer;
     *(e->newer ? &e->newer->older : &s->newest) = e->older;
     e->older = e->newer = NULL;
 }
 
+/* Settled keys come as they expire, but for a clock that is set back. Restored ones come lane by lane, each in order: a
+ * walk through the list for each lane, as it goes on from where the one before was put. */
 static void age_link(struct stripe *s, struct once_entry *e)
 {
-    e->older = s->newest;
-    e->newer = NULL;
-    *(s->newest ? &s->newest->newer : &s->oldest) = e;
-    s->newest = e;
+    struct once_entry *older = s->near, *newer;
+
+    while (older && older->expires > e->expires)
+        older = older->older;
+    newer = older ? older->newer : s->oldest;
+    while (newer && newer->expires <= e->expires) {
+        older = newer;
+        newer = newer->newer;
+    }
+    e->older = older;
+    e->newer = newer;
+    *(older ? &older->newer : &s->oldest) = e;
+    *(newer ? &newer->older : &s->newest) = e;
+    s->near = e;
 }
 
 static void drop_expired(struct once_table *t, struct stripe *s, wall_ms_t now)
@@ -182,11 +197,11 @@ static void drop_expired(struct once_table *t, struct stripe *s, wall_ms_t now)
 }
 
 static struct once_entry *entry_new(struct once_table *t, struct stripe *s, struct str name, struct str digest,
-                                    struct str call_id)
+                                    struct str call_id, size_t tenant_most)
 {
     struct once_entry *e;
 
-    if (!tenant_count(t, name.p, +1))
+    if (!tenant_count(t, name.p, +1, tenant_most))
         return NULL;
     e = calloc(1, sizeof(*e) + name.len);
     ASSERT(e != NULL);
@@ -265,7 +280,8 @@ enum err await_once_claim(struct once_table *t, const struct once_name *name, co
         drop_expired(t, s, now);
         e = map_get(&s->map, full);
         if (!e) {
-            e = s->map.len < ONCE_ENTRIES_MAX / STRIPES ? entry_new(t, s, full, str_of(digest), str_of(call_id)) : NULL;
+            if (s->map.len < ONCE_ENTRIES_MAX / STRIPES)
+                e = entry_new(t, s, full, str_of(digest), str_of(call_id), ONCE_TENANT_MAX);
             if (e)
                 e->running = true;
             pthread_mutex_unlock(&s->lock);
@@ -338,7 +354,8 @@ void once_restore(struct once_table *t, const struct once_name *name, struct str
         map_del(&s->map, full);
         entry_free(t, e);
     }
-    if ((outcome == OUTCOME_DONE || outcome == OUTCOME_UNKNOWN) && (e = entry_new(t, s, full, digest, call_id))) {
+    if (outcome == OUTCOME_DONE || outcome == OUTCOME_UNKNOWN) {
+        e = entry_new(t, s, full, digest, call_id, SIZE_MAX);
         e->outcome = outcome;
         e->err = err;
         e->expires = when + t->ttl_ms;

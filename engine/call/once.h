@@ -53,7 +53,8 @@ void once_settle(struct once_table *t, struct once_entry *e, enum outcome outcom
                  struct str sealed_result);
 
 /* Recovery, before any claim: what the journal says. A key restored twice keeps the later call, by `when` it was
- * intended: lanes are read one after the other. */
+ * intended: lanes are read one after the other. None is left out for the tenant's share, which bounds what is claimed:
+ * what was done stays done. */
 void once_restore(struct once_table *t, const struct once_name *name, struct str digest, struct str call_id,
                   wall_ms_t when, wall_ms_t now, enum outcome outcome, enum err err, struct str sealed_result);
 size_t once_count(struct once_table *t);

@@ -3,7 +3,8 @@
  *
  * An INTENT without an OUTCOME is a call whose process ended in the middle: an effect's outcome is unknown (it is never
  * run again), a read's is failed.  An INTENT with a key and its OUTCOME restore that key; an open effect with a key
- * restores it as unknown, so that a repeat is told so instead of being executed.
+ * restores it as unknown, so that a repeat is told so instead of being executed.  Reads name a key and claim none
+ * (call/once.h): theirs are not restored.
  *
  * Lanes are read one after the other, so nothing here may depend on the order of records of different lanes:
  *
@@ -51,7 +52,7 @@ static void restore(struct recovery *r, const struct open_intent *o, enum outcom
 {
     struct once_name name = { o->tenant, o->user, o->agent, o->tool, o->key };
 
-    if (o->key.len && (outcome == OUTCOME_DONE || outcome == OUTCOME_UNKNOWN))
+    if (o->effect && o->key.len && (outcome == OUTCOME_DONE || outcome == OUTCOME_UNKNOWN))
         once_restore(r->once, &name, o->digest, o->call, o->when, r->now, outcome, err, result);
 }
 
@@ -194,8 +195,7 @@ enum err recover_settle(struct recovery *r, enum err (*append)(void *arg, struct
         buf_release(&b);
         if (e)
             return e;
-        if (o->effect)
-            restore(r, o, OUTCOME_UNKNOWN, E_OUTCOME_UNKNOWN, STR_NULL);
+        restore(r, o, OUTCOME_UNKNOWN, E_OUTCOME_UNKNOWN, STR_NULL);
     }
     return OK;
 }

@@ -265,6 +265,7 @@ static void push(struct journal_lane *lane, enum journal_type type, struct str p
 static bool place(struct journal_lane *lane, enum journal_type type, struct str payload)
 {
     int64_t n = (int64_t)frame_bytes(payload.len);
+    bool idle = lane->pending.len == 0;
 
     if (!records_reserve(&lane->pending, lane->pending.len + (size_t)n + FRAME_ROLL_BYTES))
         return false;
@@ -275,7 +276,7 @@ static bool place(struct journal_lane *lane, enum journal_type type, struct str 
         lane->tail_off = HEADER_BYTES;
         lane->tail_bytes = lane->j->opt.segment_bytes;
     }
-    if (lane->pending.len == 0) {
+    if (idle) {
         lane->due = loop_now() + LINGER_MS * NS_PER_MS;
         wake_fire(&lane->work);         /* to look again then */
     }

@@ -176,7 +176,20 @@ size_t recover_open(const struct recovery *r)
     return r->open.len;
 }
 
-enum err recover_settle(struct recovery *r, enum err (*append)(void *arg, struct str payload), void *arg)
+/* In line: a crash may have left more open than may be queued at once. */
+static enum err await_append(struct journal_lane *lane, struct str payload)
+{
+    struct journal_room room = { 0 };
+    uint64_t seq;
+    enum err e = await_journal_reserve(lane, 1, payload.len, NS_NEVER, &room);
+
+    if (!e)
+        e = journal_append(lane, JOURNAL_OUTCOME, payload, &room, &seq);
+    journal_unreserve(lane, &room);
+    return e;
+}
+
+enum err await_recover_settle(struct recovery *r, struct journal_lane *lane, struct errinfo *info)
 {
     struct map_slot *slot;
     size_t at = 0;
@@ -191,13 +204,14 @@ enum err recover_settle(struct recovery *r, enum err (*append)(void *arg, struct
         buf_addf(&b, ",\"outcome\":\"%s\",\"error\":\"%s\","
                  "\"why\":\"the engine stopped before the outcome was recorded\",\"recovered\":true}",
                  o->effect ? "unknown" : "failed", o->effect ? "outcome_unknown" : "cancelled");
-        e = append(arg, buf_str(&b));
+        e = await_append(lane, buf_str(&b));
         buf_release(&b);
         if (e)
-            return e;
+            return err_set(info, e, "the end of calls that the process before left open could not be recorded: %s",
+                           err_name(e));
         restore(r, o, OUTCOME_UNKNOWN, E_OUTCOME_UNKNOWN, STR_NULL);
     }
-    return OK;
+    return await_journal_turn(lane, NS_NEVER);      /* others are to find room as they would at any start */
 }
 
 void recover_free(struct recovery *r)

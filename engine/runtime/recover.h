@@ -6,6 +6,7 @@
 
 #include "base/err.h"
 #include "call/once.h"
+#include "journal/journal.h"
 
 struct recovery;
 
@@ -13,9 +14,9 @@ struct recovery;
 enum err recover_scan(const char *dir, struct once_table *once, wall_ms_t now, struct recovery **ret,
                       struct errinfo *info);
 size_t recover_open(const struct recovery *r);
-/* Writes an OUTCOME for each intent left open, through `append` (a lane that is open): unknown for effects, failed for
- * reads. */
-enum err recover_settle(struct recovery *r, enum err (*append)(void *arg, struct str payload), void *arg);
+/* Writes an OUTCOME for each intent left open to `lane`: unknown for effects, failed for reads. Waits while as much is
+ * queued as may be. E_JOURNAL_UNWRITABLE. */
+enum err await_recover_settle(struct recovery *r, struct journal_lane *lane, struct errinfo *info);
 void recover_free(struct recovery *r);
 
 #endif

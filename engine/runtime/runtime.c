@@ -163,13 +163,6 @@ static void seat_phase(struct seat *seat, enum phase phase)
     pthread_mutex_unlock(&seat->rt->lock);
 }
 
-static enum err append_outcome(void *arg, struct str payload)
-{
-    uint64_t seq;
-
-    return journal_append(arg, JOURNAL_OUTCOME, payload, NULL, &seq);
-}
-
 static void record_admin(struct seat *seat, const char *event)
 {
     struct buf b = BUF_INIT(1024);
@@ -182,6 +175,7 @@ static void record_admin(struct seat *seat, const char *event)
     buf_release(&b);
 }
 
+/* All but the lane. */
 static enum err seat_open(struct seat *seat)
 {
     struct runtime *rt = seat->rt;
@@ -199,13 +193,8 @@ static enum err seat_open(struct seat *seat)
                                         .handler = handle,
                                         .on_bad_request = on_bad_request,
                                         .arg = seat };
-    enum err e;
+    enum err e = fetch_create(&fetch, &w->fetch, &seat->why);
 
-    e = journal_lane_open(rt->engine.journal, w->id, &w->lane, &seat->why);
-    if (!e && w->id == 0 && rt->recovery)
-        e = recover_settle(rt->recovery, append_outcome, w->lane);
-    if (!e)
-        e = fetch_create(&fetch, &w->fetch, &seat->why);
     if (!e)
         e = lag_open(&w->lag, &seat->why);
     if (!e)
@@ -242,18 +231,45 @@ static void seat_end(struct seat *seat)
     ASSERT(task_spawn("closing", seat_close_task, seat) != NULL);
 }
 
+static void seat_failed(struct seat *seat)
+{
+    seat_phase(seat, FAILED);
+    if (seat->http)
+        http_server_stop(seat->http);
+    ASSERT(task_spawn("closing", seat_close_task, seat) != NULL);
+}
+
+static void seat_serve(void *arg)
+{
+    struct seat *seat = arg;
+
+    if (seat_open(seat))
+        seat_failed(seat);
+    else
+        seat_phase(seat, RUNNING);
+}
+
+/* Nothing is served before what the process before left open is settled: its keys are used up. */
+static void seat_settle_task(void *arg)
+{
+    struct seat *seat = arg;
+
+    if (await_recover_settle(seat->rt->recovery, seat->worker->lane, &seat->why))
+        seat_failed(seat);
+    else
+        task_deep(seat_serve, seat);
+}
+
 static void seat_start(void *arg)
 {
     struct seat *seat = arg;
 
-    if (seat_open(seat)) {
-        seat_phase(seat, FAILED);
-        if (seat->http)
-            http_server_stop(seat->http);
-        ASSERT(task_spawn("closing", seat_close_task, seat) != NULL);
-        return;
-    }
-    seat_phase(seat, RUNNING);
+    if (journal_lane_open(seat->rt->engine.journal, seat->worker->id, &seat->worker->lane, &seat->why))
+        seat_failed(seat);
+    else if (seat->worker->id == 0)
+        ASSERT(task_spawn("settling", seat_settle_task, seat) != NULL);
+    else
+        seat_serve(seat);
 }
 
 static void *seat_main(void *arg)

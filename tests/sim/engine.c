@@ -515,7 +515,10 @@ static void worker_main(void *arg)
 static void director_main(void *arg)
 {
     ns_t began = loop_now();
+    struct errinfo info = { "" };
 
+    if (await_recover_settle(life.recovery, worker_self()->lane, &info) && !simworld_dead() && !sim.lane_failed)
+        sim_violation("%s", info.text);
     while (life.workers_up < sim.n_workers)
         await_sleep(loop_now() + NS_PER_MS);
     await_accounts();
@@ -551,13 +554,6 @@ static void director_main(void *arg)
     phase_begin(PHASE_CLOSE);
 }
 
-static enum err append_outcome(void *arg, struct str payload)
-{
-    uint64_t seq;
-
-    return journal_append(arg, JOURNAL_OUTCOME, payload, NULL, &seq);
-}
-
 static void start(void *arg)
 {
     struct worker *w = arg;
@@ -567,8 +563,6 @@ static void start(void *arg)
     worker_enter(w);
     sim.started = true;
     e = journal_lane_open(sim.engine.journal, w->id, &w->lane, &info);
-    if (!e && w->id == 0)
-        e = recover_settle(life.recovery, append_outcome, w->lane);
     if (e) {
         sim_violation("worker %u does not start: %s: %s", w->id, err_name(e), info.text);
         loop_stop(w->loop);

@@ -127,33 +127,81 @@ static void six_calls(void *arg)
     journal_close(j);
 }
 
-static enum err settled(void *arg, struct str payload)
+struct start {
+    struct journal_options opt;
+    struct once_table *once;
+    size_t open;
+};
+
+/* As worker 0 does it. */
+static void start(void *arg)
 {
-    buf_add_str(arg, payload);
-    return OK;
+    struct start *s = arg;
+    struct recovery *r;
+    struct journal *j = open_journal(&s->opt);
+    struct journal_lane *lane = open_lane(j, 0);
+
+    assert_ok(recover_scan("/j", s->once, world->wall_ms(), &r, &info));
+    assert_int_equal(recover_open(r), s->open);
+    if (await_recover_settle(r, lane, &info))
+        fail_msg("%s", info.text);
+    recover_free(r);
+    assert_ok(journal_lane_ready(lane));
+    assert_ok(await_journal_lane_close(lane));
+    journal_close(j);
 }
 
 static void effects_use_their_keys_up_and_reads_none(void **state)
 {
-    struct once_table *t = once_new(TTL_MS * NS_PER_MS);
-    struct buf ends = BUF_INIT(4096);
-    struct recovery *r;
+    struct start s = { small_options, once_new(TTL_MS * NS_PER_MS), 2 };
+    struct buf text = BUF_INIT(65536);
 
     memworld_reset();
     in_loop(six_calls, NULL);
-    assert_ok(recover_scan("/j", t, world->wall_ms(), &r, &info));
-    assert_int_equal(recover_open(r), 2);
-    assert_ok(recover_settle(r, settled, &ends));
-    buf_add_c(&ends, '\0');
-    assert_non_null(strstr(ends.p, "{\"call\":\"open\",\"outcome\":\"unknown\""));
-    assert_non_null(strstr(ends.p, "{\"call\":\"open-read\",\"outcome\":\"failed\""));
-    assert_int_equal(once_count(t), 3);
-    assert_string_equal(claim(t, "k-done", world->wall_ms()), "replay of done");
-    assert_string_equal(claim(t, "k-early", world->wall_ms()), "replay of early");
-    assert_string_equal(claim(t, "k-open", world->wall_ms()), "replay of open");
-    recover_free(r);
-    buf_release(&ends);
-    once_free(t);
+    in_loop(start, &s);
+    assert_int_equal(once_count(s.once), 3);
+    assert_string_equal(claim(s.once, "k-done", world->wall_ms()), "replay of done");
+    assert_string_equal(claim(s.once, "k-early", world->wall_ms()), "replay of early");
+    assert_string_equal(claim(s.once, "k-open", world->wall_ms()), "replay of open");
+    assert_ok(journal_tail("/j", 100, &text, &info));
+    buf_add_c(&text, '\0');
+    assert_non_null(strstr(text.p, "{\"call\":\"open\",\"outcome\":\"unknown\""));
+    assert_non_null(strstr(text.p, "{\"call\":\"open-read\",\"outcome\":\"failed\""));
+    buf_release(&text);
+    once_free(s.once);
+}
+
+enum { MANY = 40000 };
+
+static void many_calls(void *arg)
+{
+    struct journal *j = open_journal(arg);
+    struct journal_lane *lane = open_lane(j, 0);
+
+    for (unsigned i = 0; i < MANY; i++) {
+        char call[16];
+
+        snprintf(call, sizeof(call), "many-%u", i);
+        assert_ok(await_journal_turn(lane, NS_NEVER));
+        intent(lane, call, "writes");
+    }
+    assert_ok(await_journal_lane_close(lane));
+    journal_close(j);
+}
+
+/* Their outcomes are more than a lane queues at once. */
+static void any_number_of_calls_may_be_left_open(void **state)
+{
+    struct start s = { small_options, once_new(TTL_MS * NS_PER_MS), MANY };
+
+    memworld_reset();
+    s.opt.segment_bytes = 8 << 20;
+    in_loop(many_calls, &s.opt);
+    in_loop(start, &s);
+    assert_int_equal(once_count(s.once), MANY);
+    s.open = 0;
+    in_loop(start, &s);
+    once_free(s.once);
 }
 
 static int use_memory(void **state)
@@ -168,6 +216,7 @@ int main(void)
         cmocka_unit_test(keys_of_every_lane_end_in_time),
         cmocka_unit_test(a_full_share_loses_no_key),
         cmocka_unit_test(effects_use_their_keys_up_and_reads_none),
+        cmocka_unit_test(any_number_of_calls_may_be_left_open),
     };
 
     return cmocka_run_group_tests(tests, use_memory, NULL);

@@ -18,7 +18,6 @@
 enum {
     NOTES_MAX = 1000,
     LIVE_RETRIES = 200, /* a write of one batch takes a millisecond or so, a read of the window a fraction of it */
-    KEPT_MAX = 4096, /* checkpoints given from elsewhere */
 };
 
 /* A checkpoint that was kept elsewhere. */
@@ -36,8 +35,8 @@ struct verify {
     void *arg;
     struct journal_report *report;
     struct manifest *manifest;
-    struct kept *kept;
-    size_t n_kept;
+    struct kept *kept;          /* by lane and number */
+    size_t n_kept, kept_cap;
     unsigned notes;
 
     /* the lane being read: everything before is in order and ends at seq - 1 */
@@ -108,6 +107,32 @@ static void record_signed(struct verify *v, struct walker *w, const struct frame
     buf_release(&text);
 }
 
+static int kept_compare(const void *a, const void *b)
+{
+    const struct kept *x = a, *y = b;
+
+    if (x->lane != y->lane)
+        return x->lane < y->lane ? -1 : 1;
+    return x->seq < y->seq ? -1 : x->seq > y->seq;
+}
+
+/* The first of those at or behind a record. */
+static size_t kept_from(const struct verify *v, unsigned lane, uint64_t seq)
+{
+    const struct kept key = { .lane = lane, .seq = seq };
+    size_t low = 0, high = v->n_kept;
+
+    while (low < high) {
+        size_t mid = low + (high - low) / 2;
+
+        if (kept_compare(&v->kept[mid], &key) < 0)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    return low;
+}
+
 static void record_known(struct verify *v, struct walker *w, const struct frame *f)
 {
     int64_t off = w->off - (int64_t)f->size;
@@ -117,15 +142,14 @@ static void record_known(struct verify *v, struct walker *w, const struct frame 
         if (!v->met)
             tell(v, true, w->f->path, off, f->seq, "the record is not the one the manifest names");
     }
-    for (size_t i = 0; i < v->n_kept; i++) {
+    for (size_t i = kept_from(v, f->lane, f->seq); i < v->n_kept; i++) {
         struct kept *k = &v->kept[i];
 
-        if (k->lane == f->lane && k->seq == f->seq) {
-            k->found = true;
-            if (memcmp(k->chain, f->hash, HASH_LEN) != 0)
-                tell(v, true, w->f->path, off, f->seq,
-                     "the record is not the one that a checkpoint kept elsewhere names");
-        }
+        if (k->lane != f->lane || k->seq != f->seq)
+            break;
+        k->found = true;
+        if (memcmp(k->chain, f->hash, HASH_LEN) != 0)
+            tell(v, true, w->f->path, off, f->seq, "the record is not the one that a checkpoint kept elsewhere names");
     }
 }
 
@@ -395,11 +419,21 @@ static const char *kept_parse(const struct manifest *m, struct str line, struct 
     return why;
 }
 
+static void kept_add(struct verify *v, const struct kept *k)
+{
+    if (v->n_kept == v->kept_cap) {
+        v->kept_cap = v->kept_cap ? 2 * v->kept_cap : 64;
+        v->kept = realloc(v->kept, v->kept_cap * sizeof(*v->kept));
+        ASSERT(v->kept);
+    }
+    v->kept[v->n_kept++] = *k;
+}
+
 static void kept_take(struct verify *v)
 {
     struct str rest = v->opt->checkpoints, line;
 
-    while (rest.len > 0 && v->n_kept < KEPT_MAX) {
+    while (rest.len > 0) {
         struct kept k = { 0 };
         const char *why;
 
@@ -413,8 +447,10 @@ static void kept_take(struct verify *v)
         if (why)
             tell(v, true, "(checkpoint kept elsewhere)", -1, k.seq, why);
         else
-            v->kept[v->n_kept++] = k;
+            kept_add(v, &k);
     }
+    if (v->n_kept > 0)
+        qsort(v->kept, v->n_kept, sizeof(*v->kept), kept_compare);
 }
 
 /* ---- the whole ------------------------------------------------------------------------------------------------- */
@@ -450,8 +486,7 @@ enum err journal_verify(const char *dir, const struct journal_verify_options *op
     ASSERT(strlen(dir) <= JOURNAL_DIR_MAX);
     memset(ret, 0, sizeof(*ret));
     v.manifest = malloc(sizeof(*v.manifest));
-    v.kept = calloc(KEPT_MAX, sizeof(*v.kept));
-    ASSERT(v.manifest && v.kept);
+    ASSERT(v.manifest);
     path_set(path, "%s/manifest", dir);
     e = manifest_read(dir, v.manifest, &at, &why);
     if (e == E_TAMPERED)

@@ -400,10 +400,10 @@ static void a_clean_cut_is_seen_after_an_orderly_end(void **state)
 }
 
 struct crash {
-    struct buf checkpoints;
+    struct buf early, checkpoints;
 };
 
-/* Leaves a journal open, as a crash does, with a printed checkpoint of the time. */
+/* Leaves a journal open, as a crash does, with a printed checkpoint of the time, and one of before. */
 static void leave_open(void *arg)
 {
     struct crash *c = arg;
@@ -414,8 +414,11 @@ static void leave_open(void *arg)
     opt.checkpoint_every = 5;
     j = open_journal(&opt);
     lane = open_lane(j, 0);
-    for (unsigned i = 0; i < 23; i++)
+    for (unsigned i = 0; i < 23; i++) {
         assert_ok(await_append(lane, i, 20, NULL));
+        if (i == 8)
+            assert_ok(journal_checkpoint_print("/j", &c->early, &info));
+    }
     assert_ok(journal_checkpoint_print("/j", &c->checkpoints, &info));
     whole = memworld_copy();
     assert_ok(await_journal_lane_close(lane));
@@ -426,7 +429,8 @@ static void leave_open(void *arg)
 
 static void checkpoints_kept_elsewhere_show_a_cut(void **state)
 {
-    struct crash c = { BUF_INIT(65536) };
+    struct crash c = { BUF_INIT(65536), BUF_INIT(65536) };
+    struct buf years = BUF_INIT(16 << 20);
     struct told t;
     struct journal_report r;
     char *line;
@@ -442,6 +446,18 @@ static void checkpoints_kept_elsewhere_show_a_cut(void **state)
     assert_ok(verify("/j", NULL, &t, NULL));            /* the limit: files alone do not show it */
     assert_err(verify("/j", line, &t, NULL), E_TAMPERED);
     assert_non_null(strstr(t.all, "a checkpoint kept elsewhere names is gone"));
+    for (unsigned i = 0; i < 5000; i++)                 /* the newest is the last of many */
+        buf_add_str(&years, buf_str(&c.early));
+    buf_add_c(&years, '\0');
+    assert_ok(verify("/j", years.p, &t, NULL));
+    years.len--;
+    buf_add_z(&years, line);
+    buf_add_c(&years, '\0');
+    assert_err(verify("/j", years.p, &t, NULL), E_TAMPERED);
+    assert_int_equal(t.problems, 1);
+    assert_non_null(strstr(t.all, "a checkpoint kept elsewhere names is gone"));
+    buf_release(&years);
+    buf_release(&c.early);
     line[strlen(line) - 2] = line[strlen(line) - 2] == '0' ? '1' : '0';
     assert_err(verify("/j", line, &t, NULL), E_TAMPERED);
     assert_non_null(strstr(t.all, "signature does not match"));

@@ -231,7 +231,7 @@ enum walk walker_next(struct walker *w, struct frame *ret)
 {
     uint32_t due = w->any ? w->behind + 1 : 0;          /* unless a batch begins, and more was durable then */
     const uint8_t *p;
-    int64_t off;
+    int64_t off = w->off;
     enum walk found;
 
     ASSERT(w->off <= w->f->size && w->off % FRAME_ALIGN == 0);

@@ -57,17 +57,41 @@ static enum err end_check(struct scan *s, struct walker *w, enum walk end, bool 
     return refuse(s->info, w->f->path, w->off, w->seq, end == WALK_BAD ? w->reason : "records are missing");
 }
 
+/*
+ * To where the segment's records end.  While an engine writes them a window shows the file as it was, and what is read
+ * behind the window is newer: so no end is called wrong before it has been looked at again.
+ */
+static enum err records_scan(struct scan *s, struct walker *w, bool last)
+{
+    struct journal_record r;
+    struct frame frame;
+    enum walk step;
+    uint64_t seq;
+    enum err e;
+
+    for (bool again = false;; again = true) {
+        seq = w->seq;
+        while ((step = walker_next(w, &frame)) == WALK_RECORD) {
+            record_of_frame(&frame, w, &r);
+            s->stopped = wanted(s->opt, &frame) && !s->fn(&r, s->arg);
+            if (s->stopped)
+                return OK;
+        }
+        e = end_check(s, w, step, last);
+        if (!e || !last || (again && w->seq == seq))
+            return e;
+        seg_forget(w->f);
+    }
+}
+
 static enum err segment_scan(struct scan *s, const char *path, bool last)
 {
     struct seg_file f;
     struct seg_header h;
-    struct journal_record r;
-    struct frame frame;
     struct walker w;
-    enum walk step = WALK_END;
     const char *why;
     int64_t at;
-    enum err e = OK;
+    enum err e;
     int rc = seg_file_open(&f, path, O_RDONLY);
 
     if (rc < 0)
@@ -77,12 +101,7 @@ static enum err segment_scan(struct scan *s, const char *path, bool last)
         e = refuse(s->info, path, at, 0, why);
     } else {
         walker_begin(&w, &f, &h);
-        while (!s->stopped && (step = walker_next(&w, &frame)) == WALK_RECORD) {
-            record_of_frame(&frame, &w, &r);
-            s->stopped = wanted(s->opt, &frame) && !s->fn(&r, s->arg);
-        }
-        if (!s->stopped)
-            e = end_check(s, &w, step, last);
+        e = records_scan(s, &w, last);
     }
     seg_file_close(&f);
     return e;

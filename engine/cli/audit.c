@@ -155,7 +155,8 @@ static int print_what(const char *dir, const char *id)
     if (e)
         return unable(e, &info);
     if (out.len == 0)
-        fprintf(stderr, "no signed checkpoint yet: there is one every %d records, and at each orderly end\n",
+        fprintf(stderr,
+                "no signed checkpoint yet: there is one every %d records, at each orderly end, and after each crash\n",
                 JOURNAL_CHECKPOINT_DEFAULT);
     print_buf(&out);
     return 0;

@@ -56,7 +56,8 @@
  * CHECKPOINT and CLOSE have the payload {"chain":"<hex>","key":"<hex>","signature":"<hex>"}: Ed25519 by `key` (that
  * of the segment's header) over the text "sluice-checkpoint 1 <journal id, hex> <lane> <seq> <chain> <key>", where
  * seq and chain are number and hash of the record before (for a segment's first record: the link in the segment's
- * header).
+ * header).  The manifest says how many of the owner's records may stand in front of one.  Recovery writes a CHECKPOINT
+ * behind its RECOVERED, so that what a crash left without one does not stay so.
  */
 #ifndef JOURNAL_FORMAT_H
 #define JOURNAL_FORMAT_H

@@ -57,7 +57,7 @@ int segment_cut(struct seg_file *f, const char *lane_dir, uint64_t first_seq, in
                 struct buf *ret_name);
 /* Gives a lane whose last segment is full (or that has none) a new one. */
 int head_new_segment(const struct journal *j, struct lane_head *head);
-/* Appends a record where no loop runs. Durable. */
+/* Appends a record where no loop runs; a CHECKPOINT's payload is unsigned_payload(). Durable. */
 int head_append(const struct journal *j, struct lane_head *head, enum journal_type type, struct str payload);
 
 /* ---- recover.c ------------------------------------------------------------------------------------------------- */
@@ -72,6 +72,22 @@ struct seg_place {
     uint64_t number;            /* of the segment before; 0: none, or not known */
     const uint8_t *link;        /* the hash it has to follow; NULL: not known */
 };
+/* How far a lane's records are signed, as they are read one after the other. */
+struct signatures {
+    uint8_t before[HASH_LEN];   /* hash of the record before the next: at a segment's begin its header's link */
+    uint64_t upto;              /* the last record known to be signed, or to sign */
+    uint64_t since;             /* of the owner's, those behind it */
+};
+
+/* Takes the next record; NULL, or what is wrong with its signature, if it is to have one. */
+const char *signatures_take(struct signatures *s, const struct manifest *m, const struct seg_header *h,
+                            const struct frame *f);
+/* The manifest names this record, rightly. */
+void signatures_named(struct signatures *s, uint64_t seq);
+/* Where more of the owner's stand behind a signature CHECKPOINTs were taken out, and what is there may be anybody's. */
+uint64_t signatures_most(const struct manifest *m);
+extern const char signatures_missing[];
+
 /* NULL, or why the header does not fit there. */
 const char *header_misfit(const struct manifest *m, const struct seg_place *place, const struct seg_header *h);
 /* E_TAMPERED with one line that names the place and says what to do. */
@@ -80,6 +96,10 @@ enum err refuse(struct errinfo *info, const char *file, int64_t off, uint64_t se
 /* ---- journal.c ------------------------------------------------------------------------------------------------- */
 
 struct lane_head *journal_head(struct journal *j, unsigned lane);      /* NULL if unknown. Under the mutex */
+/* Fills the payload of the CHECKPOINT or CLOSE that comes next. */
+void journal_sign(const struct journal *j, const struct lane_head *head, uint8_t *at);
+/* What it has until then: the size is right. */
+struct str unsigned_payload(void);
 /* Writes the manifest with what the heads say now. Under the mutex; blocks. */
 enum err journal_manifest_update(struct journal *j, struct errinfo *info);
 
@@ -154,6 +174,7 @@ struct journal_lane {
     int64_t tail_off, tail_bytes;       /* offset in, and length of, the segment the tail will be in */
     uint64_t next_seq;
     unsigned unsigned_records;          /* since the last checkpoint */
+    size_t share, saved;                /* of the next one's room: each of theirs; of them all, in `reserved` */
     size_t reserved;                    /* bytes promised to rooms */
 
     /* the segment ahead */

@@ -33,6 +33,9 @@ static enum err options_take(struct journal *j, const struct journal_options *op
                        JOURNAL_SEGMENT_MIN, HEADER_BYTES);
     if (!o->checkpoint_every)
         o->checkpoint_every = JOURNAL_CHECKPOINT_DEFAULT;
+    if (o->checkpoint_every > JOURNAL_CHECKPOINT_MAX)
+        return err_set(info, E_CONFIG, "journal: a checkpoint stands behind %d records at most",
+                       JOURNAL_CHECKPOINT_MAX);
     if (!o->commit_timeout)
         o->commit_timeout = 2 * NS_PER_S;
     if (!o->space_retry)
@@ -111,6 +114,7 @@ static enum err manifest_make(struct journal *j, struct errinfo *info)
     }
     memset(&j->manifest, 0, sizeof(j->manifest));
     crypto_random(j->manifest.id, sizeof(j->manifest.id));
+    j->manifest.checkpoint_every = j->opt.checkpoint_every;
     memcpy(j->manifest.keys[j->manifest.n_keys++], j->signer.key, 32);
     return manifest_write(j->dir, &j->manifest, &j->signer, info);
 }
@@ -123,6 +127,8 @@ static enum err manifest_take(struct journal *j, struct errinfo *info)
 
     if (e == E_NOT_FOUND)
         return manifest_make(j, info);
+    if (!e && m->checkpoint_every)
+        j->opt.checkpoint_every = m->checkpoint_every;
     if (e || memcmp(m->keys[m->n_keys - 1], j->signer.key, 32) == 0)
         return e;
     if (manifest_knows_key(m, j->signer.key))
@@ -134,6 +140,18 @@ static enum err manifest_take(struct journal *j, struct errinfo *info)
     LOG_WARN("the journal goes on with another signing key", LOG_S("dir", j->dir));
     memcpy(m->keys[m->n_keys++], j->signer.key, 32);
     return manifest_write(j->dir, m, &j->signer, info);
+}
+
+void journal_sign(const struct journal *j, const struct lane_head *head, uint8_t *at)
+{
+    struct buf text = BUF_INIT(512);
+    uint8_t signature[64];
+
+    checkpoint_text(j->manifest.id, head->lane, head->next_seq - 1, head->last, j->signer.key, &text);
+    ASSERT(!text.overflow);
+    signer_sign(&j->signer, buf_str(&text), signature);
+    checkpoint_put(at, head->last, j->signer.key, signature);
+    buf_release(&text);
 }
 
 struct lane_head *journal_head(struct journal *j, unsigned lane)

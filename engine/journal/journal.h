@@ -56,6 +56,7 @@ enum {
     JOURNAL_SEGMENT_MIN = 16 * 1024,            /* tests */
     JOURNAL_SEGMENT_DEFAULT = 64 * 1024 * 1024,
     JOURNAL_CHECKPOINT_DEFAULT = 1024,
+    JOURNAL_CHECKPOINT_MAX = 1 << 20,
     JOURNAL_TAIL_MAX = 10000,
 };
 
@@ -68,7 +69,7 @@ struct journal_options {
     const char *key_path;           /* Ed25519 signing key, mode 0600; NULL: DIR/signing.key; made if missing */
     const char *build;              /* named in OPEN records; NULL: this program's version */
     int64_t segment_bytes;          /* 0: JOURNAL_SEGMENT_DEFAULT; a multiple of 4096, at least JOURNAL_SEGMENT_MIN */
-    unsigned checkpoint_every;      /* records; 0: JOURNAL_CHECKPOINT_DEFAULT */
+    unsigned checkpoint_every;      /* the owner's records; 0: JOURNAL_CHECKPOINT_DEFAULT. A journal keeps its first */
     ns_t commit_timeout;            /* 0: 2 s */
     ns_t space_retry;               /* how often a full disk is tried again; 0: 1 s */
     unsigned group_ms; /* under load (8 records in the last commit) wait this long for company; 0: do not */
@@ -209,8 +210,9 @@ struct journal_verify_options {
 /*
  * Reads every byte: manifest, signatures, headers, frames, chain, padding, the zeros behind. OK: nothing wrong;
  * E_TAMPERED: problems, each told through `note` (may be NULL), up to 1000; E_NOT_FOUND, E_IO: could not look (info).
- * What only the files can show is shown; a tail cut off behind the last checkpoint kept elsewhere, by someone who holds
- * the signing key, is not: print checkpoints and keep them on another machine.
+ * What only the files can show is shown.  What is not: records behind a lane's last signature can be cut off, and where
+ * the lane was not closed in order altered and forged (a note names the first such record); and whoever holds the
+ * signing key can rewrite everything.  Print checkpoints and keep them on another machine.
  */
 enum err journal_verify(const char *dir, const struct journal_verify_options *opt,
                         void (*note)(const struct journal_note *n, void *arg), void *arg,

@@ -8,9 +8,12 @@
  *   reserved  promised to calls in flight; their outcomes fit whatever happens
  *   block     each record may be the last of its batch, and batches begin at blocks (format.h): so the tail counts as
  *             if it ended a batch, and a record costs a block more than it is long
- *   floor     kept for the journal's own last words: that it is full, CLOSE, and OPEN and RECOVERED of the next start
+ *   share     each record of the owner's pays for its part of the checkpoint behind it, so that none has to be put off
+ *   floor     kept for the journal's own last words: that it is full, CLOSE, and RECOVERED, CHECKPOINT and OPEN of the
+ *             next start
  *
- * A new record needs room >= reserved + floor + its cost.  Each segment keeps a block for its ROLL record besides.
+ * A new record needs room >= reserved + floor + its cost and share.  Each segment keeps a block for its ROLL record
+ * besides.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -160,7 +163,8 @@ static bool admits(struct journal_lane *lane, size_t bytes)
 
 enum err journal_reserve(struct journal_lane *lane, unsigned records, size_t payload_bytes, struct journal_room *room)
 {
-    size_t bytes = payload_bytes + (size_t)records * (JOURNAL_FRAME_BYTES + FRAME_ALIGN - 1 + BLOCK_BYTES);
+    size_t bytes = payload_bytes +
+                   (size_t)records * (JOURNAL_FRAME_BYTES + FRAME_ALIGN - 1 + BLOCK_BYTES + lane->share);
 
     MAGIC_CHECK(lane, LANE_MAGIC);
     if (payload_bytes > JOURNAL_PAYLOAD_MAX * 4 || records > 64 ||
@@ -294,7 +298,7 @@ bool lane_due(const struct journal_lane *lane)
 }
 
 /* Written now for its size; the writer puts the signature in, when the hash of the record before is known. */
-static struct str unsigned_payload(void)
+struct str unsigned_payload(void)
 {
     static char form[SIGNED_PAYLOAD];
 
@@ -359,10 +363,23 @@ static bool payload_acceptable(struct str s)
     return s.len >= 2 && s.p[0] == '{' && s.p[s.len - 1] == '}' && !has_control_wide(s.p, s.len);
 }
 
+/* A record of the owner's has been queued: is it time to sign? */
+static void checkpoint_look(struct journal_lane *lane)
+{
+    lane->saved += lane->share;
+    lane->reserved += lane->share;
+    if (++lane->unsigned_records < lane->j->opt.checkpoint_every)
+        return;
+    lane->reserved -= lane->saved;
+    lane->saved = 0;
+    if (lane_note(lane, JOURNAL_CHECKPOINT, STR_NULL))      /* not when memory is out: then with the next */
+        lane->unsigned_records = 0;
+}
+
 enum err journal_append(struct journal_lane *lane, enum journal_type type, struct str payload,
                         struct journal_room *room, uint64_t *ret_seq)
 {
-    size_t n = cost(payload.len), promised = room ? room->bytes : 0;
+    size_t n = cost(payload.len) + lane->share, promised = room ? room->bytes : 0;
 
     MAGIC_CHECK(lane, LANE_MAGIC);
     ASSERT(type >= JOURNAL_INTENT && type < JOURNAL_TYPE_END);
@@ -384,10 +401,7 @@ enum err journal_append(struct journal_lane *lane, enum journal_type type, struc
     if (room)
         room->bytes -= promised;
     *ret_seq = lane->next_seq - 1;
-    if (++lane->unsigned_records >= lane->j->opt.checkpoint_every &&
-        lane_room(lane) - FLOOR >= (int64_t)cost(SIGNED_PAYLOAD) &&
-        lane_note(lane, JOURNAL_CHECKPOINT, STR_NULL))
-        lane->unsigned_records = 0;
+    checkpoint_look(lane);
     return OK;
 }
 
@@ -544,6 +558,7 @@ static struct journal_lane *lane_new(struct journal *j, const struct lane_head *
     lane->entering.last = &lane->entering.first;
     lane->j = j;
     lane->number = head->lane;
+    lane->share = (cost(SIGNED_PAYLOAD) + j->opt.checkpoint_every - 1) / j->opt.checkpoint_every;
     lane->head = *head;
     lane->head.off = lane->tail_off = block_up(head->off);
     lane->tail_bytes = head->segment_bytes;
@@ -670,8 +685,10 @@ enum err await_journal_lane_close(struct journal_lane *lane)
     enum err e;
 
     MAGIC_CHECK(lane, LANE_MAGIC);
-    ASSERT(!lane->closing && lane->reserved == 0 && !lane->waiters && !lane->reserving.first && !lane->entering.first);
+    ASSERT(!lane->closing && lane->reserved == lane->saved && !lane->waiters && !lane->reserving.first &&
+           !lane->entering.first);
     task_shield(+1);
+    lane->reserved = lane->saved = 0;
     lane_note(lane, JOURNAL_CLOSE, STR_NULL);
     lane->closing = true;
     wake_fire(&lane->work);

@@ -193,6 +193,8 @@ static void render(const struct manifest *m, struct buf *out)
     buf_add_z(out, "sluice-journal 1\nid ");
     buf_add_hex(out, m->id, 16);
     buf_add_c(out, '\n');
+    if (m->checkpoint_every)
+        buf_addf(out, "checkpoint %u\n", m->checkpoint_every);
     for (unsigned i = 0; i < m->n_keys; i++) {
         buf_add_z(out, "key ");
         buf_add_hex(out, m->keys[i], 32);
@@ -266,12 +268,19 @@ static bool parse_lane(struct str line, struct manifest *m)
 static bool parse_line(struct str line, unsigned number, struct manifest *m)
 {
     struct str what;
+    uint64_t n;
 
     if (number == 0)
         return str_is(line, "sluice-journal 1");
     what = word(&line);
     if (number == 1)
         return str_is(what, "id") && hex_decode(line, m->id, 16) == OK;
+    if (number == 2 && str_is(what, "checkpoint")) {
+        if (!str_to_u64(line, &n) || n == 0 || n > JOURNAL_CHECKPOINT_MAX)
+            return false;
+        m->checkpoint_every = (unsigned)n;
+        return true;
+    }
     if (str_is(what, "key"))
         return m->n_keys < MANIFEST_KEYS_MAX && m->n_lanes == 0 && hex_decode(line, m->keys[m->n_keys++], 32) == OK;
     return str_is(what, "lane") && parse_lane(line, m);

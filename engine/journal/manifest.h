@@ -6,10 +6,13 @@
  *
  *   sluice-journal 1
  *   id <journal id, 32 hex digits>
+ *   checkpoint <n>                                                 not in journals made before this was said
  *   key <Ed25519 public key, 64 hex digits>                        one or more, the newest last
  *   lane <n> first <seq> open|closed <seq> <hash, 64 hex digits>   ascending; numbers in decimal without leading zeros
  *   signature <128 hex digits>                                     Ed25519 by the newest key over all lines before
  *
+ *   checkpoint    behind at most so many of the owner's records (types 6 to 9) stands a signature: CHECKPOINT, CLOSE,
+ *                 or the naming of a record here. A verifier grants twice as many before it calls that a forgery
  *   first         number of the first record still kept
  *   open          a process writes it, or ended without order: the lane has got at least to the record named
  *   closed        the lane ends with exactly that record
@@ -45,6 +48,7 @@ struct manifest_lane {
 
 struct manifest {
     uint8_t id[16];
+    unsigned checkpoint_every;          /* 0: not said */
     uint8_t keys[MANIFEST_KEYS_MAX][32];
     unsigned n_keys;
     struct manifest_lane lanes[JOURNAL_LANES_MAX];

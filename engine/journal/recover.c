@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 
+#include "base/crypto.h"
 #include "base/log.h"
 #include "journal/internal.h"
 
@@ -20,6 +21,55 @@ enum err refuse(struct errinfo *info, const char *file, int64_t off, uint64_t se
                    "%s, offset %lld, record %llu: %s. Nothing was changed: see what sluice audit verify "
                    "says, restore the files, or set them aside and start a new journal",
                    file, (long long)off, (unsigned long long)seq, why);
+}
+
+const char signatures_missing[] = "more records without a signature than there should be: they may be forged";
+
+static const char *signature_wrong(const struct signatures *s, const struct manifest *m, const struct seg_header *h,
+                                   const struct frame *f)
+{
+    uint8_t chain[HASH_LEN], key[32], signature[64];
+    struct buf text = BUF_INIT(512);
+    const char *why = NULL;
+
+    if (!checkpoint_get(f->payload, chain, key, signature))
+        return "the checkpoint does not have a checkpoint's form";
+    checkpoint_text(m->id, f->lane, f->seq - 1, chain, key, &text);
+    if (memcmp(chain, s->before, HASH_LEN) != 0)
+        why = "the checkpoint signs another chain";
+    else if (memcmp(key, h->key, 32) != 0)
+        why = "the checkpoint is signed with another key than the segment's";
+    else if (!ed25519_verify(key, text.p, text.len, signature))
+        why = "the checkpoint's signature does not match";
+    buf_release(&text);
+    return why;
+}
+
+const char *signatures_take(struct signatures *s, const struct manifest *m, const struct seg_header *h,
+                            const struct frame *f)
+{
+    const char *why = NULL;
+
+    if (f->type == JOURNAL_CHECKPOINT || f->type == JOURNAL_CLOSE) {
+        why = signature_wrong(s, m, h, f);
+        if (!why)
+            signatures_named(s, f->seq);
+    } else if (f->type >= JOURNAL_INTENT) {
+        s->since++;
+    }
+    memcpy(s->before, f->hash, HASH_LEN);
+    return why;
+}
+
+void signatures_named(struct signatures *s, uint64_t seq)
+{
+    s->upto = seq;
+    s->since = 0;
+}
+
+uint64_t signatures_most(const struct manifest *m)
+{
+    return 2 * (uint64_t)(m->checkpoint_every ? m->checkpoint_every : JOURNAL_CHECKPOINT_DEFAULT);
 }
 
 /* A lane being recovered: the segments before `i` are in order and end at `seq` - 1 with hash `link`. */
@@ -34,6 +84,7 @@ struct lane_recovery {
     bool rolled;                /* the last record is ROLL */
     bool closed;                /* the last record is CLOSE */
     bool met;                   /* the record that the manifest names was found as it says */
+    struct signatures signatures;
 };
 
 const char *header_misfit(const struct manifest *m, const struct seg_place *place, const struct seg_header *h)
@@ -61,19 +112,28 @@ static bool head_meets(struct lane_recovery *r, uint64_t seq, const uint8_t hash
     if (seq != r->known->seq)
         return true;
     r->met = memcmp(hash, r->known->hash, HASH_LEN) == 0;
+    if (r->met)
+        signatures_named(&r->signatures, seq);
     return r->met;
 }
 
 /* Walks one segment to the first place that is no record of the chain. E_TAMPERED if the manifest is contradicted. */
-static enum err segment_walk(struct lane_recovery *r, struct walker *w, enum walk *ret)
+static enum err segment_walk(struct lane_recovery *r, struct walker *w, const struct seg_header *h, enum walk *ret)
 {
+    const struct manifest *m = &r->j->manifest;
     struct frame f;
 
+    memcpy(r->signatures.before, h->link, HASH_LEN);
     while ((*ret = walker_next(w, &f)) == WALK_RECORD) {
+        const char *why = signatures_take(&r->signatures, m, h, &f);
+
         r->j->recovery.records++;
         if (!head_meets(r, f.seq, f.hash))
-            return refuse(r->info, w->f->path, w->off - (int64_t)f.size, f.seq,
-                          "the record is not the one the manifest names");
+            why = "the record is not the one the manifest names";
+        if (!why && m->checkpoint_every && r->signatures.since > signatures_most(m))
+            why = signatures_missing;
+        if (why)
+            return refuse(r->info, w->f->path, w->off - (int64_t)f.size, f.seq, why);
     }
     if (w->f->error)
         return err_set(r->info, E_IO, "%s: %s", w->f->path, strerror(w->f->error));
@@ -139,7 +199,7 @@ static enum err segment_check(struct lane_recovery *r, uint64_t named, bool last
         goto out;
     }
     walker_begin(&w, &f, &h);
-    e = segment_walk(r, &w, &end);
+    e = segment_walk(r, &w, &h, &end);
     if (e)
         goto out;
     if (!last && (!w.rolled || end != WALK_END)) {
@@ -238,6 +298,8 @@ static enum err lane_mend(struct journal *j, struct lane_head *head, struct erri
     if (!e) {
         int rc = head_append(j, head, JOURNAL_RECOVERED, buf_str(&payload));
 
+        if (rc == 0)            /* nothing a crash left stays without a signature */
+            rc = head_append(j, head, JOURNAL_CHECKPOINT, unsigned_payload());
         if (rc < 0)
             e = err_set(info, E_JOURNAL_UNWRITABLE, "%s/lane-%u: the recovery could not be recorded: %s", j->dir,
                         head->lane, strerror(-rc));

@@ -167,7 +167,8 @@ int segment_cut(struct seg_file *f, const char *lane_dir, uint64_t first_seq, in
 
 /* ---- appending without a loop ---------------------------------------------------------------------------------- */
 
-static int append_to(int fd, struct lane_head *head, enum journal_type type, struct str payload)
+static int append_to(const struct journal *j, int fd, struct lane_head *head, enum journal_type type,
+                     struct str payload)
 {
     size_t n = frame_bytes(payload.len);
     uint8_t *bytes = malloc(n);
@@ -176,6 +177,8 @@ static int append_to(int fd, struct lane_head *head, enum journal_type type, str
     ASSERT(bytes);
     head->off = block_up(head->off);
     frame_put(bytes, type, head->lane, head->next_seq, world->wall_ms(), payload);
+    if (type == JOURNAL_CHECKPOINT)
+        journal_sign(j, head, frame_payload(bytes));
     frame_seal(bytes, 0, true, head->link);
     memcpy(head->last, head->link, HASH_LEN);
     put = world->pwrite(fd, bytes, n, head->off);
@@ -197,7 +200,7 @@ static int append_in_segment(const struct journal *j, struct lane_head *head, en
     fd = world->open(path, O_RDWR, 0);
     if (fd < 0)
         return fd;
-    rc = append_to(fd, head, type, payload);
+    rc = append_to(j, fd, head, type, payload);
     world->close(fd);
     return rc;
 }

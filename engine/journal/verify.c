@@ -4,8 +4,9 @@
  * Goes on after a problem, with the next segment, so that one report names all places.  Reads a running engine's
  * journal too: what is being written at the end of a lane is read again until it is whole.
  *
- * What files alone cannot show: that the end of a lane which was not closed in order has been cut off at a record, or
- * that everything was replaced by someone who holds the signing key.  Checkpoints kept elsewhere show both.
+ * What files alone cannot show: what has been done to the end of a lane which was not closed in order, behind a
+ * signature (cut off at a record, altered, or forged up to as many records as may go without one), or that everything
+ * was replaced by someone who holds the signing key.  Checkpoints kept elsewhere show both, up to where they stand.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -46,7 +47,7 @@ struct verify {
     bool linked;                /* link is the hash of record seq - 1, or the genesis */
     bool met, rolled, closed, broken;
     struct seg_header header;
-    uint8_t before[HASH_LEN];   /* hash of the record before the next, header or not in between */
+    struct signatures signatures;
 };
 
 static void tell(struct verify *v, bool problem, const char *file, int64_t off, uint64_t seq, const char *text)
@@ -109,24 +110,15 @@ static bool is_live(struct verify *v)
 
 static void record_signed(struct verify *v, struct walker *w, const struct frame *f)
 {
-    uint8_t chain[HASH_LEN], key[32], signature[64];
-    struct buf text = BUF_INIT(512);
+    const char *why = signatures_take(&v->signatures, v->manifest, &v->header, f);
     int64_t off = w->off - (int64_t)f->size;
 
-    if (!checkpoint_get(f->payload, chain, key, signature)) {
-        tell(v, true, w->f->path, off, f->seq, "the checkpoint does not have a checkpoint's form");
-        return;
-    }
-    checkpoint_text(v->manifest->id, f->lane, f->seq - 1, chain, key, &text);
-    if (memcmp(chain, v->before, HASH_LEN) != 0)
-        tell(v, true, w->f->path, off, f->seq, "the checkpoint signs another chain");
-    else if (memcmp(key, v->header.key, 32) != 0)
-        tell(v, true, w->f->path, off, f->seq, "the checkpoint is signed with another key than the segment's");
-    else if (!ed25519_verify(key, text.p, text.len, signature))
-        tell(v, true, w->f->path, off, f->seq, "the checkpoint's signature does not match");
-    else
+    if (why)
+        tell(v, true, w->f->path, off, f->seq, why);
+    else if (f->type == JOURNAL_CHECKPOINT || f->type == JOURNAL_CLOSE)
         v->report->checkpoints++;
-    buf_release(&text);
+    else if (f->type >= JOURNAL_INTENT && v->signatures.since == signatures_most(v->manifest) + 1)
+        tell(v, v->manifest->checkpoint_every != 0, w->f->path, off, f->seq, signatures_missing);
 }
 
 static int kept_compare(const void *a, const void *b)
@@ -161,7 +153,9 @@ static void record_known(struct verify *v, struct walker *w, const struct frame 
 
     if (f->seq == v->known->seq) {
         v->met = memcmp(f->hash, v->known->hash, HASH_LEN) == 0;
-        if (!v->met)
+        if (v->met)
+            signatures_named(&v->signatures, f->seq);
+        else
             tell(v, true, w->f->path, off, f->seq, "the record is not the one the manifest names");
     }
     for (size_t i = kept_from(v, f->lane, f->seq); i < v->n_kept; i++) {
@@ -183,10 +177,8 @@ static enum walk records_walk(struct verify *v, struct walker *w)
     while ((step = walker_next(w, &f)) == WALK_RECORD) {
         v->report->records++;
         v->report->bytes += f.size;
+        record_signed(v, w, &f);
         record_known(v, w, &f);
-        if (f.type == JOURNAL_CHECKPOINT || f.type == JOURNAL_CLOSE)
-            record_signed(v, w, &f);
-        memcpy(v->before, f.hash, HASH_LEN);
     }
     v->seq = w->seq;
     v->linked = w->any;
@@ -206,7 +198,7 @@ static void segment_walk(struct verify *v, struct seg_file *f, bool last)
     int64_t at;
 
     walker_begin(&w, f, &v->header);
-    memcpy(v->before, v->header.link, HASH_LEN);
+    memcpy(v->signatures.before, v->header.link, HASH_LEN);
     for (int retry = 0;; retry++) {
         int64_t before = w.off;
 
@@ -304,8 +296,8 @@ static void lane_end_verify(struct verify *v, const char *dir)
     if (!v->broken && v->rolled && !is_live(v))
         tell(v, known->closed, dir, -1, v->seq, "the last segment there is says that another follows");
     if (!known->closed && !v->closed && !is_live(v))
-        tell(v, false, dir, -1, v->seq,
-             "the engine did not end in order here; records behind this one would not be missed");
+        tell(v, false, dir, -1, v->signatures.upto + 1,
+             "the engine did not end in order; from this record on nothing is signed: it may be missing or forged");
 }
 
 static void lane_verify(struct verify *v, struct manifest_lane *known)
@@ -320,6 +312,7 @@ static void lane_verify(struct verify *v, struct manifest_lane *known)
     v->linked = known->first == 1;
     v->met = known->seq < known->first;
     v->rolled = v->closed = v->broken = false;
+    v->signatures = (struct signatures){ .upto = known->first - 1 };
     format_genesis(v->manifest->id, known->lane, v->link);
     path_set(dir, "%s/lane-%u", v->dir, known->lane);
     rc = seg_list_read(&list, dir);

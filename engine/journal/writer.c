@@ -107,19 +107,6 @@ static void batch_take(struct journal_lane *lane, struct flight *f)
     }
 }
 
-static void sign(struct journal_lane *lane, uint8_t *frame, uint64_t seq)
-{
-    const struct journal *j = lane->j;
-    struct buf text = BUF_INIT(512);
-    uint8_t signature[64];
-
-    checkpoint_text(j->manifest.id, lane->number, seq - 1, lane->head.last, j->signer.key, &text);
-    ASSERT(!text.overflow);
-    signer_sign(&j->signer, buf_str(&text), signature);
-    checkpoint_put(frame_payload(frame), lane->head.last, j->signer.key, signature);
-    buf_release(&text);
-}
-
 static void batch_seal(struct journal_lane *lane, const struct flight *f)
 {
     uint8_t *frame = f->batch.p;
@@ -132,7 +119,7 @@ static void batch_seal(struct journal_lane *lane, const struct flight *f)
         frame_peek(frame, &size, &seq, &type);
         ASSERT(seq == lane->head.next_seq && (type == JOURNAL_ROLL) == (f->rolls && seq == f->last_seq));
         if (type == JOURNAL_CHECKPOINT || type == JOURNAL_CLOSE)
-            sign(lane, frame, seq);
+            journal_sign(lane->j, &lane->head, frame_payload(frame));
         frame_seal(frame, (uint32_t)(seq - 1 - lane->committed), i == 0, lane->head.link);
         memcpy(lane->head.last, lane->head.link, HASH_LEN);
         lane->head.next_seq++;

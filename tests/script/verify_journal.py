@@ -66,7 +66,7 @@ def signed(key, text, signature):
 problems = 0
 CHECKPOINT = re.compile(rb'\{"chain":"([0-9a-f]{64})","key":"([0-9a-f]{64})","signature":"([0-9a-f]{128})"\}')
 LANE = re.compile(r"lane (\d+) first (\d+) (open|closed) (\d+) ([0-9a-f]{64})")
-T_CLOSE, T_CHECKPOINT, T_ROLL, T_LAST = 2, 4, 5, 9
+T_CLOSE, T_CHECKPOINT, T_ROLL, T_OWNERS, T_LAST = 2, 4, 5, 6, 9
 
 
 def dirty(piece):
@@ -87,7 +87,9 @@ def read_manifest(directory):
         body = data[:data.rindex(b"signature ")]
         assert lines[0] == "sluice-journal 1" and lines[-1] == "" and re.fullmatch("signature [0-9a-f]{128}", lines[-2])
         ident = re.fullmatch("id ([0-9a-f]{32})", lines[1])[1]
-        rest, keys, lanes = lines[2:-2], [], []
+        rest, keys, lanes, every = lines[2:-2], [], [], None
+        if rest[0].startswith("checkpoint "):
+            every = int(re.fullmatch("checkpoint ([1-9][0-9]*)", rest.pop(0))[1])
         while rest and rest[0].startswith("key "):
             keys.append(re.fullmatch("key ([0-9a-f]{64})", rest.pop(0))[1])
         for line in rest:
@@ -99,15 +101,16 @@ def read_manifest(directory):
     except (AssertionError, TypeError, IndexError, ValueError):
         tell(path, 0, 0, "not a manifest, or not signed by its newest key")
         sys.exit(1)
-    return ident, [bytes.fromhex(k) for k in keys], lanes
+    return ident, every, [bytes.fromhex(k) for k in keys], lanes
 
 
 class Lane:
-    def __init__(self, directory, ident, keys, known):
+    def __init__(self, directory, ident, every, keys, known):
         self.number, self.seq, self.closed, self.known_seq, self.known_hash = known
         self.path, self.ident, self.keys = os.path.join(directory, f"lane-{self.number}"), ident, keys
         self.last = hashlib.sha256(b"SLUJRNL1" + bytes.fromhex(ident) + struct.pack("<H", self.number)).digest()
         self.met, self.rolled, self.count, self.records = self.known_seq < self.seq, False, 0, 0
+        self.every, self.unsigned = every, 0
 
     def run(self):
         there = os.listdir(self.path) if os.path.isdir(self.path) else []
@@ -157,6 +160,13 @@ class Lane:
                 self.met = self.last == self.known_hash
                 if not self.met:
                     return tell(path, at, self.seq, "not the record the manifest names")
+            kind = data[at + 12]
+            if kind in (T_CLOSE, T_CHECKPOINT) or self.seq == self.known_seq:
+                self.unsigned = 0
+            elif kind >= T_OWNERS:
+                self.unsigned += 1
+            if self.every and self.unsigned > 2 * self.every:
+                return tell(path, at, self.seq, "more records without a signature than there should be")
             self.seq, self.records, at = self.seq + 1, self.records + 1, at + size
         if dirty(data[at:]):
             return tell(path, at, self.seq, "bytes where zeros belong")
@@ -194,8 +204,8 @@ class Lane:
 def main():
     if len(sys.argv) != 2:
         sys.exit(__doc__)
-    ident, keys, known = read_manifest(sys.argv[1])
-    lanes = [Lane(sys.argv[1], ident, keys, k) for k in known]
+    ident, every, keys, known = read_manifest(sys.argv[1])
+    lanes = [Lane(sys.argv[1], ident, every, keys, k) for k in known]
     for lane in lanes:
         lane.run()
     listed = {f"lane-{lane.number}" for lane in lanes}

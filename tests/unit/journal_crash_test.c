@@ -607,6 +607,45 @@ static void a_full_disk_refuses_new_calls_only(void **state)
     }
 }
 
+/* All room is promised, to records that take it all: their checkpoints find some. */
+static void sign_full(void *arg)
+{
+    struct journal_options opt = { .dir = "/j", .segment_bytes = 64 << 10, .checkpoint_every = 4 };
+    struct journal_room rooms[64] = { 0 };
+    struct journal_lane *lane;
+    struct journal *j;
+    unsigned n = 0;
+    uint64_t seq;
+
+    memworld_faults.capacity = 96 << 10;
+    j = open_journal(&opt);
+    lane = open_lane(j, 0);
+    while (journal_reserve(lane, 1, 450, &rooms[n]) == OK)
+        assert_true(++n < 64);
+    assert_true(n > 20);
+    for (unsigned i = 0; i < n; i++) {
+        assert_ok(append(lane, JOURNAL_OUTCOME, i, 422, &rooms[i], &seq));     /* two blocks and a little */
+        assert_ok(await_journal_commit(lane, seq, NS_NEVER));
+    }
+    for (unsigned i = 0; i < n; i++)
+        journal_unreserve(lane, &rooms[i]);
+    assert_ok(await_journal_lane_close(lane));
+    journal_close(j);
+}
+
+static void a_full_disk_is_signed_in_time(void **state)
+{
+    struct journal_report r;
+    struct told t;
+
+    memworld_reset();
+    in_loop(sign_full, NULL);
+    memworld_faults.capacity = 0;
+    if (verify("/j", NULL, &t, &r))
+        fail_msg("%s", t.all);
+    assert_true(r.checkpoints > 5);
+}
+
 static void start_full(void *arg)
 {
     struct journal_lane *lane;
@@ -695,6 +734,7 @@ int main(void)
         cmocka_unit_test(any_file_operation_may_fail),
         cmocka_unit_test(a_hanging_device_is_not_waited_for),
         cmocka_unit_test(a_full_disk_refuses_new_calls_only),
+        cmocka_unit_test(a_full_disk_is_signed_in_time),
         cmocka_unit_test(a_start_on_a_full_disk_says_so),
         cmocka_unit_test(a_read_only_directory_is_named),
     };

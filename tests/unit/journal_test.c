@@ -320,13 +320,12 @@ static void bad_options_and_keys_are_named(void **state)
 {
     struct journal_options opt = options(12345);
     struct journal *j = NULL;
-    char path[128], long_dir[2000];
+    char path[128], long_dir[2000] = "";
     struct stat st;
     int fd;
 
     assert_err(journal_open(&opt, &j, &info), E_CONFIG);
     memset(long_dir, 'x', sizeof(long_dir) - 1);
-    long_dir[sizeof(long_dir) - 1] = '\0';
     opt = (struct journal_options){ .dir = long_dir };
     assert_err(journal_open(&opt, &j, &info), E_CONFIG);
     opt.dir = "";
@@ -334,6 +333,8 @@ static void bad_options_and_keys_are_named(void **state)
     opt.dir = "/proc/no/such";
     assert_err(journal_open(&opt, &j, &info), E_JOURNAL_UNWRITABLE);
     assert_non_null(strstr(info.text, "/proc/no/such"));
+    opt = (struct journal_options){ .dir = dir, .checkpoint_every = JOURNAL_CHECKPOINT_MAX + 1 };
+    assert_err(journal_open(&opt, &j, &info), E_CONFIG);
 
     opt = options(0);
     journal_close(open_journal(&opt));

@@ -3,7 +3,10 @@
  */
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include "journal/manifest.h"
 #include "journal_frames.h"
 #include "journal_test.h"
 
@@ -343,8 +346,9 @@ static void the_manifest_cannot_go(void **state)
 
 /* ---- rewriting with care --------------------------------------------------------------------------------------- */
 
-/* Leaves one record of a segment out, or alters it, with numbers, checksums and chain made right again. */
-static void rewrite(const char *path, uint64_t which, bool drop)
+/* Leaves one record of a segment out, or alters it, and leaves out those of some types (bits), with numbers, checksums
+ * and chain made right again. */
+static void rewrite(const char *path, uint64_t which, bool drop, unsigned without)
 {
     size_t len, off = HEADER_BYTES, to;
     uint8_t *p = (uint8_t *)memworld_file(path, &len), link[HASH_LEN], *was = malloc(len);
@@ -360,7 +364,7 @@ static void rewrite(const char *path, uint64_t which, bool drop)
         assert_null(frame_decode(was + off, n, &f));
         if (f.first)
             behind = 0;
-        if (f.seq == which && drop)
+        if ((f.seq == which && drop) || without & 1u << f.type)
             continue;
         if (behind == 0)
             to = (size_t)block_up((int64_t)to);
@@ -383,16 +387,16 @@ static void a_forged_chain_is_seen(void **state)
     make_small(34, 250, 5);
     whole = memworld_copy();
 
-    rewrite(first, 8, true);            /* one record less, all links right: the next segment's header knows better */
+    rewrite(first, 8, true, 0);         /* one record less, all links right: the next segment's header knows better */
     damaged("record removed, chain rewritten", "a segment is missing before this one");
-    rewrite(first, 8, false);
+    rewrite(first, 8, false, 0);
     damaged("record altered, chain rewritten", "does not follow the one before it");
     nth(1, path);
-    rewrite(path, 37, false);           /* the last segment: checkpoints and the manifest know better */
+    rewrite(path, 37, false, 0);        /* the last segment: checkpoints and the manifest know better */
     assert_err(verify("/j", NULL, &t, NULL), E_TAMPERED);
     assert_non_null(strstr(t.all, "signs another chain"));
     damaged("record altered behind, chain rewritten", "the record is not the one the manifest names");
-    rewrite(path, 37, true);
+    rewrite(path, 37, true, 0);
     damaged("record removed behind, chain rewritten", "its tail was cut off");
     memworld_copy_free(whole);
 }
@@ -478,20 +482,18 @@ static void a_clean_cut_is_seen_after_an_orderly_end(void **state)
 
 struct crash {
     struct buf early, checkpoints;
+    struct journal_options opt;
+    unsigned records;
 };
 
 /* Leaves a journal open, as a crash does, with a printed checkpoint of the time, and one of before. */
 static void leave_open(void *arg)
 {
     struct crash *c = arg;
-    struct journal_options opt = small_options;
-    struct journal_lane *lane;
-    struct journal *j;
+    struct journal *j = open_journal(&c->opt);
+    struct journal_lane *lane = open_lane(j, 0);
 
-    opt.checkpoint_every = 5;
-    j = open_journal(&opt);
-    lane = open_lane(j, 0);
-    for (unsigned i = 0; i < 23; i++) {
+    for (unsigned i = 0; i < c->records; i++) {
         assert_ok(await_append(lane, i, 20, NULL));
         if (i == 8)
             assert_ok(journal_checkpoint_print("/j", &c->early, &info));
@@ -506,13 +508,14 @@ static void leave_open(void *arg)
 
 static void checkpoints_kept_elsewhere_show_a_cut(void **state)
 {
-    struct crash c = { BUF_INIT(65536), BUF_INIT(65536) };
+    struct crash c = { BUF_INIT(65536), BUF_INIT(65536), small_options, 23 };
     struct buf years = BUF_INIT(16 << 20);
     struct told t;
     struct journal_report r;
     char *line;
 
     memworld_reset();
+    c.opt.checkpoint_every = 5;
     in_loop(leave_open, &c);
     buf_add_c(&c.checkpoints, '\0');
     line = c.checkpoints.p;
@@ -540,6 +543,116 @@ static void checkpoints_kept_elsewhere_show_a_cut(void **state)
     assert_non_null(strstr(t.all, "signature does not match"));
     assert_err(verify("/j", "sluice-checkpoint 1 00 0 1", &t, NULL), E_TAMPERED);
     buf_release(&c.checkpoints);
+}
+
+/* ---- records without a signature ------------------------------------------------------------------------------- */
+
+/* What the verifier that shares nothing with the engine says of the one segment there is. */
+static int python(void)
+{
+    char dir[] = "/tmp/sluice-journal-XXXXXX", command[512];
+    const char *files[] = { "/j/manifest", first };
+    int status;
+
+    assert_non_null(mkdtemp(dir));
+    snprintf(command, sizeof(command), "mkdir %s/lane-0", dir);
+    assert_int_equal(system(command), 0);
+    for (unsigned i = 0; i < 2; i++) {
+        char path[128];
+        size_t len;
+        const char *p = memworld_file(files[i], &len);
+        FILE *f;
+
+        snprintf(path, sizeof(path), "%s%s", dir, files[i] + 2);
+        f = fopen(path, "w");
+        assert_non_null(f);
+        assert_int_equal(fwrite(p, 1, len, f), len);
+        fclose(f);
+    }
+    snprintf(command, sizeof(command),
+             "python3 tests/script/verify_journal.py %s >/dev/null 2>&1; s=$?; rm -r %s; exit $s", dir, dir);
+    status = system(command);
+    assert_true(WIFEXITED(status));
+    return WEXITSTATUS(status);
+}
+
+/* Without the key: a call and all checkpoints taken out of a lane that was left open, and the chain made right. */
+static void no_many_records_go_without_a_signature(void **state)
+{
+    struct crash c = { BUF_INIT(65536), BUF_INIT(65536), small_options, 23 };
+    struct told t;
+
+    memworld_reset();
+    c.opt.checkpoint_every = 5;
+    in_loop(leave_open, &c);
+    assert_int_equal(python(), 0);
+    assert_ok(verify("/j", NULL, &t, NULL));
+    assert_non_null(strstr(t.all, "record 26: the engine did not end in order; from this record on nothing is signed"));
+    whole = memworld_copy();
+    rewrite(first, 8, true, 1u << JOURNAL_CHECKPOINT);
+    assert_int_equal(python(), 1);
+    damaged("a call and all checkpoints removed", "more records without a signature");
+    rewrite(first, 8, true, 1u << JOURNAL_CHECKPOINT);
+    cut_at(first, 12);                  /* the limit: OPEN and ten more. That nothing is signed is told */
+    assert_int_equal(python(), 0);
+    assert_ok(verify("/j", NULL, &t, NULL));
+    assert_non_null(strstr(t.all, "record 1: the engine did not end in order; from this record on nothing is signed"));
+    memworld_copy_free(whole);
+    buf_release(&c.early);
+    buf_release(&c.checkpoints);
+}
+
+static void what_a_crash_left_is_signed_at_the_next_start(void **state)
+{
+    struct crash c = { BUF_INIT(65536), BUF_INIT(65536), small_options, 13 };
+    struct journal *j;
+    struct told t;
+
+    memworld_reset();
+    in_loop(leave_open, &c);
+    j = open_journal(&small_options);
+    whole = memworld_copy();
+    journal_close(j);
+    memworld_restore(whole);            /* that start ended in a crash, too */
+    assert_ok(verify("/j", NULL, &t, NULL));
+    assert_non_null(strstr(t.all, "record 17: the engine did not end in order; from this record on nothing is signed"));
+    rewrite(first, 8, false, 0);
+    damaged("record altered in front of RECOVERED, chain rewritten", "signs another chain");
+    memworld_copy_free(whole);
+    buf_release(&c.checkpoints);
+    buf_release(&c.early);
+}
+
+/* A journal whose manifest does not say how often it is signed: an engine may have written it so. */
+static void an_older_journal_is_only_noted(void **state)
+{
+    struct crash c = { BUF_INIT(65536), BUF_INIT(65536), { .dir = "/j", .segment_bytes = 2 << 20 }, 2100 };
+    struct manifest *m = malloc(sizeof(*m));
+    struct journal *j = NULL;
+    struct signer s;
+    struct told t;
+    int64_t at;
+
+    assert_non_null(m);
+    memworld_reset();
+    in_loop(leave_open, &c);
+    rewrite(first, 8, true, 1u << JOURNAL_CHECKPOINT);
+    assert_err(verify("/j", NULL, &t, NULL), E_TAMPERED);
+    assert_int_equal(t.seq, 1 + 2048 + 1);
+    assert_ok(manifest_read("/j", m, &at, &info));
+    assert_int_equal(m->checkpoint_every, 1024);
+    assert_ok(signer_load(&s, "/j/signing.key", &info));
+    m->checkpoint_every = 0;
+    assert_ok(manifest_write("/j", m, &s, &info));
+    assert_ok(verify("/j", NULL, &t, NULL));
+    assert_non_null(strstr(t.all, "record 2050: more records without a signature"));
+    assert_int_equal(python(), 0);
+    assert_ok(journal_open(&c.opt, &j, &info));
+    journal_close(j);
+    signer_release(&s);
+    free(m);
+    buf_release(&c.checkpoints);
+    buf_release(&c.early);
 }
 
 /* An engine may begin to use the file allocated ahead between a look into the directory and one into the file. */
@@ -657,6 +770,9 @@ int main(void)
         cmocka_unit_test(records_to_the_very_end_are_seen),
         cmocka_unit_test(a_clean_cut_is_seen_after_an_orderly_end),
         cmocka_unit_test(checkpoints_kept_elsewhere_show_a_cut),
+        cmocka_unit_test(no_many_records_go_without_a_signature),
+        cmocka_unit_test(what_a_crash_left_is_signed_at_the_next_start),
+        cmocka_unit_test(an_older_journal_is_only_noted),
         cmocka_unit_test(what_is_allocated_ahead_may_be_in_use),
         cmocka_unit_test(an_expected_key_is_compared),
         cmocka_unit_test(blocks_swapped_stale_or_rotten_are_seen),

@@ -170,6 +170,12 @@ static const char *tail_verdict(struct lane_recovery *r, struct walker *w, char 
     return NULL;
 }
 
+/* What is signed with another key than the segment names begins a segment of its own: this one is full. */
+static bool signs(const struct journal *j, const struct seg_header *h)
+{
+    return memcmp(h->key, j->signer.key, sizeof(h->key)) == 0;
+}
+
 static enum err segment_check(struct lane_recovery *r, uint64_t named, bool last)
 {
     char path[JOURNAL_PATH_MAX], why_text[160];
@@ -221,7 +227,7 @@ static enum err segment_check(struct lane_recovery *r, uint64_t named, bool last
                                    .segment = !w.rolled,
                                    .first_seq = h.first_seq,
                                    .number = h.number,
-                                   .segment_bytes = h.segment_bytes,
+                                   .segment_bytes = signs(r->j, &h) ? h.segment_bytes : block_up(w.off) + BLOCK_BYTES,
                                    .off = w.off,
                                    .next_seq = w.seq };
     memcpy(r->head->link, w.link, HASH_LEN);

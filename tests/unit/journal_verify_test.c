@@ -690,6 +690,38 @@ static void what_is_allocated_ahead_may_be_in_use(void **state)
     in_loop(use_ahead, NULL);
 }
 
+static void write_and_close(void *arg)
+{
+    struct journal *j = open_journal(arg);
+    struct journal_lane *lane = open_lane(j, 0);
+
+    for (unsigned i = 0; i < 12; i++)
+        assert_ok(await_append(lane, i, 3000, NULL));
+    assert_ok(await_journal_lane_close(lane));
+    journal_close(j);
+}
+
+/* Behind an orderly end, and behind a crash: what the new key signs is not in a segment of the old one. */
+static void another_key_begins_a_segment(void **state)
+{
+    struct journal_options opt = { .dir = "/j", .segment_bytes = 1 << 20, .checkpoint_every = 5 };
+    struct crash c = { BUF_INIT(65536), BUF_INIT(65536), opt, 13 };
+    struct told t;
+
+    for (int crash = 0; crash < 2; crash++) {
+        memworld_reset();
+        in_loop(crash ? leave_open : write_and_close, crash ? (void *)&c : &opt);
+        assert_true(memworld_remove("/j/signing.key"));
+        in_loop(write_and_close, &opt);
+        assert_ok(verify("/j", NULL, &t, NULL));
+        assert_int_equal(t.problems, 0);
+        in_loop(write_and_close, &opt);         /* and no start is refused for it */
+        assert_ok(verify("/j", NULL, &t, NULL));
+    }
+    buf_release(&c.checkpoints);
+    buf_release(&c.early);
+}
+
 static void an_expected_key_is_compared(void **state)
 {
     struct journal_verify_options opt = { 0 };
@@ -774,6 +806,7 @@ int main(void)
         cmocka_unit_test(what_a_crash_left_is_signed_at_the_next_start),
         cmocka_unit_test(an_older_journal_is_only_noted),
         cmocka_unit_test(what_is_allocated_ahead_may_be_in_use),
+        cmocka_unit_test(another_key_begins_a_segment),
         cmocka_unit_test(an_expected_key_is_compared),
         cmocka_unit_test(blocks_swapped_stale_or_rotten_are_seen),
     };

@@ -588,7 +588,7 @@ class Restarts(unittest.TestCase):
             if len(metas) == 1:
                 self.assertEqual(e.stop(), 0)
                 with sqlite3.connect(os.path.join(data, "sluice.db")) as db:
-                    db.execute("DELETE FROM keys")              # its tenant's: a repeat is told so, and that it was done
+                    db.execute("DELETE FROM keys")          # its tenant's
         self.assertEqual([m["dev.sluice/outcome"] for m in metas], ["done"] * 2)
         self.assertEqual(metas[1]["dev.sluice/error"], "no_result")
         self.assertEqual(metas[1]["dev.sluice/replayOf"], metas[0]["dev.sluice/call"])

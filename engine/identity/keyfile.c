@@ -31,7 +31,7 @@ enum err keyfile_parse(const char *text, size_t n, const char *what, struct secr
         what);
 }
 
-static enum err check_mode(int fd, const char *path, struct errinfo *info)
+static enum err check_mode(int fd, const char *path, mode_t refused, struct errinfo *info)
 {
     struct stat st;
 
@@ -41,7 +41,7 @@ static enum err check_mode(int fd, const char *path, struct errinfo *info)
         return err_set(info, E_CONFIG, "key file %s cannot be read: %s", path, strerror(errno));
     if (!S_ISREG(st.st_mode))
         return err_set(info, E_CONFIG, "key file %s is not a regular file", path);
-    if (st.st_mode & 077)
+    if (st.st_mode & refused)
         return err_set(info, E_CONFIG, "key file %s can be read by others (mode %03o): chmod 600 it", path,
             (unsigned)st.st_mode & 0777);
     return OK;
@@ -81,11 +81,11 @@ static enum err make(const char *path, struct errinfo *info)
     return rc == 0 ? OK : err_set(info, E_CONFIG, "key file %s cannot be made: %s", path, strerror(-rc));
 }
 
-static enum err read_key(int fd, const char *path, struct secret **ret, struct errinfo *info)
+static enum err read_key(int fd, const char *path, mode_t refused, struct secret **ret, struct errinfo *info)
 {
     char text[FILE_MAX], what[KEY_PATH_MAX + 16];
     int64_t n;
-    enum err e = check_mode(fd, path, info);
+    enum err e = check_mode(fd, path, refused, info);
 
     if (e)
         return e;
@@ -98,7 +98,7 @@ static enum err read_key(int fd, const char *path, struct secret **ret, struct e
     return e;
 }
 
-enum err keyfile_load(const char *path, bool create, struct secret **ret, struct errinfo *info)
+static enum err load(const char *path, bool create, mode_t refused, struct secret **ret, struct errinfo *info)
 {
     enum err e = OK;
     int fd;
@@ -114,7 +114,17 @@ enum err keyfile_load(const char *path, bool create, struct secret **ret, struct
     }
     if (fd < 0)
         return err_set(info, E_CONFIG, "key file %s cannot be read: %s", path, strerror(-fd));
-    e = read_key(fd, path, ret, info);
+    e = read_key(fd, path, refused, ret, info);
     world->close(fd);
     return e;
+}
+
+enum err keyfile_load(const char *path, bool create, struct secret **ret, struct errinfo *info)
+{
+    return load(path, create, 077, ret, info);
+}
+
+enum err keyfile_load_credential(const char *path, struct secret **ret, struct errinfo *info)
+{
+    return load(path, false, 07, ret, info);
 }

@@ -62,5 +62,5 @@ enum err vault_root_load(struct str where, bool create, struct secret **ret, str
     if (memchr(name.p, '/', name.len))
         return err_set(info, E_CONFIG, "credential:%.*s: a credential's name has no slash", STR_ARG(name));
     snprintf(path, sizeof(path), "%s/%.*s", dir, STR_ARG(name));
-    return keyfile_load(path, false, ret, info);
+    return keyfile_load_credential(path, ret, info);
 }

@@ -101,7 +101,7 @@ struct vault_http {
 /* ---- the vault --------------------------------------------------------------------------------------------------- */
 
 /* The root key: "file:PATH" (64 hex digits, mode 0600; made when missing and `create`), "env:NAME" (64 hex digits),
- * "credential:NAME" (a file in $CREDENTIALS_DIRECTORY). E_CONFIG with place and reason. Blocks. */
+ * "credential:NAME" (a file in $CREDENTIALS_DIRECTORY, as systemd makes it). E_CONFIG with place and reason. Blocks. */
 enum err vault_root_load(struct str where, bool create, struct secret **ret, struct errinfo *info);
 enum err vault_root_check(struct str where, struct errinfo *info);     /* is it one of these? Reads nothing. */
 

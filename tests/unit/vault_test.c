@@ -69,6 +69,11 @@ static void the_root_key_comes_from_where_it_is_said(void **state)
     setenv("CREDENTIALS_DIRECTORY", bed_dir, 1);
     assert_int_equal(vault_root_load(STR("credential:root.key"), false, &s, &info), OK);
     secret_release(s);
+    assert_int_equal(chmod(path, 0440), 0);         /* as systemd's are: the group's bits are its access list's mask */
+    assert_int_equal(vault_root_load(STR("credential:root.key"), false, &s, &info), OK);
+    secret_release(s);
+    assert_int_equal(chmod(path, 0444), 0);
+    refuse_root("credential:root.key", "can be read by others (mode 444)");
     refuse_root("credential:../root.key", "no slash");
     refuse_root("kms:x", "file:PATH, env:NAME or credential:NAME");
     refuse_root("", "file:PATH, env:NAME or credential:NAME");

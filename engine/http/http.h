@@ -97,7 +97,7 @@ unsigned http_server_connections(const struct http_server *srv);
 
 /* The client's certificate, as verified in the handshake. */
 struct http_client_cert {
-    struct str subject;             /* RFC 2253: "CN=agent-7,O=Example" */
+    struct str subject;             /* RFC 2253: "CN=agent-7,O=Example"; "": the certificate has none, or over 1 KB */
     uint8_t fingerprint[32];        /* SHA-256 of the DER form */
 };
 

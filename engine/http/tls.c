@@ -241,7 +241,8 @@ void tls_close(struct tls_conn *t)
     free(t);
 }
 
-/* The subject and fingerprint of the certificate the handshake has verified. False when they cannot be had. */
+/* The subject and fingerprint of the certificate the handshake has verified. A subject may be empty (RFC 5280 4.1.2.6:
+ * the name is in the subjectAltName then), and one that is too long to keep is left out. False when memory is out. */
 static bool take_client_cert(struct tls_conn *t)
 {
     X509 *cert = SSL_get1_peer_certificate(t->ssl);
@@ -258,13 +259,13 @@ static bool take_client_cert(struct tls_conn *t)
     if (text && X509_NAME_print_ex(text, X509_get_subject_name(cert), 0, XN_FLAG_RFC2253) >= 0 &&
         X509_digest(cert, EVP_sha256(), t->cert.fingerprint, &n) == 1) {
         len = BIO_get_mem_data(text, &p);
-        t->subject = len > 0 && len <= SUBJECT_MAX ? malloc((size_t)len) : NULL;
-        ok = t->subject != NULL;
-        if (ok) {
+        if (len > SUBJECT_MAX)
+            len = 0;
+        t->subject = len > 0 ? malloc((size_t)len) : NULL;
+        if (t->subject)
             memcpy(t->subject, p, (size_t)len);
-            t->cert.subject = str_n(t->subject, (size_t)len);
-            t->has_cert = true;
-        }
+        t->cert.subject = t->subject ? str_n(t->subject, (size_t)len) : STR("");
+        t->has_cert = ok = len <= 0 || t->subject;
     }
     BIO_free(text);
     X509_free(cert);

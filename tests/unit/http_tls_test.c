@@ -24,7 +24,7 @@ struct identity {
 
 static struct {
     char dir[64];
-    struct identity ca, other_ca, server, renewed, agent, stranger;
+    struct identity ca, other_ca, server, renewed, agent, stranger, nameless, long_name;
 } pki;
 
 static void extension(X509 *cert, int nid, const char *value)
@@ -36,7 +36,7 @@ static void extension(X509 *cert, int nid, const char *value)
     X509_EXTENSION_free(e);
 }
 
-/* issuer NULL: signs itself, as a CA */
+/* issuer NULL: signs itself, as a CA; name NULL: the subject is empty */
 static void make_identity(struct identity *id, const char *file, const char *name, const struct identity *issuer)
 {
     static long serial = 1;
@@ -51,8 +51,12 @@ static void make_identity(struct identity *id, const char *file, const char *nam
     X509_gmtime_adj(X509_getm_notBefore(id->cert), -3600);
     X509_gmtime_adj(X509_getm_notAfter(id->cert), 3600);
     subject = X509_get_subject_name(id->cert);
-    X509_NAME_add_entry_by_txt(subject, "O", MBSTRING_ASC, (const unsigned char *)"Example", -1, -1, 0);
-    X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_ASC, (const unsigned char *)name, -1, -1, 0);
+    if (name) {
+        X509_NAME_add_entry_by_txt(subject, "O", MBSTRING_ASC, (const unsigned char *)"Example", -1, -1, 0);
+        X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_ASC, (const unsigned char *)name, -1, -1, 0);
+    } else {
+        extension(id->cert, NID_subject_alt_name, "critical,URI:spiffe://example/agent-7");
+    }
     X509_set_issuer_name(id->cert, issuer ? X509_get_subject_name(issuer->cert) : subject);
     X509_set_pubkey(id->cert, id->key);
     extension(id->cert, NID_basic_constraints, issuer ? "CA:FALSE" : "critical,CA:TRUE");
@@ -86,6 +90,13 @@ static int setup(void **state)
     make_identity(&pki.renewed, "renewed", "renewed", &pki.ca);
     make_identity(&pki.agent, "agent", "agent-7", &pki.ca);
     make_identity(&pki.stranger, "stranger", "stranger", &pki.other_ca);
+    make_identity(&pki.nameless, "nameless", NULL, &pki.ca);
+    make_identity(&pki.long_name, "long", "agent-8", &pki.ca);
+    for (int i = 0; i < 25; i++)
+        X509_NAME_add_entry_by_txt(X509_get_subject_name(pki.long_name.cert), "OU", MBSTRING_ASC,
+                                   (const unsigned char *)"a unit of an organisation, one of very many units", -1, -1,
+                                   0);
+    assert_true(X509_sign(pki.long_name.cert, pki.ca.key, EVP_sha256()) > 0);
     return 0;
 }
 
@@ -97,6 +108,8 @@ static int teardown(void **state)
     drop_identity(&pki.renewed);
     drop_identity(&pki.agent);
     drop_identity(&pki.stranger);
+    drop_identity(&pki.nameless);
+    drop_identity(&pki.long_name);
     rmdir(pki.dir);
     return 0;
 }
@@ -288,6 +301,23 @@ static void client_certificates(void **state)
     server_stop(&f);
 }
 
+/* Who proves to be certified is let in, whatever stands in the subject. */
+static void certificates_without_a_name(void **state)
+{
+    const struct identity *const ids[] = { &pki.nameless, &pki.long_name };
+    static const int versions[] = { TLS1_2_VERSION, TLS1_3_VERSION };
+    struct fixture f;
+    struct client c;
+
+    tls_start(&f, true, true);
+    for (size_t i = 0; i < 2 * ARRAY_LEN(ids); i++) {
+        assert_true(tls_open(&c, &f, (struct hello){ .identity = ids[i / 2], .max_version = versions[i % 2] }));
+        assert_int_equal(ask(&c, GET("/cert"), ""), 200);
+        client_close(&c);
+    }
+    server_stop(&f);
+}
+
 static void wrong_clients(void **state)
 {
     struct http_server_options opt = { .handshake_timeout = 300 * NS_PER_MS };
@@ -415,6 +445,7 @@ int main(void)
         cmocka_unit_test(byte_at_a_time),
         cmocka_unit_test(sessions_resume),
         cmocka_unit_test(client_certificates),
+        cmocka_unit_test(certificates_without_a_name),
         cmocka_unit_test(wrong_clients),
         cmocka_unit_test(refusals_arrive),
         cmocka_unit_test(disconnects),

@@ -8,20 +8,24 @@
  * Can fail: the handshake (wrong version, no shared ALPN, client certificate missing or not from the CA), a record
  * that does not open, OpenSSL out of memory.  Each ends the connection; OpenSSL has queued the alert that says why.
  */
+#include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 
 #include <openssl/err.h>
+#include <openssl/pem.h>
 #include <openssl/ssl.h>
 #include <openssl/x509.h>
 
 #include "base/check.h"
 #include "base/crypto.h"
 #include "http/internal.h"
+#include "loop/world.h"
 
-enum { TLS_MAGIC = 0x746c7331, SUBJECT_MAX = 1024, RECORD_MAX = 16 * 1024 };
+enum { TLS_MAGIC = 0x746c7331, SUBJECT_MAX = 1024, RECORD_MAX = 16 * 1024, KEY_FILE_MAX = 256 * 1024 };
 
 struct http_tls {
     uint32_t magic;
@@ -137,9 +141,34 @@ static enum err load_client_ca(SSL_CTX *ctx, const struct http_tls_options *opt,
     return OK;
 }
 
+/* OpenSSL would leave the text of a file that it reads itself in memory that it frees. */
+static enum err load_key(SSL_CTX *ctx, const char *file, struct errinfo *info)
+{
+    char *text = malloc(KEY_FILE_MAX);
+    int fd = text ? world->open(file, O_RDONLY | O_NONBLOCK, 0) : -ENOMEM;
+    int64_t n = fd < 0 ? fd : world->pread(fd, text, KEY_FILE_MAX, 0);
+    BIO *pem = n >= 0 && n < KEY_FILE_MAX ? BIO_new_mem_buf(text, (int)n) : NULL;
+    EVP_PKEY *key = pem ? PEM_read_bio_PrivateKey(pem, NULL, no_password, NULL) : NULL;
+    enum err e = OK;
+
+    if (fd >= 0)
+        world->close(fd);
+    if (n < 0 || n == KEY_FILE_MAX)
+        e = err_set(info, E_CONFIG, "TLS: cannot use the key file %s: %s", file, strerror(n < 0 ? (int)-n : EFBIG));
+    else if (!key || SSL_CTX_use_PrivateKey(ctx, key) != 1)
+        e = tls_error(info, "the key file", file);
+    EVP_PKEY_free(key);
+    BIO_free(pem);
+    if (n > 0)
+        bytes_wipe(text, (size_t)n);
+    free(text);
+    return e;
+}
+
 static enum err load(SSL_CTX *ctx, const struct http_tls_options *opt, struct errinfo *info)
 {
     static const unsigned char session_context[] = "sluice http";
+    enum err e;
 
     SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_CIPHER_SERVER_PREFERENCE |
                              SSL_OP_PRIORITIZE_CHACHA);
@@ -155,8 +184,9 @@ static enum err load(SSL_CTX *ctx, const struct http_tls_options *opt, struct er
     SSL_CTX_set_default_passwd_cb(ctx, no_password);
     if (SSL_CTX_use_certificate_chain_file(ctx, opt->cert) != 1)
         return tls_error(info, "the certificate file", opt->cert);
-    if (SSL_CTX_use_PrivateKey_file(ctx, opt->key, SSL_FILETYPE_PEM) != 1)
-        return tls_error(info, "the key file", opt->key);
+    e = load_key(ctx, opt->key, info);
+    if (e)
+        return e;
     if (SSL_CTX_check_private_key(ctx) != 1)
         return tls_error(info, "the key (it does not belong to the certificate)", opt->key);
     return opt->client_ca ? load_client_ca(ctx, opt, info) : OK;

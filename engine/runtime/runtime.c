@@ -478,7 +478,8 @@ enum err runtime_reload(struct runtime *rt, struct config *config, struct errinf
     pthread_mutex_unlock(&rt->lock);
     registry_unref(rt->registry);
     rt->registry = next;
-    http_tls_release(tls);
+    http_tls_release(rt->tls);          /* the old key stays no longer than connections that were made with it */
+    rt->tls = tls;
     config->next = rt->config;
     rt->config = config;
     return OK;

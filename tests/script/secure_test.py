@@ -6,6 +6,7 @@ import http.client
 import http.server
 import json
 import os
+import re
 import signal
 import ssl
 import struct
@@ -92,6 +93,43 @@ tls: { cert: "%s", key: "%s"%s }
         self.assertEqual(self.call(e, self.context()), 5)
         with self.assertRaises(ssl.SSLError):
             self.call(e, old)
+        self.assertEqual(e.stop(), 0)
+
+    def forms(self):
+        """The key as OpenSSL calculates with it, and as the lines of its file."""
+        text = openssl("pkey", "-in", self.key, "-noout", "-text").decode()
+        number = bytes.fromhex(re.sub(r"[:\s]", "", re.search(r"priv:([\s\da-f:]+)pub:", text).group(1)))[-32:]
+        with open(self.key, "rb") as f:
+            return number[::-1], [line for line in f.read().split(b"\n") if len(line) == 64]
+
+    def in_memory(self, pid, what):
+        """Which of these byte strings the process has in its memory."""
+        found = set()
+        with open("/proc/%d/maps" % pid) as maps, open("/proc/%d/mem" % pid, "rb", 0) as memory:
+            for line in maps:
+                begin, end = (int(x, 16) for x in line.split()[0].split("-"))
+                try:
+                    memory.seek(begin)
+                    held = memory.read(end - begin)
+                except (OSError, OverflowError):
+                    continue                # a guard page, memfd_secret's, or the kernel's
+                found |= {w for w in what if w in held}
+        return found
+
+    def test_a_key_that_was_replaced_leaves_the_memory(self):
+        if re.search("/[at]san/", harness.SLUICE):
+            self.skipTest("sanitizers keep what was freed, and map terabytes")
+        old, old_file = self.forms()
+        e = harness.Engine(config=self.config())
+        try:
+            self.assertEqual(self.in_memory(e.process.pid, [old]), {old})
+        except PermissionError:
+            self.skipTest("needs the right to read the memory of another process")
+        certificate(self.d, "server")
+        new, new_file = self.forms()
+        e.signal(signal.SIGHUP)
+        e.wait_line('msg="?reloaded')
+        self.assertEqual(self.in_memory(e.process.pid, [old, new, *old_file, *new_file]), {new})
         self.assertEqual(e.stop(), 0)
 
     def test_client_certificates(self):

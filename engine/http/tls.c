@@ -119,8 +119,8 @@ static int no_password(char *out, int n, int rw, void *arg)
 
 static enum err tls_error(struct errinfo *info, const char *what, const char *file)
 {
-    unsigned long code = ERR_peek_last_error();
-    const char *reason = code ? ERR_reason_error_string(code) : NULL;
+    unsigned long code = ERR_peek_error();      /* the first is the cause; later ones say in which part it was met */
+    const char *reason = ERR_SYSTEM_ERROR(code) ? strerror(ERR_GET_REASON(code)) : ERR_reason_error_string(code);
 
     err_set(info, E_CONFIG, "TLS: cannot use %s %s: %s", what, file, reason ? reason : "not readable, or not PEM");
     crypto_errors_clear();

@@ -433,9 +433,22 @@ static void unusable_files(void **state)
     assert_non_null(strstr(info.text, pki.agent.key_path));
     opt = (struct http_tls_options){ .cert = pki.server.key_path, .key = pki.server.key_path };
     assert_int_equal(http_tls_load(&opt, &tls, &info), E_CONFIG);
+    assert_non_null(strstr(info.text, "no start line"));
+    opt = (struct http_tls_options){ .cert = pki.server.cert_path, .key = pki.server.cert_path };
+    assert_int_equal(http_tls_load(&opt, &tls, &info), E_CONFIG);
+    assert_non_null(strstr(info.text, "cannot use the key file"));
     opt = (struct http_tls_options){ .cert = pki.server.cert_path, .key = pki.server.key_path, .client_ca = pki.dir };
     assert_int_equal(http_tls_load(&opt, &tls, &info), E_CONFIG);
     assert_non_null(strstr(info.text, pki.dir));
+    opt = (struct http_tls_options){ .cert = pki.server.cert_path, .key = "/nonexistent.pem" };
+    assert_int_equal(http_tls_load(&opt, &tls, &info), E_CONFIG);
+    assert_string_equal(info.text, "TLS: cannot use the key file /nonexistent.pem: No such file or directory");
+    opt = (struct http_tls_options){ .cert = "/nonexistent.pem", .key = pki.server.key_path };
+    assert_int_equal(http_tls_load(&opt, &tls, &info), E_CONFIG);
+    assert_string_equal(info.text, "TLS: cannot use the certificate file /nonexistent.pem: No such file or directory");
+    opt = (struct http_tls_options){ .cert = pki.server.cert_path, .key = "/dev/zero" };
+    assert_int_equal(http_tls_load(&opt, &tls, &info), E_CONFIG);
+    assert_string_equal(info.text, "TLS: cannot use the key file /dev/zero: File too large");
 }
 
 int main(void)

@@ -43,6 +43,7 @@ int main(int argc, char **argv)
     /* the linker drops silently what it believes unused: a program without its connectors must not start */
     ASSERT(registry_linked_tools() == SLUICE_TOOLS_COUNTED);
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN);           /* a limit of file sizes is an error of the write, like a full disk */
     secret_harden_process();
     if (argc < 2) {
         help(stderr);

@@ -1,5 +1,5 @@
-"""TLS, client certificates, issuers other than the engine's own, and a kernel that forbids io_uring: each with real
-files, real certificates (made by openssl) and a real engine."""
+"""TLS, client certificates, issuers other than the engine's own, a kernel that forbids io_uring, and a limit of file
+sizes: each with real files, real certificates (made by openssl) and a real engine."""
 import base64
 import ctypes
 import http.client
@@ -7,6 +7,7 @@ import http.server
 import json
 import os
 import re
+import resource
 import signal
 import ssl
 import struct
@@ -244,6 +245,19 @@ class NoRing(unittest.TestCase):
         self.assertEqual(p.returncode, 1, p.stderr)
         self.assertIn("io_uring is not permitted here", p.stderr)
         self.assertIn("kernel.io_uring_disabled", p.stderr)
+
+
+class FileSizes(unittest.TestCase):
+    def test_a_limit_is_an_error_with_a_name(self):
+        """`ulimit -f` does not end the process by a signal."""
+        def limit():
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+
+        p = subprocess.run([harness.SLUICE, "serve", "--no-auth", "--listen", "127.0.0.1:0", "--data",
+                            os.path.join(harness.scratch(), "data")],
+                           capture_output=True, text=True, timeout=60, preexec_fn=limit)
+        self.assertEqual(p.returncode, 1, p.stderr)
+        self.assertRegex(p.stderr, "journal.*File too large")
 
 
 if __name__ == "__main__":

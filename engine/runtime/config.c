@@ -17,7 +17,8 @@
 #include "vault/vault.h"
 
 enum { CONNECTIONS_MAX = 1000000, TOKENS_MIN = 100, TOKENS_MAX = 10000000, OVERLOAD_MS_MAX = 30000,
-       SEGMENT_MB_MAX = 16384, IDLE_POLL_US_MAX = 10000 };
+       SEGMENT_MB_MAX = 16384, IDLE_POLL_US_MAX = 10000, DRAIN_S_MAX = 24 * 3600, LIFETIME_S_MAX = 1000000000,
+       BREAKER_MAX = 1000000 };
 enum { CONFIG_ARENA_MAX = 4 << 20, CONFIG_FILE_MAX = 1 << 20, SECRET_FILE_MAX = 8192 };
 
 struct reader {
@@ -394,6 +395,8 @@ static enum err read_issuers(struct reader *r, const yaml_node_t *n, void *objec
             return wrong(r, item, "an issuer needs issuer, algorithm, jwks and either tenant or tenant_claim");
         if (identity_alg_parse(str_of(i->algorithm), &ignored))
             return wrong(r, item, "algorithm must be RS256, ES256 or EdDSA");
+        if (i->lifetime_s > LIFETIME_S_MAX)
+            return wrong(r, item, "lifetime_seconds: at most %d", LIFETIME_S_MAX);
         c->n_issuers++;
     }
     return OK;
@@ -644,6 +647,10 @@ enum err config_check(const struct config *c, struct errinfo *info)
         return err_set(info, E_CONFIG, "auth.tokens: %d to %d", TOKENS_MIN, TOKENS_MAX);
     if (c->overload_ms > OVERLOAD_MS_MAX)
         return err_set(info, E_CONFIG, "overload.delay_ms: at most %d", OVERLOAD_MS_MAX);
+    if (c->drain_s > DRAIN_S_MAX)
+        return err_set(info, E_CONFIG, "drain_seconds: at most %d (a day)", DRAIN_S_MAX);
+    if (c->breaker_least > BREAKER_MAX || c->repeats_percent > BREAKER_MAX)
+        return err_set(info, E_CONFIG, "budgets.breaker_least and repeats_percent: at most %d", BREAKER_MAX);
     if (c->workers > 256)
         return err_set(info, E_CONFIG, "workers: at most 256");
     if (c->idle_poll_us > IDLE_POLL_US_MAX)

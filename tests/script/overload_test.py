@@ -196,8 +196,18 @@ class Connections(unittest.TestCase):
                              ("auth: { tokens: 99 }\n", "auth.tokens: 100 to 10000000"),
                              ("auth: { tokens: 10000001 }\n", "auth.tokens: 100 to 10000000"),
                              ("idle_poll_us: 10001\n", "idle_poll_us: at most 10000"),
+                             ("budgets: { breaker_least: 4294967297 }\n", "breaker_least and repeats_percent: at most"),
+                             ("budgets: { repeats_percent: 1000001 }\n", "breaker_least and repeats_percent: at most"),
+                             ("auth: { issuers: [ { issuer: i, algorithm: RS256, jwks: 'file:x', tenant: a, "
+                              "lifetime_seconds: 1000000001 } ] }\n", "lifetime_seconds: at most 1000000000"),
+                             ("drain_seconds: 86401\n", "drain_seconds: at most 86400 (a day)"),
                              ("overload: { delay_ms: 30001 }\n", "overload.delay_ms: at most 30000")):
-            p = harness.run("serve", "--check", "--config", bed.config("http://127.0.0.1:1", extra), check=False)
+            path = bed.config("http://127.0.0.1:1")
+            with open(path) as f:
+                text = f.read()
+            with open(path, "w") as f:
+                f.write(text.replace("drain_seconds: 3\n", "") + extra)
+            p = harness.run("serve", "--check", "--config", path, check=False)
             self.assertEqual(p.returncode, 1, extra)
             self.assertIn(words, p.stderr)
 

@@ -2,7 +2,8 @@
 
 Fenced blocks of README.md and docs/*.md, by their tags:
 
-  sh run        each line is run beside an engine that serves the demo tenant; `#=> text` must be in what it prints
+  sh run        each line is run beside an engine that serves the demo tenant; `#=> text` must be in what it prints;
+                the test itself is systemd, which stops that engine and starts it
   yaml config   accepted by `sluice serve --check`
   yaml desk     the configuration of the example connector
   cedar         accepted by `sluice policy check`
@@ -78,6 +79,7 @@ class Examples(unittest.TestCase):
     def setUpClass(cls):
         cls.dir = harness.scratch()
         cls.etc = os.path.join(cls.dir, "etc")
+        cls.data = os.path.join(cls.dir, "sluice-data")
         os.makedirs(os.path.join(cls.etc, "policies"))
         for i, (_, text) in enumerate(blocks("cedar")):
             with open(os.path.join(cls.etc, "policies", "%02d.cedar" % i), "w") as f:
@@ -89,7 +91,8 @@ class Examples(unittest.TestCase):
         os.symlink(os.path.join(ROOT, "docs", "demo"), os.path.join(cls.dir, "docs", "demo"))
 
     def placed(self, text):
-        return text.replace("/etc/sluice/", self.etc + "/")
+        return text.replace("/etc/sluice/", self.etc + "/").replace("/var/lib/sluice/", self.data + "/").replace(
+            "/var/backups/", self.dir + "/")
 
     def accepted(self, program, where, text):
         path = os.path.join(self.dir, "config.yaml")
@@ -131,13 +134,21 @@ class Examples(unittest.TestCase):
                 harness.run("policy", "check", "--config", config, "--deny-warnings", os.path.join(self.dir, name))
 
     def test_commands_do_what_the_page_says(self):
-        data = os.path.join(self.dir, "sluice-data")
-        engine = harness.Engine(data=data, args=["--policies", "docs/demo"])
+        def start():
+            return harness.Engine(data=self.data, args=["--policies", "docs/demo"])
+
+        engine = start()
         env = dict(os.environ, PATH=os.path.dirname(harness.SLUICE) + os.pathsep + os.environ["PATH"])
         ran = 0
         for where, text in blocks("sh run"):
             for line in self.placed(text).replace("\\\n", " ").splitlines():
                 command, _, expected = line.partition("#=>")
+                if command == "systemctl stop sluice":
+                    self.assertEqual(engine.stop(), 0)
+                    continue
+                if command == "systemctl start sluice":
+                    engine = start()
+                    continue
                 p = subprocess.run(["bash", "-eo", "pipefail", "-c", command], capture_output=True, text=True,
                                    cwd=self.dir, env=env, timeout=60)
                 self.assertEqual(p.returncode, 0, "%s: %s\n%s%s" % (where, command, p.stdout, p.stderr))

@@ -3,6 +3,7 @@ import http.client
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import sys
@@ -163,6 +164,96 @@ class Logs(unittest.TestCase):
         for secret in secrets:
             self.assertNotIn(secret, everything)
         up.close()
+
+
+class Backups(unittest.TestCase):
+    """What docs/operating.md says of copies of the data directory."""
+
+    MAIL = {"to": ["bob@demo.example"], "subject": "s", "body": "b"}
+
+    def setUp(self):
+        self.held, self.reached = threading.Event(), threading.Event()
+        self.addCleanup(self.held.set)
+
+        def graph(c, r):
+            if b"slow" in r:
+                self.reached.set()
+                self.held.wait(60)
+                return "close"
+            upstream.answer(c, 201 if r.startswith(b"POST /v1.0/me/messages ") else 202, b'{"id":"m1"}')
+            return None
+
+        self.up = upstream.Upstream(graph)
+        self.addCleanup(self.up.close)
+        self.config = config(self.up.url)
+        self.copy = os.path.join(harness.scratch(), "copy")
+
+    def start(self, data=None):
+        e = harness.Engine(config=self.config, data=data)
+        return e, e.token()
+
+    def send(self, e, token, key, **more):
+        return outcome_of(e.call("outlook.send_mail", dict(self.MAIL, **more), token, key=key))
+
+    def sent(self):
+        return len([r for r in self.up.requests if b"/send " in r])
+
+    def checkpoints(self, e, name):
+        path = os.path.join(os.path.dirname(self.copy), name)
+        with open(path, "w") as f:
+            f.write(harness.run("audit", "checkpoint", "--data", e.data))
+        return path
+
+    def connected(self):
+        e, token = self.start()
+        status, _, raw = e.request("POST", "/v1/accounts", json.dumps({"provider": "outlook", "token": "x"}),
+                                   {"Authorization": "Bearer " + token})
+        self.assertEqual(status, 200, raw)
+        self.assertEqual(self.send(e, token, "before"), "done")
+        return e, token
+
+    def test_a_copy_knows_what_was_before_it_and_nothing_since(self):
+        e, _ = self.connected()
+        self.assertEqual(e.stop(), 0)
+        shutil.copytree(e.data, self.copy)
+        early = self.checkpoints(e, "early")
+        e, token = self.start(e.data)
+        self.assertEqual(self.send(e, token, "since"), "done")
+        self.assertEqual(e.stop(), 0)
+        late = self.checkpoints(e, "late")
+        self.assertEqual(self.sent(), 2)
+
+        e, token = self.start(self.copy)
+        self.assertEqual(self.send(e, token, "before"), "done")
+        self.assertEqual(self.sent(), 2, "the account and the key are in the copy")
+        self.assertEqual(self.send(e, token, "since"), "done")
+        self.assertEqual(self.sent(), 3, "executed again")
+        self.assertEqual(e.stop(), 0)
+        harness.run("audit", "verify", "--data", self.copy, "--checkpoints", early)
+        p = harness.run("audit", "verify", "--data", self.copy, "--checkpoints", late, check=False)
+        self.assertEqual(p.returncode, 1, p.stdout + p.stderr)
+        self.assertIn("a checkpoint kept elsewhere names", p.stdout + p.stderr)
+
+    def test_a_snapshot_of_a_running_engine_is_recovered(self):
+        """A process that is stopped writes nothing: its files are what a snapshot of the file system has."""
+        e, token = self.connected()
+        slow = threading.Thread(target=self.send, args=(e, token, "during"), kwargs={"body": "slow"})
+        slow.start()
+        self.assertTrue(self.reached.wait(20))
+        e.signal(signal.SIGSTOP)
+        os.waitpid(e.process.pid, os.WUNTRACED)
+        shutil.copytree(e.data, self.copy)
+        e.signal(signal.SIGCONT)
+        self.held.set()
+        slow.join()
+        self.assertEqual(e.stop(), 0)
+
+        f, token = self.start(self.copy)
+        self.assertEqual(self.send(f, token, "before"), "done")
+        self.assertEqual(self.send(f, token, "during", body="slow"), "unknown")
+        self.assertEqual(self.sent(), 1)
+        self.assertEqual(f.stop(), 0)
+        harness.run("audit", "verify", "--data", self.copy)
 
 
 if __name__ == "__main__":

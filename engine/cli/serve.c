@@ -22,7 +22,8 @@ static const char help[] =
     "                    configured ones\n"
     "  --workers N       worker threads; 0: one per core\n"
     "  --no-auth         every caller is the configured user and agent; on loopback only\n"
-    "  --check           read configuration and policies, say whether they are acceptable, and exit\n";
+    "  --check           read configuration, secrets of providers and policies, say whether they are\n"
+    "                    acceptable, and exit\n";
 
 struct options {
     const char *config, *listen, *data, *workers, *policies[CONFIG_LIST_MAX];
@@ -55,12 +56,12 @@ static int load(const struct options *o, struct config **ret)
     return 0;
 }
 
-static int check(const struct config *c)
+static int check(struct config *c)
 {
     struct registry *registry = NULL;
     struct errinfo info = { "" };
 
-    if (snapshot_build(c, &registry, &info))
+    if (config_secrets(c, &info) || snapshot_build(c, &registry, &info))
         return complain(&verb_serve, 1, "%s", info.text);
     printf("acceptable: %zu policies, %zu tools of %zu connectors\n", policy_set_count(registry->policy),
            registry->n_tools, registry->n_providers);

@@ -101,48 +101,29 @@ static enum err read_list(struct reader *r, const yaml_node_t *n, const char **t
     return OK;
 }
 
-/* "env:NAME", "file:PATH", "credential:NAME": the bytes behind it, without a final line end. */
+/* "env:NAME", "file:PATH" or "credential:NAME", and where it stands: config_secrets() reads what is behind it. */
 static enum err read_secret(struct reader *r, const yaml_node_t *n, struct secret **to)
 {
-    char bytes[SECRET_FILE_MAX];
-    const char *ref = NULL, *dir, *path = NULL;
-    int64_t got = 0;
-    enum err e = read_text(r, n, &ref);
-    int fd;
+    static const char *const kinds[] = { "env:", "file:", "credential:" };
+    struct config_secret *s = &r->c->secrets[r->c->n_secrets];
+    enum err e;
 
+    ASSERT(r->c->n_secrets < CONFIG_PROVIDERS_MAX);     /* each provider has one, and no key is given twice */
+    e = read_text(r, n, &s->ref);
     if (e)
         return e;
-    if (strncmp(ref, "env:", 4) == 0) {
-        const char *value = getenv(ref + 4);
+    s->to = to;
+    s->line = n->start_mark.line + 1;
+    s->column = n->start_mark.column + 1;
+    for (size_t i = 0; i < 3; i++) {
+        size_t len = strlen(kinds[i]);
 
-        if (!value || !*value)
-            return wrong(r, n, "the environment variable %s is not set", ref + 4);
-        *to = secret_copy(value, strlen(value));
-        return *to ? OK : wrong(r, n, "the secret in %s is too long", ref + 4);
+        if (strncmp(s->ref, kinds[i], len) == 0 && s->ref[len]) {
+            r->c->n_secrets++;
+            return OK;
+        }
     }
-    if (strncmp(ref, "file:", 5) == 0) {
-        path = ref + 5;
-    } else if (strncmp(ref, "credential:", 11) == 0) {
-        dir = getenv("CREDENTIALS_DIRECTORY");
-        if (!dir)
-            return wrong(r, n, "CREDENTIALS_DIRECTORY is not set: credential: works under systemd only");
-        path = arena_printf(&r->c->arena, "%s/%s", dir, ref + 11).p;
-    } else {
-        return wrong(r, n, "secrets are not written here: use env:NAME, file:PATH or credential:NAME");
-    }
-    fd = world->open(path, 0, 0);
-    if (fd >= 0) {
-        got = world->pread(fd, bytes, sizeof(bytes), 0);
-        world->close(fd);
-    }
-    if (fd < 0 || got < 0)
-        return wrong(r, n, "cannot read %s: %s", path, strerror((int)-(fd < 0 ? fd : got)));
-    while (got > 0 && (bytes[got - 1] == '\n' || bytes[got - 1] == '\r'))
-        got--;
-    if (got == 0 || got == SECRET_FILE_MAX)
-        return wrong(r, n, "%s is empty, or longer than a secret may be", path);
-    *to = secret_take(bytes, (size_t)got);
-    return *to ? OK : wrong(r, n, "no memory for the secret in %s", path);
+    return wrong(r, n, "secrets are not written here: use env:NAME, file:PATH or credential:NAME");
 }
 
 static enum err read_level(struct reader *r, const yaml_node_t *n, enum log_level *to)
@@ -655,5 +636,65 @@ enum err config_check(const struct config *c, struct errinfo *info)
         return err_set(info, E_CONFIG, "workers: at most 256");
     if (c->idle_poll_us > IDLE_POLL_US_MAX)
         return err_set(info, E_CONFIG, "idle_poll_us: at most %d", IDLE_POLL_US_MAX);
+    return OK;
+}
+
+/* ---- secrets ----------------------------------------------------------------------------------------------------- */
+
+static enum err secret_of_env(const char *name, struct secret **ret, struct errinfo *why)
+{
+    const char *value = getenv(name);
+
+    if (!value || !*value)
+        return err_set(why, E_CONFIG, "the environment variable %s is not set", name);
+    *ret = secret_copy(value, strlen(value));
+    return *ret ? OK : err_set(why, E_CONFIG, "the secret in %s is too long", name);
+}
+
+/* The bytes of a file, without a final line end. */
+static enum err secret_of_file(const char *path, struct secret **ret, struct errinfo *why)
+{
+    char bytes[SECRET_FILE_MAX];
+    int64_t got = 0;
+    int fd = world->open(path, 0, 0);
+
+    if (fd >= 0) {
+        got = world->pread(fd, bytes, sizeof(bytes), 0);
+        world->close(fd);
+    }
+    if (fd < 0 || got < 0)
+        return err_set(why, E_CONFIG, "cannot read %s: %s", path, strerror((int)-(fd < 0 ? fd : got)));
+    while (got > 0 && (bytes[got - 1] == '\n' || bytes[got - 1] == '\r'))
+        got--;
+    if (got == 0 || got == SECRET_FILE_MAX)
+        return err_set(why, E_CONFIG, "%s is empty, or longer than a secret may be", path);
+    *ret = secret_take(bytes, (size_t)got);
+    return *ret ? OK : err_set(why, E_CONFIG, "no memory for the secret in %s", path);
+}
+
+static enum err secret_of(struct config *c, const char *ref, struct secret **ret, struct errinfo *why)
+{
+    const char *name = strchr(ref, ':') + 1, *dir = getenv("CREDENTIALS_DIRECTORY");
+
+    if (strncmp(ref, "env:", 4) == 0)
+        return secret_of_env(name, ret, why);
+    if (strncmp(ref, "file:", 5) == 0)
+        return secret_of_file(name, ret, why);
+    if (!dir)
+        return err_set(why, E_CONFIG, "CREDENTIALS_DIRECTORY is not set: credential: works under systemd only");
+    return secret_of_file(arena_printf(&c->arena, "%s/%s", dir, name).p, ret, why);
+}
+
+enum err config_secrets(struct config *c, struct errinfo *info)
+{
+    struct errinfo why = { "" };
+
+    for (size_t i = 0; i < c->n_secrets; i++) {
+        const struct config_secret *s = &c->secrets[i];
+
+        ASSERT(*s->to == NULL);
+        if (secret_of(c, s->ref, s->to, &why))
+            return err_set(info, E_CONFIG, "%s:%zu:%zu: %s", c->path, s->line, s->column, why.text);
+    }
     return OK;
 }

@@ -3,7 +3,8 @@
  *
  * The file is the table in config.c; docs/operating.md is made of the same words.  Unknown keys are refused, every
  * error names file, line and column.  Secrets are never in the file: they are references, "env:NAME" or "file:PATH"
- * ("credential:NAME" where systemd hands them over).  Without a file, config_default() is the embedded default.
+ * ("credential:NAME" where systemd hands them over).  The engine reads what they refer to; other verbs read the same
+ * file where those secrets are not, and should not be.  Without a file, config_default() is the embedded default.
  */
 #ifndef RUNTIME_CONFIG_H
 #define RUNTIME_CONFIG_H
@@ -24,6 +25,12 @@ struct config_issuer {
                *agent_default;
     bool typ_jwt;
     int64_t lifetime_s;
+};
+
+struct config_secret {                          /* a reference, and where the file has it */
+    const char *ref;
+    size_t line, column;
+    struct secret **to;                         /* of a provider below: NULL until config_secrets() */
 };
 
 struct config {
@@ -57,6 +64,8 @@ struct config {
     const char *connectors[CONFIG_LIST_MAX];    /* enabled; none: all but fixtures */
     struct provider_setup providers[CONFIG_PROVIDERS_MAX];
     size_t n_providers;
+    struct config_secret secrets[CONFIG_PROVIDERS_MAX];
+    size_t n_secrets;
 
     const char *root_key;                       /* "file:", "env:" or "credential:"; NULL: file:DATA/root.key */
     int64_t segment_mb;
@@ -74,12 +83,16 @@ struct config {
     const char *sandbox_listen;                 /* the built-in provider; NULL: not started */
 };
 
-/* E_CONFIG with "file:line:column: what is wrong, what was expected". Blocks. Secrets that are referenced are read. */
+/* E_CONFIG with "file:line:column: what is wrong, what was expected". Blocks. Of secrets only the references are
+ * looked at. */
 enum err config_load(const char *path, struct config **ret, struct errinfo *info);
 /* The embedded default: loopback, SQLite and journal under ./sluice-data, local issuer, sandbox as provider. */
 enum err config_default(struct config **ret, struct errinfo *info);
 /* What holds between keys (no auth only on loopback, TLS elsewhere): after overrides from the command line. */
 enum err config_check(const struct config *c, struct errinfo *info);
+/* Reads the secrets that are referred to; once, by who makes requests to providers or says whether it could. Errors as
+ * of config_load(). Blocks. */
+enum err config_secrets(struct config *c, struct errinfo *info);
 void config_free(struct config *c);
 
 #endif

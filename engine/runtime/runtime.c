@@ -452,7 +452,9 @@ enum err runtime_reload(struct runtime *rt, struct config *config, struct errinf
         return err_set(info, E_CONFIG, "auth.none cannot change while the engine runs: restart it");
     if ((config->tls_cert != NULL) != (rt->tls != NULL))
         return err_set(info, E_CONFIG, "TLS cannot be switched on or off while the engine runs: restart it");
-    e = snapshot_build(config, &next, info);
+    e = config_secrets(config, info);
+    if (!e)
+        e = snapshot_build(config, &next, info);
     if (!e)
         e = tls_of(config, &tls, info);
     if (!e)
@@ -656,6 +658,8 @@ enum err runtime_start(struct config *config, struct runtime **ret, struct errin
     pthread_cond_init(&rt->changed, NULL);
     rt->listener = -1;
     e = config_check(config, info);
+    if (!e)
+        e = config_secrets(config, info);
     if (!e)
         e = bind_endpoint(rt, info);
     if (!e)

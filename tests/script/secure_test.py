@@ -1,5 +1,5 @@
-"""TLS, client certificates, issuers other than the engine's own, a kernel that forbids io_uring, and a limit of file
-sizes: each with real files, real certificates (made by openssl) and a real engine."""
+"""TLS, client certificates, issuers other than the engine's own, secrets of providers, a kernel that forbids io_uring,
+and a limit of file sizes: each with real files, real certificates (made by openssl) and a real engine."""
 import base64
 import ctypes
 import http.client
@@ -222,6 +222,49 @@ auth: { issuers: [ { issuer: "https://i.example", algorithm: RS256, jwks: "file:
 """), "--data", os.path.join(self.d, "data"), "--listen", "127.0.0.1:0", check=False)
         self.assertEqual(p.returncode, 1)
         self.assertIn("/nonexistent.json", p.stderr)
+
+
+class Secrets(unittest.TestCase):
+    FILE = """providers:
+  outlook: { client_id: a, client_secret: env:OUTLOOK_SECRET }
+  github: { client_id: b, client_secret: "credential:github-secret" }
+"""
+
+    def test_they_are_read_by_who_uses_them(self):
+        """The engine reads them, and says where the file names one that is not there; other verbs take the same file
+        without them."""
+        d = harness.scratch()
+        secret = written(d, "github-secret", "s3cret\n")
+        path = written(d, "sluice.yaml", self.FILE)
+        env = {"OUTLOOK_SECRET": "s3cret", "CREDENTIALS_DIRECTORY": d}
+        self.assertIn("acceptable", harness.run("serve", "--check", "--config", path, env=env))
+        e = harness.Engine(config=path, env=env)
+        for verb in ("token --as a --agent b --data", "tools --as a --agent b --data", "audit tail --data"):
+            harness.run(*verb.split(), e.data, "--config", path)
+        for verb in ("policy schema", "policy check docs/demo", "limits show"):
+            harness.run(*verb.split(), "--config", path)
+        e.signal(signal.SIGHUP)
+        e.wait_line('msg="?reloaded')
+        os.remove(secret)
+        e.signal(signal.SIGHUP)
+        e.wait_line(r"the new configuration was not taken.*sluice\.yaml:3:42: cannot read .*github-secret")
+        self.assertEqual(e.stop(), 0)
+        harness.run("audit", "verify", "--data", e.data, "--config", path)
+
+    def test_what_is_missing_stops_a_start_and_its_check(self):
+        d = harness.scratch()
+        path = written(d, "sluice.yaml", self.FILE)
+        for args in ([], ["--check"]):
+            for env, says in (({}, r"sluice\.yaml:2:43: the environment variable OUTLOOK_SECRET is not set"),
+                              ({"OUTLOOK_SECRET": "s"}, r"sluice\.yaml:3:42: CREDENTIALS_DIRECTORY is not set")):
+                p = harness.run("serve", "--config", path, "--listen", "127.0.0.1:0", "--data",
+                                os.path.join(d, "data"), *args, env=env, check=False)
+                self.assertEqual(p.returncode, 1)
+                self.assertRegex(p.stderr, says)
+        for ref in ("credential:", "hunter2"):          # is no reference to a secret: every verb says so
+            path = written(d, "sluice.yaml", 'providers: { github: { client_secret: "%s" } }\n' % ref)
+            p = harness.run("policy", "schema", "--config", path, check=False)
+            self.assertRegex(p.stderr, r"sluice\.yaml:1:39: secrets are not written here")
 
 
 class NoRing(unittest.TestCase):

@@ -63,5 +63,9 @@ void files_raise(void);
 /* SIGTERM, SIGINT and SIGHUP, blocked for this thread and all it starts, to be waited for. Before anything is
  * started. */
 void signals_take(sigset_t *ret);
+struct runtime;
+/* Drains and stops the engine; false: the journal could not be closed in order. Where its device does not answer, the
+ * process ends here, EXIT_UNABLE. Nothing in `data` is touched before the drain is over: that could hang, too. */
+bool engine_end(struct runtime *rt, const char *data);
 
 #endif

@@ -100,9 +100,8 @@ static bool serve_until_told(struct runtime *rt, const struct options *o, const 
             reload(rt, o, sandbox);
             continue;
         }
-        endpoint_remove(data);
         LOG_INFO("draining", LOG_S("signal", sig == SIGTERM ? "SIGTERM" : "SIGINT"));
-        return runtime_stop(rt);
+        return engine_end(rt, data);
     }
 }
 

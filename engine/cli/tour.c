@@ -228,10 +228,8 @@ static int tour(struct setup *s)
     else if (!rc && ok)
         printf("\nEverything went as it should. `sluice tour` without --once keeps serving.\n");
     buf_release(&token);
-    if (s->rt) {
-        endpoint_remove(s->data);
-        clean = runtime_stop(s->rt);
-    }
+    if (s->rt)
+        clean = engine_end(s->rt, s->data);
     if (s->sandbox)
         sandbox_thread_stop(s->sandbox);
     if (!clean)

@@ -111,8 +111,9 @@ enum journal_state {
 /* On the loop's thread; blocks (start-up). Appends OPEN. A lane is open at most once at a time (E_CONFIG otherwise). */
 enum err journal_lane_open(struct journal *j, unsigned lane, struct journal_lane **ret, struct errinfo *info);
 /* Appends CLOSE, waits until all is on disk, frees the lane. No other task may use it any more (asserted).
- * Works under a shield of its own: a cancelled task closes just the same. E_JOURNAL_UNWRITABLE: the lane failed or
- * hangs; what was not committed is lost, as after a crash. */
+ * Works under a shield of its own: a cancelled task closes just the same. E_JOURNAL_UNWRITABLE: the lane failed.
+ * E_TIMEOUT: its device does not answer; tasks of the lane stay on the loop until it does, and the process is to go.
+ * What was not committed is lost, as after a crash. */
 enum err await_journal_lane_close(struct journal_lane *lane);
 enum journal_state journal_lane_state(const struct journal_lane *lane);
 /* E_JOURNAL_UNWRITABLE unless a new call could be recorded now: for readiness, and for refusing early. */

@@ -676,7 +676,7 @@ static enum err lane_abandon(struct journal_lane *lane)
     journal_head(lane->j, lane->number)->failed = true;
     pthread_mutex_unlock(&lane->j->mutex);
     LOG_ERROR("the journal's device does not answer; the lane is abandoned", LOG_I("lane", lane->number));
-    return E_JOURNAL_UNWRITABLE;
+    return E_TIMEOUT;
 }
 
 enum err await_journal_lane_close(struct journal_lane *lane)

@@ -36,7 +36,8 @@ enum {
     LAST_WORDS_MS = 2000,       /* for the answers of calls that were cut */
 };
 
-enum phase { STARTING, RUNNING, DRAINING, ENDED, FAILED };
+/* HUNG: ended, but for what waits for a device that does not answer. GONE: its thread needs nothing any more. */
+enum phase { STARTING, RUNNING, DRAINING, ENDED, FAILED, HUNG, GONE };
 
 struct seat {                               /* a worker and what runtime keeps about it */
     struct runtime *rt;
@@ -131,7 +132,7 @@ static void tick(struct timer *t)
     struct seat *seat = CONTAINER_OF(t, struct seat, tick);
     int64_t next = rl_tick(seat->rt->engine.limiter, loop_now());
 
-    if (next != RL_FOREVER && seat->phase != ENDED)
+    if (next != RL_FOREVER && seat->phase < ENDED)
         timer_set(&seat->tick, next, tick);
 }
 
@@ -209,13 +210,15 @@ static enum err seat_open(struct seat *seat)
 static void seat_close_task(void *arg)
 {
     struct seat *seat = arg;
+    enum err e = OK;
 
     task_shield(+1);
     if (seat->worker->lane) {
         call_record_refusals(seat->worker);
         if (seat->worker->id == 0)
             record_admin(seat, "stop");
-        seat->clean = await_journal_lane_close(seat->worker->lane) == OK;
+        e = await_journal_lane_close(seat->worker->lane);
+        seat->clean = e == OK;
     }
     if (seat->worker->fetch)
         fetch_drain(seat->worker->fetch);
@@ -223,6 +226,8 @@ static void seat_close_task(void *arg)
     timer_clear(&seat->tick);
     lag_close(&seat->worker->lag);
     loop_stop(seat->loop);
+    if (e == E_TIMEOUT)
+        seat_phase(seat, HUNG);         /* what the store has to keep waits for the same device */
 }
 
 static void seat_end(struct seat *seat)
@@ -284,6 +289,7 @@ static void *seat_main(void *arg)
     loop_run(seat->loop, seat_start, seat);
     fetch_destroy(seat->worker->fetch);
     registry_leave(seat->worker->held);
+    seat_phase(seat, GONE);
     return NULL;
 }
 
@@ -296,7 +302,7 @@ static bool others_ended(struct runtime *rt)
 
     pthread_mutex_lock(&rt->lock);
     for (unsigned i = 1; i < rt->engine.n_workers; i++)
-        ended = ended && (!rt->seats[i].has_thread || rt->seats[i].phase == ENDED || rt->seats[i].phase == FAILED);
+        ended = ended && (!rt->seats[i].has_thread || rt->seats[i].phase >= ENDED);
     pthread_mutex_unlock(&rt->lock);
     return ended;
 }
@@ -601,7 +607,7 @@ static enum err start_worker(struct runtime *rt, unsigned i, struct errinfo *inf
     while (seat->phase == STARTING)
         pthread_cond_wait(&rt->changed, &rt->lock);
     pthread_mutex_unlock(&rt->lock);
-    if (seat->phase == FAILED) {
+    if (seat->phase != RUNNING) {
         *info = seat->why;
         return E_IO;
     }
@@ -681,7 +687,8 @@ enum err runtime_start(struct config *config, struct runtime **ret, struct errin
     recover_free(rt->recovery);
     rt->recovery = NULL;
     if (e) {
-        runtime_stop(rt);
+        if (runtime_drain(rt))              /* else it stays: the process ends for this error */
+            runtime_stop(rt);
         return e;
     }
     *ret = rt;
@@ -722,9 +729,9 @@ static void release_shared(struct runtime *rt)
     free(rt);
 }
 
-bool runtime_stop(struct runtime *rt)
+bool runtime_drain(struct runtime *rt)
 {
-    bool clean = true;
+    bool hung = false;
 
     if (rt->mcp)
         mcp_drain(rt->mcp);
@@ -734,6 +741,20 @@ bool runtime_stop(struct runtime *rt)
         if (seat->has_thread && seat->phase == RUNNING)
             loop_post(seat->loop, &seat->drain_mail);
     }
+    pthread_mutex_lock(&rt->lock);
+    for (unsigned i = 0; i < rt->engine.n_workers; i++)
+        while (rt->seats[i].has_thread && rt->seats[i].phase < HUNG)
+            pthread_cond_wait(&rt->changed, &rt->lock);
+    for (unsigned i = 0; i < rt->engine.n_workers; i++)
+        hung = hung || rt->seats[i].phase == HUNG;
+    pthread_mutex_unlock(&rt->lock);
+    return !hung;
+}
+
+bool runtime_stop(struct runtime *rt)
+{
+    bool clean = true;
+
     for (unsigned i = 0; i < rt->engine.n_workers; i++) {
         struct seat *seat = &rt->seats[i];
 

@@ -26,8 +26,11 @@ const char *runtime_mcp_url(const struct runtime *rt);
 enum err runtime_reload(struct runtime *rt, struct config *config, struct errinfo *info);
 /* Has a journal lane failed? Then the process must end and recover. */
 bool runtime_failed(const struct runtime *rt);
-/* Stops accepting, waits up to the configured time for calls in flight, cancels what is left, closes. Frees rt. Returns
- * false when a journal could not be closed in order. */
+/* Stops accepting, waits up to the configured time for calls in flight, cancels what is left, closes the lanes of the
+ * journal. False: some of it waits for a device that does not answer, and uses what rt has: nothing can be released,
+ * and the process is to leave by _exit(). */
+bool runtime_drain(struct runtime *rt);
+/* After that: closes the rest and frees rt. Returns false when a journal could not be closed in order. */
 bool runtime_stop(struct runtime *rt);
 
 /* policies.c: the snapshot of tools, policies and entities that calls live in, as configured. Blocks. */

@@ -66,18 +66,23 @@ enum err await_accounts_connect(struct call *c, struct turn *t)
 {
     const struct provider_conf *p;
     struct str url, state, label = label_of(c, t);
+    struct change ch;
     enum err e = provider_of(c, json_str(json_get(t->body, "provider")), label, "connect", &p);
 
     if (!e && (p->vault.authorize_url.len == 0 || p->vault.client_id.len == 0))
         e = call_why(c, E_RPC_PARAMS,
                      "provider %s has no OAuth client configured: set providers.%s.client_id, or bring a token",
                      p->decl->name, p->decl->name);
+    if (e)
+        return e;
+    ch = change_of(c, "connect_begin", "provider", str_of(p->decl->name));
+    e = await_change_begin(&ch);
     if (!e)
         e = await_vault_connect_begin(c->worker->engine->vault, &p->vault, c->caller->tenant, c->caller->user, label,
                                       connect_redirect_uri(c, t), &c->arena, &url, &state, call_info(c));
+    change_end(&ch, e);
     if (e)
         return e;
-    record_change(c, "connect_begin", "provider", str_of(p->decl->name), "account", STR_NULL, OK);
     t->json = json_object(&c->arena);
     json_set_str(&c->arena, t->json, "url", connect_start_url(c, t, state, url));
     return OK;
@@ -90,6 +95,7 @@ enum err await_accounts_put(struct call *c, struct turn *t)
                               .external_id = json_str(json_get(t->body, "external_id")) };
     const struct provider_conf *p;
     struct secret *secret;
+    struct change ch;
     enum err e = provider_of(c, json_str(json_get(t->body, "provider")), s.label, "put", &p);
 
     if (!e && token.len == 0)
@@ -101,9 +107,13 @@ enum err await_accounts_put(struct call *c, struct turn *t)
     if (!secret)
         return call_why(c, E_RPC_PARAMS, "token: longer than a token may be");
     s.token = secret;
-    e = await_vault_account_put(c->worker->engine->vault, &s, &c->arena, &id, call_info(c));
+    ch = change_of(c, "account_put", "provider", s.provider);
+    e = await_change_begin(&ch);
+    if (!e)
+        e = await_vault_account_put(c->worker->engine->vault, &s, &c->arena, &id, call_info(c));
     secret_release(secret);
-    record_change(c, "account_put", "provider", s.provider, "account", id, e);
+    change_str(&ch, "account", id);
+    change_end(&ch, e);
     if (e)
         return e;
     t->json = json_object(&c->arena);
@@ -115,15 +125,20 @@ static enum err await_disconnect(struct call *c, struct turn *t, const struct va
 {
     const struct provider_conf *p;
     bool revoked = false;
+    struct change ch;
     enum err e = E_ACCOUNT_MISSING;             /* somebody else's and none at all look the same */
 
     if (str_eq(account->user, c->caller->user))
         e = provider_of(c, account->provider, account->label, "disconnect", &p);
     if (e)
         return e;
-    e = await_vault_disconnect(c->worker->engine->vault, c->caller->tenant, t->rest, &p->vault,
-                               loop_now() + TIMEOUT_S * NS_PER_S, &revoked, call_info(c));
-    record_change(c, "disconnect", "provider", account->provider, "account", t->rest, e);
+    ch = change_of(c, "disconnect", "provider", account->provider);
+    change_str(&ch, "account", t->rest);
+    e = await_change_begin(&ch);
+    if (!e)
+        e = await_vault_disconnect(c->worker->engine->vault, c->caller->tenant, t->rest, &p->vault,
+                                   loop_now() + TIMEOUT_S * NS_PER_S, &revoked, call_info(c));
+    change_end(&ch, e);
     if (e)
         return e;
     t->json = json_object(&c->arena);

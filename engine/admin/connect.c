@@ -141,15 +141,20 @@ enum err await_connect_callback(struct call *c, struct turn *t)
                                  form_value(&c->arena, t->form, "error") };
     const struct provider_conf *p = registry_provider(c->registry, t->pending.provider);
     struct str id = STR_NULL;
+    struct change ch;
     enum err e;
 
     if (!p)
         return E_STATE_INVALID;
     if (!has_cookie(c, t))
         return call_why(c, E_STATE_INVALID, "this browser has not confirmed that the account may be connected");
-    e = await_vault_connect_finish(c->worker->engine->vault, &p->vault, &cb, loop_now() + TIMEOUT_S * NS_PER_S,
-                                   &c->arena, &id, call_info(c));
-    record_change(c, "connect_finish", "provider", t->pending.provider, "account", id, e);
+    ch = change_of(c, "connect_finish", "provider", t->pending.provider);
+    e = await_change_begin(&ch);
+    if (!e)
+        e = await_vault_connect_finish(c->worker->engine->vault, &p->vault, &cb, loop_now() + TIMEOUT_S * NS_PER_S,
+                                       &c->arena, &id, call_info(c));
+    change_str(&ch, "account", id);
+    change_end(&ch, e);
     if (e)
         LOG_WARN("an account could not be connected", LOG_S("error", err_name(e)), LOG_S("why", call_said(c)));
     else

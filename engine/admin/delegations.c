@@ -96,6 +96,7 @@ enum err await_delegations_record(struct call *c, struct turn *t)
                                 .agent = json_str(json_get(t->body, "agent")) };
     const struct json *seconds = json_get(t->body, "seconds");
     struct str id = STR_NULL;
+    struct change ch;
     int64_t s = 0;
     enum err e;
 
@@ -110,8 +111,12 @@ enum err await_delegations_record(struct call *c, struct turn *t)
         return e;
     if (seconds)
         n.expires = c->began_wall + s * 1000;
-    e = await_vault_delegation_put(c->worker->engine->vault, &n, &c->arena, &id, call_info(c));
-    record_change(c, "delegation_record", "delegate", n.agent, "delegation", id, e);
+    ch = change_of(c, "delegation_record", "delegate", n.agent);
+    e = await_change_begin(&ch);
+    if (!e)
+        e = await_vault_delegation_put(c->worker->engine->vault, &n, &c->arena, &id, call_info(c));
+    change_str(&ch, "delegation", id);
+    change_end(&ch, e);
     if (e)
         return e == E_CONFIG ? E_RPC_PARAMS : e;
     t->json = json_object(&c->arena);
@@ -123,6 +128,7 @@ enum err await_delegations_revoke(struct call *c, struct turn *t)
 {
     struct vault_delegation *all = NULL;
     struct str agent = STR_NULL;
+    struct change ch;
     size_t n = 0;
     enum err e = vault_delegations(c->worker->engine->vault, c->caller->tenant, c->caller->user, &c->arena, &all, &n);
 
@@ -135,9 +141,13 @@ enum err await_delegations_revoke(struct call *c, struct turn *t)
         e = decide(c, "revoke", STR("Agent"), agent);
     if (e)
         return e;
-    e = await_vault_delegation_delete(c->worker->engine->vault, c->caller->tenant, c->caller->user, t->rest,
-                                      call_info(c));
-    record_change(c, "delegation_revoke", "delegate", agent, "delegation", t->rest, e);
+    ch = change_of(c, "delegation_revoke", "delegate", agent);
+    change_str(&ch, "delegation", t->rest);
+    e = await_change_begin(&ch);
+    if (!e)
+        e = await_vault_delegation_delete(c->worker->engine->vault, c->caller->tenant, c->caller->user, t->rest,
+                                          call_info(c));
+    change_end(&ch, e);
     if (e)
         return e == E_NOT_FOUND ? E_HTTP_NOT_FOUND : e;
     t->json = json_object(&c->arena);

@@ -55,8 +55,22 @@ struct str connect_redirect_uri(struct call *c, struct turn *t);
 
 /* turn.c */
 void await_admin_call(struct http_request *rq, struct worker *w, const struct mcp *m);
-/* key and id_key: "provider" and "account", or "delegate" and "delegation". */
-void record_change(struct call *c, const char *event, const char *key, struct str with, const char *id_key,
-                   struct str id, enum err e);
+
+/*
+ * change.c: the records of a change.  Begin, and only if that is OK change what is to be changed; end in any case, with
+ * what came of it.  Members that are added before the beginning are in both records, others in the second.
+ */
+struct change {
+    struct call *c;
+    const char *event;
+    struct buf said;
+    bool begun;
+};
+
+/* key: "provider" or "delegate". */
+struct change change_of(struct call *c, const char *event, const char *key, struct str with);
+void change_str(struct change *ch, const char *key, struct str v);
+enum err await_change_begin(struct change *ch);         /* E_JOURNAL_UNWRITABLE, E_CANCELLED: then nothing may change */
+void change_end(struct change *ch, enum err e);
 
 #endif

@@ -8,9 +8,7 @@
 #include "admin/internal.h"
 #include "base/check.h"
 #include "base/escape.h"
-#include "base/log.h"
 #include "identity/identity.h"
-#include "journal/journal.h"
 
 static const struct route routes[] = {
     { "GET", "/v1/accounts", "accounts/list", false, false, await_accounts_list },
@@ -167,28 +165,4 @@ void await_admin_call(struct http_request *rq, struct worker *w, const struct mc
     struct turn t = { .rq = rq, .w = w, .mcp = m };
 
     await_call(w, &front, &t, http_peer(rq), http_body(rq).len);
-}
-
-/* What changes an account or a delegation is an operator's matter as well: one record more, beside the call's own. */
-void record_change(struct call *c, const char *event, const char *key, struct str with, const char *id_key,
-                   struct str id, enum err e)
-{
-    struct json *j = json_object(&c->arena);
-    struct buf b = BUF_INIT(8192);
-    uint64_t seq;
-
-    json_set_z(&c->arena, j, "event", event);
-    json_set_z(&c->arena, j, "call", c->id.z);
-    json_set_str(&c->arena, j, "tenant", c->caller->tenant);
-    json_set_str(&c->arena, j, "user", c->caller->user);
-    json_set_str(&c->arena, j, "agent", c->caller->agent);
-    json_set_str(&c->arena, j, key, with);
-    json_set_str(&c->arena, j, id_key, id);
-    json_set_z(&c->arena, j, "outcome", e ? "refused" : "done");
-    if (e)
-        json_set_z(&c->arena, j, "error", err_name(e));
-    json_write(&b, j);
-    if (journal_append(c->worker->lane, JOURNAL_ADMIN, buf_str(&b), NULL, &seq))
-        LOG_ERROR("a change could not be recorded", LOG_S("event", event), LOG_S("call", c->id.z));
-    buf_release(&b);
 }

@@ -515,9 +515,54 @@ class Delegations(WithPolicies):
         self.delegate("--revoke", listed[0]["id"])
         self.assertFalse(allowed(self.add(agent="desk")))
         self.assertEqual(json.loads(self.delegate("--list", "--json")), [])
-        events = [(r["event"], r["delegate"]) for kind, r in self.engine.journal()
-                  if kind == "admin" and "delegation" in r.get("event", "")]
-        self.assertEqual(events[-2:], [("delegation_record", "desk"), ("delegation_revoke", "desk")])
+        self.are_on_record(listed[0]["id"])
+
+    def are_on_record(self, id):
+        """A change is announced before it is made."""
+        of = {}
+        for kind, r in self.engine.journal():
+            if kind == "admin" and r.get("event", "").startswith("delegation_"):
+                self.assertEqual(r["delegate"], "desk")
+                of.setdefault((r["event"], r["call"]), []).append((r["outcome"], r.get("delegation")))
+        self.assertEqual(sorted((event, said) for (event, _), said in of.items()),
+                         [("delegation_record", [("begun", None), ("done", id)]),
+                          ("delegation_revoke", [("begun", id), ("done", id)])])
+
+
+class FullJournal(unittest.TestCase):
+    """What cannot be recorded is not changed."""
+
+    def manage(self, method, what, body=None):
+        status, _, raw = self.engine.request(method, "/v1/" + what, json.dumps(body) if body else None,
+                                             {"Authorization": "Bearer " + self.token})
+        return status, json.loads(raw)
+
+    def test_nothing_is_changed_that_is_not_on_record(self):
+        data = os.path.join(harness.scratch(), "data")
+        mount = os.path.join(data, "journal")
+        os.makedirs(mount)
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=9m", "tmpfs", mount], capture_output=True).returncode:
+            self.skipTest("needs the right to mount")
+        try:
+            path = bed.config("http://127.0.0.1:1", policy="permit (principal, action, resource);", workers=1)
+            self.engine = harness.Engine(config=path, data=data)
+            self.token = self.engine.token()
+            while "error" not in self.engine.rpc("tools/call", {"name": "test_simple_text", "arguments": {}},
+                                                 self.token, "test_simple_text")[1]:
+                pass
+            while self.manage("GET", "delegations")[0] == 200:      # which need less room than calls
+                pass
+            for what, body in (("delegations", {"agent": "desk"}),
+                               ("accounts", {"provider": "outlook", "token": "mine"})):
+                status, m = self.manage("POST", what, body)
+                self.assertEqual((status, m["error"]), (503, "journal_unwritable"), what)
+            self.assertEqual(self.engine.stop(), 0)
+            with sqlite3.connect(os.path.join(data, "sluice.db")) as db:
+                for table in ("delegations", "accounts"):
+                    self.assertEqual(db.execute("SELECT count(*) FROM " + table).fetchone(), (0,))
+            harness.run("audit", "verify", "--data", data)
+        finally:
+            subprocess.run(["umount", "-l", mount], check=True)
 
 
 class DelegationsAreFacts(WithPolicies):

@@ -30,8 +30,8 @@ enum err store_delegation_delete(struct store *s, struct str tenant, struct str 
     return e ? e : changed ? OK : E_NOT_FOUND;
 }
 
-enum err store_delegations_each(struct store *s, enum err (*fn)(const struct store_delegation *d, void *arg), void *arg,
-    struct errinfo *info)
+enum err store_delegations_page(struct store *s, struct str tenant, struct str id, unsigned max,
+    enum err (*fn)(const struct store_delegation *d, void *arg), void *arg, struct errinfo *info)
 {
     struct sql q;
     bool row = true;
@@ -39,7 +39,8 @@ enum err store_delegations_each(struct store *s, enum err (*fn)(const struct sto
 
     sql_enter(s);
     e = sql_begin(s, &q, info,
-        "SELECT tenant, id, user, agent, created, sealed FROM delegations ORDER BY created, tenant, id", "");
+        "SELECT tenant, id, user, agent, created, sealed FROM delegations WHERE (tenant, id) > (?, ?)"
+        " ORDER BY tenant, id LIMIT ?", "tti", tenant, id, (int64_t)max);
     while (!e && row) {
         e = sql_step(&q, &row);
         if (!e && row) {

@@ -108,9 +108,10 @@ struct store_delegation {
 enum err store_delegation_put(struct store *s, const struct store_delegation *d, struct errinfo *info);
 enum err store_delegation_delete(struct store *s, struct str tenant, struct str id, struct errinfo *info);
                                         /* E_NOT_FOUND */
-/* As store_accounts_each. */
-enum err store_delegations_each(struct store *s, enum err (*fn)(const struct store_delegation *d, void *arg), void *arg,
-    struct errinfo *info);
+/* At most `max` of them, ordered by the key, from the first behind this one ("" and "": from the first). fn: as with
+ * store_accounts_each. */
+enum err store_delegations_page(struct store *s, struct str tenant, struct str id, unsigned max,
+    enum err (*fn)(const struct store_delegation *d, void *arg), void *arg, struct errinfo *info);
 
 /* ---- connections being made (OAuth state) ----------------------------------------------------------------------- */
 

@@ -5,6 +5,8 @@
  * tenant's key together with whose it is, so that nobody can make, change or move one in the store; what does not open
  * counts as not there.  All are in memory, by (tenant, user, agent): DECIDE looks each actor up, which is one hash and
  * a short lock, and nothing at all while no delegation is on record.
+ *
+ * A user has a few hundred at most, so that nobody fills the table for others and a list of them fits an answer.
  */
 #include "vault/internal.h"
 
@@ -16,7 +18,7 @@
 #include "loop/task.h"
 #include "loop/world.h"
 
-enum { PLAIN_MAX = 64 * 1024, ROWS_MAX = 256 << 20 };
+enum { PLAIN_MAX = 64 * 1024, PAGE_ROWS = 256 };
 
 /* One record in memory: everything in one block. The key is tenant NUL user NUL agent. */
 struct held {
@@ -43,6 +45,17 @@ static enum err check(const struct vault_delegate *n, struct errinfo *info)
         if (!action_valid(n->actions[i]))
             return err_set(info, E_CONFIG, "actions: each is 1 to %d printable bytes", VAULT_DELEGATION_ACTION_MAX);
     return OK;
+}
+
+static enum err check_new(const struct vault_delegate *n, struct errinfo *info)
+{
+    enum err e = check(n, info);
+
+    for (unsigned i = 0; i < n->n_actions && !e; i++)
+        for (unsigned k = 0; k < i && !e; k++)
+            if (str_eq(n->actions[i], n->actions[k]))
+                e = err_set(info, E_CONFIG, "actions: \"%.*s\" is named twice", STR_ARG(n->actions[i]));
+    return e;
 }
 
 /* ---- in memory --------------------------------------------------------------------------------------------------- */
@@ -99,6 +112,17 @@ static void held_show(struct vault *v, struct held *h)
     free(old);
 }
 
+static bool is_held(struct vault *v, struct str key)
+{
+    struct shard *shard = shard_of(v->delegations, key);
+    bool held;
+
+    pthread_mutex_lock(&shard->lock);
+    held = map_get(&shard->map, key) != NULL;
+    pthread_mutex_unlock(&shard->lock);
+    return held;
+}
+
 static enum err copy_out(struct arena *a, const struct vault_delegation *from, struct vault_delegation *to)
 {
     struct str *actions = ARENA_ARRAY(a, struct str, from->n_actions);
@@ -151,30 +175,19 @@ static int by_agent(const void *x, const void *y)
 enum err vault_delegations(struct vault *v, struct str tenant, struct str user, struct arena *a,
     struct vault_delegation **ret, size_t *ret_n)
 {
-    struct vault_delegation *list = NULL;
-    size_t n = 0, room = 0;
+    struct vault_delegation *list = ARENA_ARRAY(a, struct vault_delegation, VAULT_DELEGATIONS_MAX);
+    size_t n = 0;
 
     for (size_t i = 0; i < SHARDS; i++) {
         struct map_slot *m;
         size_t at = 0;
 
         pthread_mutex_lock(&v->delegations[i].lock);
-        while ((m = map_next(&v->delegations[i].map, &at)) && !arena_overflowed(a)) {
+        while (n < VAULT_DELEGATIONS_MAX && !arena_overflowed(a) && (m = map_next(&v->delegations[i].map, &at))) {
             const struct held *h = m->value;
 
-            if (!str_eq(h->tenant, tenant) || !str_eq(h->user, user))
-                continue;
-            if (n == room) {
-                struct vault_delegation *more = ARENA_ARRAY(a, struct vault_delegation, room ? 2 * room : 16);
-
-                if (!more)
-                    break;
-                if (n)
-                    memcpy(more, list, n * sizeof(*list));
-                list = more;
-                room = room ? 2 * room : 16;
-            }
-            (void)copy_out(a, &h->d, &list[n++]);
+            if (str_eq(h->tenant, tenant) && str_eq(h->user, user))
+                (void)copy_out(a, &h->d, &list[n++]);
         }
         pthread_mutex_unlock(&v->delegations[i].lock);
     }
@@ -297,52 +310,92 @@ static enum err open_row(struct vault *v, const struct store_delegation *row, st
 
 /* ---- start ------------------------------------------------------------------------------------------------------- */
 
-struct row {
-    struct store_delegation d;
-    struct row *next;
-};
-
-struct rows {
+/* Rows are opened once they have been read: opening one may ask the store for a key. */
+struct page {
     struct arena arena;
-    struct row *first;
+    struct store_delegation rows[PAGE_ROWS];
+    unsigned n;
 };
 
 static enum err gather(const struct store_delegation *d, void *arg)
 {
-    struct rows *r = arg;
-    struct row *row = ARENA_NEW(&r->arena, struct row);
+    struct page *p = arg;
+    bool sane = d->sealed.len <= PLAIN_MAX + VAULT_SEAL_OVERHEAD;       /* else it does not open: not even looked at */
 
-    if (!row)
-        return E_CALL_TOO_LARGE;
-    row->d = (struct store_delegation){ arena_str(&r->arena, d->tenant), arena_str(&r->arena, d->id),
-                                        arena_str(&r->arena, d->user), arena_str(&r->arena, d->agent), d->created,
-                                        arena_str(&r->arena, d->sealed) };
-    row->next = r->first;
-    r->first = row;
-    return arena_overflowed(&r->arena) ? E_CALL_TOO_LARGE : OK;
+    p->rows[p->n++] = (struct store_delegation){
+        arena_str(&p->arena, d->tenant), arena_str(&p->arena, d->id), arena_str(&p->arena, d->user),
+        arena_str(&p->arena, d->agent), d->created, arena_str(&p->arena, sane ? d->sealed : STR("")),
+    };
+    return OK;
 }
 
-enum err delegations_load(struct vault *v, struct errinfo *info)
+static void show_page(struct vault *v, const struct page *p)
 {
-    struct rows rows = { .first = NULL };
-    enum err e;
-
-    arena_init(&rows.arena, ROWS_MAX);
-    e = store_delegations_each(v->store, gather, &rows, info);
-    for (const struct row *r = rows.first; r && !e; r = r->next) {
+    for (unsigned i = 0; i < p->n; i++) {
+        const struct store_delegation *d = &p->rows[i];
         struct held *h = NULL;
 
-        if (open_row(v, &r->d, &h))
-            LOG_ERROR("a delegation on record does not open and does not count", LOG_SV("tenant", r->d.tenant),
-                LOG_SV("delegation", r->d.id), LOG_SV("agent", r->d.agent));
+        if (open_row(v, d, &h))
+            LOG_ERROR("a delegation on record does not open and does not count", LOG_SV("tenant", d->tenant),
+                LOG_SV("delegation", d->id), LOG_SV("agent", d->agent));
         else
             held_show(v, h);
     }
-    arena_release(&rows.arena);
-    return e == E_CALL_TOO_LARGE ? err_set(info, E_CONFIG, "the delegations on record need more than 256 MiB") : e;
+}
+
+/* By pages: however many there are, they stop no start. */
+enum err delegations_load(struct vault *v, struct errinfo *info)
+{
+    struct page *p = calloc(1, sizeof(*p));
+    struct str tenant = STR(""), id = STR("");
+    struct arena last;                  /* the keys that pages end with */
+    enum err e;
+
+    ASSERT(p != NULL);
+    arena_init(&last, SIZE_MAX);
+    do {
+        arena_init(&p->arena, SIZE_MAX);
+        p->n = 0;
+        e = store_delegations_page(v->store, tenant, id, PAGE_ROWS, gather, p, info);
+        ASSERT(!arena_overflowed(&p->arena));
+        show_page(v, p);
+        tenant = p->n ? arena_str(&last, p->rows[p->n - 1].tenant) : tenant;
+        id = p->n ? arena_str(&last, p->rows[p->n - 1].id) : id;
+        arena_release(&p->arena);
+    } while (!e && p->n == PAGE_ROWS);
+    arena_release(&last);
+    free(p);
+    return e;
 }
 
 /* ---- changing ---------------------------------------------------------------------------------------------------- */
+
+/* Is there room for it? One in place of another needs none. */
+static enum err room_for(struct vault *v, const struct held *h, struct errinfo *info)
+{
+    size_t of_user = 0;
+
+    if (is_held(v, h->key))
+        return OK;
+    for (size_t i = 0; i < SHARDS; i++) {
+        struct map_slot *m;
+        size_t at = 0;
+
+        pthread_mutex_lock(&v->delegations[i].lock);
+        while ((m = map_next(&v->delegations[i].map, &at))) {
+            const struct held *other = m->value;
+
+            of_user += str_eq(other->user, h->user) && str_eq(other->tenant, h->tenant);
+        }
+        pthread_mutex_unlock(&v->delegations[i].lock);
+    }
+    if (of_user >= VAULT_DELEGATIONS_MAX)
+        return err_set(info, E_CONFIG, "the user has %d delegations on record, those that ended included, and may have "
+            "no more: revoke one first", VAULT_DELEGATIONS_MAX);
+    if (atomic_load(&v->n_delegations) >= v->accounts_max)
+        return err_set(info, E_OVERLOADED, "the vault holds as many delegations as it may");
+    return OK;
+}
 
 enum err vault_delegation_put(struct vault *v, const struct vault_delegate *n, struct arena *a, struct str *ret_id,
     struct errinfo *info)
@@ -350,7 +403,7 @@ enum err vault_delegation_put(struct vault *v, const struct vault_delegate *n, s
     struct id id = id_new("dlg");
     struct buf sealed = BUF_INIT(2 * PLAIN_MAX);
     struct held *h;
-    enum err e = check(n, info);
+    enum err e = check_new(n, info);
 
     if (!e)
         e = vault_tenant_load(v, n->tenant, info);
@@ -358,8 +411,7 @@ enum err vault_delegation_put(struct vault *v, const struct vault_delegate *n, s
         return e;
     h = held_new(n, str_of(id.z), world->wall_ms());
     pthread_mutex_lock(&v->accounts_lock);      /* store and table change together */
-    if (atomic_load(&v->n_delegations) >= v->accounts_max)
-        e = err_set(info, E_OVERLOADED, "the vault holds as many delegations as it may");
+    e = room_for(v, h, info);
     if (!e)
         e = seal(v, h, &sealed);
     if (!e) {

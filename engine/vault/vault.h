@@ -109,7 +109,7 @@ struct vault_config {
     struct store *store;                /* must outlive the vault */
     const struct secret *root;          /* copied */
     struct vault_http http;
-    size_t accounts_max;                /* 0: 1,000,000; then E_OVERLOADED for new ones */
+    size_t accounts_max;                /* and delegations; 0: 1,000,000; then E_OVERLOADED for new ones */
     /* a token with less life left is refreshed before use; 0: 60 s (at most half its life) */
     ns_t refresh_margin;
     ns_t refresh_timeout;               /* one request to a token endpoint; 0: 20 s */
@@ -207,7 +207,10 @@ enum err await_vault_disconnect(struct vault *v, struct str tenant, struct str i
 
 /* ---- delegations: what users let agents do for them, on record --------------------------------------------------- */
 
-enum { VAULT_DELEGATION_ACTIONS_MAX = 64, VAULT_DELEGATION_ACTION_MAX = 128 };
+enum {
+    VAULT_DELEGATIONS_MAX = 256,        /* of one user */
+    VAULT_DELEGATION_ACTIONS_MAX = 64, VAULT_DELEGATION_ACTION_MAX = 128,
+};
 
 struct vault_delegation {
     struct str id, agent;
@@ -221,11 +224,13 @@ struct vault_delegation {
 bool vault_delegations_any(const struct vault *v);
 enum err vault_delegation_find(struct vault *v, struct str tenant, struct str user, struct str agent, wall_ms_t now,
     struct arena *a, const struct vault_delegation **ret);
-/* All of a user, ended ones too, by agent. Linear in all delegations: not for calls. */
+/* All of a user, ended ones too, by agent; should a store have more than VAULT_DELEGATIONS_MAX of them, so many. Linear
+ * in all delegations: not for calls. */
 enum err vault_delegations(struct vault *v, struct str tenant, struct str user, struct arena *a,
     struct vault_delegation **ret, size_t *ret_n);
 
-/* Records one, in place of what the user had recorded for the agent. E_CONFIG: a name is not acceptable. */
+/* Records one, in place of what the user had recorded for the agent. E_CONFIG: a name is not acceptable, an action is
+ * named twice, or the user has VAULT_DELEGATIONS_MAX to other agents; E_OVERLOADED: the vault has accounts_max. */
 struct vault_delegate {
     struct str tenant, user, agent;
     const struct str *actions;

@@ -203,6 +203,7 @@ struct vault *bed_vault;
 char bed_dir[64];
 void (*bed_crash_point)(const char *where);
 bool bed_early;
+size_t bed_accounts_max;
 
 int bed_make_dir(void **state)
 {
@@ -225,6 +226,7 @@ void bed_reopen(void)
     struct secret *root = secret_copy("0123456789abcdef0123456789abcdef", 32);
     struct vault_config config = {
         .root = root, .http = fake_http(), .no_early_refresh = !bed_early, .crash_point = bed_crash_point,
+        .accounts_max = bed_accounts_max,
     };
     char path[128];
 

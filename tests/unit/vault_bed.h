@@ -78,6 +78,7 @@ void bed_reopen(void);
 void bed_close(void);
 extern void (*bed_crash_point)(const char *where);
 extern bool bed_early;
+extern size_t bed_accounts_max;
 /* An OAuth account (ann's at "fake") whose tokens are at-1 and rt-1, obtained now, that live for `life_s`. */
 struct str bed_account(int64_t life_s, bool refreshable);
 

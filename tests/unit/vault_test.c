@@ -299,6 +299,114 @@ static void the_files_hold_no_token(void **state)
     arena_release(&a);
 }
 
+/* ---- delegations ------------------------------------------------------------------------------------------------- */
+
+static enum err delegate(struct arena *a, const char *user, const char *agent, struct str *id, struct errinfo *info)
+{
+    struct vault_delegate n = { .tenant = STR("acme"), .user = str_of(user), .agent = str_of(agent),
+                                .expires = INT64_MAX };
+
+    return vault_delegation_put(bed_vault, &n, a, id, info);
+}
+
+static void delegate_all(struct arena *a, const char *user)
+{
+    struct errinfo info = { "" };
+    char agent[32];
+    struct str id;
+
+    for (unsigned i = 0; i < VAULT_DELEGATIONS_MAX; i++) {
+        snprintf(agent, sizeof(agent), "agent-%03u", i);
+        if (delegate(a, user, agent, &id, &info))
+            fail_msg("%s", info.text);
+    }
+}
+
+static size_t delegated(const char *user)
+{
+    struct vault_delegation *list;
+    struct arena a;
+    size_t n;
+
+    arena_init(&a, 1 << 20);
+    assert_int_equal(vault_delegations(bed_vault, STR("acme"), str_of(user), &a, &list, &n), OK);
+    for (size_t i = 1; i < n; i++)
+        assert_true(str_cmp(list[i - 1].agent, list[i].agent) < 0);
+    arena_release(&a);
+    return n;
+}
+
+static void a_user_has_room_for_so_many_delegations(void **state)
+{
+    struct errinfo info = { "" };
+    struct arena a;
+    struct str id, first;
+
+    arena_init(&a, 1 << 20);
+    bed_accounts_max = VAULT_DELEGATIONS_MAX + 1;
+    bed_open();
+    assert_int_equal(store_bulk_begin(bed_store, &info), OK);
+    delegate_all(&a, "ann");
+    assert_int_equal(delegate(&a, "ann", "agent-000", &first, &info), OK);      /* in place of one */
+    assert_int_equal(delegate(&a, "ann", "another", &id, &info), E_CONFIG);
+    assert_non_null(strstr(info.text, "256 delegations"));
+    assert_int_equal(delegate(&a, "bob", "another", &id, &info), OK);           /* is not kept out by that */
+    assert_int_equal(delegate(&a, "bob", "agent-000", &id, &info), E_OVERLOADED);
+    assert_int_equal(delegate(&a, "bob", "another", &id, &info), OK);           /* nor a replacement */
+    assert_int_equal(vault_delegation_delete(bed_vault, STR("acme"), STR("ann"), first, &info), OK);
+    assert_int_equal(delegate(&a, "ann", "another", &id, &info), OK);
+    assert_int_equal(delegated("ann"), VAULT_DELEGATIONS_MAX);
+    assert_int_equal(store_bulk_end(bed_store, &info), OK);
+    bed_accounts_max = 0;
+    arena_release(&a);
+    bed_close();
+}
+
+static void an_action_is_named_once(void **state)
+{
+    struct vault_delegate n = { .tenant = STR("acme"), .user = STR("ann"), .agent = STR("desk"), .n_actions = 3,
+                                .actions = (const struct str[]){ STR("reads"), STR("add"), STR("reads") } };
+    struct errinfo info = { "" };
+    struct arena a;
+    struct str id;
+
+    arena_init(&a, 4096);
+    bed_open();
+    assert_int_equal(vault_delegation_put(bed_vault, &n, &a, &id, &info), E_CONFIG);
+    assert_string_equal(info.text, "actions: \"reads\" is named twice");
+    n.n_actions = 2;
+    assert_int_equal(vault_delegation_put(bed_vault, &n, &a, &id, &info), OK);
+    arena_release(&a);
+    bed_close();
+}
+
+/* Neither their number nor the size of one; that one does not count. */
+static void delegations_stop_no_start(void **state)
+{
+    static const char *const users[] = { "ann", "bob", "eve" };
+    size_t large = 257u << 20;
+    struct store_delegation row = { STR("acme"), STR("dlg_large"), STR("zoe"), STR("desk"), 1,
+                                    { calloc(1, large), large } };
+    struct errinfo info = { "" };
+    struct arena a;
+
+    assert_non_null(row.sealed.p);
+    arena_init(&a, 1 << 20);
+    bed_open();
+    assert_int_equal(store_bulk_begin(bed_store, &info), OK);
+    for (size_t i = 0; i < ARRAY_LEN(users); i++)
+        delegate_all(&a, users[i]);
+    assert_int_equal(store_delegation_put(bed_store, &row, &info), OK);
+    assert_int_equal(store_bulk_end(bed_store, &info), OK);
+    free((void *)row.sealed.p);
+    bed_reopen();
+    for (size_t i = 0; i < ARRAY_LEN(users); i++)
+        assert_int_equal(delegated(users[i]), VAULT_DELEGATIONS_MAX);
+    assert_int_equal(delegated("zoe"), 0);
+    arena_release(&a);
+    bed_close();
+}
+
 /* ---- answers of token endpoints
  * ----------------------------------------------------------------------------------- */
 
@@ -363,6 +471,9 @@ int main(void)
         cmocka_unit_test(accounts_are_found_by_their_owner),
         cmocka_unit_test(bad_names_and_tokens_are_refused),
         cmocka_unit_test(the_files_hold_no_token),
+        cmocka_unit_test(a_user_has_room_for_so_many_delegations),
+        cmocka_unit_test(an_action_is_named_once),
+        cmocka_unit_test(delegations_stop_no_start),
         cmocka_unit_test(answers_are_understood),
     };
 

@@ -126,27 +126,22 @@ enum err await_delegations_record(struct call *c, struct turn *t)
 
 enum err await_delegations_revoke(struct call *c, struct turn *t)
 {
-    struct vault_delegation *all = NULL;
-    struct str agent = STR_NULL;
+    struct vault *v = c->worker->engine->vault;
+    struct vault_delegation d;
     struct change ch;
-    size_t n = 0;
-    enum err e = vault_delegations(c->worker->engine->vault, c->caller->tenant, c->caller->user, &c->arena, &all, &n);
+    enum err e = vault_delegation_get(v, c->caller->tenant, c->caller->user, t->rest, &c->arena, &d);
 
-    for (size_t i = 0; i < n; i++)
-        if (str_eq(all[i].id, t->rest))
-            agent = all[i].agent;
-    if (!e && !agent.p)
+    if (e == E_NOT_FOUND)
         return call_why(c, E_HTTP_NOT_FOUND, "the user has recorded no such delegation");
     if (!e)
-        e = decide(c, "revoke", STR("Agent"), agent);
+        e = decide(c, "revoke", STR("Agent"), d.agent);
     if (e)
         return e;
-    ch = change_of(c, "delegation_revoke", "delegate", agent);
+    ch = change_of(c, "delegation_revoke", "delegate", d.agent);
     change_str(&ch, "delegation", t->rest);
     e = await_change_begin(&ch);
     if (!e)
-        e = await_vault_delegation_delete(c->worker->engine->vault, c->caller->tenant, c->caller->user, t->rest,
-                                          call_info(c));
+        e = await_vault_delegation_delete(v, c->caller->tenant, c->caller->user, t->rest, call_info(c));
     change_end(&ch, e);
     if (e)
         return e == E_NOT_FOUND ? E_HTTP_NOT_FOUND : e;

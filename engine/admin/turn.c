@@ -89,8 +89,9 @@ static enum err await_who(struct call *c)
 static enum err await_act(struct call *c)
 {
     struct turn *t = c->front_data;
+    enum err e = t->route->await_answer(c, t);
 
-    return t->route->await_answer(c, t);
+    return !e && !c->effects_done && arena_overflowed(&c->arena) ? E_CALL_TOO_LARGE : e;   /* no part for the whole */
 }
 
 static int status_of(const struct turn *t, enum err e)
@@ -108,16 +109,14 @@ static int status_of(const struct turn *t, enum err e)
 
 static struct str text_of_error(struct call *c, struct turn *t, struct buf *b)
 {
-    struct json *body = json_object(&c->arena);
-
     if (t->route && t->route->state) {          /* a person's browser; what went wrong is said in our words only */
         buf_add_z(b, "<!doctype html><title>sluice</title><p>The account could not be connected. "
                      "Start again from where you came.</p>\n");
         return STR("text/html; charset=utf-8");
     }
-    json_set_z(&c->arena, body, "error", err_name(c->err));
-    json_set_z(&c->arena, body, "message", *call_said(c) ? call_said(c) : err_text(c->err));
-    json_write(b, body);
+    buf_addf(b, "{\"error\":\"%s\",\"message\":", err_name(c->err));      /* without the arena: it may be full */
+    buf_add_json_str(b, str_of(*call_said(c) ? call_said(c) : err_text(c->err)));
+    buf_add_c(b, '}');
     return STR("application/json");
 }
 
@@ -131,7 +130,7 @@ static void await_say(struct call *c)
                                         STR("default-src 'none'; frame-ancestors 'none'") },
                                       { STR("Referrer-Policy"), STR("same-origin") } };
     struct turn *t = c->front_data;
-    struct buf b = BUF_INIT(1 << 20);
+    struct buf b = BUF_INIT(HTTP_REPLY_MAX);
     unsigned n = 4;
 
     if (c->err) {

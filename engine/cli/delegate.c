@@ -30,11 +30,16 @@ struct options {
 
 static struct str actions_text(struct arena *a, const struct json *list)
 {
-    struct str all = STR("");
+    struct buf all = BUF_INIT(64 * 1024);
+    struct str ret;
 
-    for (const struct json *it = json_first(list); it; it = json_next(it))
-        all = arena_printf(a, "%.*s%s%.*s", STR_ARG(all), all.len ? " " : "", STR_ARG(json_str(it)));
-    return all.len ? all : STR("everything");
+    for (const struct json *it = json_first(list); it; it = json_next(it)) {
+        buf_add_z(&all, all.len ? " " : "");
+        buf_add_str(&all, json_str(it));
+    }
+    ret = all.len ? arena_str(a, buf_str(&all)) : STR("everything");
+    buf_release(&all);
+    return ret;
 }
 
 static int list(const struct options *o, struct link *l, struct arena *a)

@@ -200,6 +200,27 @@ enum err vault_delegations(struct vault *v, struct str tenant, struct str user, 
     return OK;
 }
 
+enum err vault_delegation_get(struct vault *v, struct str tenant, struct str user, struct str id, struct arena *a,
+    struct vault_delegation *ret)
+{
+    enum err e = E_NOT_FOUND;
+
+    for (size_t i = 0; i < SHARDS && e == E_NOT_FOUND; i++) {
+        struct map_slot *m;
+        size_t at = 0;
+
+        pthread_mutex_lock(&v->delegations[i].lock);
+        while (e == E_NOT_FOUND && (m = map_next(&v->delegations[i].map, &at))) {
+            const struct held *h = m->value;
+
+            if (str_eq(h->d.id, id) && str_eq(h->tenant, tenant) && str_eq(h->user, user))
+                e = copy_out(a, &h->d, ret);
+        }
+        pthread_mutex_unlock(&v->delegations[i].lock);
+    }
+    return e;
+}
+
 /* Takes out those that `which` names: of a tenant, or one of them by id. */
 static size_t forget(struct vault *v, struct str tenant, struct str user, struct str id)
 {
@@ -429,36 +450,22 @@ enum err vault_delegation_put(struct vault *v, const struct vault_delegate *n, s
     return e;
 }
 
-static bool of_user(struct vault *v, struct str tenant, struct str user, struct str id)
-{
-    bool found = false;
-
-    for (size_t i = 0; i < SHARDS && !found; i++) {
-        struct map_slot *m;
-        size_t at = 0;
-
-        pthread_mutex_lock(&v->delegations[i].lock);
-        while (!found && (m = map_next(&v->delegations[i].map, &at))) {
-            const struct held *h = m->value;
-
-            found = str_eq(h->d.id, id) && str_eq(h->tenant, tenant) && str_eq(h->user, user);
-        }
-        pthread_mutex_unlock(&v->delegations[i].lock);
-    }
-    return found;
-}
-
 enum err vault_delegation_delete(struct vault *v, struct str tenant, struct str user, struct str id,
     struct errinfo *info)
 {
-    enum err e = E_NOT_FOUND;
+    struct vault_delegation one;
+    struct arena a;
+    enum err e;
 
+    arena_init(&a, PLAIN_MAX);
     pthread_mutex_lock(&v->accounts_lock);
-    if (of_user(v, tenant, user, id))
+    e = vault_delegation_get(v, tenant, user, id, &a, &one);
+    if (!e)
         e = store_delegation_delete(v->store, tenant, id, info);
     if (!e)
         forget(v, tenant, user, id);
     pthread_mutex_unlock(&v->accounts_lock);
+    arena_release(&a);
     return e == E_NOT_FOUND ? err_set(info, E_NOT_FOUND, "the user has recorded no such delegation") : e;
 }
 

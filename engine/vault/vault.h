@@ -229,6 +229,10 @@ enum err vault_delegation_find(struct vault *v, struct str tenant, struct str us
 enum err vault_delegations(struct vault *v, struct str tenant, struct str user, struct arena *a,
     struct vault_delegation **ret, size_t *ret_n);
 
+/* One of a user, by its id; E_NOT_FOUND. As linear. */
+enum err vault_delegation_get(struct vault *v, struct str tenant, struct str user, struct str id, struct arena *a,
+    struct vault_delegation *ret);
+
 /* Records one, in place of what the user had recorded for the agent. E_CONFIG: a name is not acceptable, an action is
  * named twice, or the user has VAULT_DELEGATIONS_MAX to other agents; E_OVERLOADED: the vault has accounts_max. */
 struct vault_delegate {

@@ -1,5 +1,6 @@
 """Policy in a running engine: who is asked about, with which facts, what is on record, and what a reload changes."""
 import contextlib
+import http.client
 import json
 import os
 import re
@@ -517,11 +518,43 @@ class Delegations(WithPolicies):
         self.assertEqual(json.loads(self.delegate("--list", "--json")), [])
         self.are_on_record(listed[0]["id"])
 
+    def test_as_many_as_may_be_are_listed_and_revoked(self):
+        names = ["%s %d" % ("x" * 120, i) for i in range(64)]
+        self.reload(BOTH, [entity("Action", "add", parents=[("Action", n) for n in names])])
+        connection = http.client.HTTPConnection(*self.engine.address.split(":"))
+        headers = {"Authorization": "Bearer " + self.engine.token(user="carol@demo.example")}
+
+        def ask(method, path, body=None):
+            connection.request(method, path, body, headers)
+            answer = connection.getresponse()
+            return answer.status, json.loads(answer.read())
+        for i in range(256):
+            status, m = ask("POST", "/v1/delegations", json.dumps({"agent": ("%d " % i).ljust(255, "x"),
+                                                                   "actions": names}))
+            self.assertEqual(status, 200, m)
+        status, m = ask("POST", "/v1/delegations", '{"agent": "desk"}')
+        self.assertEqual((status, m["error"]), (400, "rpc_params"), m)
+        self.assertIn("256 delegations", m["message"])
+        status, m = ask("GET", "/v1/delegations")
+        self.assertEqual((status, len(m["delegations"])), (200, 256))
+        out = harness.run("delegate", "--list", "--as", "carol@demo.example", "--tenant", "demo", "--agent", "cli",
+                          "--data", self.engine.data)
+        self.assertEqual((out.count(" dlg_"), out.count("everything")), (256, 0))
+        self.assertEqual(ask("DELETE", "/v1/delegations/" + m["delegations"][7]["id"]), (200, {"revoked": True}))
+        self.assertEqual(ask("DELETE", "/v1/delegations/" + m["delegations"][7]["id"])[0], 404)
+        self.assertEqual(ask("POST", "/v1/delegations", '{"agent": "desk"}')[0], 200)
+        connection.close()
+
+    def test_a_body_that_fills_the_memory_is_told_what_is_wrong(self):
+        status, _, raw = self.engine.request("POST", "/v1/delegations", '{"actions": [%s0]}' % ("0," * 1000000),
+                                             {"Authorization": "Bearer " + self.engine.token()})
+        self.assertEqual((status, json.loads(raw)["error"]), (400, "json_malformed"))
+
     def are_on_record(self, id):
         """A change is announced before it is made."""
         of = {}
         for kind, r in self.engine.journal():
-            if kind == "admin" and r.get("event", "").startswith("delegation_"):
+            if kind == "admin" and r.get("event", "").startswith("delegation_") and r["user"] == "alice@demo.example":
                 self.assertEqual(r["delegate"], "desk")
                 of.setdefault((r["event"], r["call"]), []).append((r["outcome"], r.get("delegation")))
         self.assertEqual(sorted((event, said) for (event, _), said in of.items()),

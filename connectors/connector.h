@@ -398,7 +398,8 @@ enum err await_pause(struct call *call, int64_t ms);
 
 /* Asking the client's user, model or host, before anything has been changed: name all questions, then await_answers().
  * Where the client's revision of the protocol is stateless the body runs again from its beginning once answers came, so
- * answers are looked up by key and what must be kept between rounds goes into state_set(). */
+ * answers are looked up by key and what must be kept between rounds goes into state_set(). Each run names its
+ * questions, also those that are answered by now: answers that do not fit are refused then. */
 void ask_form(struct call *call, const char *key, const char *message, const char *schema);
 void ask_model(struct call *call, const char *key, struct json *sampling_params);
 void ask_roots(struct call *call, const char *key);

@@ -581,8 +581,6 @@ static void ask(struct call *c, const char *key, const char *method, struct json
 {
     struct json *q = json_object(&c->arena);
 
-    if (json_get(c->answers, key))
-        return;
     if (!c->questions)
         c->questions = json_object(&c->arena);
     json_set_z(&c->arena, q, "method", method);

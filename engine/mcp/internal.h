@@ -329,6 +329,8 @@ void ask_answered(struct call *c, struct turn *t);
 
 /* Opens requestState and takes inputResponses in: c->answers, c->state_in. E_STATE_INVALID, E_RPC_PARAMS. */
 enum err await_mrtr_open(struct call *c, struct turn *t);
+/* Takes out of c->questions those that have an answer, in c->answers then. E_RPC_PARAMS: one that does not fit. */
+enum err mrtr_answered(struct call *c, struct turn *t);
 /* The requestState that goes back with c->questions, into t->sealed. E_CALL_TOO_LARGE. */
 enum err await_mrtr_seal(struct call *c, struct turn *t);
 /* Are all kinds of questions declared? E_CAPABILITY_MISSING with c->error_data. */

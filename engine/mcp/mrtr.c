@@ -8,8 +8,10 @@
  *
  *   { "exp": ms since 1970, "round": 1.., "answers": { key: result }, "questions": { key: request }, "state": any }
  *
- * answers are those of earlier rounds, which clients do not send again; questions are the pending ones, against which
- * the answers that come are checked.  It is not single use: what must happen once is guarded by the idempotency key.
+ * answers are those of earlier rounds, which clients do not send again; questions are the pending ones: an answer to
+ * one must fit it, and answers to others are ignored.  Without a state, or where its questions were too large to be
+ * carried, an answer waits (t->responses) until the body asks its question.  What a body asks is answered by what fits
+ * it only (mrtr_answered).  It is not single use: what must happen once is guarded by the idempotency key.
  */
 #include "base/crypto.h"
 #include "json/schema.h"
@@ -133,16 +135,24 @@ static enum err unseal(struct call *c, struct turn *t, struct json **ret)
     return OK;
 }
 
+static void take(struct call *c, const struct json *answer)
+{
+    json_set_key(&c->arena, c->answers, json_key(answer), json_copy(&c->arena, answer));
+}
+
 static enum err take_responses(struct call *c, struct turn *t, const struct json *questions)
 {
-    for (struct json *it = json_first(t->responses); it; it = json_next(it)) {
-        const struct json *question = json_get_str(questions, json_key(it));
-        enum err e = question ? answer_fits(c, json_key(it), question, it) : OK;
+    for (const struct json *it = json_first(questions); it; it = json_next(it)) {
+        const struct json *answer = json_get_str(t->responses, json_key(it));
+        enum err e = answer ? answer_fits(c, json_key(it), it, answer) : OK;
 
         if (e)
             return e;
-        json_set_key(&c->arena, c->answers, json_key(it), json_copy(&c->arena, it));
+        if (answer)
+            take(c, answer);
     }
+    if (questions)
+        t->responses = NULL;
     return OK;
 }
 
@@ -162,10 +172,35 @@ enum err await_mrtr_open(struct call *c, struct turn *t)
     }
     t->round = (unsigned)round;
     c->answers = json_object(&c->arena);
-    for (struct json *it = json_first(json_get(state, "answers")); it; it = json_next(it))
-        json_set_key(&c->arena, c->answers, json_key(it), json_copy(&c->arena, it));
+    for (const struct json *it = json_first(json_get(state, "answers")); it; it = json_next(it))
+        take(c, it);
     c->state_in = json_get(state, "state");
     return take_responses(c, t, json_get(state, "questions"));
+}
+
+enum err mrtr_answered(struct call *c, struct turn *t)
+{
+    struct json *left = json_object(&c->arena);
+
+    for (const struct json *q = json_first(c->questions); q; q = json_next(q)) {
+        const struct json *answer = json_get_str(c->answers, json_key(q));
+        bool late = !answer;
+        enum err e;
+
+        if (late)
+            answer = json_get_str(t->responses, json_key(q));
+        e = answer ? answer_fits(c, json_key(q), q, answer) : OK;
+        if (e)
+            return e;
+        if (!answer)
+            json_set_key(&c->arena, left, json_key(q), json_copy(&c->arena, q));
+        else if (late)
+            take(c, answer);
+    }
+    if (arena_overflowed(&c->arena))
+        return E_CALL_TOO_LARGE;
+    c->questions = left;
+    return OK;
 }
 
 /* ---- sealing ----------------------------------------------------------------------------------------------------- */

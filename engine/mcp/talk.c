@@ -162,8 +162,12 @@ bool mcp_client_can(struct call *c, const char *capability)
 enum err await_mcp_inputs(struct call *c)
 {
     struct turn *t = turn_of(c);
-    enum err e = mrtr_capable(c, can_now(t));
+    enum err e = mrtr_answered(c, t);
 
+    if (!e && json_len(c->questions) == 0)
+        return OK;
+    if (!e)
+        e = mrtr_capable(c, can_now(t));
     if (e)
         return e;
     if (t->msg.era == ERA_LEGACY)

@@ -102,13 +102,33 @@ static void an_answer_must_fit_its_question(void **state)
 
     bed_start(&b, NULL, NULL, false);
     first_round(&b, one);
-    for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+    for (size_t i = 0; i < 2 * ARRAY_LEN(bad); i++) {
         struct reply r;
 
-        ask_again(&b, 0, bad[i], one, &r);
+        ask_again(&b, 0, bad[i / 2], i % 2 ? one : NULL, &r);   /* nor does it get past without the state */
         assert_int_equal(int_at(&r, "error code"), -32602);
         reply_release(&r);
     }
+    bed_stop(&b);
+}
+
+static void only_what_is_asked_is_answered(void **state)
+{
+    char one[4096], two[4096];
+    struct reply r;
+    struct bed b;
+
+    bed_start(&b, NULL, NULL, false);
+    first_round(&b, one);
+    ask_again(&b, 0, "\"inputResponses\":{\"first\":{\"action\":\"accept\",\"content\":{\"name\":\"Bo\"}},"
+              "\"second\":{\"role\":\"assistant\",\"model\":\"m\",\"content\":{\"text\":\"early\"}}}", one, &r);
+    assert_str_at(&r, "result inputRequests second method", "sampling/createMessage");
+    snprintf(two, sizeof(two), "%s", z_at(&r, "result requestState"));
+    reply_release(&r);
+    ask_again(&b, 0, "\"inputResponses\":{\"second\":{\"role\":\"assistant\",\"model\":\"m\",\"content\":{"
+              "\"text\":\"Al\"}},\"first\":{\"action\":\"accept\",\"content\":{\"name\":\"another\"}}}", two, &r);
+    assert_str_at(&r, "result content 0 text", "Bo and Al, 42");
+    reply_release(&r);
     bed_stop(&b);
 }
 
@@ -481,6 +501,7 @@ int main(void)
         cmocka_unit_test(answers_are_carried_through_the_rounds),
         cmocka_unit_test(a_missing_answer_is_asked_for_again),
         cmocka_unit_test(an_answer_must_fit_its_question),
+        cmocka_unit_test(only_what_is_asked_is_answered),
         cmocka_unit_test(state_is_bound_to_its_call),
         cmocka_unit_test(state_is_bound_to_its_caller),
         cmocka_unit_test(only_what_the_client_can_do_is_asked),

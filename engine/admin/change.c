@@ -1,15 +1,20 @@
 /*
  * change.c -- what changes an account or a delegation is an operator's matter as well: two records beside the call's
  *
- * ADMIN, before it is changed and after; nothing is changed before the first is on disk, so that a crash between store
- * and journal leaves no change without a trace, and there is room for the second and the call's own by then
+ * Nothing is changed before the first is on disk, so that a crash between store and journal leaves no change without a
+ * trace, and there is room for the second and the call's own by then.
+ *
+ * ADMIN
  *   event                connect_begin, connect_finish, account_put, disconnect, delegation_record, delegation_revoke
  *   call, tenant, user, agent                                                            who
  *   provider, account    of accounts                                                     what
  *   delegate, delegation of delegations: the agent, the record's id
+ *   actions [..], or everything (true)                                                   what the agent may do
+ *   expires              until when (ms since 1970); left out where it has no end
+ *   replaces             the id of the delegation that it took the place of
  *   outcome              "begun"; then "done" or "refused"
  *   error                with "refused"
- * An id that is made by the change is in the second only.
+ * The ids of what a change makes and replaces are in the second only.
  */
 #include "admin/internal.h"
 #include "base/escape.h"
@@ -17,12 +22,30 @@
 
 enum { END_BYTES = 1024, OWN_BYTES = 8192 };    /* what the second adds at most; the call's own, beside who asks */
 
-void change_str(struct change *ch, const char *key, struct str v)
+static void add_key(struct change *ch, const char *key)
 {
     buf_add_c(&ch->said, ch->said.len ? ',' : '{');
     buf_add_json_str(&ch->said, str_of(key));
     buf_add_c(&ch->said, ':');
+}
+
+void change_str(struct change *ch, const char *key, struct str v)
+{
+    add_key(ch, key);
     buf_add_json_str(&ch->said, v);
+}
+
+void change_delegated(struct change *ch, const struct str *actions, unsigned n_actions, wall_ms_t expires)
+{
+    add_key(ch, n_actions ? "actions" : "everything");
+    if (n_actions)
+        buf_add_json_strs(&ch->said, actions, n_actions);
+    else
+        buf_add_z(&ch->said, "true");
+    if (expires != INT64_MAX) {
+        add_key(ch, "expires");
+        buf_add_i64(&ch->said, expires);
+    }
 }
 
 struct change change_of(struct call *c, const char *event, const char *key, struct str with)

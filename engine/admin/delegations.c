@@ -78,6 +78,8 @@ static enum err read_actions(struct call *c, const struct json *list, struct vau
 
     if (list && !json_is(list, JSON_ARRAY))
         return call_why(c, E_RPC_PARAMS, "actions: must be an array of names");
+    if (json_len(list) > VAULT_DELEGATION_ACTIONS_MAX)      /* they are recorded before the vault looks at them */
+        return call_why(c, E_RPC_PARAMS, "actions: at most %d", VAULT_DELEGATION_ACTIONS_MAX);
     if (!actions && json_len(list))
         return E_CALL_TOO_LARGE;
     for (const struct json *it = json_first(list); it; it = json_next(it)) {
@@ -95,7 +97,7 @@ enum err await_delegations_record(struct call *c, struct turn *t)
     struct vault_delegate n = { .tenant = c->caller->tenant, .user = c->caller->user, .expires = INT64_MAX,
                                 .agent = json_str(json_get(t->body, "agent")) };
     const struct json *seconds = json_get(t->body, "seconds");
-    struct str id = STR_NULL;
+    struct str id = STR_NULL, replaced = STR_NULL;
     struct change ch;
     int64_t s = 0;
     enum err e;
@@ -112,13 +114,18 @@ enum err await_delegations_record(struct call *c, struct turn *t)
     if (seconds)
         n.expires = c->began_wall + s * 1000;
     ch = change_of(c, "delegation_record", "delegate", n.agent);
+    change_delegated(&ch, n.actions, n.n_actions, n.expires);
     e = await_change_begin(&ch);
     if (!e)
-        e = await_vault_delegation_put(c->worker->engine->vault, &n, &c->arena, &id, call_info(c));
+        e = await_vault_delegation_put(c->worker->engine->vault, &n, &c->arena, &id, &replaced, call_info(c));
+    if (e == E_CONFIG)
+        e = E_RPC_PARAMS;
     change_str(&ch, "delegation", id);
+    if (replaced.len)
+        change_str(&ch, "replaces", replaced);
     change_end(&ch, e);
     if (e)
-        return e == E_CONFIG ? E_RPC_PARAMS : e;
+        return e;
     t->json = json_object(&c->arena);
     json_set_str(&c->arena, t->json, "id", id);
     return OK;
@@ -138,6 +145,7 @@ enum err await_delegations_revoke(struct call *c, struct turn *t)
     if (e)
         return e;
     ch = change_of(c, "delegation_revoke", "delegate", d.agent);
+    change_delegated(&ch, d.actions, d.n_actions, d.expires);
     change_str(&ch, "delegation", t->rest);
     e = await_change_begin(&ch);
     if (!e)

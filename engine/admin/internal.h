@@ -70,6 +70,7 @@ struct change {
 /* key: "provider" or "delegate". */
 struct change change_of(struct call *c, const char *event, const char *key, struct str with);
 void change_str(struct change *ch, const char *key, struct str v);
+void change_delegated(struct change *ch, const struct str *actions, unsigned n_actions, wall_ms_t expires);
 enum err await_change_begin(struct change *ch);         /* E_JOURNAL_UNWRITABLE, E_CANCELLED: then nothing may change */
 void change_end(struct change *ch, enum err e);
 

@@ -112,15 +112,18 @@ static void held_show(struct vault *v, struct held *h)
     free(old);
 }
 
-static bool is_held(struct vault *v, struct str key)
+static struct str id_held(struct vault *v, struct str key, struct arena *a)
 {
     struct shard *shard = shard_of(v->delegations, key);
-    bool held;
+    struct str id = STR_NULL;
+    const struct held *h;
 
     pthread_mutex_lock(&shard->lock);
-    held = map_get(&shard->map, key) != NULL;
+    h = map_get(&shard->map, key);
+    if (h)
+        id = arena_str(a, h->d.id);
     pthread_mutex_unlock(&shard->lock);
-    return held;
+    return id;
 }
 
 static enum err copy_out(struct arena *a, const struct vault_delegation *from, struct vault_delegation *to)
@@ -391,13 +394,11 @@ enum err delegations_load(struct vault *v, struct errinfo *info)
 
 /* ---- changing ---------------------------------------------------------------------------------------------------- */
 
-/* Is there room for it? One in place of another needs none. */
+/* Is there room for one more? */
 static enum err room_for(struct vault *v, const struct held *h, struct errinfo *info)
 {
     size_t of_user = 0;
 
-    if (is_held(v, h->key))
-        return OK;
     for (size_t i = 0; i < SHARDS; i++) {
         struct map_slot *m;
         size_t at = 0;
@@ -419,7 +420,7 @@ static enum err room_for(struct vault *v, const struct held *h, struct errinfo *
 }
 
 enum err vault_delegation_put(struct vault *v, const struct vault_delegate *n, struct arena *a, struct str *ret_id,
-    struct errinfo *info)
+    struct str *ret_replaced, struct errinfo *info)
 {
     struct id id = id_new("dlg");
     struct buf sealed = BUF_INIT(2 * PLAIN_MAX);
@@ -432,7 +433,8 @@ enum err vault_delegation_put(struct vault *v, const struct vault_delegate *n, s
         return e;
     h = held_new(n, str_of(id.z), world->wall_ms());
     pthread_mutex_lock(&v->accounts_lock);      /* store and table change together */
-    e = room_for(v, h, info);
+    *ret_replaced = id_held(v, h->key, a);
+    e = ret_replaced->p ? OK : room_for(v, h, info);
     if (!e)
         e = seal(v, h, &sealed);
     if (!e) {
@@ -474,7 +476,7 @@ enum err vault_delegation_delete(struct vault *v, struct str tenant, struct str 
 struct delegation_job {
     struct vault *v;
     const struct vault_delegate *n;
-    struct str tenant, user, id, *ret_id;
+    struct str tenant, user, id, *ret_id, *ret_replaced;
     struct arena *a;
     struct errinfo *info;
     enum err e;
@@ -484,7 +486,7 @@ static void put_blocking(void *arg)
 {
     struct delegation_job *j = arg;
 
-    j->e = vault_delegation_put(j->v, j->n, j->a, j->ret_id, j->info);
+    j->e = vault_delegation_put(j->v, j->n, j->a, j->ret_id, j->ret_replaced, j->info);
 }
 
 static void delete_blocking(void *arg)
@@ -495,9 +497,9 @@ static void delete_blocking(void *arg)
 }
 
 enum err await_vault_delegation_put(struct vault *v, const struct vault_delegate *n, struct arena *a,
-    struct str *ret_id, struct errinfo *info)
+    struct str *ret_id, struct str *ret_replaced, struct errinfo *info)
 {
-    struct delegation_job j = { .v = v, .n = n, .a = a, .ret_id = ret_id, .info = info };
+    struct delegation_job j = { .v = v, .n = n, .a = a, .ret_id = ret_id, .ret_replaced = ret_replaced, .info = info };
 
     await_blocking(put_blocking, &j);
     return j.e;

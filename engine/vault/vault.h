@@ -241,14 +241,15 @@ struct vault_delegate {
     unsigned n_actions;
     wall_ms_t expires;
 };
+/* In `a`: its id, and that of the one it took the place of, or NULL. */
 enum err await_vault_delegation_put(struct vault *v, const struct vault_delegate *n, struct arena *a,
-    struct str *ret_id, struct errinfo *info);
+    struct str *ret_id, struct str *ret_replaced, struct errinfo *info);
 /* In force at once. E_NOT_FOUND: not one of this user. */
 enum err await_vault_delegation_delete(struct vault *v, struct str tenant, struct str user, struct str id,
     struct errinfo *info);
 /* The same two for helper threads and command line tools. Block. */
 enum err vault_delegation_put(struct vault *v, const struct vault_delegate *n, struct arena *a, struct str *ret_id,
-    struct errinfo *info);
+    struct str *ret_replaced, struct errinfo *info);
 enum err vault_delegation_delete(struct vault *v, struct str tenant, struct str user, struct str id,
     struct errinfo *info);
 

@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -513,10 +514,12 @@ class Delegations(WithPolicies):
 
         listed = json.loads(self.delegate("--list", "--json"))
         self.assertEqual([(d["agent"], d["actions"], d["status"]) for d in listed], [("desk", ["reads"], "in force")])
+        self.delegate("desk")
+        first, listed = listed, json.loads(self.delegate("--list", "--json"))
         self.delegate("--revoke", listed[0]["id"])
         self.assertFalse(allowed(self.add(agent="desk")))
         self.assertEqual(json.loads(self.delegate("--list", "--json")), [])
-        self.are_on_record(listed[0]["id"])
+        self.are_on_record(first[0]["id"], listed[0]["id"])
 
     def test_as_many_as_may_be_are_listed_and_revoked(self):
         names = ["%s %d" % ("x" * 120, i) for i in range(64)]
@@ -535,6 +538,8 @@ class Delegations(WithPolicies):
         status, m = ask("POST", "/v1/delegations", '{"agent": "desk"}')
         self.assertEqual((status, m["error"]), (400, "rpc_params"), m)
         self.assertIn("256 delegations", m["message"])
+        status, m = ask("POST", "/v1/delegations", json.dumps({"agent": "desk", "actions": ["add"] * 65}))
+        self.assertEqual((status, m["message"]), (400, "actions: at most 64"))
         status, m = ask("GET", "/v1/delegations")
         self.assertEqual((status, len(m["delegations"])), (200, 256))
         out = harness.run("delegate", "--list", "--as", "carol@demo.example", "--tenant", "demo", "--agent", "cli",
@@ -550,16 +555,20 @@ class Delegations(WithPolicies):
                                              {"Authorization": "Bearer " + self.engine.token()})
         self.assertEqual((status, json.loads(raw)["error"]), (400, "json_malformed"))
 
-    def are_on_record(self, id):
-        """A change is announced before it is made."""
+    def are_on_record(self, first, second):
+        """A change is announced before it is made; what is delegated is said, and until when."""
         of = {}
         for kind, r in self.engine.journal():
-            if kind == "admin" and r.get("event", "").startswith("delegation_") and r["user"] == "alice@demo.example":
+            if kind == "admin" and r["event"].startswith("delegation_") and r["user"] == "alice@demo.example":
                 self.assertEqual(r["delegate"], "desk")
-                of.setdefault((r["event"], r["call"]), []).append((r["outcome"], r.get("delegation")))
-        self.assertEqual(sorted((event, said) for (event, _), said in of.items()),
-                         [("delegation_record", [("begun", None), ("done", id)]),
-                          ("delegation_revoke", [("begun", id), ("done", id)])])
+                self.assertEqual("actions" in r, "everything" not in r)
+                ahead = r.get("expires", 0) > time.time() * 1000
+                said = of.setdefault(r["call"], [r["event"], r.get("actions"), ahead])
+                said.append((r["outcome"], r.get("delegation"), r.get("replaces")))
+        self.assertEqual(list(of.values()),
+                         [["delegation_record", ["reads"], True, ("begun", None, None), ("done", first, None)],
+                          ["delegation_record", None, False, ("begun", None, None), ("done", second, first)],
+                          ["delegation_revoke", None, False, ("begun", second, None), ("done", second, None)]])
 
 
 class FullJournal(unittest.TestCase):

@@ -305,8 +305,9 @@ static enum err delegate(struct arena *a, const char *user, const char *agent, s
 {
     struct vault_delegate n = { .tenant = STR("acme"), .user = str_of(user), .agent = str_of(agent),
                                 .expires = INT64_MAX };
+    struct str replaced;
 
-    return vault_delegation_put(bed_vault, &n, a, id, info);
+    return vault_delegation_put(bed_vault, &n, a, id, &replaced, info);
 }
 
 static void delegate_all(struct arena *a, const char *user)
@@ -368,14 +369,14 @@ static void an_action_is_named_once(void **state)
                                 .actions = (const struct str[]){ STR("reads"), STR("add"), STR("reads") } };
     struct errinfo info = { "" };
     struct arena a;
-    struct str id;
+    struct str id, replaced;
 
     arena_init(&a, 4096);
     bed_open();
-    assert_int_equal(vault_delegation_put(bed_vault, &n, &a, &id, &info), E_CONFIG);
+    assert_int_equal(vault_delegation_put(bed_vault, &n, &a, &id, &replaced, &info), E_CONFIG);
     assert_string_equal(info.text, "actions: \"reads\" is named twice");
     n.n_actions = 2;
-    assert_int_equal(vault_delegation_put(bed_vault, &n, &a, &id, &info), OK);
+    assert_int_equal(vault_delegation_put(bed_vault, &n, &a, &id, &replaced, &info), OK);
     arena_release(&a);
     bed_close();
 }

@@ -70,6 +70,14 @@ static void add_server_info(struct buf *b, struct turn *t)
     buf_add_str(b, t->wire->mcp->server_info);
 }
 
+static void add_server_meta(struct buf *b, struct turn *t)
+{
+    add_key(b, "_meta");
+    buf_add_c(b, '{');
+    add_server_info(b, t);
+    buf_add_c(b, '}');
+}
+
 /* ---- results ----------------------------------------------------------------------------------------------------- */
 
 static void add_call_meta(struct buf *b, struct call *c, struct turn *t)
@@ -149,10 +157,7 @@ static void add_answer(struct buf *b, struct call *c, struct turn *t)
         buf_add_c(b, '0');
         add_text(b, "cacheScope", STR("private"));
     }
-    add_key(b, "_meta");
-    buf_add_c(b, '{');
-    add_server_info(b, t);
-    buf_add_c(b, '}');
+    add_server_meta(b, t);
     end_modern(b, "complete");
 }
 
@@ -161,10 +166,10 @@ static void add_questions(struct buf *b, struct call *c, struct turn *t)
     add_key(b, "inputRequests");
     json_write(b, c->questions);
     add_text(b, "requestState", t->sealed);
-    add_key(b, "_meta");
-    buf_add_c(b, '{');
-    add_server_info(b, t);
-    buf_add_c(b, '}');
+    if (c->kind == CALL_TOOL)
+        add_call_meta(b, c, t);
+    else
+        add_server_meta(b, t);
     end_modern(b, "input_required");
 }
 

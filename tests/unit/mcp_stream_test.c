@@ -38,6 +38,9 @@ static void first_round(struct bed *b, char state[4096])
     assert_null(at(&r, "result inputRequests second"));
     assert_null(at(&r, "result ttlMs"));
     assert_str_at(&r, "result _meta io.modelcontextprotocol/serverInfo name", "sluice");
+    assert_memory_equal(z_at(&r, "result _meta dev.sluice/call"), "call_", 5);
+    assert_str_at(&r, "result _meta dev.sluice/outcome", "refused");
+    assert_str_at(&r, "result _meta dev.sluice/error", "input_required");
     snprintf(state, 4096, "%s", z_at(&r, "result requestState"));
     assert_true(state[0]);
     assert_null(strstr(state, "secret"));

@@ -61,7 +61,7 @@ class Rig:
         self.data = os.path.join(opt.data, os.path.basename(self.folder)) if opt.data else \
             os.path.join(self.folder, "data")
         self.ca = os.path.join(self.folder, "ca.pem")
-        self.providers = sorted({c["tool"].split(".")[0] for c in case.calls})
+        self.providers = case.providers()
         self.systems, self.left_out = {}, {}
         self.make_certificate()
         self.start_upstream()

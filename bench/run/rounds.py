@@ -162,7 +162,13 @@ class Watch:
 
 
 def run_once(rig, case, system, requests, capacity=None, seconds=None, warmup=None):
-    """One load against one system; what came of it. seconds, warmup: in place of the scenario's."""
+    """One load against one system: its figures. seconds, warmup: in place of the scenario's."""
+    got, watch = offer(rig, case, system, requests, capacity, seconds, warmup)
+    return figures_of(got, watch, system.idle, system)
+
+
+def offer(rig, case, system, requests, capacity=None, seconds=None, warmup=None):
+    """(what the load says, the watch over the system meanwhile)"""
     report = os.path.join(rig.folder, "report.json")
     if not hasattr(system, "idle"):
         system.idle = measure.memory(system.pid)        # later it keeps what it once had
@@ -180,11 +186,14 @@ def run_once(rig, case, system, requests, capacity=None, seconds=None, warmup=No
     if load.returncode:
         raise Failed("bench-load against %s: %s" % (system.name, "".join(said).strip()[-500:]))
     with open(report) as f:
-        got = json.load(f)
-    return figures_of(got, watch, system.idle, system)
+        return json.load(f), watch
 
 
 def figures_of(got, watch, idle, system):
+    """Of a run in which calls were done: what refusing or failing all of them costs is no call's cost."""
+    if not got["ok"] and not got["rate_ok"]:
+        raise Failed("%s: no call was done: %d refused, %d failed, %d late: %s" %
+                     (system.name, got["refused"], got["failed"], got["late"], got["reasons"] or "nothing came back"))
     n = max(got["answered"], 1)
     user, kernel = [(b - a) * 1e6 / n for a, b in zip(watch.cpu_before, watch.cpu_after)]
     run = {k: got[k] for k in ("offered", "sent", "ok", "refused", "failed", "late", "answered", "reasons", "rate_ok",
@@ -282,7 +291,7 @@ def warm(rig, case, requests):
                 "--count", str(len(rig.tokens) * len(case.calls)), "--json", os.devnull]), check=True)
         probe = closed(case)
         probe.load["in_flight"] = min(case.load["in_flight"], 64)
-        run_once(rig, probe, system, requests, seconds=0.2, warmup=8 if name == "typescript" else 0.5)
+        offer(rig, probe, system, requests, seconds=0.2, warmup=8 if name == "typescript" else 0.5)
 
 
 def cells_of(scenario, opt, rigs):

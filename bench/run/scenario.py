@@ -2,7 +2,8 @@
 
 SECTIONS is the format: every key there is, what may stand there, what it is when left out.  A key that is not there, a
 value that does not fit, a file without `shows`: one error that names file and key.  A scenario has cases; each case is
-the scenario with some keys replaced.  Cases that differ in `load` only share what runs.
+the scenario with some keys replaced.  Cases that differ in `load` and `events` only, or in what they call of the same
+providers, share what runs.
 """
 import copy
 import os
@@ -152,9 +153,13 @@ class Case:
                                                                ("load", "callers", "upstream", "engine"))
         self.calls, self.events = parts["calls"], parts["events"]
 
+    def providers(self):
+        """Whose tools are called: the engine has these connectors, users have accounts there, and no others."""
+        return sorted({c["tool"].split(".")[0] for c in self.calls})
+
     def rig(self):
         """Equal for cases that can share what runs."""
-        return repr((self.callers, self.upstream, self.engine))
+        return repr((self.callers, self.upstream, self.engine, self.providers()))
 
 
 class Scenario:

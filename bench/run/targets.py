@@ -6,9 +6,22 @@ import figures
 import rounds
 
 
+REFUSING = ("overload",)    # scenarios that ask for more than there is room for
+UNWELL_MOST = 0.01          # of a cell's calls may fail, or be refused where refusals are not what is measured
+
+
+class Unfit(Exception):
+    """A row's scenario was run, and what came of it is not what the row is about: why."""
+
+
 def cell(results, scenario, case, system):
+    """The first of a scenario's cells that is meant; Unfit when too many of its calls were not done."""
     for c in results.get(scenario, {}).get("cells", ()):
         if c["case"] == case and c["system"] == system:
+            unwell = c["failed"] + (0 if scenario in REFUSING else c["refused"])
+            calls = c["ok"] + c["refused"] + c["failed"]
+            if unwell > UNWELL_MOST * calls:
+                raise Unfit("%s: %d of %d calls were not done" % (system, unwell, calls))
             return c
     return None
 
@@ -146,10 +159,14 @@ ROWS = (        # what, figure, unit, at most (negative: at least), aim; None: f
 
 
 def judged(results):
-    """[(what, spread, unit, at most, aim, verdict)] of the rows whose scenarios were run."""
+    """[(what, spread, unit, at most, aim, verdict)] of the rows whose scenarios were run; Unfit in a spread's place."""
     rows = []
     for what, figure, unit, most, aim in ROWS:
-        s = figure(results)
+        try:
+            s = figure(results)
+        except Unfit as e:
+            rows.append((what, e, unit, most, aim, "unfit"))
+            continue
         if s is None:
             continue
         verdict = ""
@@ -162,7 +179,9 @@ def judged(results):
 
 
 def in_words(s, unit):
-    """A figure as people read it: the median, and from where to where the rounds went."""
+    """A figure as people read it: the median, and from where to where the rounds went; or why there is none."""
+    if isinstance(s, Unfit):
+        return "no figure: %s" % s
     small = unit == "x" and s["median"] < 0.2
     if small:
         return "1/%.0f (1/%.0f..1/%.0f)" % (1 / s["median"], 1 / s["least"], 1 / s["most"])

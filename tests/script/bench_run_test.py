@@ -82,6 +82,13 @@ class Scenarios(unittest.TestCase):
         self.assertEqual([(c.load["seconds"], c.load["in_flight"]) for c in s.cases], [(2, 9), (2, 8)])
         self.assertNotEqual(s.cases[0].rig(), s.cases[1].rig())
 
+    def test_cases_that_call_other_providers_do_not_share_an_engine(self):
+        s = self.of(GOOD + '[[cases]]\nname = "a"\n[[cases]]\nname = "b"\ncalls = [{ tool = "bench.write" }]\n'
+                           '[[cases]]\nname = "c"\ncalls = [{ tool = "outlook.list_mail" }]\n')
+        self.assertEqual([c.providers() for c in s.cases], [["bench"], ["bench"], ["outlook"]])
+        self.assertEqual(s.cases[0].rig(), s.cases[1].rig())
+        self.assertNotEqual(s.cases[0].rig(), s.cases[2].rig())
+
     def test_those_of_the_project_can_be_read_and_rows_find_their_cells(self):
         known = scenario.all_of()
         for name in ("read", "read-tls", "write", "cold-tokens", "in-flight", "waiters", "refresh-storm", "overload",
@@ -134,6 +141,42 @@ class Figures(unittest.TestCase):
                     plots.timeline([{"t": i, "offered": 10 ** i, "ok": i, "refused": 0} for i in range(5)], ["1x:5"])):
             xml.dom.minidom.parseString(svg)
         self.assertEqual(plots.distributions([("a", [], "#000")]), "")
+
+
+class Rows(unittest.TestCase):
+    """Figures and rows are of calls that were done."""
+
+    def run_of(self, **counts):
+        got = {"offered": 100, "sent": 100, "ok": 0, "refused": 0, "failed": 0, "late": 0, "answered": 100,
+               "reasons": {}, "rate_ok": 0.0, "seconds": 1, "latency_us": {}, "refused_us": {}, "groups": {},
+               "timeline": [], "bytes_in": 0, "bytes_out": 0, "cpu_s": 0.1, **counts}
+        watch = types.SimpleNamespace(cpu_before=(0, 0), cpu_after=(1, 1), before=None, samples=[])
+        return rounds.figures_of(got, watch, {"pss": 0, "anonymous": 0}, types.SimpleNamespace(name="nginx"))
+
+    def test_a_run_in_which_nothing_was_done_has_no_figures(self):
+        for counts in ({"failed": 100, "reasons": {"policy_denied": 100}}, {"refused": 100}, {"answered": 0}):
+            with self.assertRaisesRegex(rounds.Failed, "nginx: no call was done"):
+                self.run_of(**counts)
+        self.assertEqual(self.run_of(ok=100, rate_ok=100.0)["cpu_us"], 20000)
+
+    @staticmethod
+    def cell(system, case="", **more):
+        return {"case": case, "system": system, "ok": 1000, "refused": 0, "failed": 0, "late": 0,
+                "cpu_us_rounds": [1, 1, 1], "p50_rounds": [1, 1, 1], "p99_rounds": [1, 1, 1], **more}
+
+    def rows(self, scenario, *cells):
+        return {what: (targets.in_words(s, unit), verdict) for what, s, unit, _, _, verdict in
+                targets.judged({scenario: {"cells": list(cells)}})}
+
+    def test_no_row_of_calls_that_were_not_done(self):
+        row = targets.ROWS[0][0]
+        self.assertEqual(self.rows("read", self.cell("nginx"), self.cell("sluice", failed=10))[row][1], "met")
+        for bad in ({"failed": 11}, {"refused": 11}, {"failed": 6, "refused": 6}):
+            said, verdict = self.rows("read", self.cell("nginx"), self.cell("sluice", **bad))[row]
+            self.assertEqual(verdict, "unfit")
+            self.assertIn("no figure: sluice: %d of" % sum(bad.values()), said)
+            said, verdict = self.rows("read", self.cell("nginx", **bad), self.cell("sluice"))[row]
+            self.assertIn("no figure: nginx: ", said)
 
 
 BUSY = """

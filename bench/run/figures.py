@@ -1,6 +1,9 @@
 """Figures: medians, spreads, histograms put together, and whether a difference is one."""
 import statistics
 
+ROUNDS_LEAST = 3        # fewer say nothing of a difference
+PAIRS = 0.9             # of all pairs of rounds, how many have to agree on one
+
 
 def median(values):
     return statistics.median(values) if values else None
@@ -27,9 +30,18 @@ def width(s):
     return (s["most"] - s["least"]) / s["median"] if s and s["median"] else 0.0
 
 
+def by_round(a, b):
+    """Ratios, round by round: what both had to bear in a round cancels out."""
+    return [x / y for x, y in zip(a, b) if x is not None and y]
+
+
 def ratios(a, b):
-    """Round by round: what both had to bear in a round cancels out."""
-    return spread([x / y for x, y in zip(a, b) if x is not None and y])
+    return spread(by_round(a, b))
+
+
+def apart(a, b):
+    """How far two measurements of the same thing were from each other, |ratio - 1| round by round; None of nothing."""
+    return spread([abs(r - 1) for r in by_round(a, b)])
 
 
 def merge_buckets(histograms):
@@ -53,14 +65,18 @@ def quantile(buckets, part):
 
 
 def beyond_noise(old, new, noise):
-    """How `new` compares with `old`, two spreads, when nothing changes anything by less than `noise` (0.05: 5 %).
+    """(ratio of the medians, verdict) of a figure's rounds in two runs; `noise`: how far the same program was from
+    itself in the median round (apart), of this figure.
 
-    (ratio, verdict): a difference counts only when it is larger than the noise of both runs, and the rounds of one lie
-    all on one side of the other's median."""
-    if not old or not new or not old["median"]:
+    A difference counts when it is larger than that, and when of all pairs of a round of the one and a round of the
+    other nine in ten say the same.  So neither one bad round nor their number makes or hides one; with three rounds,
+    the fewest that say anything, all of one side must lie beyond all of the other's."""
+    if not old or not new or not median(old):
         return None, "unknown"
-    ratio = new["median"] / old["median"]
-    apart = new["least"] > old["median"] or new["most"] < old["median"]
-    if abs(ratio - 1) <= noise or not apart:
+    ratio = median(new) / median(old)
+    if noise is None or min(len(old), len(new)) < ROUNDS_LEAST:
+        return ratio, "unknown"
+    more = sum((y > x) + (y == x) / 2 for x in old for y in new) / (len(old) * len(new))
+    if abs(ratio - 1) <= noise or 1 - PAIRS < more < PAIRS:
         return ratio, "within noise"
     return ratio, "more" if ratio > 1 else "less"

@@ -44,12 +44,20 @@ def columns(c):
 
 
 def noise_in_words(result):
-    n = targets.noise(result)
-    if not n:
+    """How far the system measured twice was from itself, of each figure in the case where that is most."""
+    cases = targets.noise(result)
+    found = []
+    for figure, words in COMPARED[:3]:
+        s = max((n[figure] for n in cases.values() if n[figure]), key=lambda s: s["median"], default=None)
+        if s:
+            found.append("%s %.1f %% (%.1f %%)" % (words.split()[0], 100 * s["median"], 100 * s["most"]))
+    if not found:
         return "noise floor: unknown"
-    return ("noise floor: %s against itself in the same round: median %.1f %%, at most %.1f %% apart; "
-            "the same CPU loop: %.1f %% from least to most" %
-            (n["system"], 100 * n["median"], 100 * n["most"], 100 * n["loop"]))
+    twice = next(c for c in result["cells"] if c["system"].endswith("'"))
+    return ("noise floor: %s against itself in the same round, median of %d (worst)%s: %s; the same CPU loop: %.1f %% "
+            "from least to most" % (twice["system"].rstrip("'"), twice["rounds"], ", the largest of %d cases" %
+                                    len(cases) if len(cases) > 1 else "", ", ".join(found),
+                                    100 * figures.width(result["cpu_loop_s"])))
 
 
 def table(name, result):
@@ -146,11 +154,11 @@ COMPARED = (("cpu_us", "CPU us/call"), ("p50", "p50 us"), ("p99", "p99 us"), ("m
 
 
 def against_yardstick(result, c, figure):
-    """A cell's CPU in parts of the yardstick's in the same rounds, where there is one: the day's machine cancels."""
+    """A cell's rounds; its CPU in parts of the yardstick's, where there is one: the day's machine cancels."""
     yard = next((y for y in result["cells"] if y["system"] == "nginx" and y["case"] == c["case"]), None)
     if figure != "cpu_us" or not yard or c["system"].startswith("nginx"):
-        return c[figure], ""
-    return figures.ratios(c["cpu_us_rounds"], yard["cpu_us_rounds"]), " / nginx"
+        return c.get(figure + "_rounds"), ""
+    return figures.by_round(c["cpu_us_rounds"], yard["cpu_us_rounds"]), " / nginx"
 
 
 def compare(old, new):
@@ -166,18 +174,20 @@ def compare(old, new):
     for name in both:
         a, b = old["scenarios"][name], new["scenarios"][name]
         noises = [targets.noise(a), targets.noise(b)]
-        noise = max([n["most"] for n in noises if n] + [0.02])
-        out.append("%s (noise floor %.1f %%)" % (name, 100 * noise))
+        out.append(name)
         for x in a["cells"]:
             y = next((c for c in b["cells"] if (c["case"], c["system"]) == (x["case"], x["system"])), None)
             if not y or x["system"].endswith("'"):
                 continue
             for figure, words in COMPARED:
                 (p, of), (q, _) = against_yardstick(a, x, figure), against_yardstick(b, y, figure)
+                found = [n.get(x["case"], {}).get(figure) for n in noises]
+                noise = max(s["median"] for s in found) if all(found) else None
                 r, verdict = figures.beyond_noise(p, q, noise)
                 if r is not None:
-                    out.append("  %-24s %-20s %10.2f -> %10.2f   %5.2fx  %s" %
-                               (label(x), words + of, p["median"], q["median"], r, verdict))
+                    out.append("  %-24s %-20s %10.2f -> %10.2f   %5.2fx  %-12s  noise %s" %
+                               (label(x), words + of, figures.median(p), figures.median(q), r, verdict,
+                                "unknown" if noise is None else "%.1f %%" % (100 * noise)))
     return out
 
 

@@ -390,6 +390,7 @@ def summary(c):
         "ok": sum(r["ok"] for r in runs), "refused": sum(r["refused"] for r in runs),
         "failed": sum(r["failed"] for r in runs), "late": sum(r["late"] for r in runs), "reasons": reasons(runs),
         "cpu_us_rounds": [r["cpu_us"] for r in runs], "syscalls": c.syscalls,
+        "memory_anonymous_rounds": [r["memory_most"]["anonymous"] for r in runs],
         "buckets": figures.merge_buckets([r["latency_us"]["buckets"] for r in runs]),
         "timelines": [r["timeline"] for r in runs] if c.case.load["phases"] else [],
         "groups": runs[-1]["groups"] if 1 < len(runs[-1]["groups"]) <= 64 else {},

@@ -208,16 +208,16 @@ def markdown(results):
     return "\n".join(lines)
 
 
+NOISY = ("cpu_us", "p50", "p99", "memory_anonymous")
+
+
 def noise(result):
-    """Of a scenario: how far the system measured twice in each round differed, and the loop that is always the same."""
+    """Of a scenario: {case: {figure: how far the system measured twice in each round was from itself}}."""
+    found = {}
     for c in result["cells"]:
         if c["system"].endswith(rounds.AGAIN):
-            for first in result["cells"]:
-                if first["system"] + rounds.AGAIN == c["system"] and first["case"] == c["case"]:
-                    pairs = figures.ratios(c["cpu_us_rounds"], first["cpu_us_rounds"])
-                    if not pairs or not pairs["median"]:
-                        continue
-                    off = max(abs(pairs["least"] - 1), abs(pairs["most"] - 1))
-                    return {"system": first["system"], "ratio": pairs, "most": off, "median": abs(pairs["median"] - 1),
-                            "loop": figures.width(result["cpu_loop_s"])}
-    return None
+            first = next(f for f in result["cells"] if (f["case"], f["system"] + rounds.AGAIN) ==
+                         (c["case"], c["system"]))
+            found[c["case"]] = {f: figures.apart(c.get(f + "_rounds", []), first.get(f + "_rounds", []))
+                                for f in NOISY}
+    return found

@@ -127,12 +127,19 @@ class Figures(unittest.TestCase):
         self.assertIsNone(figures.quantile([], 0.5))
 
     def test_only_what_is_beyond_noise_is_a_difference(self):
-        old = self.spread(10, 10.2, 9.9)
-        self.assertEqual(figures.beyond_noise(old, self.spread(10.3, 10.4, 10.3), 0.05)[1], "within noise")
-        self.assertEqual(figures.beyond_noise(old, self.spread(12, 12.3, 11.9), 0.05)[1], "more")
-        self.assertEqual(figures.beyond_noise(old, self.spread(8, 8.2, 8.1), 0.05)[1], "less")
-        self.assertEqual(figures.beyond_noise(old, self.spread(9, 13, 12), 0.05)[1], "within noise")
+        old = [10, 10.2, 9.9]
+        for new, noise, verdict in (([10.3, 10.4, 10.3], 0.05, "within noise"), ([12, 12.3, 11.9], 0.05, "more"),
+                                    ([8, 8.2, 8.1], 0.05, "less"), ([9, 13, 12], 0.05, "within noise"),
+                                    ([12, 12.3, 11.9], None, "unknown"), ([12, 12.3], 0.05, "unknown"),
+                                    ([12] * 9 + [9], 0.05, "more")):     # one bad round of ten hides nothing
+            self.assertEqual(figures.beyond_noise(old, new, noise)[1], verdict, new)
+        self.assertEqual(figures.beyond_noise(old[:2], [12, 12, 12], 0.05)[1], "unknown")
         self.assertEqual(figures.beyond_noise(None, old, 0.05), (None, "unknown"))
+
+    def test_half_more_and_half_less_is_noise(self):
+        s = figures.apart([1.5, 0.5, 1.5, 0.5, 1], [1, 1, 1, 1, 1])
+        self.assertEqual((s["median"], s["most"], s["n"]), (0.5, 0.5, 5))
+        self.assertIsNone(figures.apart([1], [0]))
 
     def test_plots_are_xml_and_nothing_of_them_is_elsewhere(self):
         s = self.spread(1, 2, 3)
@@ -177,6 +184,44 @@ class Rows(unittest.TestCase):
             self.assertIn("no figure: sluice: %d of" % sum(bad.values()), said)
             said, verdict = self.rows("read", self.cell("nginx", **bad), self.cell("sluice"))[row]
             self.assertIn("no figure: nginx: ", said)
+
+
+class Noise(unittest.TestCase):
+    """Two cases; of the first the CPU is as noisy as the p50 of the second."""
+
+    def result(self, cpu=1.0, n=4):
+        cells = []
+        for case, noisy in (("a", "cpu_us"), ("b", "p50")):
+            for system in ("nginx", "sluice", "nginx'"):
+                c = {"case": case, "system": system, "rounds": n}
+                for f in targets.NOISY:
+                    off = [0.6, 1.4] if f == noisy and system == "nginx'" else [1, 1]
+                    c[f + "_rounds"] = [v * (cpu if system == "sluice" and f == "cpu_us" else 1) for v in off * n][:n]
+                cells.append(c)
+        return {"cells": cells, "cpu_loop_s": figures.spread([1, 1.1])}
+
+    def compared(self, old, new):
+        data = [{"machine": {"cpu": "", "kernel": "", "cpus": 2}, "scenarios": {"x": r}} for r in (old, new)]
+        return "\n".join(report.compare(*data))
+
+    def test_it_is_of_each_case_and_figure(self):
+        n = targets.noise(self.result())
+        self.assertEqual([round(n[c][f]["median"], 6) for c in "ab" for f in ("cpu_us", "p50", "p99")],
+                         [0.4, 0, 0, 0, 0.4, 0])
+        self.assertIn("nginx against itself in the same round, median of 4 (worst), the largest of 2 cases: "
+                      "CPU 40.0 % (40.0 %), p50 40.0 % (40.0 %), p99 0.0 % (0.0 %)",
+                      report.noise_in_words(self.result()))
+        out = self.compared(self.result(), self.result(cpu=1.2))
+        self.assertRegex(out, r"a sluice +CPU us/call / nginx .* 1\.20x  within noise  noise 40\.0 %")
+        self.assertRegex(out, r"b sluice +CPU us/call / nginx .* 1\.20x  more +noise 0\.0 %")
+
+    def test_without_a_measure_of_it_nothing_is_known(self):
+        result = self.result(n=2)
+        self.assertRegex(self.compared(result, result), r"sluice +CPU.* 1\.00x  unknown")
+        alone = self.result(cpu=2)
+        alone["cells"] = [c for c in alone["cells"] if c["system"] == "sluice"]
+        self.assertIn("unknown", report.noise_in_words(alone))
+        self.assertRegex(self.compared(self.result(), alone), r"sluice +p99.* 1\.00x  unknown +noise unknown")
 
 
 BUSY = """
@@ -272,7 +317,7 @@ class ARun(unittest.TestCase):
 
     def test_a_short_run_and_a_comparison_with_itself(self):
         out = harness.scratch()
-        p = self.bench("read", "--systems", "direct,floor,sluice", "--rounds", "2", "--seconds", "0.2", "--no-syscalls",
+        p = self.bench("read", "--systems", "direct,floor,sluice", "--rounds", "3", "--seconds", "0.2", "--no-syscalls",
                        "--out", out)
         self.assertEqual(p.returncode, 0, p.stderr)
         self.assertIn("noise floor", p.stdout)
@@ -282,7 +327,7 @@ class ARun(unittest.TestCase):
         cells = {c["system"]: c for c in data["scenarios"]["read"]["cells"]}
         self.assertEqual(set(cells), {"direct", "floor", "sluice", "floor'"})
         for name, c in cells.items():
-            self.assertEqual((c["failed"], c["refused"], c["rounds"]), (0, 0, 2), name)
+            self.assertEqual((c["failed"], c["refused"], c["rounds"]), (0, 0, 3), name)
             self.assertGreater(c["ok"], 0)
             self.assertGreater(c["rate_ok"]["median"], 0)
         self.assertIn("RUN", [s[0] for s in cells["sluice"]["stages"]])

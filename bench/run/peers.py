@@ -107,8 +107,11 @@ def lua(rig):
 
 
 def haproxy(rig):
+    """It offers an upstream with TLS what the engine does."""
     port = free_port()
     tls = "ssl verify required sni str(localhost) verifyhost localhost ssl-min-ver TLSv1.3 ca-file " + rig.ca
+    if rig.case.engine["http2"]:
+        tls += " alpn h2,http/1.1"
     most = (resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 500) // 2
     conf = filled("haproxy.cfg", os.path.join(rig.folder, "haproxy.cfg"),
                   dict(values(rig, port), MAXCONN=most, TLS=tls if rig.case.upstream["tls"] else ""))

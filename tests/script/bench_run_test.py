@@ -308,6 +308,18 @@ class Engines(unittest.TestCase):
                 rig.Rig.engine_program("tuned")
 
 
+class Peers(unittest.TestCase):
+    def test_haproxy_offers_http2_where_the_engine_does(self):
+        for tls, http2, offered in ((True, True, True), (True, False, False), (False, True, False)):
+            case = types.SimpleNamespace(upstream={"tls": tls}, engine={"http2": http2})
+            bed = types.SimpleNamespace(folder=harness.scratch(), case=case, ca="ca.pem", port=1, tls_port=2)
+            with unittest.mock.patch.multiple(peers, program=str, at_port=lambda *_: None):
+                peers.haproxy(bed)
+            with open(os.path.join(bed.folder, "haproxy.cfg")) as f:
+                server = [line for line in f if line.strip().startswith("server ")]
+            self.assertEqual([" alpn h2,http/1.1" in line for line in server], [offered])
+
+
 class ARun(unittest.TestCase):
     """With the engine, the upstream and the floor: what is there wherever the tests are."""
 

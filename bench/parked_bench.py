@@ -14,6 +14,7 @@ task, an arena, a decision and a record of its own.  The scenarios `memory` and 
 with connections, as many as there may be files.
 """
 import argparse
+import atexit
 import json
 import os
 import re
@@ -22,8 +23,8 @@ import sys
 import time
 import urllib.request
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tests", "script"))
-import harness
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "run"))
+from common import end_in_order, harness
 
 AUDIENCE = "http://bench.example/mcp"
 BATCH, OLD = 100, "2025-03-26"
@@ -70,8 +71,10 @@ class Bed:
         path = os.path.join(self.dir, "requests")
         with open(path, "w") as f:
             f.writelines(lines)
-        return subprocess.Popen([self.program("bench-load"), "--target", self.engine.url, "--requests", path,
-                                 "--order", "turn", "--json", os.path.join(self.dir, "report.json"), *map(str, args)])
+        p = subprocess.Popen([self.program("bench-load"), "--target", self.engine.url, "--requests", path, "--order",
+                              "turn", "--json", os.path.join(self.dir, "report.json"), *map(str, args)])
+        atexit.register(p.kill)
+        return p
 
     def warm(self):
         """Two calls of every user."""
@@ -132,6 +135,7 @@ def main():
     p.add_argument("--json")
     opt = p.parse_args()
     harness.SLUICE = os.path.abspath(opt.sluice)
+    end_in_order()
     users = -(-opt.waiters // (BATCH - 1))
     bed = Bed(os.path.abspath(opt.programs), users)
     r = bed.park([batch_line(t) for t in bed.tokens], users * (BATCH - 1))

@@ -101,8 +101,13 @@ def parked(o):
     say("[parked] what a call holds that stands in line, 100,000 of them in one engine")
     path = os.path.join(o.out, "parked.json")
     command = [sys.executable, os.path.join(common.BENCH, "parked_bench.py"), common.harness.SLUICE, o.programs]
-    p = subprocess.run(command + ["--json", path], capture_output=True, text=True)
-    say("  " + (p.stdout + p.stderr).strip()[-300:])
+    p = subprocess.Popen(command + ["--json", path], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        said = p.communicate()[0]
+    finally:
+        p.terminate()                       # it ends what it started
+        p.wait()
+    say("  " + said.strip()[-300:])
     if p.returncode:
         return {}
     with open(path) as f:
@@ -125,6 +130,7 @@ def compare(names):
 
 def main():
     o = options()
+    common.end_in_order()
     try:
         if o.names[:1] == ["compare"]:
             compare(o.names[1:])

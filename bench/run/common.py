@@ -1,8 +1,8 @@
 """What all parts of the runner share: where things are, and on which processor they run."""
 import os
 import resource
-
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -44,6 +44,17 @@ def raise_limits():
             return
         except (ValueError, OSError):       # not root, or root without the right to
             continue
+
+
+def end_in_order():
+    """SIGTERM and SIGHUP end us as Ctrl-C does, with all that was started; none that is ignored, and no second one."""
+    def end(number, _):
+        for n in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(n, signal.SIG_IGN)
+        raise SystemExit(128 + number)
+    for n in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(n) != signal.SIG_IGN:           # nohup
+            signal.signal(n, end)
 
 
 def say(text, end="\n"):

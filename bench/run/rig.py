@@ -62,7 +62,14 @@ class Rig:
             os.path.join(self.folder, "data")
         self.ca = os.path.join(self.folder, "ca.pem")
         self.providers = case.providers()
-        self.systems, self.left_out = {}, {}
+        self.systems, self.left_out, self.upstream = {}, {}, None
+        try:
+            self.start(systems)
+        except BaseException:               # Ctrl-C, too: nothing of it is left
+            self.stop()
+            raise
+
+    def start(self, systems):
         self.make_certificate()
         self.start_upstream()
         self.populate()
@@ -199,8 +206,9 @@ class Rig:
         for name, system in self.systems.items():
             if name != "direct":
                 system.stop()
-        self.upstream.signal(15)
-        self.upstream.wait()
+        if self.upstream:
+            self.upstream.signal(15)
+            self.upstream.wait()
         if self.opt.data:
             for name in ENGINES:
                 shutil.rmtree(self.data_of(name), True)

@@ -180,8 +180,12 @@ def offer(rig, case, system, requests, capacity=None, seconds=None, warmup=None)
     said = []
     reader = threading.Thread(target=lambda: said.extend(load.stderr), daemon=True)
     reader.start()
-    watch.run(load, case.events if system.name in ENGINES else ())
-    load.wait()
+    try:
+        watch.run(load, case.events if system.name in ENGINES else ())
+        load.wait()
+    finally:
+        load.kill()
+        load.wait()
     reader.join(5)
     if load.returncode:
         raise Failed("bench-load against %s: %s" % (system.name, "".join(said).strip()[-500:]))

@@ -3,8 +3,10 @@ as it should, and a short run against a real engine ends in results that can be 
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 import types
 import unittest
 import unittest.mock
@@ -17,6 +19,7 @@ RUN = os.path.join(harness.ROOT, "bench", "run")
 sys.path.insert(1, RUN)
 import figures
 import gate
+import measure
 import peers
 import plots
 import report
@@ -351,6 +354,39 @@ class ARun(unittest.TestCase):
         same = self.bench("compare", results, results)
         self.assertEqual(same.returncode, 0, same.stderr)
         self.assertRegex(same.stdout, r"sluice +CPU us/call.*1\.00x  within noise")
+
+    def test_nothing_is_left_of_a_run_that_is_ended(self):
+        for number, code in ((signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)):
+            bed = harness.scratch()
+            p = subprocess.Popen([sys.executable, RUN, "read", "--systems", "floor,sluice", "--seconds", "77",
+                                  "--build", os.path.dirname(harness.SLUICE), "--data", bed, "--out",
+                                  os.path.join(bed, "out")],
+                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                                 env=dict(os.environ, TMPDIR=bed),
+                                 preexec_fn=lambda n=number: signal.signal(n, signal.SIG_DFL))
+            self.addCleanup(p.kill)
+            until = time.monotonic() + 60
+            while "--seconds\x0077.0" not in self.commands(pids := measure.family(p.pid)):
+                self.assertIsNone(p.poll(), number)
+                self.assertLess(time.monotonic(), until)
+                time.sleep(0.02)
+            self.assertGreaterEqual(len(pids), 5)           # upstream, floor, engine, load, and itself
+            p.send_signal(number)
+            said = p.communicate(timeout=60)[0]
+            self.assertEqual(p.returncode, code, said)
+            self.assertEqual(self.commands(pids), "")
+            self.assertEqual(os.listdir(bed), [], number)
+
+    @staticmethod
+    def commands(pids):
+        found = []
+        for pid in pids:
+            try:
+                with open("/proc/%d/cmdline" % pid) as f:
+                    found.append(f.read())
+            except OSError:
+                pass
+        return "\n".join(found)
 
     def test_what_is_not_there_is_said(self):
         p = self.bench("raed")

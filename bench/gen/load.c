@@ -572,6 +572,15 @@ static void release(void)
     close(load.epoll);
 }
 
+/* The warm-up is a phase of the schedule, and of nothing that is counted. */
+static void count_phases(int64_t began)
+{
+    for (unsigned i = opt.warmup > 0; i < load.schedule.phases; i++) {
+        began += (int64_t)(load.schedule.phase[i].seconds * 1e9);
+        tally_add_phase(&load.tally, began);
+    }
+}
+
 int main(int argc, char **argv)
 {
     int64_t began;
@@ -587,6 +596,8 @@ int main(int argc, char **argv)
     load.epoch = now_ns();
     began = load.epoch + (int64_t)(opt.warmup * 1e9);
     tally_init(&load.tally, &load.requests, began, opt.count ? NEVER : began + (int64_t)(opt.seconds * 1e9));
+    if (load.open && opt.phases)
+        count_phases(began);
     load.due = load.open ? load.epoch + schedule_next(&load.schedule) : load.tally.ends;
     run();
     report();

@@ -16,8 +16,18 @@ void tally_init(struct tally *t, const struct requests *requests, int64_t began,
         histogram_init(&t->group[i].ok, HISTOGRAM_COARSE);
 }
 
+void tally_add_phase(struct tally *t, int64_t ends)
+{
+    struct phase_tally *p = &t->phase[t->phases++];
+
+    p->ends = ends;
+    histogram_init(&p->refused, HISTOGRAM_FINE);
+}
+
 void tally_release(struct tally *t)
 {
+    for (unsigned i = 0; i < t->phases; i++)
+        histogram_release(&t->phase[i].refused);
     histogram_release(&t->ok);
     histogram_release(&t->refused);
     histogram_release(&t->now);
@@ -74,6 +84,17 @@ void tally_offered(struct tally *t, int64_t due)
     }
 }
 
+static void count_refused(struct tally *t, int64_t due, uint64_t took)
+{
+    unsigned i = 0;
+
+    histogram_add(&t->refused, took);
+    while (i < t->phases && due >= t->phase[i].ends)
+        i++;
+    if (i < t->phases)
+        histogram_add(&t->phase[i].refused, took);
+}
+
 void tally_ended(struct tally *t, uint32_t group, int64_t due, int64_t now, enum verdict v, const char *reason,
     bool heard)
 {
@@ -99,7 +120,7 @@ void tally_ended(struct tally *t, uint32_t group, int64_t due, int64_t now, enum
     if (v != VERDICT_OK)
         count_reason(t, reason);
     if (v == VERDICT_REFUSED)
-        histogram_add(&t->refused, took);
+        count_refused(t, due, took);
     if (v == VERDICT_OK) {
         histogram_add(&t->ok, took);
         histogram_add(&t->now, took);
@@ -147,6 +168,17 @@ static void add_counts(struct buf *out, const uint64_t count[VERDICTS])
 {
     for (unsigned v = 0; v < VERDICTS; v++)
         buf_addf(out, "%s\"%s\":%lu", v ? "," : "", verdict_name((enum verdict)v), count[v]);
+}
+
+static void add_phases(struct buf *out, const struct tally *t)
+{
+    buf_add_z(out, ",\"phases\":[");
+    for (unsigned i = 0; i < t->phases; i++) {
+        buf_addf(out, "%s{\"refused\":%lu", i ? "," : "", t->phase[i].refused.count);
+        add_histogram(out, "refused_us", &t->phase[i].refused);
+        buf_add_c(out, '}');
+    }
+    buf_add_c(out, ']');
 }
 
 static void add_groups(struct buf *out, const struct tally *t)
@@ -200,6 +232,7 @@ void tally_write(struct tally *t, const char *mode, struct buf *out)
     buf_addf(out, "},\"rate_ok\":%.3f", seconds > 0 ? (double)t->ok_answered / seconds : 0);
     add_histogram(out, "latency_us", &t->ok);
     add_histogram(out, "refused_us", &t->refused);
+    add_phases(out, t);
     add_groups(out, t);
     add_timeline(out, t);
     buf_addf(out, ",\"cpu_s\":%.6f,\"bytes_in\":%lu,\"bytes_out\":%lu}\n", t->cpu, t->bytes_in, t->bytes_out);

@@ -13,6 +13,7 @@
  *   latency_us           of ok: count, min, mean, p50, p90, p99, p999, max, buckets [[upper_us, count], ...];
  *                        from when a request was due, not from when it went out
  *   refused_us           the same of refused
+ *   phases               of an open loop with --phases: {refused, refused_us} of what was due in each
  *   groups               {name: {ok, refused, failed, answered, p50, p99}}, in microseconds of ok, within 1.6 %
  *   timeline             a row per second of arrival: {t, offered, ok, refused, failed, p50, p99}
  *   cpu_s                of the generator while counting;  bytes_in, bytes_out while counting
@@ -23,6 +24,7 @@
 #include "bench/gen/histogram.h"
 #include "bench/gen/judge.h"
 #include "bench/gen/requests.h"
+#include "bench/gen/schedule.h"
 
 enum { VERDICTS = 3, REASONS_SHOWN = 64 };
 
@@ -36,6 +38,11 @@ struct second {
     uint64_t p50, p99;
 };
 
+struct phase_tally {
+    int64_t ends;                       /* it begins where the one before it ends */
+    struct histogram refused;
+};
+
 struct tally {
     const struct requests *requests;
     int64_t began, ends;                /* what is due, or arrives, from the one up to the other is counted */
@@ -46,6 +53,8 @@ struct tally {
     size_t at, room;                    /* of the second at hand */
     struct second *second;
     struct group_tally *group;
+    struct phase_tally phase[PHASES_MAX];
+    unsigned phases;
     struct reason {
         char name[REASON_MAX];
         uint64_t count;
@@ -54,6 +63,8 @@ struct tally {
 };
 
 void tally_init(struct tally *t, const struct requests *requests, int64_t began, int64_t ends);
+/* What is due before `ends`, and in no phase that was added before, is counted by itself, too; PHASES_MAX at most. */
+void tally_add_phase(struct tally *t, int64_t ends);
 void tally_release(struct tally *t);
 static inline bool tally_counts(const struct tally *t, int64_t when) { return when >= t->began && when < t->ends; }
 void tally_offered(struct tally *t, int64_t due);

@@ -39,7 +39,7 @@ def columns(c):
            ("syscalls", "%.1f" % calls["per_call"] if calls else ""),
            ("bytes in/out", "%.0f/%.0f" % (c["bytes_in"]["median"], c["bytes_out"]["median"])),
            ("memory MB", "%.1f" % (c["memory_pss"]["median"] / 1048576)),
-           ("refused", str(c["refused"]) if c["refused"] else ""), ("failed", str(c["failed"]) if c["failed"] else "")]
+           *((n, str(c[n]) if c[n] else "") for n in ("refused", "failed", "late"))]
     return row
 
 
@@ -84,10 +84,11 @@ def tables(data):
     out = [table(name, r) for name, r in data["scenarios"].items() if "cells" in r]
     rows = targets.judged(data["scenarios"])
     if rows:
+        n = data["rounds"]
         out.append("\nwhat must be shown: median (least..most of the rounds), at most, aim")
         for what, s, unit, most, aim, verdict in rows:
             bounds = ", ".join(targets.bound_in_words(b, unit) for b in (most, aim) if b is not None)
-            out.append("  %-6s  %-74s %26s   %s" % (verdict, what, targets.in_words(s, unit), bounds))
+            out.append("  %-6s  %-74s %26s   %s" % (verdict, what, targets.in_words(s, unit, n), bounds))
     return "\n".join(out)
 
 
@@ -141,7 +142,7 @@ def page(data):
         out.append("<table><tr><th>what must be shown</th><th>measured</th><th>at most</th><th>aim</th><th></th></tr>")
         for what, s, unit, most, aim, verdict in rows:
             out.append("<tr><td>%s</td><td>%s</td><td>%s</td><td>%s</td><td class='%s'>%s</td></tr>" % (
-                html.escape(what), targets.in_words(s, unit), targets.bound_in_words(most, unit),
+                html.escape(what), targets.in_words(s, unit, data["rounds"]), targets.bound_in_words(most, unit),
                 targets.bound_in_words(aim, unit), verdict, verdict))
         out.append("</table>")
     out += [section(name, r) for name, r in data["scenarios"].items() if "cells" in r]
@@ -208,7 +209,7 @@ def into_docs(data, path):
     after = rest.split(MARKS[1])[1]
     noises = ["| %s | %s |" % (name, noise_in_words(r).split(": ", 1)[1])
               for name, r in data["scenarios"].items() if "cells" in r]
-    body = [machine_in_words(data) + ".", "", targets.markdown(data["scenarios"]), "",
+    body = [machine_in_words(data) + ".", "", targets.markdown(data["scenarios"], data["rounds"]), "",
             "The scenario `read`, per call; CPU in microseconds:", "", systems_table(data["scenarios"].get("read")), "",
             "| scenario | noise floor |", "|---|---|", *noises]
     with open(path, "w") as f:

@@ -201,7 +201,7 @@ def figures_of(got, watch, idle, system):
     n = max(got["answered"], 1)
     user, kernel = [(b - a) * 1e6 / n for a, b in zip(watch.cpu_before, watch.cpu_after)]
     run = {k: got[k] for k in ("offered", "sent", "ok", "refused", "failed", "late", "answered", "reasons", "rate_ok",
-                               "seconds", "latency_us", "refused_us", "groups", "timeline")}
+                               "seconds", "latency_us", "refused_us", "phases", "groups", "timeline")}
     run.update(cpu_us=user + kernel, user_us=user, system_us=kernel, bytes_in=got["bytes_in"] / n,
                bytes_out=got["bytes_out"] / n, load_cpu_us=got["cpu_s"] * 1e6 / n, memory_idle=idle)
     run["memory_most"], run["in_flight_then"] = max(watch.samples, key=lambda s: (s[1] or 0, s[0]["pss"]),
@@ -278,7 +278,9 @@ def capacity_of(rig, case):
 
 
 def fit(case):
-    """No more under way than there may be open files: a system in between has two for each."""
+    """No more under way than there may be open files: a system in between has two for each connection."""
+    if case.load["connections"]:
+        return                              # what is under way beyond them waits in the load
     most = (resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 1000) // 2
     if case.load["in_flight"] > most:
         say("  %s: %d in flight in place of %d: more files may not be open here (ulimit -Hn)" %
@@ -326,10 +328,9 @@ def cells_of(scenario, opt, rigs):
 
 def show(scenario, n, rounds, c, run):
     tty = sys.stderr.isatty()
-    say("%s  round %d/%d  %-22s %8.2f us of CPU  %8.0f/s  p50 %6.0f us  p99 %7.0f us  %s%s" % (
+    say("%s  round %d/%d  %-22s %8.2f us of CPU  %8.0f/s  p50 %6.0f us  p99 %7.0f us  %s" % (
         "\r\033[K" if tty else "", n + 1, rounds, c.label(), run["cpu_us"], run["rate_ok"], run["latency_us"]["p50"],
-        run["latency_us"]["p99"], "%d refused  " % run["refused"] if run["refused"] else "",
-        "%d failed" % run["failed"] if run["failed"] else ""),
+        run["latency_us"]["p99"], "  ".join("%d %s" % (run[k], k) for k in ("refused", "failed", "late") if run[k])),
         end="" if tty else "\n")
 
 
@@ -404,6 +405,8 @@ def summary(c):
         result[q + "_rounds"] = [r["latency_us"][q] for r in runs]
     for q in ("p50", "p99", "max"):
         result["refused_" + q] = of(lambda r, q=q: r["refused_us"][q] if r["refused"] else None)
+    result["phases_refused_p99"] = [of(lambda r, i=i: r["phases"][i]["refused_us"]["p99"] if
+                                       r["phases"][i]["refused"] else None) for i in range(len(runs[0]["phases"]))]
     if runs and "stages" in runs[0]:
         result["stages"] = stage_means(runs)
         result["commits_per_call"] = of(lambda r: r["commits"] / max(r["answered"], 1))

@@ -177,6 +177,25 @@ class OpenLoop(Bed):
         for s, rate in zip(r["timeline"], (100, 1000, 0, 200)):
             self.assertAlmostEqual(s["offered"], rate, delta=2)
 
+    def test_refusals_are_told_of_each_phase(self):
+        """A provider that refuses everything stands still in the second of three: it is those due then who wait."""
+        up = self.upstream("--fail", "1000:503")
+        p = subprocess.Popen([os.path.join(BENCH, "bench-load"), "--target", up.url, "--requests", self.requests(),
+                              "--mode", "open", "--phases", "100:1,300:1,200:1", "--arrivals", "even", "--warmup",
+                              "0.5", "--in-flight", "2000", "--connections", "600", "--progress"],
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        p.stderr.readline()                     # the first phase is over
+        up.signal(signal.SIGSTOP)
+        p.stderr.readline()
+        up.signal(signal.SIGCONT)
+        r = json.loads(p.communicate(timeout=60)[0])
+        for phase, rate in zip(r["phases"], (100, 300, 200)):
+            self.assertAlmostEqual(phase["refused"], rate, delta=2)
+        self.assertEqual(sum(phase["refused"] for phase in r["phases"]), r["refused_us"]["count"])
+        p50 = [phase["refused_us"]["p50"] for phase in r["phases"]]
+        self.assertGreater(p50[1], 2 * max(p50[0], p50[2]))
+        self.assertEqual(self.load(up.url, "--count", 5)["phases"], [])
+
 
 class Upstream(Bed):
     def test_delays(self):

@@ -159,7 +159,7 @@ class Rows(unittest.TestCase):
     def run_of(self, **counts):
         got = {"offered": 100, "sent": 100, "ok": 0, "refused": 0, "failed": 0, "late": 0, "answered": 100,
                "reasons": {}, "rate_ok": 0.0, "seconds": 1, "latency_us": {}, "refused_us": {}, "groups": {},
-               "timeline": [], "bytes_in": 0, "bytes_out": 0, "cpu_s": 0.1, **counts}
+               "phases": [], "timeline": [], "bytes_in": 0, "bytes_out": 0, "cpu_s": 0.1, **counts}
         watch = types.SimpleNamespace(cpu_before=(0, 0), cpu_after=(1, 1), before=None, samples=[])
         return rounds.figures_of(got, watch, {"pss": 0, "anonymous": 0}, types.SimpleNamespace(name="nginx"))
 
@@ -175,7 +175,7 @@ class Rows(unittest.TestCase):
                 "cpu_us_rounds": [1, 1, 1], "p50_rounds": [1, 1, 1], "p99_rounds": [1, 1, 1], **more}
 
     def rows(self, scenario, *cells):
-        return {what: (targets.in_words(s, unit), verdict) for what, s, unit, _, _, verdict in
+        return {what: (targets.in_words(s, unit, 6), verdict) for what, s, unit, _, _, verdict in
                 targets.judged({scenario: {"cells": list(cells)}})}
 
     def test_no_row_of_calls_that_were_not_done(self):
@@ -187,6 +187,37 @@ class Rows(unittest.TestCase):
             self.assertIn("no figure: sluice: %d of" % sum(bad.values()), said)
             said, verdict = self.rows("read", self.cell("nginx", **bad), self.cell("sluice"))[row]
             self.assertIn("no figure: nginx: ", said)
+
+
+    def test_no_row_of_latencies_where_much_was_not_sent(self):
+        row = next(what for what, *_ in targets.ROWS if what.startswith("added p99"))
+        said, verdict = self.rows("latency", self.cell("nginx"), self.cell("sluice", late=1))[row]
+        self.assertEqual((said, verdict), ("0 us (0..0), 3 rounds", "aim"))
+        said, verdict = self.rows("latency", self.cell("nginx"), self.cell("sluice", late=2))[row]
+        self.assertEqual((said, verdict), ("no figure: sluice: 2 of 1002 calls were due and not sent, so many were "
+                                           "under way", "unfit"))
+
+    def test_refusals_are_those_of_ten_times_the_capacity(self):
+        row = next(what for what, *_ in targets.ROWS if "p99 of refusals" in what)
+        c = self.cell("sluice", "places", refused=9000, phases=["1x:2", "10x:3", "0.5x:2"], timelines=[],
+                      phases_refused_p99=[None, figures.spread([4000, 4000]), figures.spread([90000, 90000])])
+        self.assertEqual(self.rows("overload", c)[row], ("4.0 ms (4.0..4.0), 2 rounds", "met"))
+
+    def test_how_many_rounds_is_said_where_it_is_not_the_headings(self):
+        s = figures.spread([1.5])
+        self.assertEqual(targets.in_words(s, "x", 5), "1.50x (1.50..1.50), 1 round")
+        self.assertEqual(targets.in_words(s, "x", 1), "1.50x (1.50..1.50)")
+
+    def test_what_was_not_sent_is_told(self):
+        latency = {"p50": 1, "p99": 2}
+        run = {"cpu_us": 1, "rate_ok": 1, "latency_us": latency, "refused": 0, "failed": 3, "late": 7}
+        with unittest.mock.patch.object(rounds, "say") as said:
+            rounds.show(None, 0, 1, types.SimpleNamespace(label=lambda: "nginx"), run)
+        self.assertIn("3 failed  7 late", said.call_args[0][0])
+        s = figures.spread([1])
+        c = dict(self.cell("nginx", late=7), syscalls=None, **{k: s for k in (
+            "cpu_us", "user_us", "system_us", "rate_ok", "p50", "p99", "p999", "bytes_in", "bytes_out", "memory_pss")})
+        self.assertEqual(dict(report.columns(c))["late"], "7")
 
 
 class Noise(unittest.TestCase):

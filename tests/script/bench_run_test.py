@@ -108,6 +108,23 @@ class Scenarios(unittest.TestCase):
             self.assertIn(system.removesuffix(rounds.AGAIN), known[name].systems, name)
 
 
+    def test_the_tuned_program_is_not_trained_by_what_its_rows_measure(self):
+        with open(os.path.join(harness.ROOT, "dev")) as f:
+            trained = [n for words in re.findall(r"\btrain ((?:[a-z-]+ ?)+)", f.read()) for n in words.split()
+                       if os.path.exists(os.path.join(scenario.FOLDER, n + ".toml"))]
+        self.assertEqual(sorted(trained), ["cold-tokens", "mixed", "training"])
+        asked = []
+        with unittest.mock.patch.object(targets, "cell", lambda results, *which: asked.append(which[0])):
+            for _, figure, *_ in targets.ROWS:
+                figure({})
+        self.assertEqual(set(asked) & set(trained), set())
+        known = scenario.all_of()
+        measured = [(c["tool"], c["arguments"]) for n in set(asked) for case in known[n].cases for c in case.calls]
+        for case in known["training"].cases:
+            for c in case.calls:
+                self.assertNotIn((c["tool"], c["arguments"]), measured)
+
+
 class Figures(unittest.TestCase):
     def spread(self, *values):
         return figures.spread(values)

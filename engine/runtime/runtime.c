@@ -47,6 +47,7 @@ struct seat {                               /* a worker and what runtime keeps a
     pthread_t thread;
     bool has_thread, clean;
     enum phase phase;                       /* under rt->lock */
+    unsigned requests;                      /* whose handler runs: its own thread's */
     struct errinfo why;
     struct mail drain_mail, swap_mail, tick_mail;
     struct timer poll, tick;
@@ -88,6 +89,7 @@ static void handle(struct http_request *rq, void *arg)
     struct seat *seat = arg;
     struct str at = http_path(rq);
 
+    seat->requests++;
     if (mcp_serves(seat->rt->mcp, at)) {
         mcp_handle(rq, seat->rt->mcp);
     } else if (admin_serves(at)) {
@@ -99,6 +101,7 @@ static void handle(struct http_request *rq, void *arg)
                                 http_body(rq).len);
         await_http_reply(rq, 404, &type, 1, STR("nothing is served at this path\n"));
     }
+    seat->requests--;
 }
 
 static enum err refused_for(int status)
@@ -308,7 +311,8 @@ static bool others_ended(struct runtime *rt)
 }
 
 /* Calls in flight finish; what has not by the deadline is cancelled, which records it as unknown once bytes have
- * left. */
+ * left.  A request that is no call yet (a batch that waits for its sender) may still become one to be recorded: the
+ * lane stays open until every handler has returned. */
 static void drain_poll(struct timer *t)
 {
     struct seat *seat = CONTAINER_OF(t, struct seat, poll);
@@ -327,7 +331,7 @@ static void drain_poll(struct timer *t)
         http_server_stop(seat->http);
         seat->http = NULL;
     }
-    if (!seat->http && seat->worker->calls == 0 && (seat->worker->id != 0 || others_ended(seat->rt))) {
+    if (!seat->http && seat->requests == 0 && (seat->worker->id != 0 || others_ended(seat->rt))) {
         seat_end(seat);
         return;
     }

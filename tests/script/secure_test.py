@@ -19,6 +19,7 @@ import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import harness
+import upstream
 
 POLICY = 'permit (principal in Tenant::"acme", action in Action::"conformance", resource);'
 
@@ -175,6 +176,7 @@ class Issuers(unittest.TestCase):
     def engine(self, jwks):
         return harness.Engine(config=written(self.d, "sluice.yaml", """
 workers: 2
+drain_seconds: 1
 connectors: [conformance]
 policies: ["%s/p.cedar"]
 auth:
@@ -223,6 +225,34 @@ auth: { issuers: [ { issuer: "https://i.example", algorithm: RS256, jwks: "file:
         self.assertEqual(p.returncode, 1)
         self.assertIn("/nonexistent.json", p.stderr)
 
+    def test_a_batch_whose_keys_never_come_is_on_record(self):
+        asked, cut = threading.Event(), threading.Event()
+
+        def never(c, r):
+            asked.set()
+            cut.wait(30)
+            return "close"
+        keys = upstream.Upstream(never)
+        e = self.engine(keys.url + "/jwks")
+        token = self.token(e.url)
+
+        def ask():
+            try:
+                e.request("POST", "/mcp", '[{"jsonrpc":"2.0","id":1,"method":"tools/list"}]',
+                          {"Content-Type": "application/json", "Accept": "application/json, text/event-stream",
+                           "Authorization": "Bearer " + token})
+            except (OSError, http.client.HTTPException):
+                cut.set()
+        client = threading.Thread(target=ask)
+        client.start()
+        self.assertTrue(asked.wait(20))
+        self.assertEqual(e.stop(), 0)
+        client.join()
+        keys.close()
+        self.assertTrue(cut.is_set())
+        self.assertNotIn("could not be recorded", e.text())
+        self.assertEqual(len([r for k, r in e.journal() if k == "request"]), 1)
+
 
 class Secrets(unittest.TestCase):
     FILE = """providers:
@@ -265,7 +295,6 @@ class Secrets(unittest.TestCase):
             path = written(d, "sluice.yaml", 'providers: { github: { client_secret: "%s" } }\n' % ref)
             p = harness.run("policy", "schema", "--config", path, check=False)
             self.assertRegex(p.stderr, r"sluice\.yaml:1:39: secrets are not written here")
-
 
 class NoRing(unittest.TestCase):
     """What a container's default profile does: io_uring_setup answers EPERM."""

@@ -360,10 +360,8 @@ static void swap_mail(struct mail *m)
         seat->worker->held = registry_hold(seat->swap_to);
         if (seat->swap_tls && seat->http)
             http_server_reload_tls(seat->http, seat->swap_tls);
-        if (seat->worker->id == 0) {
+        if (seat->worker->id == 0)
             record_admin(seat, "reload");
-            mcp_announce(seat->rt->mcp, STR_NULL, "tools");
-        }
     }
     pthread_mutex_lock(&seat->rt->lock);
     seat->rt->swaps_done++;
@@ -452,6 +450,14 @@ static enum err identity_setup(struct runtime *rt, const struct config *c, bool 
     return e;
 }
 
+/* Whoever hears of it may ask any worker: when all have the new snapshot, not before. Connectors bring all three. */
+static void announce(struct mcp *m)
+{
+    mcp_announce(m, STR_NULL, "tools");
+    mcp_announce(m, STR_NULL, "prompts");
+    mcp_announce(m, STR_NULL, "resources");
+}
+
 enum err runtime_reload(struct runtime *rt, struct config *config, struct errinfo *info)
 {
     struct registry *next = NULL;
@@ -494,6 +500,7 @@ enum err runtime_reload(struct runtime *rt, struct config *config, struct errinf
     rt->tls = tls;
     config->next = rt->config;
     rt->config = config;
+    announce(rt->mcp);
     return OK;
 }
 

@@ -554,6 +554,8 @@ static void registry_free(struct registry *r)
     policy_entities_unref(r->entities);
     map_release(&r->by_name);
     arena_release(&r->arena);
+    if (r->lender_release)
+        r->lender_release(r->lender);
     free(r);
 }
 
@@ -571,6 +573,8 @@ enum err registry_build(const struct registry_options *opt, struct registry **re
     snprintf(r->entities_version, sizeof(r->entities_version), "%s",
              opt->entities_version ? opt->entities_version : "");
     r->delegation_required = opt->delegation_required;
+    r->lender = opt->lender;
+    r->lender_release = opt->lender_release;
     e = names_known(opt, info);
     if (!e)
         e = providers_make(r, opt, info);

@@ -58,7 +58,7 @@ struct provider_setup {
     const char *base_url, *auth_url;
     const char *token_url, *revoke_url; /* whole URLs, where they are not below auth_url as the declaration says */
     const char *client_id;
-    struct secret *client_secret;       /* borrowed: lives as long as the configuration */
+    struct secret *client_secret;       /* borrowed, as all it points to: registry_options.lender */
     const char *scopes;
     struct fetch_guard guard;
     bool plain_http2;                   /* base_url is http and speaks HTTP/2 at once */
@@ -146,11 +146,15 @@ struct registry {
     struct policy_rule *policy_rules;   /* by content */
     size_t n_policy_rules;
     struct budget_rules *rules;         /* that those of the two above are taken from; NULL: not yet */
+    void *lender;                       /* of what providers and budgets point to: registry_options */
+    void (*lender_release)(void *lender);
 };
 
 struct registry_options {
-    const struct provider_setup *setups;
+    const struct provider_setup *setups;            /* what they point to is borrowed: it has to outlive the snapshot */
     size_t n_setups;
+    void *lender;                       /* whose that is: taken over, on errors too, and released after the snapshot */
+    void (*lender_release)(void *lender);           /* on any thread; NULL: nothing is to be released */
     const char *const *enabled;         /* names of connectors, NULL-terminated; NULL: all that are no fixtures */
     struct policy_set *policy;          /* a reference is taken */
     struct policy_set *candidate;       /* likewise; may be NULL */

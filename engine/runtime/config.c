@@ -504,6 +504,7 @@ static struct config *config_new(void)
     struct config *c = calloc(1, sizeof(*c));
 
     ASSERT(c != NULL);
+    atomic_init(&c->refs, 1);
     arena_init(&c->arena, CONFIG_ARENA_MAX);
     c->listen = "127.0.0.1:7411";
     c->data = "./sluice-data";
@@ -524,9 +525,15 @@ static struct config *config_new(void)
     return c;
 }
 
+struct config *config_ref(struct config *c)
+{
+    atomic_fetch_add_explicit(&c->refs, 1, memory_order_relaxed);
+    return c;
+}
+
 void config_free(struct config *c)
 {
-    if (!c)
+    if (!c || atomic_fetch_sub_explicit(&c->refs, 1, memory_order_acq_rel) > 1)
         return;
     for (size_t i = 0; i < c->n_providers; i++)
         secret_release(c->providers[i].client_secret);

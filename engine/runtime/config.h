@@ -9,6 +9,8 @@
 #ifndef RUNTIME_CONFIG_H
 #define RUNTIME_CONFIG_H
 
+#include <stdatomic.h>
+
 #include "base/arena.h"
 #include "base/err.h"
 #include "base/log.h"
@@ -34,7 +36,7 @@ struct config_secret {                          /* a reference, and where the fi
 };
 
 struct config {
-    struct config *next;                        /* the runtime's */
+    atomic_uint refs;                           /* whoever made it, and snapshots: they borrow its text and secrets */
     struct arena arena;
     const char *path;                           /* of the file; NULL: the embedded default */
 
@@ -93,6 +95,8 @@ enum err config_check(const struct config *c, struct errinfo *info);
 /* Reads the secrets that are referred to; once, by who makes requests to providers or says whether it could. Errors as
  * of config_load(). Blocks. */
 enum err config_secrets(struct config *c, struct errinfo *info);
+struct config *config_ref(struct config *c);
+/* Gives a reference back; what is referred to by nobody goes, with its secrets. Any thread. Accepts NULL. */
 void config_free(struct config *c);
 
 #endif

@@ -233,11 +233,17 @@ static enum err validate(const struct config *c, const struct registry *r, struc
     return e;
 }
 
-enum err snapshot_build(const struct config *c, struct registry **ret, struct errinfo *info)
+static void lender_release(void *config)
+{
+    config_free(config);
+}
+
+enum err snapshot_build(struct config *c, struct registry **ret, struct errinfo *info)
 {
     char version[65];
     struct registry_options opt = { .setups = c->providers,
                                     .n_setups = c->n_providers,
+                                    .lender_release = lender_release,
                                     .enabled = c->connectors[0] ? c->connectors : NULL,
                                     .entities_version = version,
                                     .delegation_required = c->delegation_required,
@@ -252,8 +258,10 @@ enum err snapshot_build(const struct config *c, struct registry **ret, struct er
         e = entities_load(c->entities, &opt.entities, version, info);
     if (!e)
         opt.candidate = candidate_load(c);
-    if (!e)
+    if (!e) {
+        opt.lender = config_ref(c);
         e = registry_build(&opt, &made, info);
+    }
     if (!e)
         e = validate(c, made, info);
     if (e)

@@ -58,7 +58,7 @@ struct seat {                               /* a worker and what runtime keeps a
 };
 
 struct runtime {
-    struct config *config;                  /* the newest; older ones follow by next: snapshots borrow their secrets */
+    struct config *config;                  /* the newest; an older one stays as long as its snapshot */
     struct engine engine;
     struct seat seats[WORKERS_MAX];
     struct worker workers[WORKERS_MAX];
@@ -498,7 +498,7 @@ enum err runtime_reload(struct runtime *rt, struct config *config, struct errinf
     rt->registry = next;
     http_tls_release(rt->tls);          /* the old key stays no longer than connections that were made with it */
     rt->tls = tls;
-    config->next = rt->config;
+    config_free(rt->config);
     rt->config = config;
     announce(rt->mcp);
     return OK;
@@ -729,12 +729,7 @@ static void release_shared(struct runtime *rt)
     recover_free(rt->recovery);
     if (rt->listener >= 0)
         close(rt->listener);
-    while (rt->config) {
-        struct config *c = rt->config;
-
-        rt->config = c->next;
-        config_free(c);
-    }
+    config_free(rt->config);
     pthread_mutex_destroy(&rt->lock);
     pthread_cond_destroy(&rt->changed);
     free(rt);

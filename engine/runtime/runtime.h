@@ -33,9 +33,10 @@ bool runtime_drain(struct runtime *rt);
 /* After that: closes the rest and frees rt. Returns false when a journal could not be closed in order. */
 bool runtime_stop(struct runtime *rt);
 
-/* policies.c: the snapshot of tools, policies and entities that calls live in, as configured. Blocks. */
+/* policies.c: the snapshot of tools, policies and entities that calls live in, as configured. It keeps a reference to
+ * the configuration. Blocks. */
 struct registry;
-enum err snapshot_build(const struct config *c, struct registry **ret, struct errinfo *info);
+enum err snapshot_build(struct config *c, struct registry **ret, struct errinfo *info);
 /* All *.json files of the paths (files or directories; *.cedar.json are policies and left out) in one frozen store, and
  * the digest of their text. No path: NULL and "". E_CONFIG names file, and line and column where it is no JSON. */
 enum err entities_load(const char *const *paths, struct policy_entities **ret, char version[65], struct errinfo *info);

@@ -103,6 +103,33 @@ static void budgets_are_within_the_limiters_bounds(void **state)
     rl_free(rl);
 }
 
+static void count_release(void *lender)
+{
+    ++*(unsigned *)lender;
+}
+
+/* What the options point to is given back once: with the last reference, or when nothing came of them. */
+static void what_was_lent_is_given_back_once(void **state)
+{
+    struct policy_source source = { STR("p"), STR("permit(principal, action, resource);") };
+    const char *const good[] = { "good", NULL }, *const unknown[] = { "unknown", NULL };
+    unsigned released = 0;
+    struct registry_options opt = { .enabled = good, .lender = &released, .lender_release = count_release };
+    struct errinfo info = { "" };
+    struct registry *r = NULL;
+
+    assert_int_equal(policy_set_parse(&source, 1, 0, &opt.policy, &info), OK);
+    assert_int_equal(registry_build(&opt, &r, &info), OK);
+    registry_unref(registry_ref(r));
+    assert_int_equal(released, 0);
+    registry_unref(r);
+    assert_int_equal(released, 1);
+    opt.enabled = unknown;
+    assert_int_equal(registry_build(&opt, &r, &info), E_CONFIG);
+    assert_int_equal(released, 2);
+    policy_set_unref(opt.policy);
+}
+
 enum { DAY_S = 86400 };
 
 /* A snapshot whose policies grant `from` to `to` calls a day, and what else is said. */
@@ -205,6 +232,7 @@ int main(void)
         cmocka_unit_test(plain_providers_are_meant_to_be),
         cmocka_unit_test(headers_that_cannot_be_sent_stop_the_start),
         cmocka_unit_test(budgets_are_within_the_limiters_bounds),
+        cmocka_unit_test(what_was_lent_is_given_back_once),
         cmocka_unit_test(a_budget_keeps_its_rule_whatever_is_beside_it),
         cmocka_unit_test(rules_in_use_are_given_to_nobody_else),
     };

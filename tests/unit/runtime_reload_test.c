@@ -1,5 +1,5 @@
 /*
- * runtime_reload_test.c -- what a reload promises who hears of it
+ * runtime_reload_test.c -- what a reload promises who hears of it, and what goes with it
  *
  * Announcements are looked at on their way (the linker's --wrap): that is the first moment at which a client may ask.
  */
@@ -76,6 +76,39 @@ static void lists_are_announced_when_every_worker_has_them(void **state)
     assert_true(runtime_stop(rt));
 }
 
+static unsigned refs(struct config *c)
+{
+    return atomic_load(&c->refs);
+}
+
+/* Each is the test's, too, so that it can be looked at. */
+static void a_configuration_goes_with_the_last_that_borrows_from_it(void **state)
+{
+    struct config *first = config_ref(configured()), *second = config_ref(configured());
+    struct runtime *rt = started(first);
+    struct errinfo info = { "" };
+    struct registry *snapshot;
+
+    assert_int_equal(refs(first), 3);       /* the runtime's, and its snapshot's */
+    assert_int_equal(runtime_reload(rt, second, &info), OK);
+    assert_int_equal(refs(first), 1);
+    snapshot = registry_ref(engine->workers[0].held->registry);     /* as a call that is under way */
+    assert_int_equal(runtime_reload(rt, configured(), &info), OK);
+    assert_int_equal(refs(second), 2);
+    registry_unref(snapshot);
+    assert_int_equal(refs(second), 1);
+
+    first->no_auth = false;
+    assert_int_equal(runtime_reload(rt, first, &info), E_CONFIG);
+    first->no_auth = true;
+    first->connectors[0] = "nobody";
+    assert_int_equal(runtime_reload(rt, first, &info), E_CONFIG);
+    assert_int_equal(refs(first), 1);       /* still the caller's */
+    assert_true(runtime_stop(rt));
+    config_free(first);
+    config_free(second);
+}
+
 static int make_dir(void **state)
 {
     return mkdtemp(dir) ? 0 : -1;
@@ -93,6 +126,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(lists_are_announced_when_every_worker_has_them),
+        cmocka_unit_test(a_configuration_goes_with_the_last_that_borrows_from_it),
     };
 
     return cmocka_run_group_tests(tests, make_dir, remove_dir);

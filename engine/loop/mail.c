@@ -54,8 +54,8 @@ static struct {
     pthread_mutex_t lock;
     pthread_cond_t some;
     struct job *first, **last;
-    unsigned threads, idle;
-} helpers = { PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, NULL, &helpers.first, 0, 0 };
+    unsigned threads, idle, queued;         /* idle: one that was signalled counts until it has woken */
+} helpers = { PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, NULL, &helpers.first, 0, 0, 0 };
 
 static void *helper_main(void *arg)
 {
@@ -73,6 +73,7 @@ static void *helper_main(void *arg)
         helpers.first = job->next;
         if (!helpers.first)
             helpers.last = &helpers.first;
+        helpers.queued--;
         pthread_mutex_unlock(&helpers.lock);
         from = job->from;
         job->fn(job);
@@ -107,7 +108,8 @@ void loop_blocking(struct job *job)
         return;
     }
     pthread_mutex_lock(&helpers.lock);
-    if (helpers.idle == 0 && helpers.threads < HELPERS_MAX) {
+    /* each that waits has one of the idle coming to it: another job may block for long, so it is not queued behind */
+    if (helpers.queued >= helpers.idle && helpers.threads < HELPERS_MAX) {
         if (helper_start())
             helpers.threads++;
         else
@@ -116,6 +118,7 @@ void loop_blocking(struct job *job)
     if (!run_here) {
         *helpers.last = job;
         helpers.last = &job->next;
+        helpers.queued++;
         pthread_cond_signal(&helpers.some);
     }
     pthread_mutex_unlock(&helpers.lock);

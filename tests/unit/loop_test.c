@@ -455,6 +455,60 @@ static void what_blocks_runs_on_another_thread(void **state)
     run(start_blocking, NULL);
 }
 
+enum { PARTY = 4 };                             /* as many as there are helper threads */
+
+static struct {
+    pthread_mutex_t lock;
+    pthread_cond_t all;
+    int there, met, left;
+} party = { PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0, 0, 0 };
+
+/* Blocks until all are there: one that stands behind another never comes. */
+static void meet(void *arg)
+{
+    struct timespec until;
+
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += 10;
+    pthread_mutex_lock(&party.lock);
+    if (++party.there == PARTY)
+        pthread_cond_broadcast(&party.all);
+    while (party.there < PARTY && pthread_cond_timedwait(&party.all, &party.lock, &until) == 0)
+        ;
+    party.met += party.there == PARTY;
+    pthread_mutex_unlock(&party.lock);
+}
+
+static void guest(void *arg)
+{
+    await_blocking(meet, NULL);
+    if (--party.left == 0)
+        loop_stop(loop_self());
+}
+
+static void host(void *arg)
+{
+    pthread_t who;
+
+    await_blocking(blocking_fn, &who);
+    await_sleep(loop_now() + 20 * NS_PER_MS);   /* its helper is idle by now, most likely: that is the hard case */
+    for (int i = 0; i < PARTY; i++)
+        assert_non_null(task_spawn("guest", guest, NULL));
+}
+
+static void start_party(void *arg)
+{
+    task_spawn("host", host, NULL);
+}
+
+static void no_job_stands_behind_one_that_blocks(void **state)
+{
+    party.there = party.met = 0;
+    party.left = PARTY;
+    run(start_party, NULL);
+    assert_int_equal(party.met, PARTY);
+}
+
 static struct task_mutex mutex;
 static int inside, passed;
 
@@ -584,6 +638,7 @@ int main(void)
         cmocka_unit_test(a_taken_port_is_named),
         cmocka_unit_test(mail_arrives_once_and_in_order),
         cmocka_unit_test(what_blocks_runs_on_another_thread),
+        cmocka_unit_test(no_job_stands_behind_one_that_blocks),
         cmocka_unit_test(a_task_mutex_admits_one),
         cmocka_unit_test(what_stands_in_line_is_measured),
         cmocka_unit_test(a_stack_that_overflows_faults),

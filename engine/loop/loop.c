@@ -13,7 +13,10 @@
 #include "base/metric.h"
 #include "loop/internal.h"
 
-enum { STALL_MS = 100 };
+enum {
+    STALL_MS = 100,
+    STOPPING_MS = 10,                           /* a loop that ends looks again after so long, whatever it waits for */
+};
 
 _Thread_local struct loop *loop_current;
 
@@ -262,10 +265,10 @@ static bool loop_wait(struct loop *l, bool busy)
         if (l->opt.idle_poll > 0 && loop_poll(l, until))
             return rests;
         atomic_store(&l->sleeping, true);
-        if (mail_pending(l) || atomic_load(&l->stop))
+        if (mail_pending(l))
             until = 0;
-        if (until == 0 && atomic_load(&l->stop) && l->ops > 0)
-            until = l->now + 10 * NS_PER_MS;    /* stopping: only cancelled operations are still to come */
+        else if (atomic_load(&l->stop) && until > l->now + STOPPING_MS * NS_PER_MS)
+            until = l->now + STOPPING_MS * NS_PER_MS;
     }
     world->ring_wait(l->ring, until, loop_complete);
     atomic_store(&l->sleeping, false);

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -536,6 +537,125 @@ static void a_task_mutex_admits_one(void **state)
     assert_int_equal(passed, 20);
 }
 
+/* ---- the end ----------------------------------------------------------------------------------------------------- */
+
+static struct world watched;                    /* the real one; how its loop waits is looked at */
+static unsigned waits, waits_for_mail;
+static bool mail_waits;
+
+static void watched_wait(struct ring *r, ns_t until,
+                         void (*complete)(struct op *, int, bool, const char *, unsigned))
+{
+    waits++;
+    waits_for_mail += mail_waits && until != 0;
+    world_real.ring_wait(r, until, complete);
+}
+
+static void watch(void (*start)(void *), void *arg)
+{
+    watched = world_real;
+    watched.ring_wait = watched_wait;
+    waits = waits_for_mail = 0;
+    world_use(&watched);
+    run(start, arg);
+    world_use(&world_real);
+}
+
+struct ending {
+    sem_t go;
+    struct op op;
+    struct mail mail;
+    int fds[2];
+    unsigned round;
+};
+
+static void wait_for_go(void *arg)
+{
+    struct ending *e = arg;
+
+    while (sem_wait(&e->go) != 0)
+        ;
+}
+
+static void blocked_task(void *arg)
+{
+    struct ending *e = arg;
+
+    await_blocking(wait_for_go, e);
+}
+
+/* Its timer is due while the loop is stopping and nothing but a helper's job is under way. */
+static void let_go(void *arg)
+{
+    struct ending *e = arg;
+    ns_t due = loop_now() + 100 * NS_PER_MS;
+
+    loop_stop(loop_self());
+    assert_int_equal(await_sleep(due), OK);
+    assert_true(loop_now() >= due);
+    sem_post(&e->go);
+}
+
+static void start_ending(void *arg)
+{
+    task_spawn("blocked", blocked_task, arg);
+    task_spawn("let go", let_go, arg);
+}
+
+/* It may look again every 10 ms. */
+static void a_loop_that_ends_sleeps_while_a_helper_works(void **state)
+{
+    struct ending e = { .round = 0 };
+
+    sem_init(&e.go, 0, 0);
+    watch(start_ending, &e);
+    assert_true(waits < 100);
+    sem_destroy(&e.go);
+}
+
+static void ending_read(struct op *op, int res)
+{
+    (void)op;
+    (void)res;
+}
+
+static void ending_mail(struct mail *m)
+{
+    struct ending *e = CONTAINER_OF(m, struct ending, mail);
+
+    mail_waits = false;
+    if (++e->round < 50) {
+        loop_post(loop_self(), m);
+        mail_waits = true;
+    } else {
+        op_cancel(&e->op);
+    }
+}
+
+static void start_mail_at_the_end(void *arg)
+{
+    struct ending *e = arg;
+
+    e->op = (struct op){ .kind = OP_RECV, .fd = e->fds[0], .done = ending_read };
+    e->mail.fn = ending_mail;
+    op_submit(&e->op);
+    loop_stop(loop_self());
+    loop_post(loop_self(), &e->mail);
+    mail_waits = true;
+}
+
+static void a_loop_that_ends_takes_its_mail_at_once(void **state)
+{
+    struct ending e = { .round = 0 };
+
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, e.fds), 0);
+    watch(start_mail_at_the_end, &e);
+    assert_int_equal(e.round, 50);
+    assert_int_equal(waits_for_mail, 0);
+    close(e.fds[0]);
+    close(e.fds[1]);
+}
+
 /* ---- standing in line -------------------------------------------------------------------------------------------- */
 
 static struct lag lag;
@@ -639,6 +759,8 @@ int main(void)
         cmocka_unit_test(mail_arrives_once_and_in_order),
         cmocka_unit_test(what_blocks_runs_on_another_thread),
         cmocka_unit_test(no_job_stands_behind_one_that_blocks),
+        cmocka_unit_test(a_loop_that_ends_sleeps_while_a_helper_works),
+        cmocka_unit_test(a_loop_that_ends_takes_its_mail_at_once),
         cmocka_unit_test(a_task_mutex_admits_one),
         cmocka_unit_test(what_stands_in_line_is_measured),
         cmocka_unit_test(a_stack_that_overflows_faults),

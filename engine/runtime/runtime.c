@@ -764,6 +764,7 @@ bool runtime_stop(struct runtime *rt)
     for (unsigned i = 0; i < rt->engine.n_workers; i++) {
         struct seat *seat = &rt->seats[i];
 
+        ASSERT(!seat->has_thread || seat->phase == GONE);        /* drained: else this would wait for ever */
         if (seat->has_thread)
             pthread_join(seat->thread, NULL);
         clean = clean && seat->clean;

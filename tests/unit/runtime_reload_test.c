@@ -73,6 +73,7 @@ static void lists_are_announced_when_every_worker_has_them(void **state)
         before = engine->workers[0].held->registry;
     }
     assert_int_equal(stale, 0);
+    assert_true(runtime_drain(rt));
     assert_true(runtime_stop(rt));
 }
 
@@ -104,6 +105,7 @@ static void a_configuration_goes_with_the_last_that_borrows_from_it(void **state
     first->connectors[0] = "nobody";
     assert_int_equal(runtime_reload(rt, first, &info), E_CONFIG);
     assert_int_equal(refs(first), 1);       /* still the caller's */
+    assert_true(runtime_drain(rt));
     assert_true(runtime_stop(rt));
     config_free(first);
     config_free(second);

@@ -175,53 +175,80 @@ static int by_agent(const void *x, const void *y)
     return str_cmp(((const struct vault_delegation *)x)->agent, ((const struct vault_delegation *)y)->agent);
 }
 
-enum err vault_delegations(struct vault *v, struct str tenant, struct str user, struct arena *a,
-    struct vault_delegation **ret, size_t *ret_n)
+/* Those of a user, in no order, each under its shard's lock, until fn says false. */
+static void of_user(struct vault *v, struct str tenant, struct str user,
+    bool (*fn)(const struct vault_delegation *d, void *arg), void *arg)
 {
-    struct vault_delegation *list = ARENA_ARRAY(a, struct vault_delegation, VAULT_DELEGATIONS_MAX);
-    size_t n = 0;
+    bool more = true;
 
-    for (size_t i = 0; i < SHARDS; i++) {
+    for (size_t i = 0; i < SHARDS && more; i++) {
         struct map_slot *m;
         size_t at = 0;
 
         pthread_mutex_lock(&v->delegations[i].lock);
-        while (n < VAULT_DELEGATIONS_MAX && !arena_overflowed(a) && (m = map_next(&v->delegations[i].map, &at))) {
+        while (more && (m = map_next(&v->delegations[i].map, &at))) {
             const struct held *h = m->value;
 
             if (str_eq(h->tenant, tenant) && str_eq(h->user, user))
-                (void)copy_out(a, &h->d, &list[n++]);
+                more = fn(&h->d, arg);
         }
         pthread_mutex_unlock(&v->delegations[i].lock);
     }
+}
+
+struct listing {
+    struct arena *a;
+    struct vault_delegation *list;
+    size_t n;
+};
+
+static bool list_one(const struct vault_delegation *d, void *arg)
+{
+    struct listing *l = arg;
+
+    return !copy_out(l->a, d, &l->list[l->n++]) && l->n < VAULT_DELEGATIONS_MAX;
+}
+
+enum err vault_delegations(struct vault *v, struct str tenant, struct str user, struct arena *a,
+    struct vault_delegation **ret, size_t *ret_n)
+{
+    struct listing l = { a, ARENA_ARRAY(a, struct vault_delegation, VAULT_DELEGATIONS_MAX), 0 };
+
+    if (l.list)
+        of_user(v, tenant, user, list_one, &l);
     if (arena_overflowed(a))
         return E_CALL_TOO_LARGE;
-    if (n)
-        qsort(list, n, sizeof(*list), by_agent);
-    *ret = list;
-    *ret_n = n;
+    if (l.n)
+        qsort(l.list, l.n, sizeof(*l.list), by_agent);
+    *ret = l.list;
+    *ret_n = l.n;
     return OK;
+}
+
+struct looking {
+    struct str id;
+    struct arena *a;
+    struct vault_delegation *ret;
+    enum err e;
+};
+
+static bool look_at(const struct vault_delegation *d, void *arg)
+{
+    struct looking *l = arg;
+
+    if (!str_eq(d->id, l->id))
+        return true;
+    l->e = copy_out(l->a, d, l->ret);
+    return false;
 }
 
 enum err vault_delegation_get(struct vault *v, struct str tenant, struct str user, struct str id, struct arena *a,
     struct vault_delegation *ret)
 {
-    enum err e = E_NOT_FOUND;
+    struct looking l = { id, a, ret, E_NOT_FOUND };
 
-    for (size_t i = 0; i < SHARDS && e == E_NOT_FOUND; i++) {
-        struct map_slot *m;
-        size_t at = 0;
-
-        pthread_mutex_lock(&v->delegations[i].lock);
-        while (e == E_NOT_FOUND && (m = map_next(&v->delegations[i].map, &at))) {
-            const struct held *h = m->value;
-
-            if (str_eq(h->d.id, id) && str_eq(h->tenant, tenant) && str_eq(h->user, user))
-                e = copy_out(a, &h->d, ret);
-        }
-        pthread_mutex_unlock(&v->delegations[i].lock);
-    }
-    return e;
+    of_user(v, tenant, user, look_at, &l);
+    return l.e;
 }
 
 /* Takes out those that `which` names: of a tenant, or one of them by id. */
@@ -394,24 +421,20 @@ enum err delegations_load(struct vault *v, struct errinfo *info)
 
 /* ---- changing ---------------------------------------------------------------------------------------------------- */
 
+static bool count_one(const struct vault_delegation *d, void *arg)
+{
+    size_t *n = arg;
+
+    return ++*n < VAULT_DELEGATIONS_MAX;
+}
+
 /* Is there room for one more? */
 static enum err room_for(struct vault *v, const struct held *h, struct errinfo *info)
 {
-    size_t of_user = 0;
+    size_t n = 0;
 
-    for (size_t i = 0; i < SHARDS; i++) {
-        struct map_slot *m;
-        size_t at = 0;
-
-        pthread_mutex_lock(&v->delegations[i].lock);
-        while ((m = map_next(&v->delegations[i].map, &at))) {
-            const struct held *other = m->value;
-
-            of_user += str_eq(other->user, h->user) && str_eq(other->tenant, h->tenant);
-        }
-        pthread_mutex_unlock(&v->delegations[i].lock);
-    }
-    if (of_user >= VAULT_DELEGATIONS_MAX)
+    of_user(v, h->tenant, h->user, count_one, &n);
+    if (n >= VAULT_DELEGATIONS_MAX)
         return err_set(info, E_CONFIG, "the user has %d delegations on record, those that ended included, and may have "
             "no more: revoke one first", VAULT_DELEGATIONS_MAX);
     if (atomic_load(&v->n_delegations) >= v->accounts_max)

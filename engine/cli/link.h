@@ -58,9 +58,6 @@ struct link {
 /* Complains by itself: 0, or an exit code. link_close() in any case. */
 int link_open(const struct verb *v, const struct link_options *o, struct link *ret);
 void link_close(struct link *l);
-/* A request to the engine's own paths ("/v1/accounts") and the JSON it answers, in `a`. Complains by itself. */
-int link_ask(const struct verb *v, struct link *l, struct arena *a, const char *method, const char *path,
-             const struct json *body, struct json **ret);
 /* For verbs that live long: makes a token again that was made here half an hour ago. Complains by itself. */
 int link_renew(const struct verb *v, const struct link_options *o, struct link *l);
 

@@ -88,6 +88,41 @@ class Process:
             self.process.wait()
 
 
+class Bridge:
+    """`sluice stdio`, as a client that started it: a line each way."""
+
+    def __init__(self, command, env=None):
+        pipe = subprocess.PIPE
+        self.p = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=env)
+
+    def raw(self, text):
+        self.p.stdin.write(text)
+        self.p.stdin.flush()
+
+    def send(self, message):
+        self.raw(json.dumps(message) + "\n")
+
+    def ask(self, id, method, params=None):
+        self.send({"jsonrpc": "2.0", "id": id, "method": method, "params": params or {}})
+
+    def take(self):
+        line = self.p.stdout.readline()
+        if not line:
+            raise AssertionError("the bridge ended: " + self.p.stderr.read())
+        return json.loads(line)
+
+    def end(self, timeout=10):
+        self.p.stdin.close()
+        code = self.p.wait(timeout)
+        self.left = self.p.stdout.read().splitlines()
+        self.p.stdout.close()
+        self.p.stderr.close()
+        return code
+
+    def rest(self):
+        return self.left
+
+
 class Engine(Process):
     """`sluice serve` on a free port, with a data directory of its own."""
 

@@ -4,6 +4,7 @@
 #include <malloc.h>
 #include <poll.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/crypto.h"
@@ -90,6 +91,14 @@ void h2_forget(struct h2 *h, struct h2_request *rq)
     wipe_free(rq->text.p);
     wipe_free(rq->body.p);
     free(rq);
+}
+
+bool h2_open_small(struct h2 *h, struct peer *p)
+{
+    int size = 64 << 10;
+
+    setsockopt(p->fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
+    return h2_open(h, p, 0, 1 << 30);
 }
 
 void h2_close(struct h2 *h)

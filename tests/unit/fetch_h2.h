@@ -56,6 +56,8 @@ struct h2 {
 /* Reads the peer's preface, says SETTINGS. streams_max: MAX_CONCURRENT_STREAMS; window: INITIAL_WINDOW_SIZE, and the
  * connection's; 0: nothing is said of it. False: the peer does not speak HTTP/2; h2_close() all the same. */
 bool h2_open(struct h2 *h, struct peer *p, uint32_t streams_max, uint32_t window);
+/* The same with a window that bounds nothing and a socket that soon takes no more. */
+bool h2_open_small(struct h2 *h, struct peer *p);
 void h2_close(struct h2 *h);
 
 /* One frame. False: the connection has ended. */
